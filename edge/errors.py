@@ -1,0 +1,53 @@
+"""The errors that reach a user: each names the thing, its value and the remedy.
+
+    EdgeError
+    |- ConfigError (ValueError)         exit 3   a key, a type, a value out of range
+    |- ModelError (ValueError)          exit 4   a file, hash, shape, label or golden vector
+    |- DeviceError (OSError)            exit 5   a camera, a microphone, an accelerator
+    |- BrokerError (ConnectionError)    exit 6   refused by the broker, or no broker to start
+    `- MediaError (ValueError)          exit 1   a file that cannot be read
+"""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+
+
+class EdgeError(Exception):
+    """Root of all errors raised on purpose; `exit_code` is what the command line returns."""
+
+    exit_code = EXIT_FAILURE
+
+
+class ConfigError(EdgeError, ValueError):
+    """The configuration cannot be used."""
+
+    exit_code = 3
+
+
+class ModelError(EdgeError, ValueError):
+    """A model artifact cannot be trusted or run."""
+
+    exit_code = 4
+
+
+class DeviceError(EdgeError, OSError):
+    """A device is missing, busy, silent or not permitted; `reason` is a stable code for status topics."""
+
+    exit_code = 5
+
+    def __init__(self, message: str, *, reason: str = "no_device") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class BrokerError(EdgeError, ConnectionError):
+    """The broker refused us, or the embedded one did not start."""
+
+    exit_code = 6
+
+
+class MediaError(EdgeError, ValueError):
+    """A picture, sound or video file cannot be read."""

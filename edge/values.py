@@ -1,0 +1,179 @@
+"""What flows through the pipeline: frozen values, from a frame to the event that leaves the device.
+
+Inside, time is `*_ns` from `time.monotonic_ns()` taken at capture; boxes are pixels. Only
+`EmotionEvent` knows how to become JSON. Pixels, samples and embeddings have no such way out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+LABELS = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
+UNCERTAIN = "uncertain"
+ABSENT = "absent"
+SAMPLE_RATE_HZ = 16_000
+
+Float32 = NDArray[np.float32]
+UInt8 = NDArray[np.uint8]
+
+
+class Modality(StrEnum):
+    """Where a prediction comes from."""
+
+    FACE = "face"
+    VOICE = "voice"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One picture: `pixels` (h, w, 3) uint8 RGB, captured at `t_ns`."""
+
+    pixels: UInt8
+    t_ns: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AudioChunk:
+    """Consecutive sound: `samples` (n,) float32 in [-1, 1]; `t_ns` is when the first one was captured.
+
+    `gap` is how many samples were lost between the chunk before and this one.
+    """
+
+    samples: Float32
+    t_ns: int
+    rate_hz: int = SAMPLE_RATE_HZ
+    gap: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Face:
+    """One face in one frame.
+
+    `box_px` is x, y, w, h; `landmarks` (n, 2) float32 pixels, or None where only a box is known;
+    `score` 0..1 of the detector; `track` is the same number for the same person while in view.
+    """
+
+    box_px: tuple[float, float, float, float]
+    score: float
+    landmarks: Float32 | None = None
+    track: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """What one model says: `p` (7,) float32 in the order of `LABELS`, sums to 1.
+
+    `quality` 0..1 tells how good the input was (size and sharpness of a face, share of speech).
+    `track` is the face it belongs to, None for a voice. `t_ns` is the capture time of the newest input.
+    """
+
+    modality: Modality
+    p: Float32
+    quality: float
+    t_ns: int
+    track: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What one modality put into a fused state: its own probabilities, quality and share 0..1."""
+
+    probabilities: Mapping[str, float]
+    quality: float
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectState:
+    """The fused state of one subject (`person-3` or `room`) at `t_ns`.
+
+    `emotion` is a label, `uncertain` or `absent`; `probabilities` are empty when absent.
+    """
+
+    subject: str
+    emotion: str
+    confidence: float
+    probabilities: Mapping[str, float]
+    face: Evidence | None
+    voice: Evidence | None
+    t_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class EmotionEvent:
+    """Something that happened, and the only value that leaves the process as a message of its own.
+
+    `type` is one of emotion.changed, presence.gained, presence.lost, fatigue.changed,
+    device.degraded, device.recovered. `data` holds numbers, labels and names, never arrays.
+    `t_ns` is the monotonic capture time of what caused it, `time` the same instant on the wall clock.
+    """
+
+    id: str
+    type: str
+    time: datetime
+    t_ns: int
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_cloudevent(self, *, device: str, sequence: int) -> dict[str, Any]:
+        """Return the CloudEvents 1.0 structured form; `sequence` comes from the outbox, gapless per device."""
+        return {
+            "specversion": "1.0",
+            "id": self.id,
+            "source": f"emotion-edge/{device}",
+            "type": self.type,
+            "subject": str(self.data.get("subject", "room")),
+            "time": rfc3339(self.time),
+            "datacontenttype": "application/json",
+            "sequence": sequence,
+            "data": dict(self.data),
+        }
+
+
+def rfc3339(moment: datetime) -> str:
+    """Format an aware datetime as RFC 3339 UTC with milliseconds, as all wire times are."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def probabilities(p: Float32) -> dict[str, float]:
+    """Name the seven numbers of `p` (7,), rounded to 4 places for the wire."""
+    return {label: round(float(value), 4) for label, value in zip(LABELS, p, strict=True)}
+
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Source(Protocol[T_co]):
+    """Frames or audio chunks from a device or a file.
+
+    Iterating blocks until the next item, ends when a file ends, and raises `DeviceError` when a
+    device fails. `close` may be called from another thread, more than once, and ends the iteration.
+    """
+
+    name: str
+
+    def __iter__(self) -> Iterator[T_co]: ...
+
+    def close(self) -> None: ...
+
+
+class Classifier(Protocol):
+    """A model of one modality: features in, `p` (7,) float32 that sums to 1 out."""
+
+    name: str
+
+    def classify(self, features: Float32) -> Float32: ...
+
+
+class Sink(Protocol):
+    """Where events go. `emit` must not block on the network and never raises for a full queue."""
+
+    def emit(self, event: EmotionEvent) -> None: ...
+
+    def close(self) -> None: ...
