@@ -1,0 +1,339 @@
+"""Reads the configuration: defaults, then a TOML file, then `EMOTION_EDGE__SECTION__KEY` variables.
+
+Every key is known here or refused with the nearest name; secrets are files, never values.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from edge.errors import ConfigError
+
+ENV_PREFIX = "EMOTION_EDGE__"
+DEFAULT_PATH = Path("/etc/emotion-edge/config.toml")
+
+CAMERA_TOKENS = re.compile(
+    r"auto|none|picamera:\d+|v4l2:/dev/\S+|rtsps?://\S+|https?://\S+|gstreamer:.+|file:.+|fake:.+"
+)
+MICROPHONE_TOKENS = re.compile(r"auto|none|alsa:\S+|usb:[0-9a-fA-F]{4}:[0-9a-fA-F]{4}|file:.+|fake:.+")
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, no unknown keys, no silent conversion."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DeviceSettings(Section):
+    """Who this device is and where it stands, which decides what may leave it."""
+
+    id: str = Field("room", pattern=r"^[a-z0-9-]{1,64}$", description="part of every topic")
+    context: Literal["home", "public", "research", "education", "workplace"] = "home"
+    acknowledged_basis: Literal["medical", "safety"] | None = None
+
+
+class CameraSettings(Section):
+    """Where pictures come from."""
+
+    source: str = "auto"
+    fps: Annotated[float, Field(gt=0, le=60)] = 10.0
+    width: Annotated[int, Field(ge=64, le=4096)] = 640
+    height: Annotated[int, Field(ge=64, le=4096)] = 480
+
+    @field_validator("source")
+    @classmethod
+    def _is_token(cls, value: str) -> str:
+        return _token(value, CAMERA_TOKENS, "v4l2:/dev/v4l/by-id/..., rtsp://..., file:clip.mp4")
+
+
+class MicrophoneSettings(Section):
+    """Where sound comes from, and how it is cut into windows."""
+
+    source: str = "auto"
+    window_s: Annotated[float, Field(ge=0.5, le=10)] = 3.0
+    hop_s: Annotated[float, Field(ge=0.1, le=10)] = 0.5
+
+    @field_validator("source")
+    @classmethod
+    def _is_token(cls, value: str) -> str:
+        return _token(value, MICROPHONE_TOKENS, "alsa:CARD=..., usb:VID:PID, file:speech.wav")
+
+    @model_validator(mode="after")
+    def _hop_fits(self) -> MicrophoneSettings:
+        if self.hop_s > self.window_s:
+            raise ValueError(f"hop_s {self.hop_s} is longer than window_s {self.window_s}")
+        return self
+
+
+class ModelSettings(Section):
+    """Which artifacts run: names of cards in `directory`, or in the package when it is not set."""
+
+    face: str = "report-face"
+    voice: str = "report-voice"
+    fusion: str | None = None
+    directory: Path | None = None
+
+
+class InferenceSettings(Section):
+    """What the models run on."""
+
+    backend: Annotated[str, Field(pattern=r"^(auto|cpu|gpu|edgetpu|delegate:/.+)$")] = "auto"
+    threads: Annotated[int, Field(ge=1, le=16)] = 1
+
+
+class FusionSettings(Section):
+    """How two opinions become one, and when a change is believed."""
+
+    method: Literal["weighted_log"] = "weighted_log"
+    face_weight: Annotated[float, Field(ge=0, le=10)] = 1.0
+    voice_weight: Annotated[float, Field(ge=0, le=10)] = 0.6
+    enter: Annotated[float, Field(gt=0, lt=1)] = 0.45
+    exit: Annotated[float, Field(gt=0, lt=1)] = 0.35
+    min_dwell_s: Annotated[float, Field(ge=0, le=60)] = 0.8
+    ema_s: Annotated[float, Field(ge=0, le=60)] = 0.8
+    max_skew_s: Annotated[float, Field(gt=0, le=60)] = 4.0
+    half_life_s: Annotated[float, Field(gt=0, le=60)] = 1.5
+
+    @model_validator(mode="after")
+    def _exit_below_enter(self) -> FusionSettings:
+        if self.exit > self.enter:
+            raise ValueError(f"exit {self.exit} is above enter {self.enter}; hysteresis needs exit <= enter")
+        return self
+
+
+class FatigueSettings(Section):
+    """Nothing can be set here yet."""
+
+
+class MqttSettings(Section):
+    """The broker."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 1883
+    tls: bool = False
+    username: str | None = None
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")] = "emotion"
+    keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 30
+    stats_interval_s: Annotated[float, Field(ge=0)] = 60.0
+
+
+class OutboxSettings(Section):
+    """The queue on disk in front of the broker."""
+
+    path: Path | None = None
+    max_events: Annotated[int, Field(ge=1)] = 100_000
+    max_bytes: Annotated[int, Field(ge=4096)] = 64 * 1024 * 1024
+
+
+class DashboardSettings(Section):
+    """The status page."""
+
+    bind: str = "127.0.0.1:8770"
+    token_file: Path | None = None
+
+
+class Config(Section):
+    """Everything that can be set."""
+
+    version: Literal[1] = 1
+    device: DeviceSettings = DeviceSettings()
+    camera: CameraSettings = CameraSettings()
+    microphone: MicrophoneSettings = MicrophoneSettings()
+    models: ModelSettings = ModelSettings()
+    inference: InferenceSettings = InferenceSettings()
+    fusion: FusionSettings = FusionSettings()
+    fatigue: FatigueSettings = FatigueSettings()
+    mqtt: MqttSettings = MqttSettings()
+    outbox: OutboxSettings = OutboxSettings()
+    dashboard: DashboardSettings = DashboardSettings()
+
+    @model_validator(mode="after")
+    def _password_needs_name(self) -> Config:
+        if self.mqtt.password_file and not self.mqtt.username:
+            raise ValueError("mqtt.password_file is set without mqtt.username; set both or neither")
+        return self
+
+
+def load_config(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Config:
+    """Read `path` (or the default path where it exists), apply the environment, validate.
+
+    Raises `ConfigError` with one sentence that names the key, its value and the remedy.
+    """
+    raw: dict[str, Any] = {}
+    if path is None and DEFAULT_PATH.exists():
+        path = DEFAULT_PATH
+    if path is not None:
+        try:
+            raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(
+                f"{path}: no such config file; `emotion-edge config show` prints one to start from"
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: cannot be read ({error}); check its permissions and encoding") from error
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{path}: not valid TOML ({error}); correct that line") from error
+    _apply_environment(raw, environ)
+    return parse_config(raw, where=str(path) if path else "config")
+
+
+def parse_config(raw: Mapping[str, Any], *, where: str = "config") -> Config:
+    """Validate a mapping; raise `ConfigError` for the first thing that is wrong."""
+    try:
+        # TOML has no paths and no optionals, so values come as JSON would bring them.
+        config = Config.model_validate(_with_paths(raw))
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_sentence(error)}") from None
+    if config.mqtt.password_file:
+        check_secret_file(config.mqtt.password_file, key="mqtt.password_file")
+    if config.dashboard.token_file:
+        check_secret_file(config.dashboard.token_file, key="dashboard.token_file")
+    return config
+
+
+def check_secret_file(path: Path, *, key: str) -> None:
+    """Raise `ConfigError` unless `path` exists and nobody but its owner and group can read it."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise ConfigError(f"{key} {path}: {error.strerror}; create it, or remove the key") from None
+    if mode & stat.S_IROTH:
+        raise ConfigError(f"{key} {path}: everybody may read it; `chmod 600 {path}`")
+
+
+def read_password(settings: MqttSettings, *, environ: Mapping[str, str] = os.environ) -> str | None:
+    """Return the broker password from `password_file`, else from `$CREDENTIALS_DIRECTORY/mqtt-password`."""
+    path = settings.password_file
+    if path is None and (directory := environ.get("CREDENTIALS_DIRECTORY")):
+        credential = Path(directory) / "mqtt-password"
+        path = credential if credential.exists() else None
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise ConfigError(f"mqtt.password_file {path}: {error.strerror}; check owner and permissions") from None
+
+
+def state_directory(*, environ: Mapping[str, str] = os.environ) -> Path:
+    """Return where state lives: systemd's `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/emotion-edge`."""
+    if directory := environ.get("STATE_DIRECTORY"):
+        return Path(directory.split(":")[0])
+    home = environ.get("XDG_STATE_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "state") / "emotion-edge"
+
+
+def outbox_path(config: Config) -> Path:
+    """Return the outbox file: configured, or in the state directory, one per device id."""
+    return config.outbox.path or state_directory() / f"outbox-{config.device.id}.sqlite3"
+
+
+def to_toml(config: Config) -> str:
+    """Write the effective configuration as TOML; unset keys stand as comments."""
+    lines = [f"version = {config.version}"]
+    for name, section in config:
+        if not isinstance(section, Section):
+            continue
+        lines += ["", f"[{name}]"]
+        for key, value in section.model_dump(mode="json").items():
+            lines.append(f"# {key} =" if value is None else f"{key} = {_toml_value(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _token(value: str, pattern: re.Pattern[str], examples: str) -> str:
+    if not pattern.fullmatch(value):
+        raise ValueError(
+            f"{value!r} is not a source; use a token such as {examples}, auto or none "
+            "(`emotion-edge devices` lists them)"
+        )
+    return value
+
+
+def _with_paths(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn the strings of path keys into `Path`, since strict validation does not."""
+    result: dict[str, Any] = dict(raw)
+    for name, field in Config.model_fields.items():
+        section, table = field.annotation, result.get(name)
+        if not (isinstance(section, type) and issubclass(section, Section) and isinstance(table, Mapping)):
+            continue
+        paths = {key for key, item in section.model_fields.items() if "Path" in str(item.annotation)}
+        result[name] = {k: Path(v) if k in paths and isinstance(v, str) else v for k, v in table.items()}
+    return result
+
+
+def _apply_environment(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
+    for variable, text in sorted(environ.items()):
+        if not variable.startswith(ENV_PREFIX):
+            continue
+        *sections, key = variable[len(ENV_PREFIX) :].lower().split("__")
+        table = raw
+        for section in sections:
+            table = table.setdefault(section, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"{variable}: {section} is not a section of the config")
+        table[key] = text if _is_text([*sections, key]) else _parse_text(text)
+
+
+def _is_text(location: list[str]) -> bool:
+    """Tell whether the key takes words, so that a host named 10 stays a name."""
+    field = _model_of(location[:-1]).model_fields.get(location[-1])
+    return field is not None and any(name in str(field.annotation) for name in ("str", "Path"))
+
+
+def _parse_text(text: str) -> object:
+    """Read a variable as a TOML value where it is one, else as a string."""
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+    return value if isinstance(value, bool | int | float | str) else text
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    location = [str(part) for part in first["loc"]]
+    key = ".".join(location)
+    if first["type"] == "extra_forbidden":
+        nearest = difflib.get_close_matches(location[-1], _keys_beside(location), n=1, cutoff=0.5)
+        remedy = f"did you mean {nearest[0]}?" if nearest else "`emotion-edge config schema` lists all keys"
+        return f"{key}: unknown key; {remedy}"
+    message = first["msg"].removeprefix("Value error, ")
+    if not key:
+        return message
+    value = first["input"] if not isinstance(first["input"], Mapping) else "{...}"
+    return f"{key} = {value!r}: {message[0].lower()}{message[1:]}"
+
+
+def _keys_beside(location: list[str]) -> list[str]:
+    return list(_model_of(location[:-1]).model_fields)
+
+
+def _model_of(sections: list[str]) -> type[BaseModel]:
+    """Return the class of a section, or of the nearest one that is known."""
+    model: type[BaseModel] = Config
+    for name in sections:
+        field = model.model_fields.get(name)
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, Section):
+            break
+        model = field.annotation
+    return model

@@ -1,0 +1,1 @@
+"""The trained models: how they are made, measured and shipped."""
