@@ -1,0 +1,214 @@
+"""Model cards: what an artifact is, and the checks it must pass before anything believes it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from edge.errors import DeviceError, ModelError
+from edge.runtime import Model, TensorInfo, load_model
+from edge.values import LABELS, Float32
+from edge.weights import sha256
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Tensor(_Part):
+    """The tensor of the int8 variant: shape, dtype, scale and zero point."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float
+    zero_point: int
+
+
+class Input(Tensor):
+    """The input, with the range of its floats and the features that fill it."""
+
+    range: tuple[float, float]
+    features: dict[str, Any]
+
+
+class File(_Part):
+    """One variant of the model."""
+
+    file: str
+    sha256: str
+    bytes: int
+
+
+class Source(_Part):
+    """One data set that was trained on, and its owner's terms."""
+
+    name: str
+    use: str
+    licence: str
+
+
+class Golden(_Part):
+    """An input made for the purpose (base64 of float32, little endian) and what each variant says to it."""
+
+    input: str
+    output: dict[str, list[float]]
+    tolerance: float
+
+
+class Card(_Part):
+    """Everything that is known of one artifact; lies beside it as `NAME.json`."""
+
+    name: str
+    version: str
+    task: Literal["face", "voice"]
+    labels: tuple[str, ...]
+    input: Input
+    output: Tensor
+    temperature: float
+    files: dict[str, File]
+    data: list[Source]
+    metrics: dict[str, dict[str, dict[str, Any]]]
+    golden: Golden
+
+    def identity(self, variant: str) -> str:
+        """Return `name@sha256[:12]`, as events name the model."""
+        return f"{self.name}@{self.files[variant].sha256[:12]}"
+
+
+class TfliteClassifier:
+    """A checked model with its temperature: features in, `p` (7,) out."""
+
+    def __init__(self, card: Card, model: Model, variant: str) -> None:
+        self.card = card
+        self.name = card.identity(variant)
+        self.backend = model.backend
+        self._model = model
+        self._shape = model.inputs[0].shape
+
+    def classify(self, features: Float32) -> Float32:
+        """Return softmax(log p / temperature) (7,) float32 for features of the model's input size."""
+        (p,) = self._model.run(features.reshape(self._shape))  # (1, 48, 48, 1) or (1, 40, 1)
+        return soften(p[0], self.card.temperature)
+
+
+def soften(p: Float32, temperature: float) -> Float32:
+    """Divide log-probabilities by `temperature` and normalise (Guo et al. 2017), (7,) float32.
+
+    An int8 softmax says exactly 0 below its step of 1/256, so half a step stands in for that.
+    """
+    logits = np.log(np.maximum(p, 1 / 512)) / temperature
+    e = np.exp(logits - logits.max())
+    return np.asarray(e / e.sum(), np.float32)
+
+
+def artifacts_directory() -> Path:
+    """Return the artifacts that came with the package."""
+    return Path(str(resources.files("models"))) / "artifacts"
+
+
+def load_card(name: str, *, directory: Path | None = None) -> Card:
+    """Read `NAME.json`; raise `ModelError` when it is missing, malformed or has other labels."""
+    path = (directory or artifacts_directory()) / f"{name}.json"
+    try:
+        card = Card.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such model card; `emotion-models list` shows what is there") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError(f"{path}: not a model card ({error}); convert the model again") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ModelError(f"{path}: {key}: {first['msg'].lower()}; convert the model again") from None
+    if card.labels != LABELS:
+        raise ModelError(f"{path}: labels are {', '.join(card.labels)}; this package needs {', '.join(LABELS)}")
+    return card
+
+
+def open_classifier(
+    name: str,
+    *,
+    task: str,
+    directory: Path | None = None,
+    variant: str = "int8",
+    backend: str = "cpu",
+    threads: int = 1,
+) -> TfliteClassifier:
+    """Open a variant of `name` on `backend` after checking task, hash, shapes and golden vector.
+
+    Raises `ModelError` for the model and `DeviceError` for the backend.
+    """
+    directory = directory or artifacts_directory()
+    card = load_card(name, directory=directory)
+    if card.task != task:
+        raise ModelError(f"models.{task} {name}: is a {card.task} model; choose a {task} model")
+    if backend == "edgetpu" and "edgetpu" in card.files:
+        variant = "edgetpu"
+    file = card.files.get(variant)
+    if file is None:
+        raise ModelError(f"{name}: has no {variant} variant, only {', '.join(card.files)}; convert it")
+    path = directory / file.file
+    if not path.is_file():
+        raise ModelError(f"{path}: no such model file; reinstall emotion-edge or convert the model again")
+    if (found := sha256(path)) != file.sha256:
+        raise ModelError(f"{path}: SHA-256 is {found[:12]}..., the card says {file.sha256[:12]}...; restore the file")
+    model = load_model(path, backend=backend, threads=threads)
+    _check_tensors(card, model, path, variant)
+    check_golden(card, model, variant)
+    return TfliteClassifier(card, model, variant)
+
+
+def golden_input(card: Card) -> Float32:
+    """Return the golden input in the model's shape."""
+    raw = np.frombuffer(base64.b64decode(card.golden.input), dtype="<f4")
+    try:
+        return raw.reshape(card.input.shape).astype(np.float32)
+    except ValueError:
+        raise ModelError(
+            f"{card.name}: golden input has {raw.size} numbers for shape {card.input.shape}; convert it again"
+        ) from None
+
+
+def check_golden(card: Card, model: Model, variant: str) -> float:
+    """Run the golden vector and return the largest difference from what the card says.
+
+    Raises `ModelError` when it is over the card's tolerance on the CPU, `DeviceError` on an accelerator.
+    """
+    expected = card.golden.output.get(variant)
+    if expected is None:
+        raise ModelError(f"{card.name}: no golden output for {variant}; convert it again")
+    (p,) = model.run(golden_input(card))
+    difference = float(np.abs(p[0] - np.asarray(expected, np.float32)).max())
+    if not difference <= card.golden.tolerance:
+        message = (
+            f"{card.name} ({variant}) on {model.backend}: golden vector differs by {difference:.3f}, "
+            f"{card.golden.tolerance} is allowed"
+        )
+        if model.backend == "cpu":
+            raise ModelError(f"{message}; convert the model again")
+        raise DeviceError(f"{message}; use cpu", reason="op_unsupported")
+    return difference
+
+
+def _check_tensors(card: Card, model: Model, path: Path, variant: str) -> None:
+    shapes = [info.shape for info in (*model.inputs, *model.outputs)]
+    if shapes != [card.input.shape, card.output.shape] or card.output.shape != (1, len(LABELS)):
+        raise ModelError(f"{path}: tensors are {shapes}, the card says {card.input.shape} -> {card.output.shape}")
+    if variant == "int8":
+        for info, tensor in ((model.inputs[0], card.input), (model.outputs[0], card.output)):
+            _check_quantization(info, tensor, path)
+
+
+def _check_quantization(info: TensorInfo, tensor: Tensor, path: Path) -> None:
+    same = (
+        info.dtype.name == tensor.dtype
+        and np.isclose(info.scale, tensor.scale)
+        and info.zero_point == tensor.zero_point
+    )
+    if not same:
+        raise ModelError(f"{path}: quantized as {info}, the card says {tensor}; convert the model again")
