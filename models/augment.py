@@ -1,0 +1,73 @@
+"""Spoils training faces as a webcam and a detector do, an epoch at a time, before the network sees them."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from edge.values import UInt8
+
+SCALE = 0.15  # of the crop; a detector's box is that wrong
+SHIFT = 0.10
+ROTATE_DEG = 15.0
+
+
+def spoil_faces(images: UInt8, random: np.random.Generator) -> UInt8:
+    """Return a changed copy of `images` (n, h, w) uint8: every face flipped, moved and lit at random."""
+    return np.stack([spoil_face(image, random) for image in images])
+
+
+def spoil_face(image: UInt8, random: np.random.Generator) -> UInt8:
+    """Return one face (h, w) uint8 as another camera and another detector would have seen it."""
+    image = _moved(image, random)
+    chance = random.random(4)
+    if chance[0] < 0.15:
+        image = _far_away(image, random)
+    if chance[1] < 0.15:
+        image = np.asarray(cv2.GaussianBlur(image, (3, 3), random.uniform(0.4, 1.1)), dtype=np.uint8)
+    values = _lit(image, random)
+    if chance[2] < 0.2:
+        values += random.normal(0, random.uniform(1, 8), values.shape).astype(np.float32)
+    if chance[3] < 0.15:
+        _cover(values, random)
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def _moved(image: UInt8, random: np.random.Generator) -> UInt8:
+    """Flip, scale, rotate and shift in one interpolation."""
+    height, width = image.shape
+    centre = ((width - 1) / 2, (height - 1) / 2)
+    matrix = cv2.getRotationMatrix2D(
+        centre, random.uniform(-ROTATE_DEG, ROTATE_DEG), float(np.exp(random.uniform(-SCALE, SCALE)))
+    )
+    if random.random() < 0.5:
+        matrix = matrix @ np.array([[-1, 0, width - 1], [0, 1, 0], [0, 0, 1]], dtype=np.float64)
+    matrix[:, 2] += random.uniform(-SHIFT, SHIFT, 2) * (width, height)
+    moved = cv2.warpAffine(
+        image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    return moved.astype(np.uint8, copy=False)
+
+
+def _far_away(image: UInt8, random: np.random.Generator) -> UInt8:
+    """Lose the detail that a face of 20 to 36 pixels does not have."""
+    height, width = image.shape
+    small = int(random.integers(20, 37))
+    less = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
+    return cv2.resize(less, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+
+
+def _lit(image: UInt8, random: np.random.Generator) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """Change gamma, contrast and brightness."""
+    table = 255 * np.linspace(0, 1, 256) ** np.exp(random.uniform(-0.4, 0.4))
+    values = table[image].astype(np.float32)
+    mean = values.mean()
+    return (values - mean) * float(random.uniform(0.7, 1.3)) + mean + float(random.uniform(-30, 30))
+
+
+def _cover(values: np.ndarray[tuple[int, ...], np.dtype[np.float32]], random: np.random.Generator) -> None:
+    """Hide a rectangle of up to a third of each side, as a hand or a cup does."""
+    height, width = values.shape
+    h, w = random.integers(height // 8, height // 3, 2)
+    top, left = random.integers(0, height - h), random.integers(0, width - w)
+    values[top : top + h, left : left + w] = random.uniform(0, 255)

@@ -1,0 +1,264 @@
+"""Reads the face and speech data sets, as they are here and as their owners publish them.
+
+A loader uses what it can read and says by name and count what it cannot; it guesses nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.errors import EdgeError
+from edge.values import LABELS, Float32, UInt8
+
+FACE_PX = 48
+IMAGE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".tiff", ".tif", ".bmp")
+KAGGLE_LABELS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+FER_USAGES = ("Training", "PublicTest", "PrivateTest")
+NOT_A_FACE_VOTES = 5  # of the ten FER+ votes
+ALIASES = {
+    "angry": "anger", "disgusted": "disgust", "fearful": "fear", "happy": "happiness", "sad": "sadness",
+    "surprised": "surprise", "ps": "surprise", "pleasant_surprise": "surprise", "calm": "neutral",
+}  # fmt: skip
+
+Progress = Callable[[int, int], None]
+
+
+class DataError(EdgeError, ValueError):
+    """A data set is missing, empty or lacks a class."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FaceSet:
+    """Pictures of faces: `images` are (h, w) uint8 grey, `labels` (n,) index `LABELS`.
+
+    `votes` (n, 7) are FER+ votes for the seven classes and zero where there are none. `notes` are
+    sentences about what could not be used.
+    """
+
+    name: str
+    images: tuple[UInt8, ...]
+    labels: NDArray[np.int64]
+    subjects: tuple[str, ...]
+    votes: Float32
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def stacked(self) -> UInt8:
+        """Return all images as (n, 48, 48) uint8; those of another size are resized."""
+        return np.stack([_resized(image) for image in self.images])
+
+    def where(self, keep: NDArray[np.bool_]) -> FaceSet:
+        """Return the part of the set for which `keep` (n,) is true."""
+        index = np.flatnonzero(keep)
+        return replace(
+            self,
+            images=tuple(self.images[i] for i in index),
+            labels=self.labels[index],
+            subjects=tuple(self.subjects[i] for i in index),
+            votes=self.votes[index],
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _FaceFile:
+    """One entry of a listing, not read yet; `pixels` where the listing itself holds them."""
+
+    path: Path
+    label: str
+    subject: str = ""
+    usage: str = ""
+    votes: tuple[int, ...] = (0,) * len(LABELS)
+    not_a_face: int = 0
+    md5: str = ""
+    pixels: str = ""
+
+
+def find_set(data: Path, name: str) -> Path:
+    """Return the directory of data set `name` in `data`, `data/faces` or `data/speech`."""
+    for candidate in (data / "faces" / name, data / "speech" / name, data / name):
+        if candidate.is_dir():
+            return candidate
+    raise DataError(f"data set {name}: not in {data}; expected {data / name}, or below faces/ or speech/")
+
+
+def label_of(word: str) -> str | None:
+    """Return the label that a data set's own word stands for, or None (contempt and others)."""
+    word = word.strip().lower()
+    word = ALIASES.get(word, word)
+    return word if word in LABELS else None
+
+
+def load_fer2013(directory: Path, usage: str, *, progress: Progress | None = None) -> FaceSet:
+    """Read one official split of FER2013: `labels.csv` and its tree, `fer2013.csv`, or train/ and test/.
+
+    From Training, exact copies of test images and pictures that half the FER+ voters (5 of 10) called
+    no face are left out; the test splits stay whole.
+    """
+    files = _list_fer2013(directory)
+    chosen = [file for file in files if file.usage == usage]
+    notes: list[str] = []
+    if usage == "Training":
+        tests = {_md5(file) for file in files if file.usage != "Training"}
+        clean = [file for file in chosen if file.not_a_face < NOT_A_FACE_VOTES]
+        faces, chosen = len(clean), [file for file in clean if _md5(file) not in tests]
+        notes.append(f"fer2013: {faces - len(chosen)} exact copies of test images left out of Training")
+    return _read(f"fer2013 {usage}", chosen, notes=notes, progress=progress)
+
+
+def load_ckplus48(directory: Path, *, progress: Progress | None = None) -> FaceSet:
+    """Read CK+48, six classes: contempt is not one of ours and is left out, neutral is not there."""
+    files = list(_list_tree(directory, subject=lambda path: path.name.split("_")[0]))
+    return _read("ckplus48", files, progress=progress)
+
+
+def load_jaffe(directory: Path, *, progress: Progress | None = None) -> FaceSet:
+    """Read JAFFE, whole pictures of 256x256; label and subject are in names such as KA.AN1.39.tiff."""
+    codes = {"AN": "anger", "DI": "disgust", "FE": "fear", "HA": "happiness", "NE": "neutral",
+             "SA": "sadness", "SU": "surprise"}  # fmt: skip
+    files = []
+    for path in _pictures(directory):
+        subject, _, rest = path.name.partition(".")
+        if rest[:2] in codes:
+            files.append(_FaceFile(path, codes[rest[:2]], subject=subject))
+    return _read("jaffe", files, progress=progress)
+
+
+def need_every_class(name: str, labels: NDArray[np.int64], wanted: Iterable[str] = LABELS) -> None:
+    """Raise `DataError` naming the classes of `wanted` that have no example."""
+    missing = [label for label in wanted if LABELS.index(label) not in set(labels.tolist())]
+    if missing:
+        raise DataError(f"{name}: no example of {', '.join(missing)}; complete the data set")
+
+
+def _list_fer2013(directory: Path) -> list[_FaceFile]:
+    if (directory / "labels.csv").exists():
+        return [
+            _FaceFile(
+                directory / row["path"],
+                row["fer_label"],
+                usage=row["usage"],
+                votes=tuple(int(row[f"fp_{label}"]) for label in LABELS),
+                not_a_face=int(row["fp_NF"]),
+                md5=row["pixel_md5"],
+            )
+            for row in _rows(directory / "labels.csv")
+        ]
+    if (directory / "fer2013.csv").exists():
+        return _list_kaggle_csv(directory)
+    files = []
+    for file in _list_tree(directory):
+        usage = file.path.name.split("_")[0]
+        if usage not in FER_USAGES:
+            usage = "Training" if file.path.parent.parent.name == "train" else "PrivateTest"
+        files.append(replace(file, usage=usage))
+    return files
+
+
+def _list_kaggle_csv(directory: Path) -> list[_FaceFile]:
+    """Join Kaggle's fer2013.csv (emotion, pixels, Usage) with FER+'s fer2013new.csv, row by row."""
+    rows = _rows(directory / "fer2013.csv")
+    plus = directory / "fer2013new.csv"
+    votes = _rows(plus) if plus.exists() else []
+    if votes and len(votes) != len(rows):
+        raise DataError(
+            f"{plus}: {len(votes)} rows beside {len(rows)} of fer2013.csv; take both files whole, or only one"
+        )
+    files = []
+    for number, row in enumerate(rows):
+        vote = votes[number] if votes else {}
+        files.append(
+            _FaceFile(
+                directory / f"fer2013.csv:{number + 2}",
+                KAGGLE_LABELS[int(row["emotion"])],
+                usage=row["Usage"],
+                votes=tuple(int(vote.get(label, 0)) for label in LABELS),
+                not_a_face=int(vote.get("NF", 0)),
+                pixels=row["pixels"],
+            )
+        )
+    return files
+
+
+def _list_tree(directory: Path, *, subject: Callable[[Path], str] = lambda _: "") -> Iterable[_FaceFile]:
+    """List pictures whose folder is a class name."""
+    for path in _pictures(directory):
+        if label := label_of(path.parent.name):
+            yield _FaceFile(path, label, subject=subject(path))
+
+
+def _pictures(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _pixels(file: _FaceFile) -> UInt8 | None:
+    if file.pixels:
+        values = np.array(file.pixels.split(), dtype=np.uint8)
+        return values.reshape(FACE_PX, FACE_PX) if values.size == FACE_PX * FACE_PX else None
+    image = cv2.imread(str(file.path), cv2.IMREAD_GRAYSCALE)
+    return None if image is None else image.astype(np.uint8, copy=False)
+
+
+def _md5(file: _FaceFile) -> str:
+    """Return the hash of the original pixels; lossy copies carry it in their table."""
+    if file.md5:
+        return file.md5
+    image = _pixels(file)
+    return "" if image is None else hashlib.md5(image.tobytes(), usedforsecurity=False).hexdigest()
+
+
+def _read(
+    name: str, files: Sequence[_FaceFile], *, notes: Iterable[str] = (), progress: Progress | None = None
+) -> FaceSet:
+    images: list[UInt8] = []
+    good: list[_FaceFile] = []
+    bad: list[str] = []
+    for done, file in enumerate(files, start=1):
+        image = _pixels(file)
+        if image is None:
+            bad.append(file.path.name)
+        else:
+            images.append(image)
+            good.append(file)
+        if progress:
+            progress(done, len(files))
+    if not images:
+        raise DataError(f"{name}: no picture can be read, {len(bad)} tried; check the directory")
+    said = list(notes)
+    if bad:
+        said.append(f"{name}: {len(bad)} of {len(files)} pictures cannot be read (first {bad[0]})")
+    return FaceSet(
+        name=name,
+        images=tuple(images),
+        labels=np.array([LABELS.index(file.label) for file in good], dtype=np.int64),
+        subjects=tuple(file.subject for file in good),
+        votes=np.array([file.votes for file in good], dtype=np.float32),
+        notes=tuple(said),
+    )
+
+
+def _resized(image: UInt8) -> UInt8:
+    if image.shape == (FACE_PX, FACE_PX):
+        return image
+    return cv2.resize(image, (FACE_PX, FACE_PX), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+
+def counts(labels: NDArray[np.int64]) -> dict[str, int]:
+    """Count examples per label, in the order of `LABELS`."""
+    found = Counter(labels.tolist())
+    return {label: found[index] for index, label in enumerate(LABELS)}
