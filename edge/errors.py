@@ -5,7 +5,8 @@
     |- ModelError (ValueError)          exit 4   a file, hash, shape, label or golden vector
     |- DeviceError (OSError)            exit 5   a camera, a microphone, an accelerator
     |- BrokerError (ConnectionError)    exit 6   refused by the broker, or no broker to start
-    `- MediaError (ValueError)          exit 1   a file that cannot be read
+    |- MediaError (ValueError)          exit 1   a file that cannot be read
+    `- OutboxError (OSError)            exit 1   the queue on disk: full, read-only, unreadable
 """
 
 from __future__ import annotations
@@ -51,3 +52,7 @@ class BrokerError(EdgeError, ConnectionError):
 
 class MediaError(EdgeError, ValueError):
     """A picture, sound or video file cannot be read."""
+
+
+class OutboxError(EdgeError, OSError):
+    """The queue on disk cannot be read or written now; it works again by itself when the disk does."""
