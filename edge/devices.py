@@ -1,0 +1,189 @@
+"""Lists cameras, microphones and accelerators with the token to put in the config.
+
+Everything is read from /dev, /proc, /sys, /usr and /etc below a root, so that a test can build a machine.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+ROOT = Path("/")
+# Before and after a Coral stick has received its firmware.
+CORAL_USB_IDS = ("1a6e:089a", "18d1:9302")
+_CORAL_REMEDY = "install libedgetpu1-std: its libedgetpu.so.1 was not found"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One thing that can be named in the config. `detail` says what it is, or why it is not `usable`."""
+
+    kind: Literal["camera", "microphone", "accelerator"]
+    name: str
+    token: str
+    detail: str
+    usable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AlsaCard:
+    """A sound card: the number of this boot, the id for `alsa:CARD=`, `vid:pid` if it is on USB."""
+
+    index: int
+    id: str
+    title: str
+    usb_id: str | None
+    captures: bool
+
+
+def list_devices(root: Path = ROOT) -> list[Device]:
+    """Return all cameras, microphones and accelerators; the CPU is always one of them."""
+    return [*list_cameras(root), *list_microphones(root), *list_accelerators(root)]
+
+
+def list_cameras(root: Path = ROOT) -> list[Device]:
+    """Return Pi cameras, then USB cameras by their lasting names."""
+    return [*_pi_cameras(root), *_v4l2_cameras(root)]
+
+
+def list_microphones(root: Path = ROOT) -> list[Device]:
+    """Return the sound cards that can record."""
+    missing = _missing("pyaudio")
+    devices = []
+    for card in alsa_cards(root):
+        if not card.captures:
+            continue
+        usb = f", usb:{card.usb_id}" if card.usb_id else ""
+        remedy = "; `sudo apt install python3-pyaudio` to use it" if missing else ""
+        detail = f"card {card.index}{usb}{remedy}"
+        devices.append(Device("microphone", card.title, f"alsa:CARD={card.id}", detail, not missing))
+    return devices
+
+
+def alsa_cards(root: Path = ROOT) -> list[AlsaCard]:
+    """Read /proc/asound: every card, also those that only play."""
+    cards = []
+    for directory in _glob(root / "proc/asound", "card[0-9]*"):
+        index, card_id = directory.name.removeprefix("card"), _text(directory / "id")
+        if not index.isdigit() or not card_id:
+            continue
+        cards.append(
+            AlsaCard(
+                index=int(index),
+                id=card_id,
+                title=_card_title(root, int(index)) or card_id,
+                usb_id=_text(directory / "usbid").lower() or None,
+                captures=any(_glob(directory, "pcm*c")),
+            )
+        )
+    return sorted(cards, key=lambda card: card.index)
+
+
+def list_accelerators(root: Path = ROOT) -> list[Device]:
+    """Return the CPU, Coral Edge TPUs on USB and PCIe, and Vulkan GPUs."""
+    threads = os.cpu_count() or 1
+    cpu = Device("accelerator", "CPU", "cpu", f"{platform.machine()}, {threads} cores", True)
+    return [cpu, *_edge_tpus(root), *_gpus(root)]
+
+
+def _pi_cameras(root: Path) -> Iterator[Device]:
+    """Ask picamera2; a machine that is not this one has none."""
+    if root != ROOT or _missing("picamera2"):
+        return
+    picamera2: Any = importlib.import_module("picamera2")
+    for camera in picamera2.Picamera2.global_camera_info():
+        # libcamera lists USB cameras too; those are used through V4L2.
+        if "usb" in str(camera.get("Id", "")):
+            continue
+        detail = f"Pi camera, {camera.get('Id', '')}"
+        yield Device("camera", str(camera["Model"]), f"picamera:{camera['Num']}", detail, True)
+
+
+def _v4l2_cameras(root: Path) -> Iterator[Device]:
+    for link in _glob(root / "dev/v4l/by-id", "*-video-index0"):  # the others carry metadata
+        node = (root / "dev" / link.resolve().name) if link.is_symlink() else link
+        title = _text(root / "sys/class/video4linux" / node.name / "name") or link.name
+        token = f"v4l2:/{link.relative_to(root)}"
+        if not node.exists():
+            yield Device("camera", title, token, "its device node is gone; connect it again", False)
+        elif not os.access(node, os.R_OK | os.W_OK):
+            yield Device("camera", title, token, "not permitted; `sudo usermod -aG video $USER`", False)
+        else:
+            yield Device("camera", title, token, f"USB camera, {node.name}", True)
+
+
+def _edge_tpus(root: Path) -> Iterator[Device]:
+    library = _library(root, "libedgetpu.so.1")
+    found = [f"USB {usb_id}" for usb_id in _usb_ids(root) if usb_id in CORAL_USB_IDS]
+    found += [f"PCIe /dev/{node.name}" for node in _glob(root / "dev", "apex_[0-9]*")]
+    for where in found:
+        detail = f"{where}, {library}" if library else f"{where}; {_CORAL_REMEDY}"
+        yield Device("accelerator", "Coral Edge TPU", "edgetpu", detail, library is not None)
+
+
+def _gpus(root: Path) -> Iterator[Device]:
+    """A GPU can be used when Vulkan has a driver for it; which one fits is Vulkan's business."""
+    drivers = [
+        driver.name
+        for directory in ("usr/share/vulkan/icd.d", "usr/local/share/vulkan/icd.d", "etc/vulkan/icd.d")
+        for driver in _glob(root / directory, "*.json")
+    ]
+    loader = _library(root, "libvulkan.so.1")
+    for node in _glob(root / "dev/dri", "renderD*"):
+        facts = _text(root / "sys/class/drm" / node.name / "device/uevent").splitlines()
+        name = next((line.removeprefix("DRIVER=") for line in facts if line.startswith("DRIVER=")), "GPU")
+        if loader is None or not drivers:
+            detail, usable = "no Vulkan; `sudo apt install libvulkan1 mesa-vulkan-drivers`", False
+        elif not os.access(node, os.R_OK | os.W_OK):
+            detail, usable = "not permitted; `sudo usermod -aG render $USER`", False
+        else:
+            detail, usable = f"Vulkan {', '.join(drivers)}", True
+        yield Device("accelerator", name, "gpu", f"{node.name}, {detail}", usable)
+
+
+def _usb_ids(root: Path) -> Iterator[str]:
+    for device in _glob(root / "sys/bus/usb/devices", "*"):
+        vendor, product = _text(device / "idVendor"), _text(device / "idProduct")
+        if vendor and product:
+            yield f"{vendor}:{product}".lower()
+
+
+def _library(root: Path, name: str) -> Path | None:
+    for directory in ("usr/lib", "usr/local/lib", "lib"):
+        for library in (root / directory / name, *_glob(root / directory, f"*-linux-gnu/{name}")):
+            if library.exists():
+                return library
+    return None
+
+
+def _card_title(root: Path, index: int) -> str:
+    """Find the long name in /proc/asound/cards: ` 1 [Device         ]: USB-Audio - USB PnP Sound Device`."""
+    for line in _text(root / "proc/asound/cards").splitlines():
+        number, _, title = line.partition("]:")
+        if number.split("[")[0].strip() == str(index):
+            return title.partition(" - ")[2].strip()
+    return ""
+
+
+def _missing(module: str) -> bool:
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return True
+    return False
+
+
+def _glob(directory: Path, pattern: str) -> list[Path]:
+    return sorted(directory.glob(pattern)) if directory.is_dir() else []
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,290 @@
+"""Opens microphones by token and brings every one of them to 16 kHz, mono, 20 ms.
+
+    alsa:CARD=Device   a card by the name that /proc/asound gives it; alsa:NAME for any other ALSA device
+    usb:VID:PID        a card by its USB ids, whatever number it got at boot
+    file:  fake:       replay.py, fakes.py
+    auto               the first card that delivers, else ALSA's default, else none
+    none               nothing, for ever
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import queue
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+import numpy as np
+
+from edge.devices import alsa_cards
+from edge.errors import DeviceError
+from edge.fakes import FakeMicrophone, Nothing
+from edge.replay import CHUNK, NS_PER_SAMPLE, FileMicrophone
+from edge.resample import LouderChannel, Resampler
+from edge.values import SAMPLE_RATE_HZ, AudioChunk, Source
+
+log = logging.getLogger(__name__)
+
+NO_DATA_S = 3.0  # a driver that delivers nothing for so long is gone; silence would be zeros
+FIRST_DATA_S = 1.5
+MAX_WAITING = 500  # blocks of 20 ms that may wait for a slow reader
+_CLOSE_S = 0.4
+_INPUT_OVERFLOW = 0x2  # paInputOverflow
+_DEVICE_UNAVAILABLE = -9985  # paDeviceUnavailable: somebody else has it
+_LIST = "`emotion-edge devices` lists microphones"
+_stderr_lock = threading.Lock()
+
+
+class LiveMicrophone:
+    """An open PortAudio input: its callback thread only queues, the reader converts.
+
+    Iterating raises `DeviceError` when the device is gone or delivers nothing for `NO_DATA_S`.
+    """
+
+    def __init__(self, name: str, portaudio: Any, *, index: int, rate_hz: int, channels: int) -> None:
+        self.name = name
+        self._portaudio = portaudio
+        self._rate_hz, self._channels = rate_hz, channels
+        # Bytes, when their last sample was captured, how many were lost in front of them. None: the end.
+        self._blocks: queue.SimpleQueue[tuple[bytes, int, int] | None] = queue.SimpleQueue()
+        self._lost = 0
+        self._last_ns = 0
+        self._closed = threading.Event()
+        self._closing = threading.Lock()
+        pyaudio = importlib.import_module("pyaudio")
+        self._flow = {"on": pyaudio.paContinue, "end": pyaudio.paComplete}
+        with quiet_stderr():
+            self._stream = portaudio.open(
+                format=pyaudio.paFloat32,
+                channels=channels,
+                rate=rate_hz,
+                input=True,
+                input_device_index=index,
+                frames_per_buffer=rate_hz // 50,
+                stream_callback=self._receive,
+            )
+
+    def __iter__(self) -> Iterator[AudioChunk]:
+        louder = LouderChannel(self._channels)
+        resampler = Resampler(self._rate_hz, SAMPLE_RATE_HZ)
+        rest = np.zeros(0, np.float32)
+        gap = 0
+        while not self._closed.is_set():
+            block = self._next_block()
+            if block is None:
+                return
+            data, end_ns, lost = block
+            frames = np.frombuffer(data, np.float32).reshape(-1, self._channels)  # (n * c,) -> (n, c)
+            rest = np.concatenate((rest, resampler.push(louder.pick(frames))))
+            gap += lost * SAMPLE_RATE_HZ // self._rate_hz
+            # The filter holds the newest samples back, so what is in hand ended a little earlier.
+            start_ns = end_ns - (len(rest) + resampler.delay) * NS_PER_SAMPLE
+            while len(rest) >= CHUNK:
+                yield AudioChunk(rest[:CHUNK].clip(-1, 1), start_ns, gap=gap)
+                rest, gap = rest[CHUNK:], 0
+                start_ns += CHUNK * NS_PER_SAMPLE
+
+    def close(self) -> None:
+        """End the iteration at once and release the device, waiting a little for its driver."""
+        self._closed.set()
+        self._blocks.put(None)
+        if self._closing.acquire(blocking=False):
+            # Stopping a stream whose device was pulled out can hang in the driver: not our thread.
+            release = threading.Thread(target=self._release, name="microphone-close", daemon=True)
+            release.start()
+            release.join(_CLOSE_S)
+
+    def _next_block(self) -> tuple[bytes, int, int] | None:
+        deadline_s = time.monotonic() + NO_DATA_S
+        while True:
+            try:
+                return self._blocks.get(timeout=0.25)
+            except queue.Empty:
+                if not self._closed.is_set() and not self._stream.is_active():
+                    raise DeviceError(f"{self.name}: stopped sending sound; check its plug") from None
+                if time.monotonic() > deadline_s:
+                    raise DeviceError(
+                        f"{self.name}: no sound for {NO_DATA_S:g} s; connect it again", reason="timeout"
+                    ) from None
+
+    def _receive(self, data: bytes, count: int, _times: Mapping[str, float], status: int) -> tuple[None, int]:
+        """Queue one block; PortAudio calls this from its own thread and must not be kept."""
+        now_ns = time.monotonic_ns()
+        if status & _INPUT_OVERFLOW:
+            # PortAudio tells that samples were lost, not how many: the time without any tells.
+            silent_ns = now_ns - self._last_ns if self._last_ns else 0
+            self._lost += max(0, silent_ns * self._rate_hz // 1_000_000_000 - count)
+        self._last_ns = now_ns
+        if self._blocks.qsize() >= MAX_WAITING:
+            self._lost += count
+        else:
+            self._blocks.put((data, now_ns, self._lost))
+            self._lost = 0
+        return None, self._flow["end" if self._closed.is_set() else "on"]
+
+    def _release(self) -> None:
+        with quiet_stderr():
+            self._stream.close()
+            self._portaudio.terminate()
+
+
+def open_microphone(token: str) -> Source[AudioChunk]:
+    """Open the microphone that `token` names. Raises `DeviceError` with a reason and a remedy."""
+    opener = _OPENERS.get(token.partition(":")[0])
+    if opener is None:
+        raise DeviceError(f"{token}: not a kind of microphone; {_LIST}", reason="unsupported")
+    return opener(token)
+
+
+@contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Send file descriptor 2 to /dev/null for a moment: ALSA and JACK report every device that they try."""
+    with _stderr_lock:
+        saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(null, 2)
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            os.close(null)
+
+
+def _open_alsa(token: str) -> Source[AudioChunk]:
+    name = token.removeprefix("alsa:")
+    if match := re.fullmatch(r"CARD=([^,]+)(?:,DEV=(\d+))?", name):
+        for card in alsa_cards():
+            if card.id == match[1]:
+                return _open_portaudio(token, hardware=(card.index, int(match[2] or 0)))
+        raise DeviceError(f"{token}: no such sound card; {_LIST}")
+    return _open_portaudio(token, device=name)
+
+
+def _open_usb(token: str) -> Source[AudioChunk]:
+    wanted = token.removeprefix("usb:").lower()
+    for card in alsa_cards():
+        if card.usb_id == wanted:
+            return _open_portaudio(token, hardware=(card.index, 0))
+    raise DeviceError(f"{token}: no sound card with these USB ids; connect it; {_LIST}")
+
+
+def _open_portaudio(
+    token: str, *, device: str | None = None, hardware: tuple[int, int] | None = None
+) -> LiveMicrophone:
+    """Open a PortAudio input by its ALSA name, or by card and device number; neither means the default."""
+    portaudio = _portaudio(token)
+    try:
+        info = _find(portaudio, token, device=device, hardware=hardware)
+        rate_hz, channels = _format(portaudio, token, info)
+        return LiveMicrophone(token, portaudio, index=int(info["index"]), rate_hz=rate_hz, channels=channels)
+    except OSError as error:
+        portaudio.terminate()
+        if isinstance(error, DeviceError):
+            raise
+        if _DEVICE_UNAVAILABLE in error.args:
+            raise _busy(token) from None
+        raise DeviceError(f"{token}: cannot be opened ({error}); {_LIST}") from None
+
+
+def _portaudio(token: str) -> Any:
+    try:
+        pyaudio = importlib.import_module("pyaudio")
+    except ImportError:
+        raise DeviceError(
+            f"{token}: PyAudio is not installed; `sudo apt install python3-pyaudio` and a venv with "
+            "--system-site-packages, or `sudo apt install portaudio19-dev` and "
+            "`pip install emotion-edge[microphone]`",
+            reason="unsupported",
+        ) from None
+    with quiet_stderr():
+        return pyaudio.PyAudio()
+
+
+def _find(
+    portaudio: Any, token: str, *, device: str | None, hardware: tuple[int, int] | None
+) -> Mapping[str, Any]:
+    infos = [portaudio.get_device_info_by_index(i) for i in range(portaudio.get_device_count())]
+    inputs = [info for info in infos if info["maxInputChannels"] > 0]
+    for info in inputs:
+        # PortAudio calls hardware "Title: PCM name (hw:1,0)", everything else by its ALSA name.
+        if hardware is not None and f"(hw:{hardware[0]},{hardware[1]})" in info["name"]:
+            return cast(Mapping[str, Any], info)
+        if device is not None and info["name"] == device:
+            return cast(Mapping[str, Any], info)
+    if hardware is not None:
+        # PortAudio leaves out hardware that it could not open when it made its list.
+        raise _busy(token)
+    raise DeviceError(f"{token}: no such ALSA input; {_LIST}")
+
+
+def _format(portaudio: Any, token: str, info: Mapping[str, Any]) -> tuple[int, int]:
+    """Choose the rate and the channels: 16 kHz mono where the device can, else what it can."""
+    pyaudio = importlib.import_module("pyaudio")
+    rates_hz = (SAMPLE_RATE_HZ, int(info["defaultSampleRate"]), 48_000, 44_100)
+    most = int(info["maxInputChannels"])
+    for rate_hz in dict.fromkeys(rates_hz):
+        # Cards with many inputs often take all of them or none.
+        for channels in dict.fromkeys((1, min(2, most), min(8, most))):
+            try:
+                with quiet_stderr():
+                    portaudio.is_format_supported(
+                        rate_hz,
+                        input_device=int(info["index"]),
+                        input_channels=channels,
+                        input_format=pyaudio.paFloat32,
+                    )
+            except ValueError as error:
+                if _DEVICE_UNAVAILABLE in error.args:
+                    raise _busy(token) from None
+                continue
+            return rate_hz, channels
+    raise DeviceError(f"{token}: does neither 16, 44.1 nor 48 kHz; use another device", reason="unsupported")
+
+
+def _busy(token: str) -> DeviceError:
+    return DeviceError(f"{token}: in use; stop the other program, or share it by alsa:default", reason="busy")
+
+
+def _open_auto(token: str) -> Source[AudioChunk]:
+    tokens = [f"alsa:CARD={card.id}" for card in alsa_cards() if card.captures] + ["alsa:default"]
+    for candidate in tokens:
+        try:
+            microphone = _open_alsa(candidate)
+        except DeviceError as error:
+            log.info("microphone auto: skipped, %s", error)
+            continue
+        if microphone_delivers(microphone):
+            log.info("microphone auto: %s", candidate)
+            return microphone
+        microphone.close()
+    log.info("microphone %s: none found", token)
+    return _open_none("none")
+
+
+def microphone_delivers(microphone: Source[AudioChunk]) -> bool:
+    """Tell whether a first chunk comes; what was recorded meanwhile is not lost, only that chunk."""
+    try:
+        return next(iter(microphone), None) is not None
+    except DeviceError as error:
+        log.info("microphone auto: skipped, %s", error)
+        return False
+
+
+def _open_none(token: str) -> Source[AudioChunk]:
+    return cast(Source[AudioChunk], Nothing(token))
+
+
+_OPENERS: dict[str, Callable[[str], Source[AudioChunk]]] = {
+    "alsa": _open_alsa,
+    "auto": _open_auto,
+    "fake": FakeMicrophone,
+    "file": FileMicrophone,
+    "none": _open_none,
+    "usb": _open_usb,
+}
