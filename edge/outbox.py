@@ -101,8 +101,9 @@ class Outbox:
     and `max_bytes` (of payloads): the oldest are dropped and counted in that same transaction.
 
     All methods may be called from any thread. They raise `OutboxError` while the disk is full, read-only
-    or gone, and work again when it does. A corrupt file is renamed to `<name>.corrupt-<UTC time>` and a
-    new one started; `sequence` starts again at 1 then, and `set_aside` names the old file.
+    or gone, and work again when it does. A corrupt file is renamed to `<name>.corrupt-<UTC time>`, a new
+    one is started, and `set_aside` names the old one. `sequence` goes on where this process left it, and
+    starts again at 1 where the file was corrupt before the process began.
     """
 
     def __init__(self, path: Path, *, device: str, max_events: int, max_bytes: int) -> None:
@@ -113,6 +114,7 @@ class Outbox:
         self._max_bytes = max_bytes
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
+        self._last = 0  # the newest sequence that this process gave or saw
         # A disk that is full at boot must not stop the daemon: the first append tells.
         with suppress(OutboxError):
             self.counts()
@@ -194,7 +196,9 @@ class Outbox:
 
     def _append(self, events: Sequence[EmotionEvent]) -> list[int]:
         with self._transaction():
-            return [self._insert(event) for event in events]
+            sequences = [self._insert(event) for event in events]
+        self._last = max([self._last, *sequences])
+        return sequences
 
     def _insert(self, event: EmotionEvent) -> int:
         known = self._execute(
@@ -212,8 +216,7 @@ class Outbox:
         self._add("waiting_bytes", len(payload))
         if len(payload) > self._max_bytes:  # dropping all the others would not make it fit
             self._drop(sequence)
-        while self._is_over():
-            (oldest,) = self._execute("SELECT min(sequence) FROM events").fetchone()
+        while self._is_over() and (oldest := self._execute("SELECT min(sequence) FROM events").fetchone()[0]):
             self._drop(oldest)
         return sequence
 
@@ -268,10 +271,15 @@ class Outbox:
                 if (verdict := check.fetchone()[0]) != "ok":
                     raise _corrupt(verdict)
             connection.executescript(SCHEMA)
+            self._connection = connection
+            if self._last_sequence() < self._last:  # a new file in the place of one that went bad
+                self._execute("DELETE FROM sqlite_sequence WHERE name = 'events'")
+                self._execute("INSERT INTO sqlite_sequence VALUES ('events', ?)", self._last)
+            self._last = self._last_sequence()
         except BaseException:
+            self._connection = None
             connection.close()
             raise
-        self._connection = connection
 
     def _disconnect(self) -> None:
         if self._connection is not None:

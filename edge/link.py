@@ -1,0 +1,275 @@
+"""One connection to an MQTT broker, driven by the thread that opened it."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import select
+import socket
+import ssl
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edge.config import MqttSettings
+from edge.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 5.0
+V5 = MQTTProtocolVersion.MQTTv5
+V311 = MQTTProtocolVersion.MQTTv311
+
+REMEDIES = {
+    "dns": "check mqtt.host and the name server",
+    "refused": "nothing listens there; start the broker or check mqtt.port",
+    "timeout": "no answer; check mqtt.host, mqtt.port and the firewall",
+    "unreachable": "no route; check the network",
+    "tls": "check mqtt.tls, mqtt.ca_file and the name in the broker's certificate",
+    "not_authorized": "check mqtt.username and mqtt.password_file",
+    "unsupported_protocol": "the broker speaks neither MQTT 5 nor 3.1.1",
+    "closed": "the broker closed the connection; its log says why",
+    "session_taken_over": "another client uses this device.id; give each device its own",
+    "no_ack": "the broker acknowledges nothing; its log or its disk may say why",
+}
+
+
+class LinkError(ConnectionError):
+    """No connection; `reason` is a stable code, such as a key of `REMEDIES`."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message from the broker; `retained` means that it was stored, not sent just now."""
+
+    topic: str
+    payload: bytes
+    retained: bool
+    qos: int
+
+
+def tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
+    """Return the context for `mqtt.tls`, with `mqtt.ca_file` or the system's own; None without TLS."""
+    if not settings.tls:
+        return None
+    try:
+        return ssl.create_default_context(cafile=str(settings.ca_file) if settings.ca_file else None)
+    except OSError as error:  # SSLError is one
+        raise ConfigError(
+            f"mqtt.ca_file {settings.ca_file}: {error}; give a PEM file, or unset the key"
+        ) from None
+
+
+class Connection:
+    """A client of paho's without its threads, queues and reconnects: those must not outlive a connection.
+
+    Callbacks only fill three deques, which the owner empties after `pump`: `acked` (message id, None or the
+    reason of the refusal), `received`, and `subscribed` (None or the reason of the refusal, one a topic).
+    `lost` is None while connected, then the reason.
+    """
+
+    def __init__(
+        self,
+        settings: MqttSettings,
+        *,
+        client_id: str,
+        password: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        will: tuple[str, bytes] | None = None,
+        protocol: MQTTProtocolVersion = V5,
+    ) -> None:
+        self.protocol = protocol
+        self.acked: deque[tuple[int, str | None]] = deque()
+        self.received: deque[Message] = deque()
+        self.subscribed: deque[str | None] = deque()
+        self.lost: str | None = None
+        self.receive_maximum = 65_535
+        self.maximum_packet_bytes = 268_435_455
+        self._connack: str | None = None
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            # No session in the broker: the outbox is the memory, and sends again what was not acknowledged.
+            clean_session=True if protocol != V5 else None,
+            protocol=protocol,
+            reconnect_on_failure=False,
+        )
+        client.max_inflight_messages_set(0)  # the owner keeps the window
+        client.connect_timeout = CONNECT_TIMEOUT_S
+        client.on_socket_open = _without_delay
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.on_message = self._on_message
+        client.on_subscribe = self._on_subscribe
+        if settings.username is not None:
+            client.username_pw_set(settings.username, password)
+        if tls is not None:
+            client.tls_set_context(tls)
+        if will is not None:
+            client.will_set(will[0], will[1], qos=1, retain=True)
+        self._client = client
+        self._settings = settings
+
+    def open(self) -> None:
+        """Connect and wait for the answer; raise `LinkError`, with nothing left open, unless accepted."""
+        try:
+            self._client.connect(
+                self._settings.host,
+                self._settings.port,
+                self._settings.keepalive_s,
+                clean_start=True if self.protocol == V5 else paho.MQTT_CLEAN_START_FIRST_ONLY,
+            )
+        except OSError as error:
+            self.abort()
+            raise LinkError(_reason_of(error), str(error)) from error
+        deadline_s = time.monotonic() + CONNECT_TIMEOUT_S
+        while self._connack is None and self.lost is None:
+            if time.monotonic() > deadline_s:
+                self.abort()
+                raise LinkError("timeout", "no CONNACK")
+            self.pump(0.1)
+        if self._connack != "success":
+            self.abort()
+            raise LinkError(self._connack or "closed")
+
+    def pump(self, timeout_s: float, wake_fd: int | None = None) -> None:
+        """Wait for the network, or for `wake_fd`, at most `timeout_s`; move whatever can be moved."""
+        sock = self._client.socket()
+        if sock is None or self.lost:
+            self.lost = self.lost or "closed"
+            return
+        has_more = (
+            isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+        )  # decrypted already: poll cannot see it
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLIN | (select.POLLOUT if self._client.want_write() else 0))
+        if wake_fd is not None:
+            poll.register(wake_fd, select.POLLIN)
+        ready = dict(poll.poll(0 if has_more else max(0.0, timeout_s) * 1000))
+        mask = ready.get(sock.fileno(), 0)
+        if has_more or mask & (select.POLLIN | select.POLLHUP | select.POLLERR):
+            self._client.loop_read()
+        if self._client.want_write():
+            self._client.loop_write()
+        self._client.loop_misc()
+
+    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> int:
+        """Send now, as far as the socket takes it; return the message id that `acked` will name (QoS 1)."""
+        return self._client.publish(topic, payload, qos=qos, retain=retain).mid
+
+    def subscribe(self, *topics: str) -> None:
+        """Ask for topics at QoS 1; `subscribed` gets one entry each."""
+        for topic in topics:
+            self._client.subscribe(topic, qos=1)
+
+    def disconnect(self) -> None:
+        """Say goodbye, which makes the broker drop the will."""
+        self._client.disconnect()
+        deadline_s = time.monotonic() + 0.5
+        while self.lost is None and time.monotonic() < deadline_s:
+            self.pump(0.05)
+        self.abort()
+
+    def abort(self) -> None:
+        """Close without a word, which makes the broker publish the will."""
+        sock = self._client.socket()
+        if sock is not None:
+            sock.close()
+        self.lost = self.lost or "closed"
+
+    def _on_connect(
+        self, _client: Any, _userdata: Any, _flags: Any, reason: ReasonCode, properties: Properties | None
+    ) -> None:
+        self._connack = code_of(reason)
+        self.receive_maximum = getattr(properties, "ReceiveMaximum", self.receive_maximum)
+        self.maximum_packet_bytes = getattr(properties, "MaximumPacketSize", self.maximum_packet_bytes)
+
+    def _on_disconnect(
+        self, _client: Any, _userdata: Any, flags: paho.DisconnectFlags, reason: ReasonCode, _properties: Any
+    ) -> None:
+        named = flags.is_disconnect_packet_from_server or reason == "Keep alive timeout"
+        self.lost = self.lost or (code_of(reason) if named else "closed")
+
+    def _on_publish(
+        self, _client: Any, _userdata: Any, mid: int, reason: ReasonCode, _properties: Any
+    ) -> None:
+        self.acked.append((mid, code_of(reason) if reason.is_failure else None))
+
+    def _on_message(self, _client: Any, _userdata: Any, message: paho.MQTTMessage) -> None:
+        self.received.append(Message(message.topic, bytes(message.payload), message.retain, message.qos))
+
+    def _on_subscribe(
+        self, _client: Any, _userdata: Any, _mid: int, reasons: list[ReasonCode], _properties: Any
+    ) -> None:
+        self.subscribed.extend(code_of(reason) if reason.is_failure else None for reason in reasons)
+
+
+class Dial:
+    """Opens connections: MQTT 5 first, 3.1.1 where the broker knows no better, which is remembered."""
+
+    def __init__(self, settings: MqttSettings, client_id: str, password: str | None) -> None:
+        self._settings = settings
+        self._client_id = client_id
+        self._password = password
+        self._tls = tls_context(settings)
+        self._protocols = [V5, V311]
+
+    def open(self, *, will: tuple[str, bytes] | None = None) -> Connection:
+        """Return an accepted connection, or raise `LinkError`."""
+        for protocol in self._protocols:
+            connection = Connection(
+                self._settings,
+                client_id=self._client_id,
+                password=self._password,
+                tls=self._tls,
+                will=will,
+                protocol=protocol,
+            )
+            try:
+                connection.open()
+            except LinkError as error:
+                # Old brokers refuse the version, or close the connection without a word.
+                if protocol == self._protocols[-1] or error.reason not in ("unsupported_protocol", "closed"):
+                    raise
+            else:
+                self._protocols = self._protocols[self._protocols.index(protocol) :]
+                return connection
+        raise AssertionError("the last protocol returns or raises")
+
+
+def code_of(reason: ReasonCode) -> str:
+    """Return the stable code of a reason: `not_authorized`, `server_busy`, `quota_exceeded`."""
+    code = str(reason).lower().replace(" ", "_")
+    known = {
+        "bad_user_name_or_password": "not_authorized",
+        "unsupported_protocol_version": "unsupported_protocol",
+    }
+    return known.get(code, code)
+
+
+def _reason_of(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError | ssl.CertificateError):
+        return "tls"
+    if isinstance(error, socket.gaierror):
+        return "dns"
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    if isinstance(error, ConnectionRefusedError):
+        return "refused"
+    return "unreachable" if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH) else "closed"
+
+
+def _without_delay(_client: paho.Client, _userdata: Any, sock: Any) -> None:
+    # Nagle would hold an event back until the acknowledgement of the one before.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,0 +1,137 @@
+"""An ordinary MQTT client that only listens: messages as they come, each event once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from contextlib import suppress
+
+from edge.config import MqttSettings
+from edge.link import REMEDIES, Connection, Dial, LinkError, Message
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 1.0
+MAX_IDS = 10_000  # event ids remembered; at least once means that some arrive twice
+
+
+def listen(settings: MqttSettings, *topics: str, password: str | None = None) -> Listener:
+    """Subscribe to topic filters at QoS 1 and return the messages to be iterated over.
+
+    with closing(listen(settings, "emotion/+/event", "emotion/+/availability")) as messages:
+        for message in messages:
+            print(message.topic, message.payload)
+    """
+    return Listener(settings, *topics, password=password)
+
+
+class Listener:
+    """Messages of some topics, in order; connects again by itself, and misses what is sent meanwhile.
+
+    A message on a topic that ends in `/event` is yielded once for each CloudEvents `id`. The connection is
+    served by the thread that iterates; `close` may be called from any other and ends the iteration.
+    """
+
+    def __init__(self, settings: MqttSettings, *topics: str, password: str | None = None) -> None:
+        self._topics = topics
+        self._where = f"mqtt.host {settings.host}:{settings.port}"
+        self._dial = Dial(settings, f"emotion-edge-listen-{os.getpid()}-{id(self):x}", password)
+        self._connection: Connection | None = None
+        self._unconfirmed = len(topics)
+        self._messages: deque[Message] = deque()
+        self._ids: OrderedDict[str, None] = OrderedDict()
+        self._reason = ""
+        self._closing = threading.Event()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._lock = threading.Lock()  # held while the connection is served
+        self._wake_lock = threading.Lock()
+
+    def __iter__(self) -> Iterator[Message]:
+        while not self._closing.is_set():
+            if (message := self.receive(60.0)) is not None:
+                yield message
+
+    def receive(self, timeout_s: float) -> Message | None:
+        """Return the next message, or None after `timeout_s` or when closed."""
+        deadline_s = time.monotonic() + timeout_s
+        with self._lock:
+            while not self._messages and not self._closing.is_set() and time.monotonic() < deadline_s:
+                self._serve(deadline_s)
+            return self._messages.popleft() if self._messages and not self._closing.is_set() else None
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Wait until the broker has confirmed every subscription; tell whether it did."""
+        deadline_s = time.monotonic() + timeout_s
+        with self._lock:
+            while self._unconfirmed > 0 and not self._closing.is_set() and time.monotonic() < deadline_s:
+                self._serve(deadline_s)
+            return self._unconfirmed <= 0
+
+    def close(self) -> None:
+        """Disconnect and end the iteration; may be called twice."""
+        self._closing.set()
+        with self._wake_lock:
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
+        with self._lock, self._wake_lock:
+            if self._connection is not None:
+                self._connection.disconnect()
+                self._connection = None
+            if self._wake >= 0:
+                os.close(self._wake)
+                self._wake = -1
+
+    def _serve(self, deadline_s: float) -> None:
+        if self._connection is None and not self._connect():
+            self._closing.wait(min(RETRY_S, max(0.0, deadline_s - time.monotonic())))
+            return
+        assert self._connection is not None, "just connected"
+        connection = self._connection
+        connection.pump(min(1.0, max(0.0, deadline_s - time.monotonic())), self._wake)
+        while connection.subscribed:
+            self._unconfirmed -= 1
+            if refusal := connection.subscribed.popleft():
+                log.warning(
+                    "%s: a subscription was refused (%s); check the access list", self._where, refusal
+                )
+        while connection.received:
+            message = connection.received.popleft()
+            if not self._is_repeated(message):
+                self._messages.append(message)
+        if connection.lost is not None:
+            self._note(connection.lost)
+            connection.abort()
+            self._connection = None
+
+    def _connect(self) -> bool:
+        try:
+            self._connection = self._dial.open()
+        except LinkError as error:
+            self._note(error.reason)
+            return False
+        self._reason = ""
+        self._unconfirmed = len(self._topics)
+        self._connection.subscribe(*self._topics)
+        return True
+
+    def _note(self, reason: str) -> None:
+        if reason != self._reason:
+            log.warning("%s: %s; %s", self._where, reason, REMEDIES.get(reason, "trying again"))
+        self._reason = reason
+
+    def _is_repeated(self, message: Message) -> bool:
+        if not message.topic.endswith("/event"):
+            return False
+        with suppress(ValueError, KeyError, TypeError):  # not an event of ours: let it through
+            event_id = str(json.loads(message.payload)["id"])
+            if event_id in self._ids:
+                return True
+            self._ids[event_id] = None
+            if len(self._ids) > MAX_IDS:
+                self._ids.popitem(last=False)
+        return False

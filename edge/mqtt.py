@@ -1,0 +1,406 @@
+"""Tells the broker: retained states as they are now, and the outbox's events in order, at least once.
+
+publisher = Publisher(settings, device="kitchen", outbox=outbox)
+publisher.start()
+publisher.publish_state("state", {...})      # latest wins, sent again at every connect
+outbox.append(event); publisher.event_added()
+publisher.close()
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from edge.config import MqttSettings
+from edge.errors import OutboxError
+from edge.link import REMEDIES, V5, Connection, Dial, LinkError, Message
+from edge.outbox import Outbox, Row
+from edge.values import EmotionEvent
+
+log = logging.getLogger(__name__)
+
+BACKOFF_MAX_S = 60.0
+STABLE_S = 10.0  # a connection that lasted this long starts the back-off anew
+WINDOW = 64  # unacknowledged messages at most; a broker may ask for fewer
+NO_ACK_S = 30.0
+FAREWELL_S = 1.0
+MAX_LIVE = 256  # messages kept in memory while the outbox is out of order
+MAX_LOSSES = 5  # connections that one event may end before it counts as refused
+
+Handler = Callable[[bytes, bool], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """Whether the broker is there; if not, why (`connecting dns refused timeout tls not_authorized ...`).
+
+    `since_ns` is monotonic; `protocol` is `5`, `3.1.1` or empty; `failures` counts attempts since then.
+    """
+
+    connected: bool
+    reason: str
+    since_ns: int
+    protocol: str = ""
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A message that waits for its PUBACK: a row of the outbox, or a topic of the live ones."""
+
+    topic: str
+    sequence: int = 0
+    payload: bytes = b""
+
+
+class Publisher:
+    """Keeps one connection alive on a thread of its own; every method returns at once.
+
+    At every connect: `status`, the other retained topics, `online`, then all events that the outbox holds.
+    A row leaves the outbox only with its PUBACK, or as a dead letter when the broker refuses it (MQTT 5).
+    """
+
+    def __init__(
+        self,
+        settings: MqttSettings,
+        *,
+        device: str,
+        outbox: Outbox,
+        password: str | None = None,
+        on_state: Callable[[LinkState], None] | None = None,
+    ) -> None:
+        self.link = LinkState(False, "connecting", time.monotonic_ns())
+        self.refused_topics: dict[str, str] = {}  # full topic: why the broker refused the last message
+        self.live_dropped = 0
+        self._dial = Dial(settings, f"emotion-edge-{device}", password)
+        self._settings = settings
+        self._root = f"{settings.prefix}/{device}"
+        self._availability = self.topic("availability")
+        self._outbox = outbox
+        self._on_state = on_state
+        self._lock = threading.Lock()
+        self._retained: dict[str, bytes] = {self._availability: b"online"}
+        self._pending: dict[str, None] = {}  # topics of _retained to be sent, in order
+        self._live: deque[tuple[str, bytes, int]] = deque(maxlen=MAX_LIVE)
+        self._handlers: dict[str, Handler] = {}
+        self._to_subscribe: list[str] = []
+        self._inflight: dict[int, _Sent] = {}
+        self._cursor = 0  # the last sequence sent on this connection
+        self._unrecorded: set[int] = set()  # acknowledged, but the disk did not take it yet
+        self._suspect, self._losses = 0, 0
+        self._progress_s = 0.0
+        self._closing = threading.Event()
+        self._deadline_s = float("inf")
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
+
+    def topic(self, subtopic: str) -> str:
+        """Return the full topic, such as `emotion/kitchen/state`."""
+        return f"{self._root}/{subtopic}"
+
+    def start(self) -> None:
+        """Connect in the background and stay connected."""
+        self._thread.start()
+
+    def publish_state(self, subtopic: str, payload: Mapping[str, Any] | str) -> None:
+        """Publish retained, QoS 1; while offline the latest payload of each topic is kept."""
+        self.publish_retained(self.topic(subtopic), encode(payload))
+
+    def clear_retained(self, subtopic: str) -> None:
+        """Remove a retained topic from the broker, now or at the next connect."""
+        self.publish_retained(self.topic(subtopic), b"")
+
+    def publish_retained(self, topic: str, payload: bytes) -> None:
+        """Do as `publish_state` for a full topic, such as Home Assistant's discovery."""
+        with self._lock:
+            self._retained[topic] = payload
+            self._pending[topic] = None
+        self._notify()
+
+    def publish_stats(self, payload: Mapping[str, Any]) -> None:
+        """Publish `stats`, QoS 0, not retained; dropped while offline."""
+        if self.link.connected:
+            self._add_live("stats", encode(payload), qos=0)
+
+    def publish_live(self, subtopic: str, payload: Mapping[str, Any] | str) -> None:
+        """Publish QoS 1, not retained, such as `ha_event`; dropped while offline, since it is about now."""
+        if self.link.connected:
+            self._add_live(subtopic, encode(payload), qos=1)
+
+    def publish_unsaved(self, event: EmotionEvent) -> None:
+        """Publish an event that the outbox could not take: without `sequence`, from memory, best effort."""
+        message = event.to_cloudevent(device=self._root.rpartition("/")[2], sequence=0)
+        del message["sequence"]
+        self._add_live("event", encode(message), qos=1)
+
+    def event_added(self) -> None:
+        """Tell the sender that the outbox holds something new."""
+        self._notify()
+
+    def subscribe(self, subtopic: str, handler: Handler) -> None:
+        """Call `handler(payload, retained)` on the publisher's thread for each message of this topic."""
+        self.subscribe_topic(self.topic(subtopic), handler)
+
+    def subscribe_topic(self, topic: str, handler: Handler) -> None:
+        """Do as `subscribe` for a full topic without wildcards, such as `homeassistant/status`."""
+        with self._lock:
+            self._handlers[topic] = handler
+            self._to_subscribe.append(topic)
+        self._notify()
+
+    def close(self, timeout_s: float = 2.0) -> None:
+        """Send what can be sent, keep the last second for `offline` and its PUBACK, disconnect."""
+        self._deadline_s = time.monotonic() + timeout_s
+        self._closing.set()
+        self._notify()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s + 0.5)
+        with self._lock:
+            if self._wake >= 0 and not self._thread.is_alive():
+                os.close(self._wake)
+                self._wake = -1
+
+    def _add_live(self, subtopic: str, payload: bytes, *, qos: int) -> None:
+        self.live_dropped += len(self._live) == MAX_LIVE
+        self._live.append((self.topic(subtopic), payload, qos))
+        self._notify()
+
+    def _notify(self) -> None:
+        with self._lock:
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
+
+    def _run(self) -> None:
+        attempt = 0
+        while not self._closing.is_set():
+            connection: Connection | None = None
+            opened_s = float("inf")
+            try:
+                connection = self._dial.open(will=(self._availability, b"offline"))
+                opened_s = time.monotonic()
+                reason = self._serve(connection)
+            except LinkError as error:
+                reason = error.reason
+            except Exception:  # outermost loop: whatever it is, the next connection starts afresh
+                log.exception("mqtt: connection dropped after an error of our own")
+                reason = "internal"
+            finally:
+                if connection is not None:
+                    connection.abort()
+            self._set_link(False, reason)
+            if time.monotonic() - opened_s >= STABLE_S:
+                attempt = 0
+            self._closing.wait(backoff_s(attempt))
+            attempt += 1
+
+    def _serve(self, connection: Connection) -> str:
+        """Send and receive until the connection ends; return why it did."""
+        self._begin()
+        self._set_link(True, "connected", "5" if connection.protocol == V5 else "3.1.1")
+        farewell = False
+        while connection.lost is None:
+            if self._closing.is_set() and not farewell and self._is_time_to_go():
+                farewell = True
+                with self._lock:
+                    self._retained[self._availability] = b"offline"
+                    self._pending = {self._availability: None}
+                    self._live.clear()
+            self._send(connection, events=not farewell)
+            if farewell and not self._pending and not self._waits_for(self._availability):
+                connection.disconnect()
+                return "closed"
+            now_s = time.monotonic()
+            if now_s > self._deadline_s:
+                break  # closing without DISCONNECT makes the broker publish the will, which is `offline`, too
+            if self._inflight and now_s - self._progress_s > NO_ACK_S:
+                self._lost_with_events("no_ack")
+                return "no_ack"
+            connection.pump(0.05 if self._closing.is_set() else 1.0, self._wake)
+            self._settle(connection)
+        reason = connection.lost or "closed"
+        self._lost_with_events(reason)
+        return reason
+
+    def _begin(self) -> None:
+        self._inflight.clear()
+        self._cursor = 0
+        self._progress_s = time.monotonic()
+        with self._lock:
+            self._to_subscribe = list(self._handlers)
+            status = self.topic("status")
+            first = [status] if status in self._retained else []
+            rest = [topic for topic in self._retained if topic not in (status, self._availability)]
+            self._pending = dict.fromkeys([*first, *rest, self._availability])
+
+    def _is_time_to_go(self) -> bool:
+        idle = not self._inflight and not self._pending and not self._live and not self._rows(1)
+        return idle or self._deadline_s - time.monotonic() < FAREWELL_S
+
+    def _send(self, connection: Connection, *, events: bool) -> None:
+        """Fill the window: states first, since they are about now, then events in order."""
+        with self._lock:
+            topics, self._to_subscribe = self._to_subscribe, []
+        connection.subscribe(*topics)
+        window = min(WINDOW, connection.receive_maximum)
+        while len(self._inflight) < window and connection.lost is None:
+            with self._lock:
+                topic = next(iter(self._pending), None)
+                if topic is not None:
+                    del self._pending[topic]
+                    payload = self._retained[topic]
+            if topic is not None:
+                mid = connection.publish(topic, payload, qos=1, retain=True)
+                self._track(mid, _Sent(topic, payload=payload))
+            elif self._live:
+                topic, payload, qos = self._live.popleft()
+                mid = connection.publish(topic, payload, qos=qos)
+                if qos:
+                    self._track(mid, _Sent(topic, payload=payload))
+            else:
+                break
+        if events:
+            self._send_events(connection, window)
+
+    def _send_events(self, connection: Connection, window: int) -> None:
+        if self._suspect:  # alone, so that a connection that ends again shows which event ended it
+            window = 1 if not any(sent.sequence for sent in self._inflight.values()) else 0
+            window += len(self._inflight)
+        topic = self.topic("event")
+        for row in self._rows(window - len(self._inflight)):
+            self._cursor = row.sequence
+            if row.sequence in self._unrecorded:
+                continue
+            if len(row.payload) + len(topic) + 16 > connection.maximum_packet_bytes:
+                self._refuse(row.sequence, "packet_too_large")
+                continue
+            mid = connection.publish(topic, row.payload, qos=1)
+            self._track(mid, _Sent(topic, sequence=row.sequence))
+
+    def _rows(self, limit: int) -> list[Row]:
+        try:
+            return self._outbox.waiting(limit, after=self._cursor) if limit > 0 else []
+        except OutboxError:  # the daemon hears of it from its own next append
+            return []
+
+    def _track(self, mid: int, sent: _Sent) -> None:
+        if not self._inflight:
+            self._progress_s = time.monotonic()
+        self._inflight[mid] = sent
+
+    def _is_event(self, sent: _Sent) -> bool:
+        return sent.topic == self.topic("event")
+
+    def _waits_for(self, topic: str) -> bool:
+        return any(sent.topic == topic for sent in self._inflight.values())
+
+    def _settle(self, connection: Connection) -> None:
+        """Book what the broker acknowledged, refused and sent."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
+        while connection.acked:
+            mid, refusal = connection.acked.popleft()
+            sent = self._inflight.pop(mid, None)
+            if sent is None:
+                continue
+            self._progress_s = time.monotonic()
+            if sent.sequence:
+                if sent.sequence == self._suspect:
+                    self._suspect, self._losses = 0, 0
+                if refusal:
+                    self._refuse(sent.sequence, refusal)
+                else:
+                    self._unrecorded.add(sent.sequence)
+            self._note_topic(sent, refusal)
+        if self._unrecorded:
+            try:
+                self._outbox.acknowledge(sorted(self._unrecorded))
+                self._unrecorded.clear()
+            except OutboxError:
+                log.debug("mqtt: %d acknowledgements wait for the disk", len(self._unrecorded))
+        while connection.subscribed:
+            if refusal := connection.subscribed.popleft():
+                log.warning("mqtt: a subscription was refused (%s); check the broker's access list", refusal)
+        while connection.received:
+            self._handle(connection.received.popleft())
+
+    def _note_topic(self, sent: _Sent, refusal: str | None) -> None:
+        if refusal:
+            if self.refused_topics.get(sent.topic) != refusal:
+                log.warning("mqtt: %s refused (%s); check the broker's access list", sent.topic, refusal)
+            self.refused_topics[sent.topic] = refusal
+            return
+        self.refused_topics.pop(sent.topic, None)
+        with self._lock:
+            if not sent.sequence and not sent.payload and self._retained.get(sent.topic) == b"":
+                del self._retained[sent.topic]  # cleared at the broker: nothing to repeat
+                self._pending.pop(sent.topic, None)
+
+    def _handle(self, message: Message) -> None:
+        handler = self._handlers.get(message.topic)
+        if handler is None:
+            return
+        try:
+            handler(message.payload, message.retained)
+        except Exception:  # a handler of the daemon's must not end the connection
+            log.exception("mqtt: the handler of %s failed", message.topic)
+
+    def _refuse(self, sequence: int, reason: str) -> None:
+        try:
+            self._outbox.refuse(sequence, reason)
+        except OutboxError as error:
+            log.warning(
+                "mqtt: event %d was refused (%s) and could not be put aside: %s", sequence, reason, error
+            )
+
+    def _lost_with_events(self, reason: str) -> None:
+        """Remember the oldest unacknowledged event: one that ends every connection is a dead letter."""
+        head = min((sent.sequence for sent in self._inflight.values() if sent.sequence), default=0)
+        unsaved = [sent for sent in self._inflight.values() if not sent.sequence and self._is_event(sent)]
+        self._live.extendleft((sent.topic, sent.payload, 1) for sent in reversed(unsaved))
+        self._inflight.clear()
+        if not head or self._closing.is_set() or reason in ("no_ack", "keep_alive_timeout"):
+            return
+        self._losses = self._losses + 1 if head == self._suspect else 1
+        self._suspect = head
+        if self._losses >= MAX_LOSSES:
+            self._refuse(head, f"connection_lost:{reason}")
+            self._suspect, self._losses = 0, 0
+
+    def _set_link(self, connected: bool, reason: str, protocol: str = "") -> None:
+        before = self.link
+        if not connected and not before.connected and before.reason == reason:
+            self.link = LinkState(False, reason, before.since_ns, failures=before.failures + 1)
+            return
+        self.link = LinkState(connected, reason, time.monotonic_ns(), protocol, 0 if connected else 1)
+        where = f"mqtt.host {self._settings.host}:{self._settings.port}"
+        if connected:
+            log.info("%s: connected, MQTT %s", where, protocol)
+        elif not self._closing.is_set():
+            log.warning("%s: %s; %s", where, reason, REMEDIES.get(reason, "trying again"))
+        if self._on_state is not None:
+            try:
+                self._on_state(self.link)
+            except Exception:  # as for handlers
+                log.exception("mqtt: on_state failed")
+
+
+def encode(payload: Mapping[str, Any] | str) -> bytes:
+    """Return the bytes of a payload: a str as it is, everything else as compact JSON."""
+    if isinstance(payload, str):
+        return payload.encode()
+    return json.dumps(payload, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def backoff_s(attempt: int) -> float:
+    """Return the pause after failure `attempt` (from 0): 1, 2, 4 ... 60 s, less up to half by chance."""
+    return min(BACKOFF_MAX_S, 2.0 ** min(attempt, 6)) * random.uniform(0.5, 1.0)
