@@ -1,15 +1,19 @@
-"""Spoils training faces as a webcam and a detector do, an epoch at a time, before the network sees them."""
+"""Spoils training faces and voices as cameras, detectors and rooms do, an epoch at a time."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-from edge.values import UInt8
+from edge.values import Float32, UInt8
 
 SCALE = 0.15  # of the crop; a detector's box is that wrong
 SHIFT = 0.10
 ROTATE_DEG = 15.0
+GAIN_DB = 5.0
+VOICE_NOISE = 0.2  # standard deviations of each coefficient over the training clips
 
 
 def spoil_faces(images: UInt8, random: np.random.Generator) -> UInt8:
@@ -27,10 +31,33 @@ def spoil_face(image: UInt8, random: np.random.Generator) -> UInt8:
         image = np.asarray(cv2.GaussianBlur(image, (3, 3), random.uniform(0.4, 1.1)), dtype=np.uint8)
     values = _lit(image, random)
     if chance[2] < 0.2:
-        values += random.normal(0, random.uniform(1, 8), values.shape).astype(np.float32)
+        values = values + np.float32(random.uniform(1, 8)) * random.standard_normal(
+            values.shape, dtype=np.float32
+        )
     if chance[3] < 0.15:
         _cover(values, random)
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def spoil_voices(
+    clips: Sequence[Float32], *, mean: Float32, std: Float32, random: np.random.Generator
+) -> Float32:
+    """Return mean MFCCs (n, 40), standardised, of clips (T, 40): a random part of each, louder or softer.
+
+    Loudness is one number: coefficient 0 is the log energy, which a gain of g dB moves by g ln(10) / 10.
+    """
+    pooled = np.stack([_part(clip, random).mean(axis=0) for clip in clips])
+    gain_db = GAIN_DB * random.standard_normal(len(pooled), dtype=np.float32)
+    pooled[:, 0] += gain_db * np.float32(np.log(10) / 10)
+    noise = random.standard_normal(pooled.shape, dtype=np.float32) * np.float32(VOICE_NOISE)
+    return np.asarray((pooled - mean) / std + noise, dtype=np.float32)
+
+
+def _part(frames: Float32, random: np.random.Generator) -> Float32:
+    """Return a consecutive half or more of (T, 40) frames."""
+    count = max(1, int(len(frames) * random.uniform(0.5, 1)))
+    start = int(random.integers(0, len(frames) - count + 1))
+    return frames[start : start + count]
 
 
 def _moved(image: UInt8, random: np.random.Generator) -> UInt8:
@@ -57,15 +84,16 @@ def _far_away(image: UInt8, random: np.random.Generator) -> UInt8:
     return cv2.resize(less, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
 
 
-def _lit(image: UInt8, random: np.random.Generator) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def _lit(image: UInt8, random: np.random.Generator) -> Float32:
     """Change gamma, contrast and brightness."""
     table = 255 * np.linspace(0, 1, 256) ** np.exp(random.uniform(-0.4, 0.4))
-    values = table[image].astype(np.float32)
+    values: Float32 = table[image].astype(np.float32)
     mean = values.mean()
-    return (values - mean) * float(random.uniform(0.7, 1.3)) + mean + float(random.uniform(-30, 30))
+    contrast, brightness = np.float32(random.uniform(0.7, 1.3)), np.float32(random.uniform(-30, 30))
+    return np.asarray((values - mean) * contrast + mean + brightness, dtype=np.float32)
 
 
-def _cover(values: np.ndarray[tuple[int, ...], np.dtype[np.float32]], random: np.random.Generator) -> None:
+def _cover(values: Float32, random: np.random.Generator) -> None:
     """Hide a rectangle of up to a third of each side, as a hand or a cup does."""
     height, width = values.shape
     h, w = random.integers(height // 8, height // 3, 2)

@@ -1,41 +1,39 @@
-"""Trains the shipped networks, an epoch at a time, each followed by a checkpoint that a killed run resumes from."""
+"""The recipes of the shipped networks: which data, which targets, on whom choices are made."""
 
 from __future__ import annotations
 
-import json
-import logging
-import os
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from edge.errors import EdgeError
+from edge.card import Source
+from edge.faces import FER_CROP
 from edge.values import LABELS, Float32, UInt8
-from models.augment import spoil_faces
+from models.augment import spoil_faces, spoil_voices
+from models.cards import draft_card, file_entry, save_card
 from models.datasets import FaceSet, find_set, load_fer2013, need_every_class
-
-logger = logging.getLogger(__name__)
-
-Epoch = Callable[[int], tuple[Float32, Float32]]
-Report = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How long and how fast to learn."""
-
-    epochs: int
-    batch: int
-    learning_rate: float
-    seed: int = 2013
-
+from models.epochs import Recipe, Run, predict, run_epochs
+from models.metrics import fit_temperature, predictions, uar
+from models.speech import CORPORA, HELD_OUT, VALIDATION, Speech, list_clips, load_speech, spoken_frames
 
 FACE = Recipe(epochs=18, batch=64, learning_rate=7e-4)
+VOICE = Recipe(epochs=16, batch=128, learning_rate=5e-4)
 FER_SHARE = 0.6  # of the target; the rest are FER+ votes, which know that a face can be two things
 LABEL_SMOOTHING = 0.05
+
+FER_SOURCES = (
+    Source(
+        name="fer2013",
+        use="Training trained on, without exact copies of test images and without non-faces; "
+        "PublicTest chose the epoch and the temperature",
+        licence="web photographs of the Kaggle 2013 challenge, research use",
+    ),
+    Source(name="FER+", use="votes mixed into the targets", licence="MIT (the votes)"),
+)
+SPEECH_LICENCES = {"tess": "CC BY-NC-ND 4.0", "ravdess": "CC BY-NC-SA 4.0", "nemo": "CC BY-NC-SA 4.0"}
 
 
 def face_targets(faces: FaceSet) -> Float32:
@@ -44,132 +42,132 @@ def face_targets(faces: FaceSet) -> Float32:
     smooth = (1 - LABEL_SMOOTHING) * hard + LABEL_SMOOTHING / len(LABELS)
     votes = faces.votes.sum(axis=1, keepdims=True)
     voted = np.divide(faces.votes, votes, out=smooth.copy(), where=votes > 0)
-    return (FER_SHARE * smooth + (1 - FER_SHARE) * voted).astype(np.float32)
+    return np.asarray(FER_SHARE * smooth + (1 - FER_SHARE) * voted, dtype=np.float32)
 
 
 def unit_pixels(images: UInt8) -> Float32:
     """Return (n, h, w) uint8 as (n, h, w, 1) float32 in [0, 1], the range of the face networks."""
-    return images[..., np.newaxis].astype(np.float32) / np.float32(255)
+    return np.asarray(images[..., np.newaxis] / np.float32(255), dtype=np.float32)
 
 
-def train_face(data: Path, out: Path, *, epochs: int | None, resume: bool, report: Report) -> Path:
-    """Train report-face on FER2013 Training, keep the epoch that is best on PublicTest; return its file."""
+def train_face(run: Run) -> Path:
+    """Train report-face on FER2013 Training, keep the epoch that is best on PublicTest; return its card."""
     from models import networks
 
-    recipe = FACE if epochs is None else Recipe(epochs, FACE.batch, FACE.learning_rate)
-    directory = find_set(data, "fer2013")
-    training = load_fer2013(directory, "Training")
-    validation = load_fer2013(directory, "PublicTest")
+    directory = find_set(run.data, "fer2013")
+    with run.bar("reading fer2013 Training") as progress:
+        training = load_fer2013(directory, "Training", progress=progress)
+    with run.bar("reading fer2013 PublicTest") as progress:
+        validation = load_fer2013(directory, "PublicTest", progress=progress)
     for faces in (training, validation):
         need_every_class(faces.name, faces.labels)
         for note in faces.notes:
-            report(note)
+            run.report(note)
     images, targets = training.stacked(), face_targets(training)
+    recipe = FACE if run.epochs is None else replace(FACE, epochs=run.epochs)
 
     def epoch_of(number: int) -> tuple[Float32, Float32]:
         random = np.random.default_rng([recipe.seed, number])
         order = random.permutation(len(images))
         return unit_pixels(spoil_faces(images[order], random)), targets[order]
 
-    return run_epochs(
-        networks.report_face,
-        epoch_of,
-        (unit_pixels(validation.stacked()), validation.labels),
-        recipe=recipe,
-        out=out / "report-face.keras",
-        resume=resume,
-        report=report,
+    def accuracy(p: Float32) -> float:
+        return float(np.mean(predictions(p) == validation.labels))
+
+    inputs = unit_pixels(validation.stacked())
+    model = run_epochs(
+        networks.report_face, epoch_of, inputs, accuracy, name="report-face", recipe=recipe, run=run
     )
-
-
-def run_epochs(
-    build: Callable[[], Any],
-    epoch_of: Epoch,
-    validation: tuple[Float32, np.ndarray[tuple[int, ...], np.dtype[np.int64]]],
-    *,
-    recipe: Recipe,
-    out: Path,
-    resume: bool,
-    report: Report,
-) -> Path:
-    """Fit for `recipe.epochs`, write the best epoch on validation to `out` without optimizer state.
-
-    After every epoch the whole state goes beside `out` (`.state.keras`, `.state.json`); `resume` starts
-    from there, and an epoch's examples depend on its number only, so a resumed run is the same run.
-    """
-    import keras
-    import tensorflow as tf
-
-    _use_cores(tf)
-    state, history = out.with_suffix(".state.keras"), out.with_suffix(".state.json")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    done: list[dict[str, float]] = []
-    if resume and state.exists() and history.exists():
-        done = json.loads(history.read_text(encoding="utf-8"))
-        model = keras.models.load_model(state)
-        report(f"{state.name}: resumed after epoch {len(done)}")
-    else:
-        keras.utils.set_random_seed(recipe.seed)
-        model = build()
-    x, labels = validation
-    best = max((entry["accuracy"] for entry in done), default=-1.0)
-    for number in range(len(done), recipe.epochs):
-        inputs, targets = epoch_of(number)
-        if number == 0:
-            # XLA compiles convolutions for the CPU three times slower than oneDNN has them.
-            model.compile(
-                optimizer=_optimizer(keras, recipe, len(inputs)),
-                loss="categorical_crossentropy",
-                jit_compile=False,
-            )
-        fitted = model.fit(inputs, targets, batch_size=recipe.batch, epochs=1, verbose=0, shuffle=False)
-        p = model.predict(x, batch_size=256, verbose=0)
-        entry = {
-            "epoch": number + 1,
-            "loss": round(float(fitted.history["loss"][-1]), 5),
-            "accuracy": round(float(np.mean(p.argmax(axis=1) == labels)), 5),
-        }
-        if not np.isfinite(entry["loss"]):
-            raise EdgeError(f"{out.name}: loss {entry['loss']} in epoch {number + 1}; lower the learning rate")
-        done.append(entry)
-        if entry["accuracy"] > best:
-            best = entry["accuracy"]
-            _save(model, out, optimizer=False)
-        _save(model, state, optimizer=True)
-        _write(history, json.dumps(done))
-        report(
-            f"epoch {number + 1}/{recipe.epochs}: loss {entry['loss']:.4f}, validation {entry['accuracy']:.4f}"
-        )
-    return out
-
-
-def _optimizer(keras: Any, recipe: Recipe, examples: int) -> Any:
-    steps = recipe.epochs * -(-examples // recipe.batch)
-    warmup = max(1, steps // 40)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        recipe.learning_rate / 20, steps - warmup, alpha=0.01, warmup_target=recipe.learning_rate, warmup_steps=warmup
+    card = draft_card(
+        "report-face",
+        task="face",
+        shape=(1, 48, 48, 1),
+        value_range=(0.0, 1.0),
+        features=FER_CROP.to_features(),
+        temperature=fit_temperature(predict(model, inputs), validation.labels),
+        data=FER_SOURCES,
     )
-    return keras.optimizers.Adam(schedule, clipnorm=1.0)
+    keras_file = file_entry(run.out / "report-face.keras")
+    return save_card(card.model_copy(update={"files": {"keras": keras_file}}), run.out)
 
 
-def _use_cores(tf: Any) -> None:
-    """Use the cores there are: TensorFlow counts those of the machine, not of the container."""
-    cores = len(os.sched_getaffinity(0))
-    try:
-        tf.config.threading.set_intra_op_parallelism_threads(cores)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-    except RuntimeError:
-        logger.debug("TensorFlow is running already; its threads stay as they are")
+def train_voice(run: Run) -> Path:
+    """Train report-voice on three corpora without the held-out people, choose on others; return its card."""
+    from models import networks
+
+    training, validation = _read_speech(run)
+    frames = [spoken_frames(window) for window in training.windows]
+    means = np.stack([clip.mean(axis=0) for clip in frames])
+    mean, std = means.mean(axis=0), means.std(axis=0)
+    heard = np.stack([spoken_frames(window).mean(axis=0) for window in validation.windows])
+    inputs = ((heard - mean) / std)[..., np.newaxis].astype(np.float32)  # (n, 40) -> (n, 40, 1)
+    hard = np.eye(len(LABELS), dtype=np.float32)[training.labels]
+    targets = (1 - 2 * LABEL_SMOOTHING) * hard + 2 * LABEL_SMOOTHING / len(LABELS)
+    # A corpus has its own emotions and its own size; the root evens them out and repeats nobody too often.
+    cells = list(zip(training.corpora, training.labels.tolist(), strict=True))
+    count = Counter(cells)
+    weight = np.array([count[cell] ** -0.5 for cell in cells])
+    recipe = VOICE if run.epochs is None else replace(VOICE, epochs=run.epochs)
+
+    def epoch_of(number: int) -> tuple[Float32, Float32]:
+        random = np.random.default_rng([recipe.seed, number])
+        drawn = random.choice(len(frames), len(frames), p=weight / weight.sum())
+        spoilt = spoil_voices([frames[i] for i in drawn], mean=mean, std=std, random=random)
+        return spoilt[..., np.newaxis], targets[drawn]
+
+    def mean_uar(p: Float32) -> float:
+        corpora = np.array(validation.corpora)
+        parts = [corpora == corpus for corpus in dict.fromkeys(validation.corpora)]
+        return float(np.mean([uar(predictions(p[part]), validation.labels[part]) for part in parts]))
+
+    model = run_epochs(
+        networks.report_voice, epoch_of, inputs, mean_uar, name="report-voice", recipe=recipe, run=run
+    )
+    card = draft_card(
+        "report-voice",
+        task="voice",
+        shape=(1, 40, 1),
+        value_range=(-4.0, 4.0),
+        features={
+            "kind": "mfcc_mean",
+            "mean": [round(float(value), 5) for value in mean],
+            "std": [round(float(value), 5) for value in std],
+            "window_s": 3.0,
+        },
+        temperature=fit_temperature(predict(model, inputs), validation.labels),
+        data=[_speech_source(corpus) for corpus in dict.fromkeys(training.corpora)],
+    )
+    keras_file = file_entry(run.out / "report-voice.keras")
+    return save_card(card.model_copy(update={"files": {"keras": keras_file}}), run.out)
 
 
-def _save(model: Any, path: Path, *, optimizer: bool) -> None:
-    """Write beside, then rename, so that a killed run leaves the file before."""
-    part = path.with_name(f".{path.stem}.part.keras")
-    model.save(part, include_optimizer=optimizer)
-    part.replace(path)
+RECIPES: dict[str, Callable[[Run], Path]] = {"report-face": train_face, "report-voice": train_voice}
 
 
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+def _read_speech(run: Run) -> tuple[Speech, Speech]:
+    """Hear every corpus that is there except the held-out people; return training and validation."""
+    clips, notes = [], []
+    for corpus in CORPORA:
+        found, strange = list_clips(run.data, corpus)
+        clips += [clip for clip in found if clip.speaker not in HELD_OUT]
+        notes += strange
+    with run.bar("hearing the corpora") as progress:
+        speech = load_speech("speech", clips, notes=notes, progress=progress)
+    for note in speech.notes:
+        run.report(note)
+    training, validation = speech.of_speakers(VALIDATION, inside=False), speech.of_speakers(VALIDATION)
+    need_every_class("speech of the training people", training.labels)
+    need_every_class("speech of the validation people", validation.labels)
+    return training, validation
+
+
+def _speech_source(corpus: str) -> Source:
+    def people(speakers: tuple[str, ...]) -> str:
+        names = [name.partition(":")[2] for name in speakers if name.startswith(f"{corpus}:")]
+        return ", ".join(names) or "nobody"
+
+    return Source(
+        name=corpus,
+        use=f"trained on, except {people(HELD_OUT)} (figures) and {people(VALIDATION)} (choices)",
+        licence=SPEECH_LICENCES[corpus],
+    )

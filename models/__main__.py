@@ -1,0 +1,187 @@
+"""The `emotion-models` command: fetch, train, evaluate, list."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+
+from edge.card import Card
+from edge.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, EdgeError
+from edge.weights import weights_directory
+from models.evaluate import evaluate_model, list_models
+from models.fetch import fetch_weights
+
+# Progress and notes go to stderr, so that `--json` alone stands in a pipe.
+screen = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar to people; pipes get nothing."""
+    if not screen.is_terminal:
+        yield lambda _done, _total: None
+        return
+    with RichProgress(console=screen, transient=True) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def say(text: str) -> None:
+    """Print a line for people, unwrapped."""
+    screen.print(text, markup=False, soft_wrap=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    args = _parser().parse_args(argv)
+    try:
+        code: int = args.command(args)
+    except EdgeError as error:
+        say(f"emotion-models: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        say("emotion-models: stopped")
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) has enough; stdout must not be flushed into it again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILURE
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="emotion-models", description="Fetch, train, evaluate and list models."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    fetch = commands.add_parser("fetch", help="third-party detector weights, pinned by SHA-256")
+    fetch.set_defaults(command=_fetch)
+
+    train = commands.add_parser("train", help="train a model from its recipe (needs the [train] extra)")
+    train.add_argument("name", metavar="NAME", help="report-face or report-voice")
+    train.add_argument("--data", type=Path, required=True, metavar="DIR", help="where the data sets lie")
+    train.add_argument("--out", type=Path, default=Path("trained"), metavar="DIR", help="default: trained")
+    train.add_argument("--epochs", type=_positive, metavar="N", help="instead of the recipe's number")
+    train.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
+    train.set_defaults(command=_train)
+
+    evaluate = commands.add_parser("evaluate", help="measure the TFLite files on held-out people")
+    evaluate.add_argument("name", nargs="?", metavar="NAME", help="default: every model")
+    evaluate.add_argument("--data", type=Path, required=True, metavar="DIR", help="where the data sets lie")
+    evaluate.add_argument("--write-cards", action="store_true", help="put the figures into the cards")
+    evaluate.set_defaults(command=_evaluate)
+
+    listing = commands.add_parser("list", help="the models that are here, and their figures")
+    listing.set_defaults(command=_list)
+    for command in (evaluate, listing):
+        command.add_argument("--json", action="store_true", help="stable JSON on stdout")
+        command.add_argument("--models", type=Path, metavar="DIR", help="default: those of the package")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def _fetch(_args: argparse.Namespace) -> int:
+    with screen.status("fetching the detector weights") if screen.is_terminal else bar(""):
+        written = fetch_weights(report=say)
+    if not written:
+        say(f"all weights are in {weights_directory()}")
+    return EXIT_OK
+
+
+def _train(args: argparse.Namespace) -> int:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from models.epochs import Run
+    from models.train import RECIPES
+
+    if args.name not in RECIPES:
+        say(f"emotion-models: {args.name}: no such recipe; there are {', '.join(RECIPES)}")
+        return EXIT_USAGE
+    try:
+        import keras  # noqa: F401  # only to say in one sentence that it is missing
+        import tensorflow  # noqa: F401
+    except ImportError as error:
+        raise EdgeError(f"{error.name}: not installed; `pip install 'emotion-edge[train]'`") from None
+    run = Run(args.data, args.out, epochs=args.epochs, resume=args.resume, report=say, bar=bar)
+    say(f"wrote {RECIPES[args.name](run)}; next: emotion-convert convert {args.out / args.name}.keras")
+    return EXIT_OK
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    names = [args.name] if args.name else [card.name for card in list_models(args.models)]
+    if not names:
+        raise EdgeError(f"{args.models}: no model card in it; `emotion-models train` makes one")
+    results = [
+        evaluate_model(name, args.data, directory=args.models, bar=bar, write_card=args.write_cards)
+        for name in names
+    ]
+    for result in results:
+        for note in result["notes"]:
+            say(f"note: {note}")
+    if args.json:
+        print(json.dumps({"version": 1, "evaluations": results}))
+    else:
+        for result in results:
+            _print_figures(f"{result['model']} {result['version']}", result["sets"])
+    return EXIT_OK
+
+
+def _list(args: argparse.Namespace) -> int:
+    cards = list_models(args.models)
+    if args.json:
+        print(json.dumps({"version": 1, "models": [_summary(card) for card in cards]}))
+        return EXIT_OK
+    for card in cards:
+        sizes = ", ".join(f"{variant} {file.bytes // 1000} kB" for variant, file in card.files.items())
+        _print_figures(f"{card.name} {card.version} ({card.task}; {sizes})", card.metrics)
+    return EXIT_OK
+
+
+def _summary(card: Card) -> dict[str, Any]:
+    full = card.model_dump(mode="json")
+    return {key: full[key] for key in ("name", "version", "task", "files", "data", "temperature", "metrics")}
+
+
+def _print_figures(title: str, sets: dict[str, dict[str, dict[str, Any]]]) -> None:
+    table = Table(title=title, title_justify="left")
+    table.add_column("data set")
+    for heading in ("variant", "n", "accuracy %", "95 %", "UAR %", "macro-F1 %", "ECE"):
+        table.add_column(heading, justify="right")
+    for name, variants in sets.items():
+        for variant, figures in variants.items():
+            low, high = figures["interval_95"]
+            table.add_row(
+                name,
+                variant,
+                str(figures["n"]),
+                f"{100 * figures['accuracy']:.1f}",
+                f"{100 * low:.1f}-{100 * high:.1f}",
+                f"{100 * figures['uar']:.1f}",
+                f"{100 * figures['macro_f1']:.1f}",
+                f"{figures['ece']:.3f}",
+            )
+    out = Console(highlight=False)
+    # A pipe has no width: take what the table needs rather than 80 columns with dots.
+    out.print(table, width=None if out.is_terminal else 120)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""Writes model cards: a draft by the training, then files by the converter, figures by the evaluation."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from edge.card import Card, File, Golden, Input, Source, Tensor
+from edge.errors import EdgeError
+from edge.values import LABELS, Float32
+from edge.weights import sha256
+
+VERSION = "0.1.0"
+# Int8 kernels round differently on other processors; one step of the output is 1/256.
+GOLDEN_TOLERANCE = 0.05
+
+
+def draft_card(
+    name: str,
+    *,
+    task: Literal["face", "voice"],
+    shape: tuple[int, ...],
+    value_range: tuple[float, float],
+    features: dict[str, Any],
+    temperature: float,
+    data: Iterable[Source],
+) -> Card:
+    """Return the card of a model that is trained and not converted yet: no tensors' scales, no figures."""
+    return Card(
+        name=name,
+        version=VERSION,
+        task=task,
+        labels=LABELS,
+        input=Input(
+            shape=shape, dtype="float32", scale=0, zero_point=0, range=value_range, features=features
+        ),
+        output=Tensor(shape=(1, len(LABELS)), dtype="float32", scale=0, zero_point=0),
+        temperature=temperature,
+        files={},
+        data=list(data),
+        metrics={},
+        golden=Golden(
+            input=base64.b64encode(made_input(shape, value_range).astype("<f4").tobytes()).decode(),
+            output={},
+            tolerance=GOLDEN_TOLERANCE,
+        ),
+    )
+
+
+def made_input(shape: tuple[int, ...], value_range: tuple[float, float], *, seed: int = 7) -> Float32:
+    """Return an input that nobody's face or voice is in: noise over the middle of the range, fixed by `seed`.
+
+    Neighbours are averaged once, so that an image has edges larger than a pixel.
+    """
+    low, high = value_range
+    noise = np.random.default_rng(seed).standard_normal(shape)
+    for axis in range(1, len(shape)):
+        if shape[axis] > 1:
+            noise = (noise + np.roll(noise, 1, axis)) / np.sqrt(2)
+    return np.clip((low + high) / 2 + noise * (high - low) / 6, low, high).astype(np.float32)
+
+
+def file_entry(path: Path) -> File:
+    """Return name, hash and size of one variant."""
+    return File(file=path.name, sha256=sha256(path), bytes=path.stat().st_size)
+
+
+def save_card(card: Card, directory: Path) -> Path:
+    """Write `NAME.json` into `directory`, beside and then renamed; return its path."""
+    path = directory / f"{card.name}.json"
+    text = json.dumps(card.model_dump(mode="json"), indent=1, ensure_ascii=False)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor, part = tempfile.mkstemp(dir=directory, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text + "\n")
+            Path(part).chmod(0o644)
+            Path(part).replace(path)
+        finally:
+            Path(part).unlink(missing_ok=True)
+    except OSError as error:
+        raise EdgeError(f"{path}: cannot be written ({error.strerror}); choose another directory") from error
+    return path

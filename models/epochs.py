@@ -1,0 +1,143 @@
+"""Trains epoch by epoch, each followed by a checkpoint that a killed run resumes from."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge.errors import EdgeError
+from edge.values import Float32
+from models.datasets import Progress
+
+logger = logging.getLogger(__name__)
+
+Epoch = Callable[[int], tuple[Float32, Float32]]
+Score = Callable[[Float32], float]
+Report = Callable[[str], None]
+# Opens a progress bar with a title; what it gives is called with (done, total).
+Bar = Callable[[str], AbstractContextManager[Progress]]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How long and how fast to learn."""
+
+    epochs: int
+    batch: int
+    learning_rate: float
+    seed: int = 2013
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What the user asked for: data in, artifacts out, how long, from where, and whom to tell."""
+
+    data: Path
+    out: Path
+    epochs: int | None
+    resume: bool
+    report: Report
+    bar: Bar
+
+
+def run_epochs(
+    build: Callable[[], Any],
+    epoch_of: Epoch,
+    inputs: Float32,
+    score: Score,
+    *,
+    name: str,
+    recipe: Recipe,
+    run: Run,
+) -> Any:
+    """Fit for `recipe.epochs`; write the epoch whose `score` on validation is best, and return that model.
+
+    `NAME.keras` has no optimizer state. After every epoch the whole state goes beside it
+    (`NAME.state.keras`, `NAME.state.json`); `run.resume` starts from there, and an epoch's examples depend
+    on its number only, so a resumed run sees what the killed one would have seen.
+    """
+    import keras
+    import tensorflow as tf
+
+    _use_cores(tf)
+    out = run.out / f"{name}.keras"
+    state, history = run.out / f"{name}.state.keras", run.out / f"{name}.state.json"
+    run.out.mkdir(parents=True, exist_ok=True)
+    done: list[dict[str, float]] = []
+    if run.resume and state.exists() and history.exists():
+        done = json.loads(history.read_text(encoding="utf-8"))
+        model = keras.models.load_model(state)
+        run.report(f"{state.name}: resumed after epoch {len(done)}")
+    else:
+        keras.utils.set_random_seed(recipe.seed)
+        model = build()
+    best = max((entry["validation"] for entry in done), default=-1.0)
+    for number in range(len(done), recipe.epochs):
+        x, targets = epoch_of(number)
+        if number == 0:
+            optimizer = _optimizer(keras, recipe, len(x))
+            # XLA compiles convolutions for the CPU three times slower than oneDNN has them.
+            model.compile(optimizer=optimizer, loss="categorical_crossentropy", jit_compile=False)
+        fitted = model.fit(x, targets, batch_size=recipe.batch, epochs=1, verbose=0, shuffle=False)
+        loss = float(fitted.history["loss"][-1])
+        if not np.isfinite(loss):
+            raise EdgeError(f"{name}: loss {loss} in epoch {number + 1}; lower its recipe's learning rate")
+        entry = {"epoch": number + 1, "loss": round(loss, 5), "validation": score(predict(model, inputs))}
+        done.append(entry)
+        if entry["validation"] > best:
+            best = entry["validation"]
+            _save(model, out, optimizer=False)
+        _save(model, state, optimizer=True)
+        _write(history, json.dumps(done))
+        scored = f"loss {loss:.4f}, validation {entry['validation']:.4f}"
+        run.report(f"{name}: epoch {number + 1}/{recipe.epochs}, {scored}")
+    return keras.models.load_model(out, compile=False)
+
+
+def predict(model: Any, inputs: Float32) -> Float32:
+    """Return what the Keras `model` says (n, 7) to `inputs`."""
+    return np.asarray(model.predict(inputs, batch_size=256, verbose=0), dtype=np.float32)
+
+
+def _optimizer(keras: Any, recipe: Recipe, examples: int) -> Any:
+    steps = recipe.epochs * -(-examples // recipe.batch)
+    warmup = max(1, steps // 40)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        recipe.learning_rate / 20,
+        steps - warmup,
+        alpha=0.01,
+        warmup_target=recipe.learning_rate,
+        warmup_steps=warmup,
+    )
+    return keras.optimizers.Adam(schedule, clipnorm=1.0)
+
+
+def _use_cores(tf: Any) -> None:
+    """Use the cores there are: TensorFlow counts those of the machine, not of the container."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(cores)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError:
+        logger.debug("TensorFlow is running already; its threads stay as they are")
+
+
+def _save(model: Any, path: Path, *, optimizer: bool) -> None:
+    """Write beside, then rename, so that a killed run leaves the file before."""
+    part = path.with_name(f".{path.stem}.part.keras")
+    model.save(part, include_optimizer=optimizer)
+    part.replace(path)
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

