@@ -12,7 +12,7 @@ from edge.values import Float32, UInt8
 SCALE = 0.15  # of the crop; a detector's box is that wrong
 SHIFT = 0.10
 ROTATE_DEG = 15.0
-GAIN_DB = 5.0
+GAIN_DB = 2.0
 VOICE_NOISE = 0.2  # standard deviations of each coefficient over the training clips
 
 
@@ -69,7 +69,7 @@ def _moved(image: UInt8, random: np.random.Generator) -> UInt8:
     )
     if random.random() < 0.5:
         matrix = matrix @ np.array([[-1, 0, width - 1], [0, 1, 0], [0, 0, 1]], dtype=np.float64)
-    matrix[:, 2] += random.uniform(-SHIFT, SHIFT, 2) * (width, height)
+    matrix[:, 2] = matrix[:, 2] + random.uniform(-SHIFT, SHIFT, 2) * (width, height)
     moved = cv2.warpAffine(
         image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )

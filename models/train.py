@@ -20,7 +20,7 @@ from models.metrics import fit_temperature, predictions, uar
 from models.speech import CORPORA, HELD_OUT, VALIDATION, Speech, list_clips, load_speech, spoken_frames
 
 FACE = Recipe(epochs=18, batch=64, learning_rate=7e-4)
-VOICE = Recipe(epochs=16, batch=128, learning_rate=5e-4)
+VOICE = Recipe(epochs=12, batch=128, learning_rate=1e-3)
 FER_SHARE = 0.6  # of the target; the rest are FER+ votes, which know that a face can be two things
 LABEL_SMOOTHING = 0.05
 

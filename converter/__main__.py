@@ -1,0 +1,111 @@
+"""The `emotion-convert` command: convert a Keras model, verify what came out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from converter.quantize import KINDS, Job, convert
+from converter.verify import find_card, update_card, verify
+from edge.errors import EXIT_OK, EdgeError
+
+screen = Console(stderr=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """Print a line for people, unwrapped."""
+    screen.print(text, markup=False, soft_wrap=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    args = _parser().parse_args(argv)
+    try:
+        code: int = args.command(args)
+    except EdgeError as error:
+        say(f"emotion-convert: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        say("emotion-convert: stopped, nothing was written")
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="emotion-convert", description="Turn a trained Keras model into a verified TFLite one."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    to = commands.add_parser("convert", help="Keras to TFLite; LSTMs become plain operations")
+    to.add_argument("model", type=Path, metavar="MODEL.keras")
+    to.add_argument("--to", choices=KINDS, default="int8", help="default: int8")
+    to.add_argument("--calibrate", type=Path, metavar="DIR", help="pictures or sound, for int8")
+    to.add_argument("--calibrate-count", type=_positive, default=200, metavar="N", help="default: 200")
+    to.add_argument("-o", "--output", type=Path, metavar="OUT.tflite", help="default: MODEL.KIND.tflite")
+    to.set_defaults(command=_convert)
+
+    check = commands.add_parser("verify", help="card, hash, golden vector, difference to float")
+    check.add_argument("model", type=Path, metavar="OUT.tflite")
+    check.add_argument("--json", action="store_true", help="stable JSON on stdout")
+    check.set_defaults(command=_verify)
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def _convert(args: argparse.Namespace) -> int:
+    target = args.output or args.model.with_name(f"{args.model.stem}.{args.to}.tflite")
+    card = find_card(target, args.model)
+    job = Job(
+        source=args.model,
+        target=target,
+        kind=args.to,
+        calibrate=args.calibrate,
+        count=args.calibrate_count,
+        features=card.input.features if card else None,
+    )
+    start = time.monotonic()
+    if screen.is_terminal:
+        with screen.status("starting TensorFlow") as status:
+            convert(job, report=status.update)
+    else:
+        convert(job, report=say)
+    say(f"wrote {target} ({target.stat().st_size / 1000:.0f} kB, {time.monotonic() - start:.0f} s)")
+    if card is None:
+        say(f"no card beside it: the daemon needs {target.name.split('.', 1)[0]}.json, which training writes")
+    else:
+        say(f"updated {update_card(card, target, args.to)}")
+    return EXIT_OK
+
+
+def _verify(args: argparse.Namespace) -> int:
+    result = verify(args.model)
+    if args.json:
+        print(json.dumps(result))
+        return EXIT_OK
+    table = Table(
+        show_header=False, title=f"{result['model']} {result['variant']}: good", title_justify="left"
+    )
+    for key, value in result.items():
+        table.add_row(key.replace("_", " "), "-" if value is None else str(value))
+    Console(highlight=False).print(table)
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

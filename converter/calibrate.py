@@ -1,0 +1,98 @@
+"""Reads calibration examples with the device's own features: quantization sees what the device computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from edge.errors import EdgeError, MediaError
+from edge.media import read_image, read_sound
+from edge.values import Float32
+from edge.voice import clip_window, window_input
+from models.datasets import IMAGE_SUFFIXES, Progress
+from models.speech import SOUND_SUFFIXES
+
+SEED = 1
+
+
+class CalibrationError(EdgeError, ValueError):
+    """There is nothing, or nothing varied, to calibrate with."""
+
+
+def read_examples(
+    directory: Path,
+    shape: tuple[int, ...],
+    *,
+    count: int,
+    features: dict[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Float32:
+    """Return up to `count` examples (n, *shape), drawn evenly over `directory`, the same at every call.
+
+    A `shape` of (h, w, 1) or (h, w, 3) takes pictures, which are faces already and only resized, in
+    [0, 1]. Any other takes sound through the `features` of the model's card. Files that cannot be read
+    are passed over; raises `CalibrationError` when too little is left.
+    """
+    is_picture = len(shape) == 3 and shape[2] in (1, 3)
+    suffixes = IMAGE_SUFFIXES if is_picture else SOUND_SUFFIXES
+    what = "picture" if is_picture else "sound file"
+    if not directory.is_dir():
+        raise CalibrationError(f"--calibrate {directory}: no such directory; give one with {what}s")
+    files = sorted(path for path in directory.rglob("*") if path.suffix.lower() in suffixes)
+    if not files:
+        raise CalibrationError(f"--calibrate {directory}: no {what} in it; this model reads {what}s")
+    read = _picture_reader(shape) if is_picture else _sound_reader(shape, features)
+    order = np.random.default_rng(SEED).permutation(len(files))
+    examples: list[Float32] = []
+    for index in order:
+        try:
+            examples.append(read(files[index]))
+        except MediaError:
+            continue
+        if progress:
+            progress(len(examples), min(count, len(files)))
+        if len(examples) == count:
+            break
+    if not examples:
+        raise CalibrationError(
+            f"--calibrate {directory}: none of {len(files)} files is a {what} that can be read"
+        )
+    stacked = np.stack(examples)
+    if len(examples) < 2 or not np.ptp(stacked):
+        raise CalibrationError(
+            f"--calibrate {directory}: {len(examples)} example(s) without any difference; "
+            f"give a hundred different {what}s"
+        )
+    return stacked
+
+
+def _picture_reader(shape: tuple[int, ...]) -> Callable[[Path], Float32]:
+    def read(path: Path) -> Float32:
+        pixels = read_image(path)
+        grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., np.newaxis] if shape[2] == 1 else pixels
+        sized = cv2.resize(grey, (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
+        return np.asarray(sized.reshape(shape) / np.float32(255), dtype=np.float32)
+
+    return read
+
+
+def _sound_reader(shape: tuple[int, ...], features: dict[str, Any] | None) -> Callable[[Path], Float32]:
+    if features is None:
+        raise CalibrationError(
+            "this model reads sound and no card beside it says how; `emotion-models train` writes one"
+        )
+    features_of = window_input(features)
+
+    def read(path: Path) -> Float32:
+        values = features_of(clip_window(read_sound(path)))
+        if values.size != np.prod(shape):
+            raise CalibrationError(
+                f"the card's features are {values.shape}, the model reads {shape}; match them"
+            )
+        return values.reshape(shape)
+
+    return read
