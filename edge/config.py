@@ -36,7 +36,7 @@ class Section(BaseModel):
 class DeviceSettings(Section):
     """Who this device is and where it stands, which decides what may leave it."""
 
-    id: str = Field("room", pattern=r"^[a-z0-9-]{1,64}$", description="part of every topic")
+    id: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$", description="part of every topic")] = "room"
     context: Literal["home", "public", "research", "education", "workplace"] = "home"
     acknowledged_basis: Literal["medical", "safety"] | None = None
 

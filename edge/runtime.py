@@ -40,7 +40,7 @@ class TensorInfo:
     def quantize(self, values: Float32) -> NDArray[Any]:
         """Map floats to this tensor's integers: q = clip(rint(x / scale) + zero_point, qmin, qmax)."""
         if not self.scale:
-            return values.astype(self.dtype, copy=False)
+            return cast(NDArray[Any], values.astype(self.dtype, copy=False))
         limits = np.iinfo(self.dtype)
         q = np.rint(values / np.float32(self.scale)) + self.zero_point
         return np.clip(q, limits.min, limits.max).astype(self.dtype)
@@ -174,7 +174,7 @@ def _interpreter(path: Path, threads: int, delegates: list[Any]) -> Any:
 
 @contextlib.contextmanager
 def _without_notices() -> Iterator[None]:
-    """Hold back what the C++ side writes to stderr and pass on all but its INFO lines, which no setting stops."""
+    """Hold back what the C++ side writes to stderr; pass on all but INFO lines, which no setting stops."""
     sys.stderr.flush()
     saved = os.dup(2)
     with tempfile.TemporaryFile() as held:

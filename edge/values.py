@@ -122,7 +122,7 @@ class EmotionEvent:
     data: Mapping[str, Any] = field(default_factory=dict)
 
     def to_cloudevent(self, *, device: str, sequence: int) -> dict[str, Any]:
-        """Return the CloudEvents 1.0 structured form; `sequence` comes from the outbox, gapless per device."""
+        """Return the CloudEvents 1.0 structured form; `sequence` comes from the outbox, gapless."""
         return {
             "specversion": "1.0",
             "id": self.id,
