@@ -94,8 +94,8 @@ def run_epochs(
         done.append(entry)
         if entry["validation"] > best:
             best = entry["validation"]
-            _save(model, out, optimizer=False)
-        _save(model, state, optimizer=True)
+            _save(_without_optimizer(model), out)
+        _save(model, state)
         _write(history, json.dumps(done))
         scored = f"loss {loss:.4f}, validation {entry['validation']:.4f}"
         run.report(f"{name}: epoch {number + 1}/{recipe.epochs}, {scored}")
@@ -130,10 +130,17 @@ def _use_cores(tf: Any) -> None:
         logger.debug("TensorFlow is running already; its threads stay as they are")
 
 
-def _save(model: Any, path: Path, *, optimizer: bool) -> None:
+def _without_optimizer(model: Any) -> Any:
+    """Return a copy that was never compiled; the .keras format always keeps what a compiled model has."""
+    copy = type(model).from_config(model.get_config())
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _save(model: Any, path: Path) -> None:
     """Write beside, then rename, so that a killed run leaves the file before."""
     part = path.with_name(f".{path.stem}.part.keras")
-    model.save(part, include_optimizer=optimizer)
+    model.save(part)
     part.replace(path)
 
 

@@ -76,9 +76,9 @@ def measure(p: Float32, labels: Labels) -> dict[str, Any]:
 
 
 def fit_temperature(p: Float32, labels: Labels) -> float:
-    """Return the temperature 0.25..4 that gives `labels` the highest likelihood (Guo et al. 2017)."""
+    """Return the temperature 0.25..16 that gives `labels` the highest likelihood (Guo et al. 2017)."""
     logits = np.log(np.maximum(p, 1 / 512))  # the floor of `edge.card.soften`
-    grid = np.exp(np.linspace(np.log(0.25), np.log(4), 161))
+    grid = np.exp(np.linspace(np.log(0.25), np.log(16), 241))
     losses = []
     for temperature in grid:
         z = logits / temperature

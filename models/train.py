@@ -127,7 +127,7 @@ def train_voice(run: Run) -> Path:
         "report-voice",
         task="voice",
         shape=(1, 40, 1),
-        value_range=(-4.0, 4.0),
+        value_range=(-3.0, 3.0),
         features={
             "kind": "mfcc_mean",
             "mean": [round(float(value), 5) for value in mean],

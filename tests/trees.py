@@ -1,0 +1,131 @@
+"""Makes tiny data sets of made pictures and sounds, laid out as the real ones are."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import wave
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edge.values import LABELS, Float32, UInt8
+
+FER_FOLDERS = {"Training": "train", "PublicTest": "public_test", "PrivateTest": "private_test"}
+KAGGLE_ORDER = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+RAVDESS_CODES = ("01", "02", "03", "04", "05", "06", "07", "08")
+
+
+def face(seed: int, side_px: int = 48) -> UInt8:
+    """Return a grey pattern (side, side) that is nobody's face."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 256, (6, 6)).astype(np.uint8)
+    return cv2.resize(coarse, (side_px, side_px), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
+
+
+def fer_rows(per_class: int = 2) -> list[tuple[str, str, UInt8, dict[str, int]]]:
+    """Return usage, label, pixels and FER+ votes of a small FER2013: `per_class` in each split."""
+    rows = []
+    for s, usage in enumerate(FER_FOLDERS):
+        for k, label in enumerate(LABELS):
+            for i in range(per_class):
+                votes = {label: 6, "neutral": 3 if label != "neutral" else 9, "NF": 0}
+                rows.append((usage, label, face(1000 * s + 100 * k + i), votes))
+    return rows
+
+
+def write_fer2013(
+    directory: Path, rows: list[tuple[str, str, UInt8, dict[str, int]]] | None = None, *, suffix: str = ".png"
+) -> Path:
+    """Write the layout with labels.csv; return its directory."""
+    lines = []
+    for number, (usage, label, pixels, votes) in enumerate(fer_rows() if rows is None else rows):
+        path = f"{FER_FOLDERS[usage]}/{label}/fer{number:07d}{suffix}"
+        _write_image(directory / path, pixels)
+        md5 = hashlib.md5(pixels.tobytes(), usedforsecurity=False).hexdigest()
+        counts = [votes.get(word, 0) for word in (*LABELS, "NF")]
+        lines.append([path, usage, label, *counts, md5])
+    header = ["path", "usage", "fer_label", *(f"fp_{word}" for word in (*LABELS, "NF")), "pixel_md5"]
+    write_csv(directory / "labels.csv", [header, *lines])
+    return directory
+
+
+def write_kaggle(directory: Path, rows: list[tuple[str, str, UInt8, dict[str, int]]]) -> Path:
+    """Write Kaggle's fer2013.csv and FER+'s fer2013new.csv; return their directory."""
+    main = [
+        [KAGGLE_ORDER.index(label), " ".join(map(str, pixels.ravel())), usage]
+        for usage, label, pixels, _ in rows
+    ]
+    plus = [[usage, *(votes.get(word, 0) for word in (*LABELS, "NF"))] for usage, _, _, votes in rows]
+    write_csv(directory / "fer2013.csv", [["emotion", "pixels", "Usage"], *main])
+    write_csv(directory / "fer2013new.csv", [["Usage", *LABELS, "NF"], *plus])
+    return directory
+
+
+def write_ckplus48(directory: Path) -> Path:
+    """Write two subjects with one picture of each of the seven words of CK+; return its directory."""
+    words = ("anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise")
+    for k, word in enumerate(words):
+        for subject in ("S010", "S011"):
+            _write_image(directory / word / f"{subject}_004_0000001{k}.png", face(k))
+    return directory
+
+
+def write_jaffe(directory: Path, *, suffix: str = ".tiff") -> Path:
+    """Write one whole picture a class in one flat folder, as its owners do; return its directory."""
+    for k, code in enumerate(("AN", "DI", "FE", "HA", "NE", "SA", "SU")):
+        _write_image(directory / f"KA.{code}1.{k}{suffix}", face(k, 256))
+    return directory
+
+
+def write_speech(data: Path, *, actors: tuple[str, ...] = ("01", "13", "17"), seconds: float = 0.8) -> Path:
+    """Write small tess, ravdess and nemo corpora of buzzing sounds into `data`/speech; return `data`."""
+    speech = data / "speech"
+    words = {"anger": "angry", "happiness": "happy", "sadness": "sad", "surprise": "pleasant_surprise"}
+    for k, label in enumerate(LABELS):
+        word = words.get(label, label)
+        for speaker in ("OAF", "YAF"):
+            write_wav(speech / "tess" / f"{speaker}_{word}" / f"{speaker}_back_{word}.wav", buzz(k, seconds))
+        if label != "disgust":
+            for speaker in ("EB0", "SM0", "WR0"):
+                write_wav(speech / "nemo" / f"{speaker}_{label}_1.wav", buzz(10 + k, seconds))
+    for k, code in enumerate(RAVDESS_CODES):
+        for actor in actors:
+            name = f"03-01-{code}-01-01-01-{actor}.wav"
+            write_wav(speech / "ravdess" / f"Actor_{actor}" / name, buzz(20 + k, seconds))
+    return data
+
+
+def buzz(seed: int, seconds: float, rate_hz: int = 16_000) -> Float32:
+    """Return a sound (n,) with harmonics of a moving pitch, different for every seed."""
+    t = np.arange(round(seconds * rate_hz)) / rate_hz
+    pitch = 110 + 20 * (seed % 10) + 15 * np.sin(2 * np.pi * 3 * t)
+    phase = 2 * np.pi * np.cumsum(pitch) / rate_hz
+    tone = sum(np.sin(h * phase) / h for h in range(1, 8))
+    noise = np.random.default_rng(seed).normal(0, 0.02, t.size)
+    return np.asarray(0.2 * tone * (0.6 + 0.4 * np.sin(2 * np.pi * 4 * t)) + noise, dtype=np.float32)
+
+
+def write_wav(path: Path, samples: Float32, *, rate_hz: int = 16_000, channels: int = 1) -> Path:
+    """Write 16-bit PCM, the same in every channel; return the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pcm = (np.clip(samples, -1, 1) * 32767).astype("<i2")
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(2)
+        file.setframerate(rate_hz)
+        file.writeframes(np.repeat(pcm[:, np.newaxis], channels, axis=1).tobytes())
+    return path
+
+
+def write_csv(path: Path, rows: list[list[object]]) -> None:
+    """Write rows, the header first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+
+
+def _write_image(path: Path, pixels: UInt8) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), pixels)
