@@ -90,7 +90,7 @@ class BlazeFace:
         offset = np.array([left, top], np.float32) / scale
         boxes = np.concatenate([low * back - offset, raw[:, 2:4] * back], axis=1)
         points = points * back - offset
-        return _merge(boxes, points, scores[keep])
+        return _merge(boxes.astype(np.float32), points.astype(np.float32), scores[keep].astype(np.float32))
 
 
 class HaarCascade:
@@ -136,7 +136,7 @@ class Landmarker:
         mesh = mesh @ back[:, :2].T + back[:, 2]
         low, high = mesh.min(axis=0), mesh.max(axis=0)
         box = (float(low[0]), float(low[1]), float(high[0] - low[0]), float(high[1] - low[1]))
-        return replace(near, box_px=box, score=score, landmarks=cast(Float32, mesh))
+        return replace(near, box_px=box, score=score, landmarks=mesh)
 
 
 class FaceFinder:
@@ -257,7 +257,8 @@ def face_anchors(face: Face) -> Anchors:
     """Return eyes and mouth of a face: from 468 or 6 landmarks, or from the box where there are none."""
     points = face.landmarks
     if points is not None and len(points) == 468:
-        return Anchors(points[list(LEFT_EYE)].mean(0), points[list(RIGHT_EYE)].mean(0), points[list(MOUTH)].mean(0))
+        left, right, mouth = (points[list(corners)].mean(0) for corners in (LEFT_EYE, RIGHT_EYE, MOUTH))
+        return Anchors(left, right, mouth)
     if points is not None:
         return Anchors(points[0], points[1], points[3])
     x, y, w, h = face.box_px
@@ -317,7 +318,7 @@ def _alignment(anchors: Anchors, spec: CropSpec) -> tuple[Float32, float]:
     a, b = scale * cos, scale * sin
     matrix = np.array([[a, b, 0.0], [-b, a, 0.0]], np.float32)
     matrix[:, 2] = target - matrix[:, :2] @ centre
-    return cast(Float32, matrix), scale
+    return matrix, scale
 
 
 def _frontality(anchors: Anchors, spec: CropSpec) -> float:
@@ -341,12 +342,12 @@ def _region(face: Face, side: int) -> Float32:
     angle = float(np.degrees(np.arctan2(*(anchors.right_eye - anchors.left_eye)[::-1])))
     scale = side / (1.5 * max(w, h, 1.0))
     matrix = cv2.getRotationMatrix2D((x + w / 2, y + h / 2), angle, scale)
-    matrix[:, 2] += side / 2 - np.array([x + w / 2, y + h / 2])
-    return cast(Float32, matrix.astype(np.float32))
+    matrix[:, 2] += np.array([side / 2 - x - w / 2, side / 2 - y - h / 2], np.float64)
+    return matrix.astype(np.float32)
 
 
 def _merge(boxes: Float32, points: Float32, scores: Float32) -> list[Face]:
-    """Average overlapping detections by score: the blending that BlazeFace uses for non-maximum suppression."""
+    """Average overlapping detections by score, as BlazeFace does instead of non-maximum suppression."""
     order = np.argsort(-scores)
     left = list(order)
     faces = []

@@ -52,8 +52,10 @@ class FaceTracker:
         """Find the faces of the last frame again; two that fell onto one face leave the older number."""
         if self._finder.landmarker is None:
             # Boxes cannot be refined: they stand until the next detection.
-            fresh = self._detected_ns is not None and frame.t_ns - self._detected_ns < self._detect_every_ns
-            return {n: t.face for n, t in self._tracks.items() if fresh and t.seen_ns >= (self._detected_ns or 0)}
+            detected_ns = self._detected_ns or 0
+            if frame.t_ns - detected_ns >= self._detect_every_ns:
+                return {}
+            return {n: track.face for n, track in self._tracks.items() if track.seen_ns >= detected_ns}
         visible: dict[int, Face] = {}
         for number, track in sorted(self._tracks.items()):
             for face in self._finder.refine(frame.pixels, [track.face]):

@@ -1,0 +1,190 @@
+"""`emotion-edge analyze`: the daemon's own pipeline over files, one JSON line a file or a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge.config import Config
+from edge.errors import MediaError
+from edge.fusion import Fusion, fuse_once
+from edge.media import has_sound, kind_of, read_image, read_sound, read_video_frames
+from edge.pipeline import Ears, Eyes, Hearing, Sighting, open_ears, open_eyes
+from edge.values import SAMPLE_RATE_HZ, AudioChunk, Float32, Modality, Prediction, UInt8, probabilities
+from edge.voice import clip_window
+
+# A video is looked at this often; a summary is made of these looks.
+LOOK_EVERY_S = 0.1
+
+
+@dataclass
+class Analyzer:
+    """Opens each model once, when the first file needs it. `modality` is face, voice or fused."""
+
+    config: Config
+    modality: str = "fused"
+    backend: str | None = None
+    _eyes: Eyes | None = field(default=None, repr=False)
+
+    def analyze(self, path: Path, *, every_s: float | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the lines of one file: one, or for a video one for every `every_s`.
+
+        Raises `MediaError` for a file that cannot be read.
+        """
+        kind = kind_of(path)
+        if kind == "image":
+            yield self._image(path)
+        elif kind == "audio":
+            yield self._audio(path)
+        elif every_s is None:
+            yield self._video(path)
+        else:
+            yield from self._steps(path, every_s)
+
+    def _image(self, path: Path) -> dict[str, Any]:
+        pixels = read_image(path)
+        sightings = self.eyes.look(pixels) if self._wants(Modality.FACE) else []
+        return self._line(path, "image", 0.0, _faces(sightings, pixels), sightings, None)
+
+    def _audio(self, path: Path) -> dict[str, Any]:
+        samples = read_sound(path)
+        heard = self._hear_all(samples) if self._wants(Modality.VOICE) else []
+        return self._line(path, "audio", 0.0, [], [], _summary(heard))
+
+    def _video(self, path: Path) -> dict[str, Any]:
+        """Summarise: every person's mean opinion, shown in the frame where most people are seen best."""
+        tracks: dict[int, list[Sighting]] = {}
+        best: tuple[float, float, list[Sighting], UInt8 | None] = (-1.0, 0.0, [], None)
+        eyes = self._fresh_eyes() if self._wants(Modality.FACE) else None
+        for frame in read_video_frames(path, LOOK_EVERY_S):
+            sightings = eyes.see(frame) if eyes else []
+            for sighting in sightings:
+                tracks.setdefault(sighting.face.track, []).append(sighting)
+            value = sum(sighting.prediction.quality for sighting in sightings)
+            if value > best[0]:
+                best = (value, frame.t_ns / 1e9, sightings, frame.pixels)
+        means = {track: _mean_prediction([s.prediction for s in seen]) for track, seen in tracks.items()}
+        _, t_s, shown, pixels = best
+        merged = [Sighting(s.face, means[s.face.track]) for s in shown]
+        faces = _faces(merged, pixels) if pixels is not None else []
+        return self._line(path, "video", t_s, faces, merged, _summary(self._sound_track(path)))
+
+    def _steps(self, path: Path, every_s: float) -> Iterator[dict[str, Any]]:
+        """One line a step, fused over time exactly as the daemon does."""
+        fusion = Fusion(self.config.fusion)
+        eyes = self._fresh_eyes() if self._wants(Modality.FACE) else None
+        waiting = self._sound_track(path)
+        heard: Hearing | None = None
+        for frame in read_video_frames(path, every_s):
+            sightings = eyes.see(frame) if eyes else []
+            while waiting and waiting[0].window.t_ns <= frame.t_ns:
+                heard = waiting.pop(0)
+                if heard.prediction is not None:
+                    fusion.observe(heard.prediction)
+            for sighting in sightings:
+                fusion.observe(sighting.prediction)
+            room = fusion.update(frame.t_ns).room
+            line = self._line(path, "video", frame.t_ns / 1e9, _faces(sightings, frame.pixels), [], heard)
+            line["fused"] = {
+                "emotion": room.emotion,
+                "confidence": room.confidence,
+                "probabilities": dict(room.probabilities),
+            }
+            yield line
+
+    def _line(
+        self,
+        path: Path,
+        kind: str,
+        t_s: float,
+        faces: list[dict[str, Any]],
+        sightings: Sequence[Sighting],
+        heard: Hearing | None,
+    ) -> dict[str, Any]:
+        voice = heard.prediction if heard is not None else None
+        emotion, confidence, p = fuse_once((s.prediction for s in sightings), voice, self.config.fusion)
+        return {
+            "file": str(path),
+            "kind": kind,
+            "t_s": round(t_s, 3),
+            "faces": faces,
+            "voice": None
+            if heard is None or voice is None
+            else {"probabilities": probabilities(voice.p), "speech_ratio": round(heard.window.speech_ratio, 4)},
+            "fused": {"emotion": emotion, "confidence": confidence, "probabilities": p},
+            "fatigue": None,
+        }
+
+    def _sound_track(self, path: Path) -> list[Hearing]:
+        if not self._wants(Modality.VOICE) or not has_sound(path):
+            return []
+        try:
+            return self._hear_all(read_sound(path))
+        except MediaError:
+            return []  # a damaged sound track does not spoil the picture
+
+    def _hear_all(self, samples: Float32) -> list[Hearing]:
+        """Return the windows that the daemon would have cut; a clip too short for one is one window."""
+        ears = open_ears(self.config, backend=self.backend)
+        heard = list(ears.hear(AudioChunk(samples, 0)))
+        if samples.size < self.config.microphone.window_s * SAMPLE_RATE_HZ:
+            window = clip_window(samples)
+            heard = [Hearing(window, ears.classify(window))]
+        return heard
+
+    def _wants(self, modality: Modality) -> bool:
+        return self.modality in (modality.value, "fused")
+
+    @property
+    def eyes(self) -> Eyes:
+        """The detector and face model, opened at first use."""
+        if self._eyes is None:
+            self._eyes = open_eyes(self.config, backend=self.backend)
+        return self._eyes
+
+    def _fresh_eyes(self) -> Eyes:
+        """Eyes that remember nobody, for a new video."""
+        return Eyes(self.eyes.classifier, self.eyes.finder)
+
+
+def _faces(sightings: Iterable[Sighting], pixels: UInt8) -> list[dict[str, Any]]:
+    height, width = pixels.shape[:2]
+    return [
+        {
+            "box": _unit_box(sighting.face.box_px, width, height),
+            "score": round(min(1.0, sighting.face.score), 4),
+            "probabilities": probabilities(sighting.prediction.p),
+        }
+        for sighting in sightings
+    ]
+
+
+def _unit_box(box_px: tuple[float, float, float, float], width: int, height: int) -> list[float]:
+    """Return x, y, w, h in 0..1, cut at the edges of the picture."""
+    x, y, w, h = box_px
+    left, right = np.clip([x / width, (x + w) / width], 0, 1)
+    top, bottom = np.clip([y / height, (y + h) / height], 0, 1)
+    return [round(float(v), 4) for v in (left, top, right - left, bottom - top)]
+
+
+def _mean_prediction(predictions: Sequence[Prediction]) -> Prediction:
+    """Average opinions over time, each counting by its quality."""
+    quality = np.array([prediction.quality for prediction in predictions])
+    p = np.average([prediction.p for prediction in predictions], axis=0, weights=quality + 1e-6)
+    first = predictions[0]
+    return Prediction(
+        first.modality, p.astype(np.float32), float(quality.mean()), predictions[-1].t_ns, first.track
+    )
+
+
+def _summary(heard: Sequence[Hearing]) -> Hearing | None:
+    """Return one hearing for a whole sound: the mean opinion, and the window with most speech."""
+    spoken = [hearing.prediction for hearing in heard if hearing.prediction is not None]
+    if not spoken:
+        return None
+    window = max((h.window for h in heard), key=lambda w: w.speech_ratio)
+    return Hearing(window, _mean_prediction(spoken))

@@ -1,0 +1,246 @@
+"""Makes one opinion out of a face's and a voice's, and decides when it has changed.
+
+Late fusion by a weighted sum of calibrated log-probabilities, a logarithmic opinion pool (Genest and
+Zidek 1986, "Combining probability distributions"): p is proportional to prod p_m ** w_m with
+
+    w_m = modality weight x quality x 2 ** (-age / half life)
+
+so a poor or old opinion flattens the result instead of bending it. Pure: time comes in with the values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edge.config import FusionSettings
+from edge.values import (
+    ABSENT,
+    LABELS,
+    UNCERTAIN,
+    Evidence,
+    Float32,
+    Modality,
+    Prediction,
+    SubjectState,
+    probabilities,
+)
+
+ROOM = "room"
+# A model that says 0 must not veto for ever: e.g. int8 cannot say less than 1/512.
+FLOOR = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A subject went from one emotion to another; `absent` on either side is presence lost or gained."""
+
+    previous: str
+    state: SubjectState
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """The room and everybody in it at one instant, and what changed since the last one."""
+
+    room: SubjectState
+    people: tuple[SubjectState, ...]
+    changes: tuple[Change, ...]
+
+
+def pool_opinions(
+    opinions: Mapping[Modality, tuple[Float32, float]], weights: Mapping[Modality, float]
+) -> tuple[Float32, dict[Modality, float]]:
+    """Combine (p (7,), reliability 0..1) of each modality; return the fused p (7,) and each one's share.
+
+    Modality weights count relative to the heaviest one present: a voice alone is as good as a face alone.
+    """
+    heaviest = max((weights[m] for m in opinions), default=0.0) or 1.0
+    w = {m: weights[m] / heaviest * reliability for m, (_, reliability) in opinions.items()}
+    logits = np.zeros(len(LABELS), np.float64)
+    for modality, (p, _) in opinions.items():
+        logits += w[modality] * np.log(np.maximum(p, FLOOR))
+    e = np.exp(logits - logits.max())
+    total = sum(w.values()) or 1.0
+    return (e / e.sum()).astype(np.float32), {m: value / total for m, value in w.items()}
+
+
+@dataclass(slots=True)
+class _Subject:
+    """What is remembered of one person, or of the room."""
+
+    emotion: str = ABSENT
+    p: Float32 | None = None  # (7,) smoothed
+    t_ns: int = 0
+    candidate: str = ""
+    candidate_ns: int = 0
+
+
+@dataclass(slots=True)
+class Fusion:
+    """Keeps the newest opinions and turns them into states; call `observe`, then `update`."""
+
+    settings: FusionSettings
+    _faces: dict[int, Prediction] = field(default_factory=dict)
+    _voice: Prediction | None = None
+    _subjects: dict[str, _Subject] = field(default_factory=lambda: {ROOM: _Subject()})
+
+    def observe(self, prediction: Prediction) -> None:
+        """Take the newest opinion of a face or of the voice; one older than what is known is ignored."""
+        if prediction.modality is Modality.VOICE:
+            if self._voice is None or prediction.t_ns >= self._voice.t_ns:
+                self._voice = prediction
+            return
+        track = prediction.track or 0
+        known = self._faces.get(track)
+        if known is None or prediction.t_ns >= known.t_ns:
+            self._faces[track] = prediction
+
+    def update(self, now_ns: int) -> Fused:
+        """Return the states at `now_ns`, which must not go backwards.
+
+        With one face the voice belongs to it, with several it belongs to the room. Opinions older than
+        `max_skew_s` are dropped; a subject that has none left is absent.
+        """
+        self._expire(now_ns)
+        alone = len(self._faces) == 1
+        people = {
+            f"person-{track}": self._opinions([face], self._voice if alone else None, now_ns)
+            for track, face in sorted(self._faces.items())
+        }
+        room = self._opinions(self._faces.values(), self._voice, now_ns)
+        changes: list[Change] = []
+        for name in [name for name in self._subjects if name not in people and name != ROOM]:
+            self._advance(name, {}, now_ns, changes)
+            del self._subjects[name]
+        states = [self._advance(name, opinions, now_ns, changes) for name, opinions in people.items()]
+        room_state = self._advance(ROOM, room, now_ns, changes)
+        return Fused(room_state, tuple(states), tuple(changes))
+
+    def _expire(self, now_ns: int) -> None:
+        oldest_ns = now_ns - int(self.settings.max_skew_s * 1e9)
+        self._faces = {track: face for track, face in self._faces.items() if face.t_ns >= oldest_ns}
+        if self._voice is not None and self._voice.t_ns < oldest_ns:
+            self._voice = None
+
+    def _opinions(
+        self, faces: Iterable[Prediction], voice: Prediction | None, now_ns: int
+    ) -> dict[Modality, tuple[Float32, float]]:
+        """Return (p, reliability) of each modality present; several faces are averaged by reliability."""
+        result: dict[Modality, tuple[Float32, float]] = {}
+        rated = [(face.p, self._reliability(face, now_ns)) for face in faces]
+        if rated:
+            r = np.array([reliability for _, reliability in rated])
+            p = np.average([p for p, _ in rated], axis=0, weights=np.maximum(r, 1e-6))
+            result[Modality.FACE] = (p.astype(np.float32), float(r.max()))
+        if voice is not None:
+            result[Modality.VOICE] = (voice.p, self._reliability(voice, now_ns))
+        return result
+
+    def _reliability(self, prediction: Prediction, now_ns: int) -> float:
+        age_s = max(0, now_ns - prediction.t_ns) / 1e9
+        return float(prediction.quality * 0.5 ** (age_s / self.settings.half_life_s))
+
+    def _advance(
+        self,
+        name: str,
+        opinions: Mapping[Modality, tuple[Float32, float]],
+        now_ns: int,
+        changes: list[Change],
+    ) -> SubjectState:
+        subject = self._subjects.setdefault(name, _Subject())
+        previous = subject.emotion
+        weights = {
+            Modality.FACE: self.settings.face_weight,
+            Modality.VOICE: self.settings.voice_weight,
+        }
+        evidence: dict[Modality, Evidence] = {}
+        if opinions:
+            p, shares = pool_opinions(opinions, weights)
+            subject.p = self._smooth(subject, p, now_ns)
+            subject.emotion = self._decide(subject, subject.p, now_ns)
+            evidence = {
+                m: Evidence(probabilities(q), round(reliability, 4), round(shares[m], 4))
+                for m, (q, reliability) in opinions.items()
+            }
+        else:
+            subject.emotion, subject.p, subject.candidate = ABSENT, None, ""
+        state = SubjectState(
+            subject=name,
+            emotion=subject.emotion,
+            confidence=_confidence(subject.emotion, subject.p),
+            probabilities=probabilities(subject.p) if subject.p is not None else {},
+            face=evidence.get(Modality.FACE),
+            voice=evidence.get(Modality.VOICE),
+            t_ns=now_ns,
+        )
+        if subject.emotion != previous:
+            changes.append(Change(previous, state))
+        return state
+
+    def _smooth(self, subject: _Subject, p: Float32, now_ns: int) -> Float32:
+        """Exponential moving average with time constant `ema_s`, right for any spacing of updates."""
+        before, dt_s = subject.p, (now_ns - subject.t_ns) / 1e9
+        subject.t_ns = now_ns
+        if before is None or not self.settings.ema_s:
+            return p
+        keep = float(np.exp(-max(0.0, dt_s) / self.settings.ema_s))
+        return (keep * before + (1 - keep) * p).astype(np.float32)
+
+    def _decide(self, subject: _Subject, p: Float32, now_ns: int) -> str:
+        """Hysteresis: enter a class above `enter`, leave it below `exit`, and only after `min_dwell_s`."""
+        top = int(np.argmax(p))
+        wish = subject.emotion if subject.emotion != ABSENT else UNCERTAIN
+        if p[top] >= self.settings.enter:
+            wish = LABELS[top]
+        elif wish in LABELS and p[LABELS.index(wish)] < self.settings.exit:
+            wish = UNCERTAIN
+        if wish == subject.emotion:
+            subject.candidate = ""
+            return subject.emotion
+        if subject.emotion == ABSENT:
+            # Somebody is there from the first moment; what they feel must still prove itself.
+            subject.candidate, subject.candidate_ns = wish, now_ns
+            return UNCERTAIN if self.settings.min_dwell_s else wish
+        if wish != subject.candidate:
+            subject.candidate, subject.candidate_ns = wish, now_ns
+        if now_ns - subject.candidate_ns < int(self.settings.min_dwell_s * 1e9):
+            return subject.emotion
+        subject.candidate = ""
+        return wish
+
+
+def fuse_once(
+    face: Iterable[Prediction], voice: Prediction | None, settings: FusionSettings
+) -> tuple[str, float, dict[str, float]]:
+    """Fuse opinions of one instant, without memory: emotion, confidence, probabilities.
+
+    For stills and whole files; ages do not count.
+    """
+    predictions = [*face, *([voice] if voice is not None else [])]
+    if not predictions:
+        return ABSENT, 0.0, {}
+    now_ns = max(p.t_ns for p in predictions)
+    fusion = Fusion(settings)
+    aligned = [Prediction(p.modality, p.p, p.quality, now_ns, p.track) for p in predictions]
+    opinions = fusion._opinions(
+        [p for p in aligned if p.modality is Modality.FACE],
+        next((p for p in aligned if p.modality is Modality.VOICE), None),
+        now_ns,
+    )
+    p, _ = pool_opinions(
+        opinions, {Modality.FACE: settings.face_weight, Modality.VOICE: settings.voice_weight}
+    )
+    top = int(np.argmax(p))
+    emotion = LABELS[top] if p[top] >= settings.enter else UNCERTAIN
+    return emotion, round(float(p[top]), 4), probabilities(p)
+
+
+def _confidence(emotion: str, p: Float32 | None) -> float:
+    """Return the probability of the emotion, or of the likeliest one while uncertain."""
+    if p is None:
+        return 0.0
+    value = p[LABELS.index(emotion)] if emotion in LABELS else p.max()
+    return round(float(value), 4)

@@ -1,0 +1,111 @@
+"""What the daemon and `analyze` share: frames to face opinions, sound to voice opinions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from edge.card import TfliteClassifier, open_classifier
+from edge.config import Config
+from edge.errors import DeviceError
+from edge.faces import CropSpec, FaceCropper, FaceFinder, open_face_finder
+from edge.tracking import FaceTracker
+from edge.values import AudioChunk, Face, Frame, Modality, Prediction, UInt8
+from edge.voice import SpeechWindows, Window, window_input
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sighting:
+    """One face and what the model says of it."""
+
+    face: Face
+    prediction: Prediction
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hearing:
+    """One window of sound; `prediction` is None where there is too little speech in it."""
+
+    window: Window
+    prediction: Prediction | None
+
+
+class Eyes:
+    """Finds, follows, crops and classifies faces; one thread at a time."""
+
+    def __init__(self, classifier: TfliteClassifier, finder: FaceFinder) -> None:
+        self.classifier = classifier
+        self.finder = finder
+        self._cropper = FaceCropper(CropSpec.from_features(classifier.card.input.features))
+        self._tracker = FaceTracker(finder)
+
+    def see(self, frame: Frame) -> list[Sighting]:
+        """Return the faces in the next frame of a stream, with stable track numbers."""
+        return [self._classify(frame.pixels, face, frame.t_ns) for face in self._tracker.update(frame)]
+
+    def look(self, pixels: UInt8) -> list[Sighting]:
+        """Return the faces in a still (h, w, 3), small ones too, best first."""
+        faces = self.finder.find_small(pixels)
+        return [self._classify(pixels, face, 0) for face in faces]
+
+    def _classify(self, pixels: UInt8, face: Face, t_ns: int) -> Sighting:
+        p = self.classifier.classify(self._cropper.crop(pixels, face))
+        quality = self._cropper.quality(face)
+        return Sighting(face, Prediction(Modality.FACE, p, quality, t_ns, face.track))
+
+
+class Ears:
+    """Cuts sound into windows and classifies those with speech; one thread at a time."""
+
+    def __init__(self, classifier: TfliteClassifier, *, window_s: float, hop_s: float) -> None:
+        self.classifier = classifier
+        self._windows = SpeechWindows(window_s=window_s, hop_s=hop_s)
+        self._input = window_input(classifier.card.input.features)
+
+    def hear(self, chunk: AudioChunk) -> Iterator[Hearing]:
+        """Take the next chunk; yield the windows that it completes."""
+        for window in self._windows.push(chunk):
+            yield Hearing(window, self.classify(window))
+
+    def classify(self, window: Window) -> Prediction | None:
+        """Return what the model says of a window, None where there is too little speech."""
+        if not window.has_speech:
+            return None
+        p = self.classifier.classify(self._input(window))
+        return Prediction(Modality.VOICE, p, window.quality, window.t_ns)
+
+
+def open_eyes(config: Config, *, backend: str | None = None) -> Eyes:
+    """Open detector and face model; `DeviceError` tells why an accelerator cannot be used."""
+    classifier = _open(config, "face", config.models.face, backend)
+    return Eyes(classifier, open_face_finder(threads=config.inference.threads))
+
+
+def open_ears(config: Config, *, backend: str | None = None) -> Ears:
+    """Open the voice model; `DeviceError` tells why an accelerator cannot be used."""
+    classifier = _open(config, "voice", config.models.voice, backend)
+    return Ears(classifier, window_s=config.microphone.window_s, hop_s=config.microphone.hop_s)
+
+
+def usable_backend(config: Config) -> tuple[str, DeviceError | None]:
+    """Return the backend that runs both models: the configured one, else the CPU and why."""
+    try:
+        for task, name in (("face", config.models.face), ("voice", config.models.voice)):
+            _open(config, task, name, None)
+    except DeviceError as error:
+        log.error("%s; running on the CPU", error)
+        return "cpu", error
+    return config.inference.backend, None
+
+
+def _open(config: Config, task: str, name: str, backend: str | None) -> TfliteClassifier:
+    return open_classifier(
+        name,
+        task=task,
+        directory=config.models.directory,
+        backend=backend or config.inference.backend,
+        threads=config.inference.threads,
+    )
