@@ -1,10 +1,10 @@
 """Opens cameras by token: one dict of schemes, each imported when it is asked for.
 
-    v4l2:/dev/v4l/by-id/...   rtsp://...   http://...   gstreamer:PIPELINE   through OpenCV
-    picamera:0                through picamera2
-    file:clip.mp4[?loop]      fake:pattern                                   replay.py, fakes.py
-    auto                      a Pi camera, else the first USB camera that delivers, else none
-    none                      nothing, for ever
+v4l2:/dev/v4l/by-id/...   rtsp://...   http://...   gstreamer:PIPELINE   through OpenCV
+picamera:0                through picamera2
+file:clip.mp4[?loop]      fake:pattern                                   replay.py, fakes.py
+auto                      a Pi camera, else the first USB camera that delivers, else none
+none                      nothing, for ever
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ from edge.values import Frame, Source, UInt8
 log = logging.getLogger(__name__)
 
 OPEN_TIMEOUT_S = 5.0
-FIRST_FRAME_TIMEOUT_S = 5.0
 FROZEN_S = 5.0  # a camera that says nothing for so long is stuck, whatever its driver believes
 _CLOSE_S = 0.4
 _LIST = "`emotion-edge devices` lists cameras"
@@ -244,7 +243,7 @@ def _open_network(token: str, *, fps: float, width: int, height: int) -> Source[
 
 
 def _open_gstreamer(token: str, *, fps: float, width: int, height: int) -> Source[Frame]:  # noqa: ARG001 - in the pipeline
-    if cv2.CAP_GSTREAMER not in cv2.videoio_registry.getBackends():
+    if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
         raise DeviceError(
             f"{token}: this OpenCV has no GStreamer, as all from PyPI; `sudo apt install python3-opencv` "
             "(on a Jetson NVIDIA's own) and a venv with --system-site-packages",

@@ -103,7 +103,7 @@ def _black(_number: int, height: int, width: int) -> UInt8:
 
 def _tone(first: int) -> Float32:
     phase = 2 * np.pi * TONE_HZ / SAMPLE_RATE_HZ * np.arange(first, first + CHUNK)
-    return (0.3 * np.sin(phase)).astype(np.float32)
+    return np.asarray(0.3 * np.sin(phase), np.float32)
 
 
 def _silence(_first: int) -> Float32:
@@ -111,8 +111,8 @@ def _silence(_first: int) -> Float32:
 
 
 def _noise(first: int) -> Float32:
-    noise: Float32 = np.random.default_rng(first).standard_normal(CHUNK).astype(np.float32)
-    return (noise * 0.1).clip(-1, 1)
+    noise = np.random.default_rng(first).standard_normal(CHUNK)
+    return np.asarray(np.clip(noise * 0.1, -1, 1), np.float32)
 
 
 CAMERAS: dict[str, Callable[[int, int, int], UInt8]] = {
@@ -137,7 +137,9 @@ def _parse(token: str, known: Mapping[str, object]) -> tuple[str, float]:
     try:
         return kind, float(after)
     except ValueError:
-        raise DeviceError(f"{token}: after={after} is no number; give seconds", reason="unsupported") from None
+        raise DeviceError(
+            f"{token}: after={after} is not seconds; use after=2", reason="unsupported"
+        ) from None
 
 
 def _unplugged(token: str) -> DeviceError:

@@ -1,10 +1,10 @@
 """Opens microphones by token and brings every one of them to 16 kHz, mono, 20 ms.
 
-    alsa:CARD=Device   a card by the name that /proc/asound gives it; alsa:NAME for any other ALSA device
-    usb:VID:PID        a card by its USB ids, whatever number it got at boot
-    file:  fake:       replay.py, fakes.py
-    auto               the first card that delivers, else ALSA's default, else none
-    none               nothing, for ever
+alsa:CARD=Device   a card by the name that /proc/asound gives it; alsa:NAME for any other ALSA device
+usb:VID:PID        a card by its USB ids, whatever number it got at boot
+file:  fake:       replay.py, fakes.py
+auto               the first card that delivers, else ALSA's default, else none
+none               nothing, for ever
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from edge.values import SAMPLE_RATE_HZ, AudioChunk, Source
 log = logging.getLogger(__name__)
 
 NO_DATA_S = 3.0  # a driver that delivers nothing for so long is gone; silence would be zeros
-FIRST_DATA_S = 1.5
 MAX_WAITING = 500  # blocks of 20 ms that may wait for a slow reader
 _CLOSE_S = 0.4
 _INPUT_OVERFLOW = 0x2  # paInputOverflow
@@ -80,7 +79,9 @@ class LiveMicrophone:
             if block is None:
                 return
             data, end_ns, lost = block
-            frames = np.frombuffer(data, np.float32).reshape(-1, self._channels)  # (n * c,) -> (n, c)
+            # ALSA's null device hands out memory as it finds it, which one NaN would make silent for ever.
+            frames = np.nan_to_num(np.frombuffer(data, np.float32)).clip(-1, 1)
+            frames = frames.reshape(-1, self._channels)  # (n * channels,) -> (n, channels)
             rest = np.concatenate((rest, resampler.push(louder.pick(frames))))
             gap += lost * SAMPLE_RATE_HZ // self._rate_hz
             # The filter holds the newest samples back, so what is in hand ended a little earlier.
@@ -259,7 +260,7 @@ def _open_auto(token: str) -> Source[AudioChunk]:
         except DeviceError as error:
             log.info("microphone auto: skipped, %s", error)
             continue
-        if microphone_delivers(microphone):
+        if _delivers(microphone):
             log.info("microphone auto: %s", candidate)
             return microphone
         microphone.close()
@@ -267,7 +268,7 @@ def _open_auto(token: str) -> Source[AudioChunk]:
     return _open_none("none")
 
 
-def microphone_delivers(microphone: Source[AudioChunk]) -> bool:
+def _delivers(microphone: Source[AudioChunk]) -> bool:
     """Tell whether a first chunk comes; what was recorded meanwhile is not lost, only that chunk."""
     try:
         return next(iter(microphone), None) is not None
