@@ -26,8 +26,11 @@ class UnrolledLSTM(layers.Layer):  # type: ignore[misc]  # Keras has no types
         super().__init__(name=f"{original.name}_unrolled")
         self.original = original
 
-    def call(self, sequence: Any) -> Any:
+    def call(self, sequence: Any, initial_state: Any = None, mask: Any = None, training: bool = False) -> Any:
         """Compute all steps; what does not depend on the step before is done at once."""
+        del training  # dropout is off on a device
+        if initial_state is not None or mask is not None:
+            raise ModelError(f"layer {self.original.name}: is given a state or a mask; build it with neither")
         cell = self.original.cell
         steps, units = sequence.shape[1], cell.units
         projected = ops.matmul(sequence, cell.kernel)  # (b, steps, 4 * units)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,6 +60,8 @@ def check(job: Job) -> None:
         raise EdgeError(f"--to {job.kind}: unknown; use one of {', '.join(KINDS)}")
     if not job.source.is_file():
         raise ModelError(f"{job.source}: no such Keras file; `emotion-models train` makes one")
+    if not zipfile.is_zipfile(job.source):
+        raise ModelError(f"{job.source}: not a .keras file; save the model again with model.save('x.keras')")
     if job.kind == "int8" and job.calibrate is None:
         raise EdgeError("--to int8 needs --calibrate DIR, a directory with a hundred or more examples")
 
@@ -145,7 +148,7 @@ def _convert_here(job: Job, report: Report) -> bytes:
     except ImportError as error:
         raise EdgeError(f"{error.name}: not installed; `pip install 'emotion-edge[train]'`") from None
     report("reading the model")
-    model = _load(job.source)
+    model = read_model(job.source)
     examples = None
     if job.kind == "int8":
         assert job.calibrate is not None
@@ -168,7 +171,7 @@ def _convert_here(job: Job, report: Report) -> bytes:
             ) from error
 
 
-def _load(source: Path) -> Any:
+def read_model(source: Path) -> Any:
     """Load a model and rewrite its LSTMs; raise `ModelError` for what cannot become one TFLite file."""
     import keras
 

@@ -61,8 +61,8 @@ def run_epochs(
     """Fit for `recipe.epochs`; write the epoch whose `score` on validation is best, and return that model.
 
     `NAME.keras` has no optimizer state. After every epoch the whole state goes beside it
-    (`NAME.state.keras`, `NAME.state.json`); `run.resume` starts from there, and an epoch's examples depend
-    on its number only, so a resumed run sees what the killed one would have seen.
+    (`NAME.state.keras`, `NAME.state.json`); `run.resume` starts from there, and an epoch's examples and
+    dropout depend on its number only, so a resumed run ends as the killed one would have.
     """
     import keras
     import tensorflow as tf
@@ -86,6 +86,7 @@ def run_epochs(
             optimizer = _optimizer(keras, recipe, len(x))
             # XLA compiles convolutions for the CPU three times slower than oneDNN has them.
             model.compile(optimizer=optimizer, loss="categorical_crossentropy", jit_compile=False)
+        _seed_dropout(model, recipe.seed, number)
         fitted = model.fit(x, targets, batch_size=recipe.batch, epochs=1, verbose=0, shuffle=False)
         loss = float(fitted.history["loss"][-1])
         if not np.isfinite(loss):
@@ -128,6 +129,13 @@ def _use_cores(tf: Any) -> None:
         tf.config.threading.set_inter_op_parallelism_threads(1)
     except RuntimeError:
         logger.debug("TensorFlow is running already; its threads stay as they are")
+
+
+def _seed_dropout(model: Any, seed: int, epoch: int) -> None:
+    """Make an epoch's dropout depend on its number only; the .keras format does not keep where it stood."""
+    for index, layer in enumerate(model.layers):
+        if (generator := getattr(layer, "seed_generator", None)) is not None:
+            generator.state.assign([seed + index, epoch << 20])
 
 
 def _without_optimizer(model: Any) -> Any:
