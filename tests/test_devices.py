@@ -1,0 +1,169 @@
+"""What `emotion-edge devices` lists: on an empty machine, and on machines built of small files."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from test_camera import Picamera2, picamera2  # noqa: F401 - a fixture
+
+from edge.config import CAMERA_TOKENS, MICROPHONE_TOKENS
+from edge.devices import (
+    AlsaCard,
+    Device,
+    alsa_cards,
+    list_accelerators,
+    list_cameras,
+    list_devices,
+    list_microphones,
+)
+
+
+def write(path: Path, text: str = "") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """Build a machine: a webcam, a card that plays, a USB microphone, a Coral stick, a GPU with Vulkan."""
+    write(tmp_path / "dev/video0")
+    write(tmp_path / "sys/class/video4linux/video0/name", "HD Pro Webcam C920\n")
+    by_id = tmp_path / "dev/v4l/by-id"
+    by_id.mkdir(parents=True)
+    (by_id / "usb-046d_C920-video-index0").symlink_to("../../video0")
+    (by_id / "usb-046d_C920-video-index1").symlink_to("../../video1")
+    write(
+        tmp_path / "proc/asound/cards",
+        " 0 [vc4hdmi        ]: vc4-hdmi - vc4-hdmi\n                      vc4-hdmi\n"
+        " 1 [Device         ]: USB-Audio - USB PnP Sound Device\n                      C-Media at usb-1.2\n",
+    )
+    write(tmp_path / "proc/asound/card0/id", "vc4hdmi\n")
+    write(tmp_path / "proc/asound/card0/pcm0p/info")
+    write(tmp_path / "proc/asound/card1/id", "Device\n")
+    write(tmp_path / "proc/asound/card1/usbid", "0D8C:0014\n")
+    write(tmp_path / "proc/asound/card1/pcm0c/info")
+    write(tmp_path / "sys/bus/usb/devices/1-1/idVendor", "1a6e\n")
+    write(tmp_path / "sys/bus/usb/devices/1-1/idProduct", "089a\n")
+    write(tmp_path / "sys/bus/usb/devices/usb1/idVendor", "1d6b\n")
+    write(tmp_path / "usr/lib/aarch64-linux-gnu/libedgetpu.so.1")
+    write(tmp_path / "usr/lib/aarch64-linux-gnu/libvulkan.so.1")
+    write(tmp_path / "usr/share/vulkan/icd.d/broadcom_icd.aarch64.json", "{}")
+    write(tmp_path / "dev/dri/renderD128")
+    write(tmp_path / "sys/class/drm/renderD128/device/uevent", "DRIVER=v3d\nOF_NAME=v3d\n")
+    return tmp_path
+
+
+def accelerators(root: Path) -> dict[str, Device]:
+    return {device.token: device for device in list_accelerators(root)}
+
+
+def test_empty_machine_has_a_cpu(tmp_path: Path) -> None:
+    """Without any device, the list is the CPU."""
+    assert [(d.kind, d.token, d.usable) for d in list_devices(tmp_path)] == [("accelerator", "cpu", True)]
+
+
+def test_this_machine_can_be_listed() -> None:
+    """Whatever this machine has, every token is one that the config takes."""
+    devices = list_devices()
+    assert "cpu" in [device.token for device in devices]
+    for device in devices:
+        pattern = {"camera": CAMERA_TOKENS, "microphone": MICROPHONE_TOKENS}.get(device.kind)
+        assert pattern is None or pattern.fullmatch(device.token)
+
+
+def test_webcam(machine: Path) -> None:
+    """A USB camera has its own name and its lasting token; its metadata node is not a camera."""
+    assert list_cameras(machine) == [
+        Device(
+            "camera",
+            "HD Pro Webcam C920",
+            "v4l2:/dev/v4l/by-id/usb-046d_C920-video-index0",
+            "USB camera, video0",
+            True,
+        )
+    ]
+
+
+def test_unplugged_webcam(machine: Path) -> None:
+    """A link whose node is gone is listed as not usable."""
+    (machine / "dev/video0").unlink()
+    (camera,) = list_cameras(machine)
+    assert not camera.usable
+    assert "connect it again" in camera.detail
+
+
+def test_sound_cards(machine: Path) -> None:
+    """Cards have the id, the number, the USB ids, and whether they record."""
+    assert alsa_cards(machine) == [
+        AlsaCard(index=0, id="vc4hdmi", title="vc4-hdmi", usb_id=None, captures=False),
+        AlsaCard(index=1, id="Device", title="USB PnP Sound Device", usb_id="0d8c:0014", captures=True),
+    ]
+
+
+def test_ten_cards_are_in_order(machine: Path) -> None:
+    """Card 10 comes after card 2."""
+    for index in (10, 2):
+        write(machine / f"proc/asound/card{index}/id", f"Card{index}\n")
+    assert [card.index for card in alsa_cards(machine)] == [0, 1, 2, 10]
+
+
+def test_microphones(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only cards that record are microphones; without PyAudio they are listed with what to install."""
+    (microphone,) = list_microphones(machine)
+    assert (microphone.token, microphone.name) == ("alsa:CARD=Device", "USB PnP Sound Device")
+    assert "usb:0d8c:0014" in microphone.detail
+    monkeypatch.setitem(sys.modules, "pyaudio", None)
+    (microphone,) = list_microphones(machine)
+    assert not microphone.usable
+    assert "apt install python3-pyaudio" in microphone.detail
+
+
+def test_coral_needs_its_library(machine: Path) -> None:
+    """A Coral stick is usable with libedgetpu, and listed with the remedy without it."""
+    assert accelerators(machine)["edgetpu"].usable
+    (machine / "usr/lib/aarch64-linux-gnu/libedgetpu.so.1").unlink()
+    coral = accelerators(machine)["edgetpu"]
+    assert not coral.usable
+    assert "libedgetpu1-std" in coral.detail
+
+
+@pytest.mark.parametrize("product", ["18d1:9302", "18d1:9303"])
+def test_coral_with_firmware(machine: Path, product: str) -> None:
+    """After its first use the stick has other ids; another Google device is no Coral."""
+    write(machine / "sys/bus/usb/devices/1-1/idVendor", product[:4])
+    write(machine / "sys/bus/usb/devices/1-1/idProduct", product[5:])
+    assert ("edgetpu" in accelerators(machine)) == (product == "18d1:9302")
+
+
+def test_coral_on_pcie(tmp_path: Path) -> None:
+    """The PCIe board is a node in /dev."""
+    write(tmp_path / "dev/apex_0")
+    assert "PCIe /dev/apex_0" in accelerators(tmp_path)["edgetpu"].detail
+
+
+def test_gpu_needs_vulkan(machine: Path) -> None:
+    """A GPU is usable with a Vulkan driver and loader; without either the packages are named."""
+    gpu = accelerators(machine)["gpu"]
+    assert (gpu.name, gpu.usable) == ("v3d", True)
+    (machine / "usr/share/vulkan/icd.d/broadcom_icd.aarch64.json").unlink()
+    gpu = accelerators(machine)["gpu"]
+    assert not gpu.usable
+    assert "mesa-vulkan-drivers" in gpu.detail
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may open everything: run as a user")
+def test_not_permitted(machine: Path) -> None:
+    """A camera that the user may not open is listed with the group to join."""
+    (machine / "dev/video0").chmod(0)
+    (camera,) = list_cameras(machine)
+    assert not camera.usable
+    assert "usermod -aG video" in camera.detail
+
+
+def test_pi_camera_is_first(picamera2: type[Picamera2]) -> None:  # noqa: ARG001, F811 - installs the module
+    """A Pi camera comes with its picamera token; a USB camera that libcamera lists too does not."""
+    first = list_cameras()[0]
+    assert (first.token, first.name) == ("picamera:0", "imx708")
