@@ -16,20 +16,23 @@ GAIN_DB = 2.0
 VOICE_NOISE = 0.2  # standard deviations of each coefficient over the training clips
 
 
-def spoil_faces(images: UInt8, random: np.random.Generator) -> UInt8:
+def spoil_faces(images: UInt8, random: np.random.Generator, *, strength: float = 1.0) -> UInt8:
     """Return a changed copy of `images` (n, h, w) uint8: every face flipped, moved and lit at random."""
-    return np.stack([spoil_face(image, random) for image in images])
+    return np.stack([spoil_face(image, random, strength=strength) for image in images])
 
 
-def spoil_face(image: UInt8, random: np.random.Generator) -> UInt8:
-    """Return one face (h, w) uint8 as another camera and another detector would have seen it."""
-    image = _moved(image, random)
-    chance = random.random(4)
+def spoil_face(image: UInt8, random: np.random.Generator, *, strength: float = 1.0) -> UInt8:
+    """Return one face (h, w) uint8 as another camera and another detector would have seen it.
+
+    `strength` above 0, at most 1, scales how much and how often.
+    """
+    image = _moved(image, random, strength)
+    chance = random.random(4) / strength
     if chance[0] < 0.15:
         image = _far_away(image, random)
     if chance[1] < 0.15:
         image = np.asarray(cv2.GaussianBlur(image, (3, 3), random.uniform(0.4, 1.1)), dtype=np.uint8)
-    values = _lit(image, random)
+    values = _lit(image, random, strength)
     if chance[2] < 0.2:
         values = values + np.float32(random.uniform(1, 8)) * random.standard_normal(
             values.shape, dtype=np.float32
@@ -60,16 +63,15 @@ def _part(frames: Float32, random: np.random.Generator) -> Float32:
     return frames[start : start + count]
 
 
-def _moved(image: UInt8, random: np.random.Generator) -> UInt8:
+def _moved(image: UInt8, random: np.random.Generator, strength: float) -> UInt8:
     """Flip, scale, rotate and shift in one interpolation."""
     height, width = image.shape
     centre = ((width - 1) / 2, (height - 1) / 2)
-    matrix = cv2.getRotationMatrix2D(
-        centre, random.uniform(-ROTATE_DEG, ROTATE_DEG), float(np.exp(random.uniform(-SCALE, SCALE)))
-    )
+    degrees = strength * random.uniform(-ROTATE_DEG, ROTATE_DEG)
+    matrix = cv2.getRotationMatrix2D(centre, degrees, float(np.exp(strength * random.uniform(-SCALE, SCALE))))
     if random.random() < 0.5:
         matrix = matrix @ np.array([[-1, 0, width - 1], [0, 1, 0], [0, 0, 1]], dtype=np.float64)
-    matrix[:, 2] = matrix[:, 2] + random.uniform(-SHIFT, SHIFT, 2) * (width, height)
+    matrix[:, 2] = matrix[:, 2] + strength * random.uniform(-SHIFT, SHIFT, 2) * (width, height)
     moved = cv2.warpAffine(
         image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
@@ -84,12 +86,13 @@ def _far_away(image: UInt8, random: np.random.Generator) -> UInt8:
     return cv2.resize(less, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
 
 
-def _lit(image: UInt8, random: np.random.Generator) -> Float32:
+def _lit(image: UInt8, random: np.random.Generator, strength: float) -> Float32:
     """Change gamma, contrast and brightness."""
-    table = 255 * np.linspace(0, 1, 256) ** np.exp(random.uniform(-0.4, 0.4))
+    table = 255 * np.linspace(0, 1, 256) ** np.exp(strength * random.uniform(-0.4, 0.4))
     values: Float32 = table[image].astype(np.float32)
     mean = values.mean()
-    contrast, brightness = np.float32(random.uniform(0.7, 1.3)), np.float32(random.uniform(-30, 30))
+    contrast = np.float32(1 + strength * random.uniform(-0.3, 0.3))
+    brightness = np.float32(strength * random.uniform(-30, 30))
     return np.asarray((values - mean) * contrast + mean + brightness, dtype=np.float32)
 
 

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,28 @@ Bar = Callable[[str], AbstractContextManager[Progress]]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How long and how fast to learn."""
+    """How long and how fast to learn: each stage is epochs and the learning rate it falls from."""
 
-    epochs: int
+    stages: tuple[tuple[int, float], ...]
     batch: int
-    learning_rate: float
     seed: int = 2013
+
+    @property
+    def epochs(self) -> int:
+        """All epochs of all stages."""
+        return sum(epochs for epochs, _ in self.stages)
+
+    def shortened(self, epochs: int | None) -> Recipe:
+        """Return the recipe with one stage of so many epochs; None leaves it as it is."""
+        return self if epochs is None else replace(self, stages=((epochs, self.stages[0][1]),))
+
+    def stage_from(self, number: int) -> tuple[int, float] | None:
+        """Return the stage that begins with epoch `number`, counted from 0, if one does."""
+        for stage in self.stages:
+            if number == 0:
+                return stage
+            number -= stage[0]
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +74,7 @@ def run_epochs(
     recipe: Recipe,
     run: Run,
 ) -> Any:
-    """Fit for `recipe.epochs`; write the epoch whose `score` on validation is best, and return that model.
+    """Fit stage by stage; write the epoch whose `score` on validation is best, and return that model.
 
     `NAME.keras` has no optimizer state. After every epoch the whole state goes beside it
     (`NAME.state.keras`, `NAME.state.json`); `run.resume` starts from there, and an epoch's examples and
@@ -82,8 +98,9 @@ def run_epochs(
     best = max((entry["validation"] for entry in done), default=-1.0)
     for number in range(len(done), recipe.epochs):
         x, targets = epoch_of(number)
-        if number == 0:
-            optimizer = _optimizer(keras, recipe, len(x))
+        if stage := recipe.stage_from(number):
+            epochs, learning_rate = stage
+            optimizer = _optimizer(keras, epochs * -(-len(x) // recipe.batch), learning_rate)
             # XLA compiles convolutions for the CPU three times slower than oneDNN has them.
             model.compile(optimizer=optimizer, loss="categorical_crossentropy", jit_compile=False)
         _seed_dropout(model, recipe.seed, number)
@@ -108,15 +125,11 @@ def predict(model: Any, inputs: Float32) -> Float32:
     return np.asarray(model.predict(inputs, batch_size=256, verbose=0), dtype=np.float32)
 
 
-def _optimizer(keras: Any, recipe: Recipe, examples: int) -> Any:
-    steps = recipe.epochs * -(-examples // recipe.batch)
+def _optimizer(keras: Any, steps: int, learning_rate: float) -> Any:
+    """Return Adam whose rate climbs for a fortieth of `steps` and falls as a cosine for the rest."""
     warmup = max(1, steps // 40)
     schedule = keras.optimizers.schedules.CosineDecay(
-        recipe.learning_rate / 20,
-        steps - warmup,
-        alpha=0.01,
-        warmup_target=recipe.learning_rate,
-        warmup_steps=warmup,
+        learning_rate / 20, steps - warmup, alpha=0.01, warmup_target=learning_rate, warmup_steps=warmup
     )
     return keras.optimizers.Adam(schedule, clipnorm=1.0)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,10 @@ from models.epochs import Recipe, Run, predict, run_epochs
 from models.metrics import fit_temperature, predictions, uar
 from models.speech import CORPORA, HELD_OUT, VALIDATION, Speech, list_clips, load_speech, spoken_frames
 
-FACE = Recipe(epochs=18, batch=64, learning_rate=7e-4)
-VOICE = Recipe(epochs=12, batch=128, learning_rate=1e-3)
+# Faces are spoilt less in the second stage: the first alone stayed at 57 % of PublicTest.
+FACE = Recipe(stages=((18, 7e-4), (10, 5e-4)), batch=64)
+SPOIL = (1.0, 0.4)
+VOICE = Recipe(stages=((12, 1e-3),), batch=128)
 FER_SHARE = 0.6  # of the target; the rest are FER+ votes, which know that a face can be two things
 LABEL_SMOOTHING = 0.05
 
@@ -64,12 +65,13 @@ def train_face(run: Run) -> Path:
         for note in faces.notes:
             run.report(note)
     images, targets = training.stacked(), face_targets(training)
-    recipe = FACE if run.epochs is None else replace(FACE, epochs=run.epochs)
+    recipe = FACE.shortened(run.epochs)
 
     def epoch_of(number: int) -> tuple[Float32, Float32]:
         random = np.random.default_rng([recipe.seed, number])
         order = random.permutation(len(images))
-        return unit_pixels(spoil_faces(images[order], random)), targets[order]
+        strength = SPOIL[number >= FACE.stages[0][0]]
+        return unit_pixels(spoil_faces(images[order], random, strength=strength)), targets[order]
 
     def accuracy(p: Float32) -> float:
         return float(np.mean(predictions(p) == validation.labels))
@@ -107,7 +109,7 @@ def train_voice(run: Run) -> Path:
     cells = list(zip(training.corpora, training.labels.tolist(), strict=True))
     count = Counter(cells)
     weight = np.array([count[cell] ** -0.5 for cell in cells])
-    recipe = VOICE if run.epochs is None else replace(VOICE, epochs=run.epochs)
+    recipe = VOICE.shortened(run.epochs)
 
     def epoch_of(number: int) -> tuple[Float32, Float32]:
         random = np.random.default_rng([recipe.seed, number])
