@@ -13,7 +13,7 @@ from edge.config import Config
 from edge.errors import MediaError
 from edge.fusion import Fusion, fuse_once
 from edge.media import has_sound, kind_of, read_image, read_sound, read_video_frames
-from edge.pipeline import Ears, Eyes, Hearing, Sighting, open_ears, open_eyes
+from edge.pipeline import Eyes, Hearing, Sighting, open_ears, open_eyes
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Float32, Modality, Prediction, UInt8, probabilities
 from edge.voice import clip_window
 
@@ -112,9 +112,7 @@ class Analyzer:
             "kind": kind,
             "t_s": round(t_s, 3),
             "faces": faces,
-            "voice": None
-            if heard is None or voice is None
-            else {"probabilities": probabilities(voice.p), "speech_ratio": round(heard.window.speech_ratio, 4)},
+            "voice": _voice(heard),
             "fused": {"emotion": emotion, "confidence": confidence, "probabilities": p},
             "fatigue": None,
         }
@@ -161,6 +159,13 @@ def _faces(sightings: Iterable[Sighting], pixels: UInt8) -> list[dict[str, Any]]
         }
         for sighting in sightings
     ]
+
+
+def _voice(heard: Hearing | None) -> dict[str, Any] | None:
+    if heard is None or heard.prediction is None:
+        return None
+    ratio = round(heard.window.speech_ratio, 4)
+    return {"probabilities": probabilities(heard.prediction.p), "speech_ratio": ratio}
 
 
 def _unit_box(box_px: tuple[float, float, float, float], width: int, height: int) -> list[float]:

@@ -100,7 +100,7 @@ class FusionSettings(Section):
     exit: Annotated[float, Field(gt=0, lt=1)] = 0.35
     min_dwell_s: Annotated[float, Field(ge=0, le=60)] = 0.8
     ema_s: Annotated[float, Field(ge=0, le=60)] = 0.8
-    max_skew_s: Annotated[float, Field(gt=0, le=60)] = 4.0
+    max_skew_s: Annotated[float, Field(gt=0, le=60)] = 2.5
     half_life_s: Annotated[float, Field(gt=0, le=60)] = 1.5
 
     @model_validator(mode="after")

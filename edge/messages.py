@@ -1,132 +1,182 @@
-"""What each topic carries: plain numbers, labels and names made from values; schemas lie in `edge/schemas`."""
+"""Builds what goes over the wire, topic by topic, from values; `edge/schemas/` describes each payload."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib import resources
 from typing import Any
 
-from edge.fusion import Change, Fused
 from edge.outbox import Counts
-from edge.values import ABSENT, LABELS, UNCERTAIN, Evidence, SubjectState, rfc3339
+from edge.values import EmotionEvent, Evidence, SubjectState, rfc3339
+
+ONLINE = "online"
+OFFLINE = "offline"
+EVENT_TYPES = (
+    "emotion.changed",
+    "presence.gained",
+    "presence.lost",
+    "fatigue.changed",
+    "device.degraded",
+    "device.recovered",
+)
+SCHEMAS = (
+    "availability",
+    "status",
+    "state",
+    "face_state",
+    "voice_state",
+    "fatigue_state",
+    "group_state",
+    "event",
+    "ha_event",
+    "stats",
+    "enabled",
+    "analyze",
+)
 
 
-def load_schema(name: str) -> dict[str, Any]:
-    """Return the JSON Schema (2020-12) of a payload: `state`, `event`, `analyze`, ..."""
-    text = (resources.files("edge") / "schemas" / f"{name}.json").read_text(encoding="utf-8")
-    return dict(json.loads(text))
-
-
-def status(*, state: str, reasons: Sequence[str], since: datetime, version: str) -> dict[str, Any]:
-    """The daemon's own state: starting, running, degraded, paused or stopping, and why."""
+def status(state: str, *, reasons: Sequence[str], since: datetime, version: str) -> dict[str, Any]:
+    """Describe the daemon: `state` is starting, running, degraded, paused or stopping."""
     return {"state": state, "reasons": list(reasons), "since": rfc3339(since), "version": version}
 
 
-def state(fused: Fused, *, time: datetime, fatigue: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The room now."""
+def state(
+    room: SubjectState, *, faces: int, present: bool, fatigue: Mapping[str, Any] | None, time: datetime
+) -> dict[str, Any]:
+    """Describe the room now; `fatigue` is what `fatigue_state` takes, or None where it is not known."""
     return {
-        **_subject(fused.room),
-        "faces": len(fused.people),
-        "present": fused.room.emotion != ABSENT,
-        "fatigue": fatigue,
+        **_emotion(room),
+        "faces": faces,
+        "present": present,
+        "fatigue": None if fatigue is None else dict(fatigue),
         "time": rfc3339(time),
     }
 
 
-def face_state(fused: Fused, *, time: datetime) -> dict[str, Any]:
-    """Everybody in view, each with the face's own probabilities."""
-    return {"faces": [_subject(person) for person in fused.people], "time": rfc3339(time)}
+def face_state(faces: Sequence[SubjectState], *, time: datetime) -> dict[str, Any]:
+    """Describe every face in view, in the order given."""
+    people = [{"subject": face.subject, **_emotion(face), "quality": _quality(face.face)} for face in faces]
+    return {"count": len(people), "faces": people, "time": rfc3339(time)}
 
 
-def voice_state(fused: Fused, *, time: datetime) -> dict[str, Any]:
-    """What the voice alone says; `uncertain` where nothing reaches a half, `absent` where nobody speaks."""
-    voice = fused.room.voice
-    if voice is None:
-        emotion, confidence = ABSENT, 0.0
-    else:
-        likeliest = max(LABELS, key=lambda label: voice.probabilities[label])
-        confidence = voice.probabilities[likeliest]
-        emotion = likeliest if confidence >= 0.5 else UNCERTAIN
+def voice_state(voice: SubjectState, *, time: datetime) -> dict[str, Any]:
+    """Describe the voice alone; `absent` while nobody speaks."""
+    return {**_emotion(voice), "quality": _quality(voice.voice), "time": rfc3339(time)}
+
+
+def fatigue_state(fatigue: Mapping[str, Any], *, time: datetime) -> dict[str, Any]:
+    """Describe how tired people look: `level` (alert, drowsy, uncertain or absent) and what it rests on."""
+    return {**fatigue, "time": rfc3339(time)}
+
+
+def group_state(counts: Mapping[str, int] | None, *, time: datetime) -> dict[str, Any]:
+    """Count faces per emotion; None, from `Policy.group_counts`, withholds both the counts and their sum."""
     return {
-        "emotion": emotion,
-        "confidence": confidence,
-        "probabilities": dict(voice.probabilities) if voice else {},
-        "quality": voice.quality if voice else 0.0,
+        "faces": None if counts is None else sum(counts.values()),
+        "counts": None if counts is None else dict(counts),
         "time": rfc3339(time),
     }
 
 
-def count_emotions(people: Iterable[SubjectState]) -> dict[str, int]:
-    """Count people per emotion; nobody is named."""
-    found = Counter(person.emotion for person in people)
-    return {label: found.get(label, 0) for label in (*LABELS, UNCERTAIN)}
+def stats(
+    *,
+    time: datetime,
+    uptime_s: float,
+    counters: Mapping[str, int | float],
+    latency_ms: Mapping[str, Mapping[str, float]],
+    outbox: Counts | None,
+) -> dict[str, Any]:
+    """Report numbers by name: `counters` such as frames_dropped, `latency_ms` per stage with p50 and p95."""
+    return {
+        "time": rfc3339(time),
+        "uptime_s": round(uptime_s, 1),
+        "counters": dict(counters),
+        "latency_ms": {stage: dict(values) for stage, values in latency_ms.items()},
+        "outbox": None if outbox is None else outbox_counts(outbox),
+    }
 
 
-def group_state(counts: Mapping[str, int], *, time: datetime) -> dict[str, Any]:
-    """Counts per emotion over the group."""
-    return {"counts": dict(counts), "faces": sum(counts.values()), "time": rfc3339(time)}
+def outbox_counts(counts: Counts) -> dict[str, int]:
+    """Name the counts of the outbox, for `stats` and for `emotion-edge outbox --json`."""
+    return {
+        "waiting": counts.waiting,
+        "waiting_bytes": counts.waiting_bytes,
+        "refused": counts.refused,
+        "dropped": counts.dropped,
+        "last_sequence": counts.last_sequence,
+    }
+
+
+def enabled(is_on: bool) -> str:
+    """Return the payload of `camera/enabled/state` and its kin, which is a bare word, not JSON."""
+    return "ON" if is_on else "OFF"
 
 
 def event_data(
-    change: Change, *, models: Mapping[str, str], backend: str, latency_ms: float
+    subject: SubjectState,
+    *,
+    previous: str | None,
+    models: Mapping[str, str | None],
+    backend: str,
+    latency_ms: float,
 ) -> dict[str, Any]:
-    """The data of an event about a subject."""
-    subject = change.state
+    """Return the data of `emotion.changed`.
+
+    `models` has `face` and `voice`, each `name@sha256[:12]` or None; `latency_ms` runs from the capture of
+    the newest input to the event.
+    """
     return {
         "subject": subject.subject,
-        "emotion": subject.emotion,
-        "previous": change.previous,
-        "confidence": subject.confidence,
-        "probabilities": dict(subject.probabilities),
+        **_emotion(subject),
+        "previous": previous,
         "face": _evidence(subject.face),
         "voice": _evidence(subject.voice),
-        "model": dict(models),
+        "model": {"face": models.get("face"), "voice": models.get("voice")},
         "backend": backend,
         "latency_ms": round(latency_ms, 1),
     }
 
 
-def event_type(change: Change) -> str:
-    """Name a change: presence gained or lost where one side of it is `absent`."""
-    if change.previous == ABSENT:
-        return "presence.gained"
-    if change.state.emotion == ABSENT:
-        return "presence.lost"
-    return "emotion.changed"
+def presence_data(subject: str, *, faces: int) -> dict[str, Any]:
+    """Return the data of `presence.gained` and `presence.lost`; `faces` is how many are in view after it."""
+    return {"subject": subject, "faces": faces}
 
 
-def ha_event(type: str) -> dict[str, Any]:
-    """Home Assistant's event entity."""
-    return {"event_type": type}
+def fatigue_data(subject: str, *, level: str, previous: str | None) -> dict[str, Any]:
+    """Return the data of `fatigue.changed`."""
+    return {"subject": subject, "level": level, "previous": previous}
 
 
-def stats(
-    *, uptime_s: float, counters: Mapping[str, int], rss_bytes: int, outbox: Counts | None, time: datetime
-) -> dict[str, Any]:
-    """Counters since the start, memory, and what the outbox holds."""
+def device_data(part: str, *, reason: str) -> dict[str, Any]:
+    """Return the data of `device.degraded` and `device.recovered`: `part` such as `camera` or `outbox`."""
+    return {"subject": part, "reason": reason}
+
+
+def ha_event(event: EmotionEvent) -> dict[str, Any]:
+    """Return the payload of Home Assistant's event entity: the type, and the words worth a trigger."""
+    words = {key: event.data[key] for key in ("emotion", "previous", "level", "reason") if key in event.data}
+    return {"event_type": event.type, "subject": str(event.data.get("subject", "room")), **words}
+
+
+def load_schema(name: str) -> dict[str, Any]:
+    """Return a JSON Schema (2020-12) of `SCHEMAS`, or the AsyncAPI description as `asyncapi`."""
+    text = (resources.files("edge") / "schemas" / f"{name}.json").read_text(encoding="utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+def _emotion(subject: SubjectState) -> dict[str, Any]:
     return {
-        "uptime_s": round(uptime_s, 1),
-        "counters": dict(counters),
-        "rss_bytes": rss_bytes,
-        "outbox": None
-        if outbox is None
-        else {"waiting": outbox.waiting, "refused": outbox.refused, "dropped": outbox.dropped},
-        "time": rfc3339(time),
-    }
-
-
-def _subject(subject: SubjectState) -> dict[str, Any]:
-    return {
-        "subject": subject.subject,
         "emotion": subject.emotion,
-        "confidence": subject.confidence,
+        "confidence": round(subject.confidence, 4),
         "probabilities": dict(subject.probabilities),
-        "face": _evidence(subject.face),
-        "voice": _evidence(subject.voice),
     }
+
+
+def _quality(evidence: Evidence | None) -> float | None:
+    return None if evidence is None else round(evidence.quality, 4)
 
 
 def _evidence(evidence: Evidence | None) -> dict[str, Any] | None:
@@ -134,6 +184,6 @@ def _evidence(evidence: Evidence | None) -> dict[str, Any] | None:
         return None
     return {
         "probabilities": dict(evidence.probabilities),
-        "quality": evidence.quality,
-        "weight": evidence.weight,
+        "quality": round(evidence.quality, 4),
+        "weight": round(evidence.weight, 4),
     }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from edge.card import TfliteClassifier, open_classifier
 from edge.config import Config
@@ -15,6 +16,8 @@ from edge.values import AudioChunk, Face, Frame, Modality, Prediction, UInt8
 from edge.voice import SpeechWindows, Window, window_input
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,15 +93,15 @@ def open_ears(config: Config, *, backend: str | None = None) -> Ears:
     return Ears(classifier, window_s=config.microphone.window_s, hop_s=config.microphone.hop_s)
 
 
-def usable_backend(config: Config) -> tuple[str, DeviceError | None]:
-    """Return the backend that runs both models: the configured one, else the CPU and why."""
+def open_or_fall_back(
+    opener: Callable[..., T], config: Config
+) -> tuple[T, DeviceError | None]:
+    """Open on the configured backend, else on the CPU; also return why the first one cannot be used."""
     try:
-        for task, name in (("face", config.models.face), ("voice", config.models.voice)):
-            _open(config, task, name, None)
+        return opener(config), None
     except DeviceError as error:
         log.error("%s; running on the CPU", error)
-        return "cpu", error
-    return config.inference.backend, None
+        return opener(config, backend="cpu"), error
 
 
 def _open(config: Config, task: str, name: str, backend: str | None) -> TfliteClassifier:

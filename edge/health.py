@@ -1,0 +1,103 @@
+"""What is wrong just now, and telling systemd that the daemon is alive."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+
+class Health:
+    """Faults by component (`camera`, `microphone`, `accelerator`, `outbox`), progress and counters.
+
+    `on_change(component, reason, detail)` is called when a fault begins or its reason changes, and with
+    an empty reason when it ends. May be used from any thread.
+    """
+
+    def __init__(self, on_change: Callable[[str, str, str], None]) -> None:
+        self.counters: Counter[str] = Counter()
+        self.since = datetime.now(UTC)
+        self._on_change = on_change
+        self._faults: dict[str, str] = {}
+        self._progress_ns: dict[str, int] = {}
+        self._lock = threading.RLock()
+
+    def fault(self, component: str, reason: str, detail: str) -> None:
+        """Record that a component does not work; the same reason again is only counted."""
+        with self._lock:
+            self.counters[f"{component}_faults"] += 1
+            if self._faults.get(component) == reason:
+                return
+            self._faults[component] = reason
+            self.since = datetime.now(UTC)
+        self._on_change(component, reason, detail)
+
+    def clear(self, component: str) -> None:
+        """Record that a component works."""
+        with self._lock:
+            if self._faults.pop(component, None) is None:
+                return
+            self.since = datetime.now(UTC)
+        self._on_change(component, "", "")
+
+    def progress(self, worker: str) -> None:
+        """Note that a worker got something done, even if that was waiting in vain for a device."""
+        self._progress_ns[worker] = time.monotonic_ns()
+
+    def stuck(self, limit_s: float) -> list[str]:
+        """Return the workers without progress for longer than `limit_s`."""
+        now_ns = time.monotonic_ns()
+        return [name for name, t_ns in self._progress_ns.items() if now_ns - t_ns > limit_s * 1e9]
+
+    @property
+    def reasons(self) -> list[str]:
+        """The present faults as `component:reason`, sorted."""
+        with self._lock:
+            return sorted(f"{component}:{reason}" for component, reason in self._faults.items())
+
+
+class Notifier:
+    """Speaks systemd's sd_notify protocol; does nothing outside systemd."""
+
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        address = environ.get("NOTIFY_SOCKET", "")
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        # Half of the time systemd allows, as sd_watchdog_enabled(3) advises.
+        self.watchdog_s = int(environ.get("WATCHDOG_USEC", "0")) / 2e6
+
+    def ready(self) -> None:
+        """Say that start-up is over."""
+        self._send("READY=1")
+
+    def status(self, text: str) -> None:
+        """Show one line in `systemctl status`."""
+        self._send(f"STATUS={text}")
+
+    def alive(self) -> None:
+        """Feed the watchdog."""
+        self._send("WATCHDOG=1")
+
+    def stopping(self) -> None:
+        """Say that shutdown has begun."""
+        self._send("STOPPING=1")
+
+    def _send(self, message: str) -> None:
+        if not self._address:
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as unix:
+            try:
+                unix.connect(self._address)
+                unix.send(message.encode())
+            except OSError:
+                self._address = ""  # nobody listens any more; that must not stop the daemon
+
+
+def rss_bytes() -> int:
+    """Return the resident memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,101 @@
+"""Prints results: tables for people, plain lines for pipes, JSON for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from edge.analyze import Analyzer
+from edge.devices import Device
+from edge.errors import EXIT_FAILURE, EXIT_OK, MediaError
+from edge.outbox import Outbox
+
+
+def print_lines(analyzer: Analyzer, files: Sequence[Path], *, every_s: float | None, as_json: bool) -> int:
+    """Analyze file after file and print each line at once; return 1 when one could not be read."""
+    code = EXIT_OK
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("analyze", total=len(files))
+        for path in files:
+            progress.update(task, description=path.name)
+            try:
+                for line in analyzer.analyze(path, every_s=every_s):
+                    print(json.dumps(line) if as_json else _sentence(line), flush=True)
+            except MediaError as error:
+                code = EXIT_FAILURE
+                if as_json:
+                    print(json.dumps({"file": str(path), "error": str(error)}), flush=True)
+                else:
+                    print(f"emotion-edge: {error}", file=sys.stderr)
+            progress.advance(task)
+    return code
+
+
+def print_devices(devices: Sequence[Device], *, as_json: bool) -> None:
+    """Print what is there, with the token to put into the config."""
+    if as_json:
+        print(json.dumps([dataclasses.asdict(device) for device in devices], indent=2))
+        return
+    rows = [
+        (device.kind, device.name, device.token, "yes" if device.usable else "no", device.detail)
+        for device in devices
+    ]
+    _table(("kind", "name", "token", "usable", "detail"), rows)
+
+
+def print_bench(result: dict[str, Any], *, as_json: bool) -> None:
+    """Print the stages, then the daemon as a whole."""
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    stages = result["stages"].items()
+    _table(
+        ("stage", "p50 ms", "p95 ms"),
+        [(name, f"{stage['p50_ms']:.2f}", f"{stage['p95_ms']:.2f}") for name, stage in stages],
+    )
+    rest = {**result["speech"], **result["daemon"]}
+    _table(("measure", "value"), [(name, str(value)) for name, value in rest.items()])
+
+
+def print_outbox(outbox: Outbox, *, as_json: bool) -> None:
+    """Print the totals and the newest dead letters."""
+    counts = dataclasses.asdict(outbox.counts())
+    refused = [
+        {"sequence": row.sequence, "id": row.id, "reason": row.reason, "time": row.time}
+        for row in outbox.refused(20)
+    ]
+    if as_json:
+        print(json.dumps({**counts, "dead_letters": refused}, indent=2))
+        return
+    _table(("what", "count"), [(name, str(value)) for name, value in counts.items()])
+    if refused:
+        _table(("sequence", "reason", "time"), [(str(r["sequence"]), r["reason"], r["time"]) for r in refused])
+
+
+def _sentence(line: dict[str, Any]) -> str:
+    fused, faces = line["fused"], len(line["faces"])
+    when = f" at {line['t_s']:.1f} s" if line["kind"] == "video" else ""
+    voice = "speech" if line["voice"] else "no speech"
+    who = f"{faces} face{'' if faces == 1 else 's'}"
+    return f"{line['file']}{when}: {fused['emotion']} {fused['confidence']:.2f} ({who}, {voice})"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table on a terminal and tab-separated lines into a pipe."""
+    if not sys.stdout.isatty():
+        print("\t".join(head))
+        for row in rows:
+            print("\t".join(row))
+        return
+    table = Table(*head)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)

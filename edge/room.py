@@ -1,0 +1,135 @@
+"""Turns opinions into what the broker hears: fused states while they change, events when they did."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from edge import messages
+from edge.config import FusionSettings
+from edge.errors import OutboxError
+from edge.fusion import Fused, Fusion
+from edge.health import Health
+from edge.mqtt import Publisher
+from edge.outbox import Outbox
+from edge.policy import Policy
+from edge.values import EmotionEvent, Prediction
+
+STATE_EVERY_S = 30.0
+STATE_STEP = 0.1  # a change of confidence worth telling, at most once a second
+
+
+class Room:
+    """Everybody in view of one device. Called by the workers and the clock, from any thread."""
+
+    def __init__(
+        self,
+        settings: FusionSettings,
+        *,
+        policy: Policy,
+        publisher: Publisher,
+        outbox: Outbox,
+        health: Health,
+        models: Mapping[str, str],
+        backend: str,
+    ) -> None:
+        self._fusion = Fusion(settings)
+        self._policy = policy
+        self._publisher = publisher
+        self._outbox = outbox
+        self._health = health
+        self._models = models
+        self._backend = backend
+        self._lock = threading.Lock()
+        self._told: tuple[object, ...] = ()
+        self._told_ns = 0
+        self._told_confidence = 0.0
+
+    def observe(self, predictions: Sequence[Prediction], *, t_ns: int) -> None:
+        """Take the opinions of one frame or window captured at `t_ns`, and tell what follows from them."""
+        with self._lock:
+            for prediction in predictions:
+                self._fusion.observe(prediction)
+            self._advance(t_ns)
+
+    def tick(self) -> None:
+        """Let opinions age while nothing comes in."""
+        with self._lock:
+            self._advance(time.monotonic_ns())
+
+    def report_device(self, component: str, reason: str, detail: str) -> None:
+        """Tell that a device is degraded, or has recovered (no reason)."""
+        data = {"subject": component, "reason": reason or "recovered", "detail": detail}
+        self._emit([("device.degraded" if reason else "device.recovered", data)], time.monotonic_ns())
+
+    def _advance(self, t_ns: int) -> None:
+        fused = self._fusion.update(time.monotonic_ns())
+        latency_ms = (time.monotonic_ns() - t_ns) / 1e6
+        events = [
+            (
+                messages.event_type(change),
+                messages.event_data(
+                    change, models=self._models, backend=self._backend, latency_ms=latency_ms
+                ),
+            )
+            for change in fused.changes
+        ]
+        self._emit(events, t_ns)
+        self._tell(fused)
+
+    def _emit(self, events: Sequence[tuple[str, Mapping[str, Any]]], t_ns: int) -> None:
+        """Store what the policy permits, then wake the sender; a broken disk does not stop live events."""
+        moment = datetime.now(UTC) - timedelta(microseconds=(time.monotonic_ns() - t_ns) / 1e3)
+        permitted = [
+            EmotionEvent(str(uuid.uuid4()), type, moment, t_ns, data)
+            for type, data in events
+            if self._policy.permits_event(type)
+        ]
+        if not permitted:
+            return
+        try:
+            self._outbox.append_many(permitted)
+        except OutboxError as error:
+            for event in permitted:
+                self._publisher.publish_unsaved(event)
+            self._health.fault("outbox", "not_writable", str(error))
+        else:
+            self._publisher.event_added()
+            self._health.clear("outbox")
+        self._health.counters["events"] += len(permitted)
+        if self._policy.permits_topic("ha_event"):
+            for event in permitted:
+                self._publisher.publish_live("ha_event", messages.ha_event(event.type))
+
+    def _tell(self, fused: Fused) -> None:
+        """Publish the live states when they changed, and at least every 30 s."""
+        now_ns = time.monotonic_ns()
+        elapsed_s = (now_ns - self._told_ns) / 1e9
+        what = (
+            fused.room.emotion,
+            fused.room.voice is None,
+            tuple((person.subject, person.emotion) for person in fused.people),
+        )
+        moved = abs(fused.room.confidence - self._told_confidence) >= STATE_STEP and elapsed_s >= 1
+        if what == self._told and not moved and elapsed_s < STATE_EVERY_S:
+            return
+        self._told, self._told_ns, self._told_confidence = what, now_ns, fused.room.confidence
+        time_ = datetime.now(UTC)
+        counts = self._policy.group_counts(messages.count_emotions(fused.people))
+        payloads = {
+            "state": messages.state(fused, time=time_),
+            "face/state": messages.face_state(fused, time=time_),
+            "voice/state": messages.voice_state(fused, time=time_),
+        }
+        for subtopic, payload in payloads.items():
+            if self._policy.permits_topic(subtopic):
+                self._publisher.publish_state(subtopic, payload)
+        if counts is not None:
+            self._publisher.publish_state("group/state", messages.group_state(counts, time=time_))
+        else:
+            # A group that shrank must not leave its last counts standing.
+            self._publisher.clear_retained("group/state")
