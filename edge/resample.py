@@ -5,18 +5,20 @@ from __future__ import annotations
 from math import gcd
 
 import numpy as np
-from scipy.signal import firwin, resample_poly
+from numpy.lib.stride_tricks import sliding_window_view
 
 from edge.values import Float32
 
-_HALF_TAPS = 10  # of the slower of the two rates, as scipy.signal.resample_poly chooses
+_HALF_TAPS = 10  # of the slower of the two rates
+_KAISER_BETA = 5.0
 
 
 class Resampler:
     """Resamples a signal that arrives in blocks, as `scipy.signal.resample_poly` would the whole of it.
 
-    Keeps so much of the past that every output sample sees all its neighbours; the newest `delay`
-    samples of output wait for their right-hand neighbours.
+    The same filter (a sinc under a Kaiser window), but `scipy.signal` costs 76 MB and over a second to
+    import, and it knows only whole signals. The newest `delay` samples of output wait for their
+    right-hand neighbours.
     """
 
     def __init__(self, from_hz: int, to_hz: int) -> None:
@@ -24,33 +26,41 @@ class Resampler:
         self._up, self._down = to_hz // divisor, from_hz // divisor
         slower = max(self._up, self._down)
         half = _HALF_TAPS * slower
-        self._taps = firwin(2 * half + 1, 1 / slower, window=("kaiser", 5.0)) if slower > 1 else None
-        self._margin = -(-half // self._up) + 1  # input samples on each side of an output sample
-        self._held = np.zeros(0, np.float32)
-        self._held_at = 0  # position of held[0] in the input, a multiple of `down`
+        taps = np.sinc(np.arange(-half, half + 1) / slower) * np.kaiser(2 * half + 1, _KAISER_BETA)
+        taps *= self._up / taps.sum()
+        # Output m is the sum over i of input[m * down // up + i] * taps[m * down % up - i * up], so there
+        # is one short filter for each remainder ("phase"), up to `reach` inputs to either side.
+        self._reach = half // self._up + 1
+        offsets = np.arange(-self._reach, self._reach + 1)
+        at = np.arange(self._up)[:, None] - offsets * self._up + half  # (up, 2 * reach + 1)
+        inside = (at >= 0) & (at < len(taps))
+        self._filters = np.where(inside, taps[at.clip(0, len(taps) - 1)], 0).astype(np.float32)
+        self._held = np.zeros(self._reach, np.float32)  # silence before the first sample
+        self._held_at = -self._reach  # position of held[0] in the input
         self._made = 0  # output samples returned so far
 
     @property
     def delay(self) -> int:
         """How many output samples the input so far is still good for."""
-        if self._taps is None:
-            return 0
         return (self._held_at + len(self._held)) * self._up // self._down - self._made
 
     def push(self, samples: Float32) -> Float32:
         """Take (n,) float32, return what can be said for sure: (m,) float32."""
-        if self._taps is None:
+        if self._up == self._down:
+            self._made += len(samples)
+            self._held_at += len(samples)
             return samples
         self._held = np.concatenate((self._held, samples))
-        sure = (self._held_at + len(self._held) - self._margin) * self._up // self._down
-        if sure <= self._made:
+        end = self._held_at + len(self._held) - self._reach  # inputs below it have all their neighbours
+        sure = max(self._made, -(-end * self._up // self._down))
+        if sure == self._made:
             return np.zeros(0, np.float32)
-        output = resample_poly(self._held, self._up, self._down, window=self._taps)
-        first = self._held_at * self._up // self._down  # exact: held_at is a multiple of down
-        result: Float32 = output[self._made - first : sure - first].astype(np.float32)
+        position, phase = np.divmod(np.arange(self._made, sure) * self._down, self._up)
+        windows = sliding_window_view(self._held, 2 * self._reach + 1)
+        first = self._held_at + self._reach  # the input that windows[0] is centred on
+        result: Float32 = np.einsum("mt,mt->m", windows[position - first], self._filters[phase])
         self._made = sure
-        needed = sure * self._down // self._up - self._margin
-        drop = max(0, (needed - self._held_at) // self._down * self._down)
+        drop = max(0, sure * self._down // self._up - self._reach - self._held_at)
         self._held, self._held_at = self._held[drop:], self._held_at + drop
         return result
 
