@@ -13,15 +13,15 @@ from pathlib import Path
 
 from edge import __version__
 from edge.config import Config, load_config, outbox_path, to_toml
-from edge.errors import EXIT_FAILURE, EXIT_OK, EdgeError, MediaError
+from edge.errors import EXIT_OK, EdgeError, MediaError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 ok, 1 failure, 2 usage, 3 config, 4 model, 5 device, 6 broker."""
+    """Run one command; return 0 ok, 1 failure, 2 usage, 3 config, 4 model, 5 device or 6 broker."""
     options = _parser().parse_args(argv)
     logging.basicConfig(
         level=logging.DEBUG if options.verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s" if sys.stderr.isatty() else "%(name)s: %(message)s",
+        format="%(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
     try:
@@ -83,7 +83,7 @@ def _config(options: argparse.Namespace) -> int:
         print(json.dumps(Config.model_json_schema(), indent=2))
         return EXIT_OK
     config = load_config(options.config)
-    print(to_toml(config) if options.action == "show" else "config: ok", end="" if options.action == "show" else "\n")
+    sys.stdout.write(to_toml(config) if options.action == "show" else "config: ok\n")
     return EXIT_OK
 
 
@@ -94,7 +94,7 @@ def _outbox(options: argparse.Namespace) -> int:
     config = load_config(options.config)
     path = outbox_path(config)
     if not path.exists():
-        raise MediaError(f"{path}: no outbox there; start the daemon once, or check outbox.path and device.id")
+        raise MediaError(f"{path}: no outbox there; start the daemon once, or check device.id")
     outbox = Outbox(
         path, device=config.device.id, max_events=config.outbox.max_events, max_bytes=config.outbox.max_bytes
     )
@@ -106,7 +106,9 @@ def _outbox(options: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("emotion-edge", description="Face and voice in, one fused emotion out, over MQTT.")
+    parser = argparse.ArgumentParser(
+        "emotion-edge", description="Face and voice in, one fused emotion out, over MQTT."
+    )
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--verbose", action="store_true", help="log every detail")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -114,7 +116,9 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="the daemon")
     run.set_defaults(command=_run)
 
-    demo = commands.add_parser("demo", help="the daemon on an embedded broker, its events printed as they arrive")
+    demo = commands.add_parser(
+        "demo", help="the daemon on an embedded broker, its events printed"
+    )
     demo.add_argument("--seconds", type=_positive, help="stop by itself after so long")
     demo.set_defaults(command=_demo)
 

@@ -126,7 +126,9 @@ def load_card(name: str, *, directory: Path | None = None) -> Card:
         key = ".".join(str(part) for part in first["loc"])
         raise ModelError(f"{path}: {key}: {first['msg'].lower()}; convert the model again") from None
     if card.labels != LABELS:
-        raise ModelError(f"{path}: labels are {', '.join(card.labels)}; this package needs {', '.join(LABELS)}")
+        raise ModelError(
+            f"{path}: labels are {', '.join(card.labels)}; this package needs {', '.join(LABELS)}"
+        )
     return card
 
 
@@ -156,7 +158,9 @@ def open_classifier(
     if not path.is_file():
         raise ModelError(f"{path}: no such model file; reinstall emotion-edge or convert the model again")
     if (found := sha256(path)) != file.sha256:
-        raise ModelError(f"{path}: SHA-256 is {found[:12]}..., the card says {file.sha256[:12]}...; restore the file")
+        raise ModelError(
+            f"{path}: SHA-256 is {found[:12]}..., the card says {file.sha256[:12]}...; restore the file"
+        )
     model = load_model(path, backend=backend, threads=threads)
     _check_tensors(card, model, path, variant)
     check_golden(card, model, variant)
@@ -198,7 +202,9 @@ def check_golden(card: Card, model: Model, variant: str) -> float:
 def _check_tensors(card: Card, model: Model, path: Path, variant: str) -> None:
     shapes = [info.shape for info in (*model.inputs, *model.outputs)]
     if shapes != [card.input.shape, card.output.shape] or card.output.shape != (1, len(LABELS)):
-        raise ModelError(f"{path}: tensors are {shapes}, the card says {card.input.shape} -> {card.output.shape}")
+        raise ModelError(
+            f"{path}: tensors are {shapes}, the card says {card.input.shape} -> {card.output.shape}"
+        )
     if variant == "int8":
         for info, tensor in ((model.inputs[0], card.input), (model.outputs[0], card.output)):
             _check_quantization(info, tensor, path)

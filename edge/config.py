@@ -181,7 +181,9 @@ def load_config(path: Path | None = None, *, environ: Mapping[str, str] = os.env
                 f"{path}: no such config file; `emotion-edge config show` prints one to start from"
             ) from None
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: cannot be read ({error}); check its permissions and encoding") from error
+            raise ConfigError(
+                f"{path}: cannot be read ({error}); check its permissions and encoding"
+            ) from error
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{path}: not valid TOML ({error}); correct that line") from error
     _apply_environment(raw, environ)
@@ -223,7 +225,9 @@ def read_password(settings: MqttSettings, *, environ: Mapping[str, str] = os.env
     try:
         return path.read_text(encoding="utf-8").rstrip("\r\n")
     except OSError as error:
-        raise ConfigError(f"mqtt.password_file {path}: {error.strerror}; check owner and permissions") from None
+        raise ConfigError(
+            f"mqtt.password_file {path}: {error.strerror}; check owner and permissions"
+        ) from None
 
 
 def state_directory(*, environ: Mapping[str, str] = os.environ) -> Path:
@@ -333,7 +337,11 @@ def _model_of(sections: list[str]) -> type[BaseModel]:
     model: type[BaseModel] = Config
     for name in sections:
         field = model.model_fields.get(name)
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, Section):
+        if (
+            field is None
+            or not isinstance(field.annotation, type)
+            or not issubclass(field.annotation, Section)
+        ):
             break
         model = field.annotation
     return model

@@ -19,7 +19,7 @@ from edge.microphone import open_microphone
 from edge.mqtt import Publisher, backoff_s
 from edge.outbox import Outbox
 from edge.pipeline import Ears, Eyes, open_ears, open_eyes, open_or_fall_back
-from edge.policy import policy_for
+from edge.policy import allowed
 from edge.room import Room
 from edge.values import AudioChunk, Frame, Source
 
@@ -165,7 +165,7 @@ class Daemon:
     def _open_room(self, publisher: Publisher, outbox: Outbox, eyes: Eyes, ears: Ears) -> Room:
         return Room(
             self._config.fusion,
-            policy=policy_for(self._config.device),
+            policy=allowed(self._config.device),
             publisher=publisher,
             outbox=outbox,
             health=self._health,
@@ -199,9 +199,7 @@ class Daemon:
         if camera.source != "none":
             yield Worker(
                 "camera",
-                lambda: open_camera(
-                    camera.source, fps=camera.fps, width=camera.width, height=camera.height
-                ),
+                lambda: open_camera(camera.source, fps=camera.fps, width=camera.width, height=camera.height),
                 see,
                 self._health,
             )
@@ -229,11 +227,11 @@ class Daemon:
         with suppress(OutboxError):
             counts = outbox.counts()
         return messages.stats(
-            uptime_s=time.monotonic() - self._started_s,
-            counters=self._health.counters,
-            rss_bytes=rss_bytes(),
-            outbox=counts,
             time=datetime.now(UTC),
+            uptime_s=time.monotonic() - self._started_s,
+            counters={**self._health.counters, "rss_bytes": rss_bytes()},
+            latency_ms={},
+            outbox=counts,
         )
 
     def _on_fault(self, component: str, reason: str, detail: str) -> None:
@@ -243,14 +241,12 @@ class Daemon:
             log.info("%s recovered", component)
         self._publish_status()
         if self._room is not None and component != "outbox" and reason != "ended":
-            self._room.report_device(component, reason, detail)
+            self._room.report_device(component, reason)
 
     def _publish_status(self, state: str | None = None) -> None:
         reasons = self._health.reasons
         state = state or ("degraded" if reasons else "running")
         if self._publisher is not None:
-            payload = messages.status(
-                state=state, reasons=reasons, since=self._health.since, version=__version__
-            )
+            payload = messages.status(state, reasons=reasons, since=self._health.since, version=__version__)
             self._publisher.publish_state("status", payload)
         self._notifier.status(f"{state} {' '.join(reasons)}".strip())

@@ -1,12 +1,12 @@
 """The errors that reach a user: each names the thing, its value and the remedy.
 
-    EdgeError
-    |- ConfigError (ValueError)         exit 3   a key, a type, a value out of range
-    |- ModelError (ValueError)          exit 4   a file, hash, shape, label or golden vector
-    |- DeviceError (OSError)            exit 5   a camera, a microphone, an accelerator
-    |- BrokerError (ConnectionError)    exit 6   refused by the broker, or no broker to start
-    |- MediaError (ValueError)          exit 1   a file that cannot be read
-    `- OutboxError (OSError)            exit 1   the queue on disk: full, read-only, unreadable
+EdgeError
+|- ConfigError (ValueError)         exit 3   a key, a type, a value out of range
+|- ModelError (ValueError)          exit 4   a file, hash, shape, label or golden vector
+|- DeviceError (OSError)            exit 5   a camera, a microphone, an accelerator
+|- BrokerError (ConnectionError)    exit 6   refused by the broker, or no broker to start
+|- MediaError (ValueError)          exit 1   a file that cannot be read
+`- OutboxError (OSError)            exit 1   the queue on disk: full, read-only, unreadable
 """
 
 from __future__ import annotations

@@ -119,6 +119,23 @@ class Fusion:
         room_state = self._advance(ROOM, room, now_ns, changes)
         return Fused(room_state, tuple(states), tuple(changes))
 
+    def voice_alone(self, room: SubjectState) -> SubjectState:
+        """Return what the voice says by itself, by the same threshold; `absent` while nobody speaks."""
+        p = None if room.voice is None or self._voice is None else self._voice.p
+        emotion = ABSENT
+        if p is not None:
+            top = int(np.argmax(p))
+            emotion = LABELS[top] if p[top] >= self.settings.enter else UNCERTAIN
+        return SubjectState(
+            subject=ROOM,
+            emotion=emotion,
+            confidence=_confidence(emotion, p),
+            probabilities=probabilities(p) if p is not None else {},
+            face=None,
+            voice=room.voice,
+            t_ns=room.t_ns,
+        )
+
     def _expire(self, now_ns: int) -> None:
         oldest_ns = now_ns - int(self.settings.max_skew_s * 1e9)
         self._faces = {track: face for track, face in self._faces.items() if face.t_ns >= oldest_ns}

@@ -93,9 +93,7 @@ def open_ears(config: Config, *, backend: str | None = None) -> Ears:
     return Ears(classifier, window_s=config.microphone.window_s, hop_s=config.microphone.hop_s)
 
 
-def open_or_fall_back(
-    opener: Callable[..., T], config: Config
-) -> tuple[T, DeviceError | None]:
+def open_or_fall_back(opener: Callable[..., T], config: Config) -> tuple[T, DeviceError | None]:
     """Open on the configured backend, else on the CPU; also return why the first one cannot be used."""
     try:
         return opener(config), None

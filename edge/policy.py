@@ -1,8 +1,8 @@
-"""What may leave the device, by the place where it stands.
+"""What may leave the device, by the context it stands in (`device.context`, `device.acknowledged_basis`).
 
-Inferring emotions at work and in education is prohibited in the EU save for medical or safety reasons
-(Regulation (EU) 2024/1689, article 5(1)(f)). There, only counts over a group and fatigue are published,
-unless the operator has acknowledged such a basis.
+In education and at the workplace, inferring emotions of people is prohibited in the EU save for medical or
+safety reasons (Regulation (EU) 2024/1689, article 5(1)(f)). There, without such a stated reason, no person's
+emotion leaves: only counts over a group of at least `GROUP_MIN_FACES`, and fatigue. Not legal advice.
 """
 
 from __future__ import annotations
@@ -11,34 +11,49 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge.config import DeviceSettings
+from edge.values import ABSENT
 
-RESTRICTED = ("education", "workplace")
-MIN_GROUP = 5  # faces; fewer would tell on one person
-PERSONAL_TOPICS = ("state", "face/state", "voice/state", "ha_event")
-PERSONAL_EVENTS = ("emotion.", "presence.")
+GROUP_MIN_FACES = 5
+RESTRICTED_CONTEXTS = ("education", "workplace")
+
+# Named one by one: what is not here does not leave, also when a topic is added elsewhere.
+RESTRICTED_TOPICS = frozenset(
+    {
+        "availability",
+        "status",
+        "stats",
+        "event",  # the stream; `permits_event` decides for each
+        "group/state",
+        "fatigue/state",
+        "camera/enabled/set",
+        "camera/enabled/state",
+        "microphone/enabled/set",
+        "microphone/enabled/state",
+    }
+)
+RESTRICTED_EVENTS = frozenset({"fatigue.changed", "device.degraded", "device.recovered"})
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What one context permits."""
+    """The answer for one device: everything, or only what the restricted contexts allow."""
 
-    is_restricted: bool
+    restricted: bool
 
     def permits_topic(self, subtopic: str) -> bool:
-        """Tell whether a topic below the device's own may be published."""
-        return not (self.is_restricted and subtopic in PERSONAL_TOPICS)
+        """Tell whether `subtopic`, such as `face/state`, may be published (`event`: see `permits_event`)."""
+        return not self.restricted or subtopic in RESTRICTED_TOPICS
 
-    def permits_event(self, type: str) -> bool:
-        """Tell whether events of this type may be stored and sent."""
-        return not (self.is_restricted and type.startswith(PERSONAL_EVENTS))
+    def permits_event(self, event_type: str) -> bool:
+        """Tell whether an event of this type may be stored and published."""
+        return not self.restricted or event_type in RESTRICTED_EVENTS
 
     def group_counts(self, counts: Mapping[str, int]) -> dict[str, int] | None:
-        """Return the counts per emotion, None where the group is too small to hide a person."""
-        if self.is_restricted and sum(counts.values()) < MIN_GROUP:
-            return None
-        return dict(counts)
+        """Return the counts per emotion, or None where the group is too small to hide a person in."""
+        faces = sum(number for emotion, number in counts.items() if emotion != ABSENT)
+        return None if self.restricted and faces < GROUP_MIN_FACES else dict(counts)
 
 
-def policy_for(settings: DeviceSettings) -> Policy:
-    """Return the policy of a device's context and acknowledged basis."""
-    return Policy(settings.context in RESTRICTED and settings.acknowledged_basis is None)
+def allowed(settings: DeviceSettings) -> Policy:
+    """Return the policy for where the device stands."""
+    return Policy(settings.context in RESTRICTED_CONTEXTS and settings.acknowledged_basis is None)

@@ -68,16 +68,17 @@ def print_bench(result: dict[str, Any], *, as_json: bool) -> None:
 def print_outbox(outbox: Outbox, *, as_json: bool) -> None:
     """Print the totals and the newest dead letters."""
     counts = dataclasses.asdict(outbox.counts())
+    letters = outbox.refused(20)
     refused = [
-        {"sequence": row.sequence, "id": row.id, "reason": row.reason, "time": row.time}
-        for row in outbox.refused(20)
+        {"sequence": row.sequence, "id": row.id, "reason": row.reason, "time": row.time} for row in letters
     ]
     if as_json:
         print(json.dumps({**counts, "dead_letters": refused}, indent=2))
         return
     _table(("what", "count"), [(name, str(value)) for name, value in counts.items()])
-    if refused:
-        _table(("sequence", "reason", "time"), [(str(r["sequence"]), r["reason"], r["time"]) for r in refused])
+    if letters:
+        rows = [(str(row.sequence), row.reason, row.time) for row in letters]
+        _table(("sequence", "reason", "time"), rows)
 
 
 def _sentence(line: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,12 +13,12 @@ from typing import Any
 from edge import messages
 from edge.config import FusionSettings
 from edge.errors import OutboxError
-from edge.fusion import Fused, Fusion
+from edge.fusion import Change, Fused, Fusion
 from edge.health import Health
 from edge.mqtt import Publisher
 from edge.outbox import Outbox
 from edge.policy import Policy
-from edge.values import EmotionEvent, Prediction
+from edge.values import ABSENT, EmotionEvent, Prediction
 
 STATE_EVERY_S = 30.0
 STATE_STEP = 0.1  # a change of confidence worth telling, at most once a second
@@ -61,25 +62,31 @@ class Room:
         with self._lock:
             self._advance(time.monotonic_ns())
 
-    def report_device(self, component: str, reason: str, detail: str) -> None:
+    def report_device(self, component: str, reason: str) -> None:
         """Tell that a device is degraded, or has recovered (no reason)."""
-        data = {"subject": component, "reason": reason or "recovered", "detail": detail}
+        data = messages.device_data(component, reason=reason or "recovered")
         self._emit([("device.degraded" if reason else "device.recovered", data)], time.monotonic_ns())
 
     def _advance(self, t_ns: int) -> None:
         fused = self._fusion.update(time.monotonic_ns())
         latency_ms = (time.monotonic_ns() - t_ns) / 1e6
-        events = [
-            (
-                messages.event_type(change),
-                messages.event_data(
-                    change, models=self._models, backend=self._backend, latency_ms=latency_ms
-                ),
-            )
-            for change in fused.changes
-        ]
+        events = [self._event(change, len(fused.people), latency_ms) for change in fused.changes]
         self._emit(events, t_ns)
         self._tell(fused)
+
+    def _event(self, change: Change, faces: int, latency_ms: float) -> tuple[str, dict[str, Any]]:
+        """Return type and data: presence was gained or lost where one side of the change is `absent`."""
+        subject = change.state
+        if ABSENT in (change.previous, subject.emotion):
+            kind = "presence.gained" if change.previous == ABSENT else "presence.lost"
+            return kind, messages.presence_data(subject.subject, faces=faces)
+        return "emotion.changed", messages.event_data(
+            subject,
+            previous=change.previous,
+            models=self._models,
+            backend=self._backend,
+            latency_ms=latency_ms,
+        )
 
     def _emit(self, events: Sequence[tuple[str, Mapping[str, Any]]], t_ns: int) -> None:
         """Store what the policy permits, then wake the sender; a broken disk does not stop live events."""
@@ -103,7 +110,7 @@ class Room:
         self._health.counters["events"] += len(permitted)
         if self._policy.permits_topic("ha_event"):
             for event in permitted:
-                self._publisher.publish_live("ha_event", messages.ha_event(event.type))
+                self._publisher.publish_live("ha_event", messages.ha_event(event))
 
     def _tell(self, fused: Fused) -> None:
         """Publish the live states when they changed, and at least every 30 s."""
@@ -118,18 +125,20 @@ class Room:
         if what == self._told and not moved and elapsed_s < STATE_EVERY_S:
             return
         self._told, self._told_ns, self._told_confidence = what, now_ns, fused.room.confidence
-        time_ = datetime.now(UTC)
-        counts = self._policy.group_counts(messages.count_emotions(fused.people))
+        now = datetime.now(UTC)
+        counts = Counter(person.emotion for person in fused.people)
         payloads = {
-            "state": messages.state(fused, time=time_),
-            "face/state": messages.face_state(fused, time=time_),
-            "voice/state": messages.voice_state(fused, time=time_),
+            "state": messages.state(
+                fused.room,
+                faces=len(fused.people),
+                present=fused.room.emotion != ABSENT,
+                fatigue=None,
+                time=now,
+            ),
+            "face/state": messages.face_state(fused.people, time=now),
+            "voice/state": messages.voice_state(self._fusion.voice_alone(fused.room), time=now),
+            "group/state": messages.group_state(self._policy.group_counts(counts), time=now),
         }
         for subtopic, payload in payloads.items():
             if self._policy.permits_topic(subtopic):
                 self._publisher.publish_state(subtopic, payload)
-        if counts is not None:
-            self._publisher.publish_state("group/state", messages.group_state(counts, time=time_))
-        else:
-            # A group that shrank must not leave its last counts standing.
-            self._publisher.clear_retained("group/state")

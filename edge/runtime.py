@@ -40,10 +40,10 @@ class TensorInfo:
     def quantize(self, values: Float32) -> NDArray[Any]:
         """Map floats to this tensor's integers: q = clip(rint(x / scale) + zero_point, qmin, qmax)."""
         if not self.scale:
-            return cast(NDArray[Any], values.astype(self.dtype, copy=False))
+            return values.astype(self.dtype, copy=False)
         limits = np.iinfo(self.dtype)
         q = np.rint(values / np.float32(self.scale)) + self.zero_point
-        return np.clip(q, limits.min, limits.max).astype(self.dtype)
+        return cast(NDArray[Any], np.clip(q, limits.min, limits.max).astype(self.dtype))
 
     def dequantize(self, q: NDArray[Any]) -> Float32:
         """Map this tensor's integers back: x = (q - zero_point) * scale."""

@@ -43,10 +43,22 @@ class Expression:
 NEUTRAL = Expression()
 SCENES = (
     (NEUTRAL, "The meeting starts at ten o'clock.", ("-p", "45", "-s", "150")),
-    (Expression(smile=1, mouth=0.35, eyes=-0.2, brow=0.1), "Wonderful! I am so happy to see you!", ("-p", "75", "-s", "180")),
+    (
+        Expression(smile=1, mouth=0.35, eyes=-0.2, brow=0.1),
+        "Wonderful! I am so happy to see you!",
+        ("-p", "75", "-s", "180"),
+    ),
     (Expression(mouth=1, brow=1, eyes=1), "Oh! I did not expect that at all!", ("-p", "85", "-s", "190")),
-    (Expression(smile=-0.9, frown=-1, brow=0.2, eyes=-0.3), "I am sorry. It is all gone.", ("-p", "25", "-s", "110")),
-    (Expression(smile=-0.5, frown=1, brow=-0.7, eyes=0.1, mouth=0.15), "Stop that right now! I said no!", ("-p", "50", "-s", "200", "-a", "190")),
+    (
+        Expression(smile=-0.9, frown=-1, brow=0.2, eyes=-0.3),
+        "I am sorry. It is all gone.",
+        ("-p", "25", "-s", "110"),
+    ),
+    (
+        Expression(smile=-0.5, frown=1, brow=-0.7, eyes=0.1, mouth=0.15),
+        "Stop that right now! I said no!",
+        ("-p", "50", "-s", "200", "-a", "190"),
+    ),
 )
 
 
@@ -128,10 +140,16 @@ def draw(expression: Expression, t_s: float, loudness: float) -> NDArray[np.uint
     outline = np.array([point(x, y) for x, y in (*top, *bottom[::-1])], np.int32)
     cv2.fillPoly(image, [outline], (92, 32, 34), cv2.LINE_AA)
     if expression.smile > 0.3:
-        teeth = np.array([point(x, y) for x, y in (*top[3:-3], *[(x, y + 7) for x, y in top[3:-3]][::-1])], np.int32)
+        teeth = np.array(
+            [point(x, y) for x, y in (*top[3:-3], *[(x, y + 7) for x, y in top[3:-3]][::-1])], np.int32
+        )
         cv2.fillPoly(image, [teeth], (244, 240, 232), cv2.LINE_AA)
         for side in (-1, 1):
-            curve([(side * 30, 36), (side * 42, 46), (side * 46, 62)][:: side or 1], tuple(int(c * 0.8) for c in SKIN), 2.5)
+            curve(
+                [(side * 30, 36), (side * 42, 46), (side * 46, 62)][:: side or 1],
+                tuple(int(c * 0.8) for c in SKIN),
+                2.5,
+            )
     cv2.polylines(image, [outline], True, LIP, 5 * scale, cv2.LINE_AA)
     # Light from above on the left: what makes a drawing look round.
     shade = 1.08 - 0.0011 * (xs - cx + 60) - 0.0009 * (ys - cy + 60)

@@ -1,0 +1,161 @@
+"""`emotion-edge bench`: how long each stage takes here, and what the whole daemon costs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from edge.broker import EmbeddedBroker
+from edge.config import Config
+from edge.demo import clip_path
+from edge.faces import CropSpec, FaceCropper
+from edge.listen import listen
+from edge.media import read_sound, read_video_frames
+from edge.pipeline import Eyes, open_ears, open_eyes
+from edge.values import SAMPLE_RATE_HZ, AudioChunk, Frame
+
+REPEATS = 100
+
+
+def run_bench(config: Config, *, seconds: float) -> dict[str, Any]:
+    """Measure on the shipped clip: stages in ms, speech as a real-time factor, then the daemon for a while.
+
+    CPU figures are process time, so that other programs on the machine count less.
+    """
+    eyes = open_eyes(config)
+    frames = [
+        Frame(np.asarray(cv2.resize(frame.pixels, (640, 480)), np.uint8), frame.t_ns)
+        for frame in read_video_frames(clip_path(), 0.1)
+    ]
+    still = frames[len(frames) // 2].pixels
+    (face, *_) = eyes.finder.find(still)
+    cropper = FaceCropper(CropSpec.from_features(eyes.classifier.card.input.features))
+    crop = cropper.crop(still, face).copy()
+
+    def whole() -> None:
+        for found in eyes.finder.find(still):
+            eyes.classifier.classify(cropper.crop(still, found))
+
+    stages = {
+        "detect": _timed(lambda: eyes.finder.detector.detect(still)),
+        "landmarks": _timed(lambda: eyes.finder.refine(still, [face])),
+        "crop": _timed(lambda: cropper.crop(still, face)),
+        "face_model": _timed(lambda: eyes.classifier.classify(crop)),
+        "face_path": _timed(whole),
+        "tracked_frame": _tracked(eyes, frames),
+    }
+    return {
+        "version": 1,
+        "backend": eyes.classifier.backend,
+        "stages": stages,
+        "speech": _speech(config),
+        "daemon": _daemon(config, seconds),
+    }
+
+
+def _timed(work: Callable[[], object]) -> dict[str, float]:
+    for _ in range(5):
+        work()
+    return _percentiles([_cost_ms(work) for _ in range(REPEATS)])
+
+
+def _cost_ms(work: Callable[[], object]) -> float:
+    start_ns = time.process_time_ns()
+    work()
+    return (time.process_time_ns() - start_ns) / 1e6
+
+
+def _tracked(eyes: Eyes, frames: list[Frame]) -> dict[str, float]:
+    fresh = Eyes(eyes.classifier, eyes.finder)
+    costs = [_cost_ms(lambda frame=frame: fresh.see(frame)) for frame in frames]  # type: ignore[misc]
+    return {**_percentiles(costs), "mean_ms": round(float(np.mean(costs)), 3)}
+
+
+def _percentiles(costs_ms: list[float]) -> dict[str, float]:
+    p50, p95 = np.percentile(costs_ms, [50, 95])
+    return {"p50_ms": round(float(p50), 3), "p95_ms": round(float(p95), 3)}
+
+
+def _speech(config: Config) -> dict[str, float]:
+    ears = open_ears(config)
+    samples = read_sound(clip_path())
+    start_ns = time.process_time_ns()
+    windows = sum(1 for _ in ears.hear(AudioChunk(samples, 0)))
+    cost_s = (time.process_time_ns() - start_ns) / 1e9
+    factor = cost_s / (samples.size / SAMPLE_RATE_HZ)
+    return {"real_time_factor": round(factor, 4), "ms_per_window": round(1e3 * cost_s / windows, 3)}
+
+
+def _daemon(config: Config, seconds: float) -> dict[str, float]:
+    """Run the daemon as its own process on the clip, and watch it from outside."""
+    clip = f"file:{clip_path()}?loop"
+    with tempfile.TemporaryDirectory() as directory, EmbeddedBroker(Path(directory) / "broker") as broker:
+        settings = config.mqtt.model_copy(update={"host": broker.host, "port": broker.port, "tls": False})
+        environment = {
+            **os.environ,
+            "EMOTION_EDGE__MQTT__HOST": broker.host,
+            "EMOTION_EDGE__MQTT__PORT": str(broker.port),
+            "EMOTION_EDGE__CAMERA__SOURCE": clip,
+            "EMOTION_EDGE__MICROPHONE__SOURCE": clip,
+            "EMOTION_EDGE__OUTBOX__PATH": str(Path(directory) / "outbox.sqlite3"),
+            "EMOTION_EDGE__DEVICE__ID": "bench",
+        }
+        listener = listen(settings, f"{settings.prefix}/bench/state", f"{settings.prefix}/bench/event")
+        listener.wait_ready(5.0)
+        start_s = time.monotonic()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "edge", "run"], env=environment, stderr=subprocess.DEVNULL
+        )
+        try:
+            return _watch(process.pid, listener, start_s, seconds)
+        finally:
+            process.terminate()
+            process.wait(10)
+            listener.close()
+
+
+def _watch(pid: int, listener: Any, start_s: float, seconds: float) -> dict[str, float]:
+    first_s = 0.0
+    latencies: list[float] = []
+    warm: tuple[float, float] | None = None
+    while (now_s := time.monotonic()) - start_s < seconds:
+        message = listener.receive(0.05)
+        if warm is None and now_s - start_s > 3:
+            warm = (_cpu_s(pid), now_s)
+        if message is None:
+            continue
+        document = json.loads(message.payload)
+        if not first_s and document.get("probabilities"):
+            first_s = time.monotonic() - start_s
+        if document.get("type") == "emotion.changed":
+            age_s = time.time() - _epoch_s(document["time"])
+            latencies.append(1e3 * age_s)
+    cpu = (_cpu_s(pid) - warm[0]) / (time.monotonic() - warm[1]) if warm else 0.0
+    rss_kb = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * 4
+    return {
+        "first_prediction_s": round(first_s, 2),
+        "cpu_share_of_core": round(cpu, 3),
+        "rss_mb": round(rss_kb / 1024, 1),
+        "event_latency_p95_ms": round(float(np.percentile(latencies, 95)), 1) if latencies else -1.0,
+    }
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _epoch_s(text: str) -> float:
+    from datetime import datetime
+
+    return datetime.fromisoformat(text).timestamp()

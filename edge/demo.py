@@ -1,0 +1,126 @@
+"""`emotion-edge demo`: the daemon on an embedded broker, watched by a client like any other."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import tempfile
+import threading
+import time
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from edge.broker import EmbeddedBroker
+from edge.config import CameraSettings, Config, MicrophoneSettings, MqttSettings, load_config
+from edge.daemon import Daemon
+from edge.devices import list_cameras, list_microphones
+from edge.errors import EXIT_FAILURE, EXIT_OK, BrokerError, EdgeError
+from edge.listen import Listener, listen
+
+log = logging.getLogger(__name__)
+
+
+def run_demo(*, seconds: float | None) -> int:
+    """Run until Ctrl-C or for `seconds`; print every event that a subscriber receives.
+
+    Returns 0, or 1 when the daemon ended by itself or when no event came in the whole time.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with (
+        tempfile.TemporaryDirectory(prefix="emotion-edge-") as directory,
+        EmbeddedBroker(Path(directory) / "broker") as broker,
+    ):
+        config = demo_config(load_config(), broker, Path(directory))
+        print(f"broker: mqtt://{broker.host}:{broker.port} (any MQTT client may join)", flush=True)
+        print(f"camera: {config.camera.source}\nmicrophone: {config.microphone.source}", flush=True)
+        return _watch(config, stop, seconds)
+
+
+def demo_config(config: Config, broker: EmbeddedBroker, directory: Path) -> Config:
+    """Return `config` on the embedded broker, with the shipped clip where there is no device at all."""
+    clip = f"file:{clip_path()}?loop"
+    devices = list_cameras() or list_microphones()
+    camera = config.camera.source if devices or config.camera.source != "auto" else clip
+    microphone = config.microphone.source if devices or config.microphone.source != "auto" else clip
+    return config.model_copy(
+        update={
+            "mqtt": MqttSettings(host=broker.host, port=broker.port, stats_interval_s=10.0),
+            "camera": CameraSettings(**{**config.camera.model_dump(), "source": camera}),
+            "microphone": MicrophoneSettings(**{**config.microphone.model_dump(), "source": microphone}),
+            "outbox": config.outbox.model_copy(update={"path": directory / "outbox.sqlite3"}),
+        }
+    )
+
+
+def clip_path() -> Path:
+    """Return the clip that came with the package."""
+    return Path(str(resources.files("edge"))) / "clips" / "demo.mp4"
+
+
+def _watch(config: Config, stop: threading.Event, seconds: float | None) -> int:
+    listener = listen(config.mqtt, f"{config.mqtt.prefix}/{config.device.id}/#")
+    if not listener.wait_ready(10.0):
+        listener.close()
+        raise BrokerError("the embedded broker did not confirm the subscription in 10 s; try again")
+    daemon = Daemon(config)
+    failures: list[EdgeError] = []
+
+    def serve() -> None:
+        try:
+            daemon.run()
+        except EdgeError as error:
+            failures.append(error)
+            stop.set()
+
+    thread = threading.Thread(target=serve, name="daemon")
+    thread.start()
+    end_s = time.monotonic() + (seconds or float("inf"))
+    events = 0
+    try:
+        while not stop.is_set() and (left_s := end_s - time.monotonic()) > 0:
+            if (message := listener.receive(min(0.2, left_s))) is not None:
+                events += _print(message.topic, message.payload)
+    finally:
+        daemon.stop()
+        thread.join(5.0)
+        _drain(listener)
+        listener.close()
+    if failures:
+        raise failures[0]
+    print(f"{events} events received", flush=True)
+    return EXIT_OK if events or stop.is_set() else EXIT_FAILURE
+
+
+def _drain(listener: Listener) -> None:
+    """Print what the daemon says on its way out."""
+    while (message := listener.receive(0.3)) is not None:
+        _print(message.topic, message.payload)
+
+
+def _print(topic: str, payload: bytes) -> bool:
+    """Print one line for a message; tell whether it was an event."""
+    kind = topic.split("/", 2)[2]
+    if kind == "event":
+        event = json.loads(payload)
+        print(f"{event['time'][11:23]}  {event['type']:<18} {_describe(event['data'])}", flush=True)
+        return True
+    if kind == "availability":
+        print(f"{kind}: {payload.decode()}", flush=True)
+    elif kind == "status":
+        status = json.loads(payload)
+        print(f"{kind}: {status['state']} {' '.join(status['reasons'])}".rstrip(), flush=True)
+    return False
+
+
+def _describe(data: dict[str, Any]) -> str:
+    if "emotion" not in data:
+        return f"{data['subject']:<10} {data.get('reason', '')}".rstrip()
+    shares = [
+        f"{name} {100 * data[name]['weight']:.0f} %" for name in ("face", "voice") if data[name] is not None
+    ]
+    text = f"{data['subject']:<10} {data['previous']} -> {data['emotion']} {data['confidence']:.2f}"
+    return f"{text}  ({', '.join(shares) or 'nobody'}; {data['latency_ms']:.0f} ms)"
