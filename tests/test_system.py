@@ -1,0 +1,247 @@
+"""The daemon as a black box: its own process, a real broker, a foreign client, the shipped clip."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from edge.broker import EmbeddedBroker
+from edge.config import MqttSettings
+from edge.demo import clip_path
+from edge.link import Message
+from edge.listen import Listener, listen
+from edge.messages import load_schema
+
+ROOT = Path(__file__).parents[1]
+SCHEMA_OF = {
+    "status": "status",
+    "state": "state",
+    "face/state": "face_state",
+    "voice/state": "voice_state",
+    "group/state": "group_state",
+    "event": "event",
+    "ha_event": "ha_event",
+    "stats": "stats",
+}
+
+
+def environment(host: str, port: int, directory: Path, **more: str) -> dict[str, str]:
+    """Return the environment of a daemon that plays the clip."""
+    clip = f"file:{clip_path()}?loop"
+    return {
+        **os.environ,
+        "EMOTION_EDGE__DEVICE__ID": "lab",
+        "EMOTION_EDGE__MQTT__HOST": host,
+        "EMOTION_EDGE__MQTT__PORT": str(port),
+        "EMOTION_EDGE__CAMERA__SOURCE": clip,
+        "EMOTION_EDGE__MICROPHONE__SOURCE": clip,
+        "EMOTION_EDGE__OUTBOX__PATH": str(directory / "outbox.sqlite3"),
+        **more,
+    }
+
+
+@contextmanager
+def daemon(env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the daemon while the block lasts."""
+    process = subprocess.Popen([sys.executable, "-m", "edge", "run"], env=env, cwd=ROOT)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait(10)
+
+
+def collect(listener: Listener, until: object, seconds: float) -> list[Message]:
+    """Receive until `until(messages)` holds; fail with what came when it never does."""
+    messages: list[Message] = []
+    end_s = time.monotonic() + seconds
+    while not until(messages):  # type: ignore[operator]
+        assert time.monotonic() < end_s, [m.topic for m in messages]
+        if (message := listener.receive(0.5)) is not None:
+            messages.append(message)
+    return messages
+
+
+def events(messages: list[Message]) -> list[dict[str, object]]:
+    """Return the CloudEvents among the messages."""
+    return [json.loads(m.payload) for m in messages if m.topic.endswith("/event")]
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def mosquitto(directory: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a real mosquitto on loopback that keeps what it acknowledged."""
+    binary = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
+    if binary is None:
+        pytest.skip("mosquitto is not installed: sudo apt install mosquitto")
+    directory.mkdir(exist_ok=True)
+    config = directory / "mosquitto.conf"
+    config.write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\nuser root\n"
+        f"persistence_location {directory}/\nautosave_interval 1\nautosave_on_changes true\n"
+    )
+    process = subprocess.Popen([binary, "-c", str(config)], stderr=subprocess.DEVNULL)
+    end_s = time.monotonic() + 10
+    while not _answers(port):
+        assert time.monotonic() < end_s, "mosquitto does not answer"
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _answers(port: int) -> bool:
+    with closing(socket.socket()) as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_every_payload_fits_its_schema_and_both_models_spoke(tmp_path: Path) -> None:
+    """A foreign client sees status, states and events from both models, all as the schemas say."""
+    with EmbeddedBroker(tmp_path / "broker") as broker:
+        settings = MqttSettings(host=broker.host, port=broker.port)
+        with closing(listen(settings, "emotion/lab/#")) as listener:
+            assert listener.wait_ready(10)
+            env = environment(broker.host, broker.port, tmp_path, EMOTION_EDGE__MQTT__STATS_INTERVAL_S="2")
+            with daemon(env) as process:
+                messages = collect(
+                    listener,
+                    lambda seen: (
+                        any(e["type"] == "emotion.changed" and e["data"]["voice"] for e in events(seen))  # type: ignore[index]
+                        and any(m.topic.endswith("/stats") for m in seen)
+                    ),
+                    40,
+                )
+                process.send_signal(signal.SIGTERM)
+                stopped_s = time.monotonic()
+                assert process.wait(5) == 0
+                assert time.monotonic() - stopped_s < 2.5
+            messages += collect(listener, lambda seen: seen and seen[-1].payload == b"offline", 5)
+    for message in messages:
+        subtopic = message.topic.removeprefix("emotion/lab/")
+        if subtopic in SCHEMA_OF:
+            jsonschema.validate(json.loads(message.payload), load_schema(SCHEMA_OF[subtopic]))
+    assert {m.topic.removeprefix("emotion/lab/") for m in messages} >= {*SCHEMA_OF, "availability"}
+    changed = next(e["data"] for e in events(messages) if e["type"] == "emotion.changed")
+    assert changed["model"]["face"].startswith("report-face@")  # type: ignore[index]
+
+
+def test_kill_9_makes_mosquitto_say_offline(tmp_path: Path) -> None:
+    """After kill -9 the last will tells that the device is gone."""
+    port = free_port()
+    with (
+        mosquitto(tmp_path / "broker", port),
+        closing(listen(MqttSettings(port=port), "emotion/lab/availability")) as listener,
+    ):
+        assert listener.wait_ready(10)
+        with daemon(environment("127.0.0.1", port, tmp_path)) as process:
+            collect(listener, lambda seen: any(m.payload == b"online" for m in seen), 20)
+            process.kill()
+            collect(listener, lambda seen: any(m.payload == b"offline" for m in seen), 20)
+
+
+def test_broker_stopped_in_the_middle_loses_nothing(tmp_path: Path) -> None:
+    """Events that happen while the broker is away arrive afterwards, in order, without a gap."""
+    port = free_port()
+    with daemon(environment("127.0.0.1", port, tmp_path)):
+        with mosquitto(tmp_path / "broker", port):
+            with closing(listen(MqttSettings(port=port), "emotion/lab/event")) as listener:
+                assert listener.wait_ready(10)
+                first = collect(listener, lambda seen: len(seen) >= 3, 40)
+        time.sleep(8)  # the clip goes on meanwhile: this is the outage itself
+        with mosquitto(tmp_path / "broker", port):
+            with closing(listen(MqttSettings(port=port), "emotion/lab/event")) as listener:
+                assert listener.wait_ready(10)
+                later = collect(listener, lambda seen: len(seen) >= 3, 80)
+    numbers = [e["sequence"] for e in events(first)] + [e["sequence"] for e in events(later)]
+    ordered = list(dict.fromkeys(numbers))
+    assert ordered == sorted(ordered)
+    assert set(range(1, max(ordered) + 1)) == set(ordered)  # type: ignore[type-var, operator]
+
+
+def test_demo_prints_events_and_exits_0(tmp_path: Path) -> None:
+    """`make run DURATION=...` shows events that came over MQTT."""
+    done = subprocess.run(
+        [sys.executable, "-m", "edge", "demo", "--seconds", "12"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+        env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "presence.gained" in done.stdout
+    assert "availability: offline" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "says"),
+    [
+        ("version = 1\n[camera]\nfsp = 3\n", 3, "did you mean fps"),
+        ("version = 1\n[camera]\nfps = 'x'\n", 3, "camera.fps"),
+        ("version = 1\n[models]\nface = 'nobody'\n", 4, "no such model card"),
+    ],
+)
+def test_bad_config_is_one_sentence_and_its_code(tmp_path: Path, text: str, code: int, says: str) -> None:
+    """What is wrong in the config is named, and the exit code is the documented one."""
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-m", "edge", "run", "--config", str(path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == code
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    """`systemd-analyze verify` finds nothing wrong."""
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed: sudo apt install systemd")
+    unit = tmp_path / "emotion-edge.service"
+    text = (ROOT / "systemd" / "emotion-edge.service").read_text()
+    unit.write_text(text.replace("/opt/emotion-edge/bin/emotion-edge", sys.executable))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "emotion-edge.service" not in done.stderr, done.stderr
+
+
+def test_systemd_is_told_ready(tmp_path: Path) -> None:
+    """READY=1 and a STATUS arrive on a real notify socket."""
+    address = tmp_path / "notify"
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as server:
+        server.bind(str(address))
+        server.settimeout(20)
+        env = environment("127.0.0.1", free_port(), tmp_path, NOTIFY_SOCKET=str(address))
+        with daemon(env):
+            told: list[bytes] = []
+            while b"READY=1" not in told:
+                told.append(server.recv(4096))
+    assert any(message.startswith(b"STATUS=") for message in told)
