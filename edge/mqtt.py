@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge.config import MqttSettings
-from edge.errors import OutboxError
 from edge.link import REMEDIES, V5, Connection, Dial, LinkError, Message
-from edge.outbox import Outbox, Row
+from edge.outbox import Outbox
+from edge.stream import EventStream
 from edge.values import EmotionEvent
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,6 @@ WINDOW = 64  # unacknowledged messages at most; a broker may ask for fewer
 NO_ACK_S = 30.0
 FAREWELL_S = 1.0
 MAX_LIVE = 256  # messages kept in memory while the outbox is out of order
-MAX_LOSSES = 5  # connections that one event may end before it counts as refused
 
 Handler = Callable[[bytes, bool], None]
 
@@ -86,7 +85,6 @@ class Publisher:
         self._settings = settings
         self._root = f"{settings.prefix}/{device}"
         self._availability = self.topic("availability")
-        self._outbox = outbox
         self._on_state = on_state
         self._lock = threading.Lock()
         self._retained: dict[str, bytes] = {self._availability: b"online"}
@@ -95,9 +93,7 @@ class Publisher:
         self._handlers: dict[str, Handler] = {}
         self._to_subscribe: list[str] = []
         self._inflight: dict[int, _Sent] = {}
-        self._cursor = 0  # the last sequence sent on this connection
-        self._unrecorded: set[int] = set()  # acknowledged, but the disk did not take it yet
-        self._suspect, self._losses = 0, 0
+        self._stream = EventStream(outbox)
         self._progress_s = 0.0
         self._closing = threading.Event()
         self._deadline_s = float("inf")
@@ -223,17 +219,14 @@ class Publisher:
             if now_s > self._deadline_s:
                 break  # closing without DISCONNECT makes the broker publish the will, which is `offline`, too
             if self._inflight and now_s - self._progress_s > NO_ACK_S:
-                self._lost_with_events("no_ack")
-                return "no_ack"
+                return self._lose("no_ack")
             connection.pump(0.05 if self._closing.is_set() else 1.0, self._wake)
             self._settle(connection)
-        reason = connection.lost or "closed"
-        self._lost_with_events(reason)
-        return reason
+        return self._lose(connection.lost or "closed")
 
     def _begin(self) -> None:
         self._inflight.clear()
-        self._cursor = 0
+        self._stream.restart()
         self._progress_s = time.monotonic()
         with self._lock:
             self._to_subscribe = list(self._handlers)
@@ -243,7 +236,7 @@ class Publisher:
             self._pending = dict.fromkeys([*first, *rest, self._availability])
 
     def _is_time_to_go(self) -> bool:
-        idle = not self._inflight and not self._pending and not self._live and not self._rows(1)
+        idle = not self._inflight and not self._pending and not self._live and self._stream.is_idle
         return idle or self._deadline_s - time.monotonic() < FAREWELL_S
 
     def _send(self, connection: Connection, *, events: bool) -> None:
@@ -272,25 +265,11 @@ class Publisher:
             self._send_events(connection, window)
 
     def _send_events(self, connection: Connection, window: int) -> None:
-        if self._suspect:  # alone, so that a connection that ends again shows which event ended it
-            window = 1 if not any(sent.sequence for sent in self._inflight.values()) else 0
-            window += len(self._inflight)
         topic = self.topic("event")
-        for row in self._rows(window - len(self._inflight)):
-            self._cursor = row.sequence
-            if row.sequence in self._unrecorded:
-                continue
-            if len(row.payload) + len(topic) + 16 > connection.maximum_packet_bytes:
-                self._refuse(row.sequence, "packet_too_large")
-                continue
+        max_bytes = connection.maximum_packet_bytes - len(topic) - 16  # the header around the payload
+        for row in self._stream.take(window - len(self._inflight), max_bytes=max_bytes):
             mid = connection.publish(topic, row.payload, qos=1)
             self._track(mid, _Sent(topic, sequence=row.sequence))
-
-    def _rows(self, limit: int) -> list[Row]:
-        try:
-            return self._outbox.waiting(limit, after=self._cursor) if limit > 0 else []
-        except OutboxError:  # the daemon hears of it from its own next append
-            return []
 
     def _track(self, mid: int, sent: _Sent) -> None:
         if not self._inflight:
@@ -314,19 +293,9 @@ class Publisher:
                 continue
             self._progress_s = time.monotonic()
             if sent.sequence:
-                if sent.sequence == self._suspect:
-                    self._suspect, self._losses = 0, 0
-                if refusal:
-                    self._refuse(sent.sequence, refusal)
-                else:
-                    self._unrecorded.add(sent.sequence)
+                self._stream.settle(sent.sequence, refusal)
             self._note_topic(sent, refusal)
-        if self._unrecorded:
-            try:
-                self._outbox.acknowledge(sorted(self._unrecorded))
-                self._unrecorded.clear()
-            except OutboxError:
-                log.debug("mqtt: %d acknowledgements wait for the disk", len(self._unrecorded))
+        self._stream.record()
         while connection.subscribed:
             if refusal := connection.subscribed.popleft():
                 log.warning("mqtt: a subscription was refused (%s); check the broker's access list", refusal)
@@ -354,27 +323,14 @@ class Publisher:
         except Exception:  # a handler of the daemon's must not end the connection
             log.exception("mqtt: the handler of %s failed", message.topic)
 
-    def _refuse(self, sequence: int, reason: str) -> None:
-        try:
-            self._outbox.refuse(sequence, reason)
-        except OutboxError as error:
-            log.warning(
-                "mqtt: event %d was refused (%s) and could not be put aside: %s", sequence, reason, error
-            )
-
-    def _lost_with_events(self, reason: str) -> None:
-        """Remember the oldest unacknowledged event: one that ends every connection is a dead letter."""
-        head = min((sent.sequence for sent in self._inflight.values() if sent.sequence), default=0)
+    def _lose(self, reason: str) -> str:
+        """Book what the end of a connection leaves unanswered; return `reason`."""
         unsaved = [sent for sent in self._inflight.values() if not sent.sequence and self._is_event(sent)]
         self._live.extendleft((sent.topic, sent.payload, 1) for sent in reversed(unsaved))
         self._inflight.clear()
-        if not head or self._closing.is_set() or reason in ("no_ack", "keep_alive_timeout"):
-            return
-        self._losses = self._losses + 1 if head == self._suspect else 1
-        self._suspect = head
-        if self._losses >= MAX_LOSSES:
-            self._refuse(head, f"connection_lost:{reason}")
-            self._suspect, self._losses = 0, 0
+        if not self._closing.is_set():
+            self._stream.lose(reason)
+        return reason
 
     def _set_link(self, connected: bool, reason: str, protocol: str = "") -> None:
         before = self.link

@@ -1,0 +1,100 @@
+"""The sender's place in the outbox: which events go next, and what became of those that went."""
+
+from __future__ import annotations
+
+import logging
+
+from edge.errors import OutboxError
+from edge.outbox import Outbox, Row
+
+log = logging.getLogger(__name__)
+
+MAX_LOSSES = 5  # connections that one event may end before it counts as refused
+NOT_ITS_FAULT = ("no_ack", "keep_alive_timeout")  # a silent broker says nothing about the event
+
+
+class EventStream:
+    """Hands out the outbox in order, all of what is unacknowledged again after `restart`.
+
+    An event on which connections end is sent alone the next time, so that it can be told from its
+    neighbours, and becomes a dead letter after `MAX_LOSSES`: it must not stand at the head for ever.
+    Used by one thread.
+    """
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._cursor = 0  # the last sequence handed out
+        self._in_flight: set[int] = set()
+        self._unrecorded: set[int] = set()  # acknowledged, but the disk did not take it yet
+        self._suspect = 0
+        self._losses = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Tell whether nothing is in flight and nothing waits."""
+        return not self._in_flight and not self._rows(1)
+
+    def restart(self) -> None:
+        """Begin with the oldest event again, for a new connection."""
+        self._cursor = 0
+        self._in_flight.clear()
+
+    def take(self, limit: int, *, max_bytes: int) -> list[Row]:
+        """Return the next events, `limit` at most; refuse those whose payload is above `max_bytes`."""
+        if self._suspect:
+            limit = min(limit, 0 if self._in_flight else 1)
+        rows = []
+        for row in self._rows(limit):
+            self._cursor = row.sequence
+            if row.sequence in self._unrecorded:
+                continue
+            if len(row.payload) > max_bytes:
+                self._refuse(row.sequence, "packet_too_large")
+                continue
+            self._in_flight.add(row.sequence)
+            rows.append(row)
+        return rows
+
+    def settle(self, sequence: int, refusal: str | None) -> None:
+        """Note the broker's answer to one event: None, or why it was refused."""
+        self._in_flight.discard(sequence)
+        if sequence >= self._suspect:
+            self._suspect = self._losses = 0
+        if refusal:
+            self._refuse(sequence, refusal)
+        else:
+            self._unrecorded.add(sequence)
+
+    def record(self) -> None:
+        """Write what was acknowledged to the outbox, in one transaction; keep it in mind where that fails."""
+        if not self._unrecorded:
+            return
+        try:
+            self._outbox.acknowledge(sorted(self._unrecorded))
+            self._unrecorded.clear()
+        except OutboxError as error:
+            log.debug("%d acknowledgements wait for the disk: %s", len(self._unrecorded), error)
+
+    def lose(self, reason: str) -> None:
+        """Note that the connection ended, for `reason`, with what is in flight unanswered."""
+        if not self._in_flight or reason in NOT_ITS_FAULT:
+            return
+        head = min(self._in_flight)
+        self._losses = self._losses + 1 if head == self._suspect else 1
+        self._suspect = head
+        if self._losses >= MAX_LOSSES:
+            self._refuse(head, f"connection_lost:{reason}")
+            self._suspect = self._losses = 0
+
+    def _rows(self, limit: int) -> list[Row]:
+        try:
+            return self._outbox.waiting(limit, after=self._cursor) if limit > 0 else []
+        except OutboxError:  # whoever appends next hears of it
+            return []
+
+    def _refuse(self, sequence: int, reason: str) -> None:
+        log.warning("event %d was refused (%s); `emotion-edge outbox` lists the refused", sequence, reason)
+        try:
+            self._outbox.refuse(sequence, reason)
+        except OutboxError as error:
+            log.warning("event %d stays in the outbox: %s", sequence, error)
