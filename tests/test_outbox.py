@@ -1,0 +1,402 @@
+"""The outbox keeps every event that it accepted, numbers without a hole, and stays within its bounds."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import edge.outbox
+from edge.errors import EXIT_FAILURE, OutboxError
+from edge.outbox import Outbox
+from edge.values import EmotionEvent
+
+MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def make_event(number: int, *, padding: int = 0) -> EmotionEvent:
+    data = {"subject": "room", "padding": "x" * padding}
+    return EmotionEvent(id=f"event-{number}", type="emotion.changed", time=MOMENT, t_ns=number, data=data)
+
+
+def open_outbox(path: Path, *, max_events: int = 1000, max_bytes: int = 1 << 20) -> Outbox:
+    return Outbox(path, device="kitchen", max_events=max_events, max_bytes=max_bytes)
+
+
+def sequences(outbox: Outbox) -> list[int]:
+    return [row.sequence for row in outbox.waiting(10_000)]
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    with closing(open_outbox(tmp_path / "outbox.sqlite3")) as opened:
+        yield opened
+
+
+def test_row_is_the_cloudevent_of_the_event(outbox: Outbox) -> None:
+    """What waits is the JSON that goes over the wire, with its own sequence inside."""
+    event = make_event(1)
+    outbox.append(event)
+    (row,) = outbox.waiting(10)
+    assert (row.sequence, row.id) == (1, "event-1")
+    assert json.loads(row.payload) == event.to_cloudevent(device="kitchen", sequence=1)
+
+
+def test_waiting_goes_on_after_a_sequence(outbox: Outbox) -> None:
+    """A limit and a place to start from page through the events, oldest first."""
+    outbox.append_many([make_event(n) for n in range(1, 6)])
+    assert [row.sequence for row in outbox.waiting(2)] == [1, 2]
+    assert [row.sequence for row in outbox.waiting(2, after=2)] == [3, 4]
+    assert [row.sequence for row in outbox.waiting(2, after=5)] == []
+
+
+@pytest.mark.parametrize("then", ["waits", "acknowledged", "refused"])
+def test_same_id_again_changes_nothing(outbox: Outbox, then: str) -> None:
+    """A second append of an id returns the first sequence, also when that event has left already."""
+    outbox.append(make_event(1))
+    outbox.append(make_event(2))
+    if then == "acknowledged":
+        outbox.acknowledge([1])
+    if then == "refused":
+        outbox.refuse(1, "not_authorized")
+    before = outbox.counts()
+    assert outbox.append(make_event(1)) == 1
+    assert outbox.append_many([make_event(2), make_event(1)]) == [2, 1]
+    assert outbox.counts() == before
+
+
+def test_sequence_has_no_hole_over_deletes_and_restarts(tmp_path: Path) -> None:
+    """Numbers go on by one when rows were acknowledged, refused or dropped and the file was opened again."""
+    path = tmp_path / "outbox.sqlite3"
+    given = []
+    for start in range(0, 40, 4):
+        with closing(open_outbox(path, max_events=3)) as outbox:
+            given += outbox.append_many([make_event(start), make_event(start + 1)])
+            outbox.refuse(given[-1], "no")
+            given += [outbox.append(make_event(start + 2)), outbox.append(make_event(start + 3))]
+            outbox.acknowledge(given)  # the newest, too: its number must not be given again
+    assert given == list(range(1, 41))
+
+
+def test_totals_survive_a_restart(tmp_path: Path) -> None:
+    """Dropped, refused and waiting are counted in the file, not in the process."""
+    path = tmp_path / "outbox.sqlite3"
+    with closing(open_outbox(path, max_events=3)) as outbox:
+        outbox.append_many([make_event(n) for n in range(5)])
+        outbox.refuse(3, "not_authorized")
+        before = outbox.counts()
+    assert (before.waiting, before.dropped, before.refused, before.last_sequence) == (2, 2, 1, 5)
+    with closing(open_outbox(path, max_events=3)) as outbox:
+        assert outbox.counts() == before
+        assert outbox.counts().waiting_bytes == sum(len(row.payload) for row in outbox.waiting(10))
+
+
+@pytest.mark.parametrize(("appended", "dropped"), [(4, 0), (5, 0), (6, 1), (7, 2)])
+def test_oldest_is_dropped_above_max_events(tmp_path: Path, appended: int, dropped: int) -> None:
+    """One short and exactly at the bound keep all; one over drops and counts the oldest."""
+    with closing(open_outbox(tmp_path / "outbox.sqlite3", max_events=5)) as outbox:
+        for number in range(appended):
+            outbox.append(make_event(number))
+        assert sequences(outbox) == list(range(1 + dropped, appended + 1))
+        assert outbox.counts().dropped == dropped
+
+
+@pytest.mark.parametrize(("spare", "dropped"), [(1, 0), (0, 0), (-1, 1)])
+def test_oldest_is_dropped_above_max_bytes(tmp_path: Path, spare: int, dropped: int) -> None:
+    """Payload bytes one short of, exactly at, and one over the bound."""
+    with closing(open_outbox(tmp_path / "measure.sqlite3")) as outbox:
+        outbox.append_many([make_event(n) for n in range(3)])
+        needed = outbox.counts().waiting_bytes
+    with closing(open_outbox(tmp_path / "outbox.sqlite3", max_bytes=needed + spare)) as outbox:
+        outbox.append_many([make_event(n) for n in range(3)])
+        assert sequences(outbox) == [1, 2, 3][dropped:]
+        assert outbox.counts().dropped == dropped
+        assert outbox.counts().waiting_bytes <= needed + spare
+
+
+def test_event_above_all_bytes_drops_itself_only(tmp_path: Path) -> None:
+    """An event that can never fit is counted as dropped, and the others stay."""
+    with closing(open_outbox(tmp_path / "outbox.sqlite3", max_bytes=5000)) as outbox:
+        assert outbox.append(make_event(1)) == 1
+        assert outbox.append(make_event(2, padding=5000)) == 2
+        assert outbox.append(make_event(3)) == 3
+        assert sequences(outbox) == [1, 3]
+        assert outbox.counts().dropped == 1
+
+
+def test_smaller_bound_after_restart_is_kept(tmp_path: Path) -> None:
+    """A file that holds more than a new configuration allows shrinks at the next append."""
+    path = tmp_path / "outbox.sqlite3"
+    with closing(open_outbox(path)) as outbox:
+        outbox.append_many([make_event(n) for n in range(10)])
+    with closing(open_outbox(path, max_events=4)) as outbox:
+        outbox.append(make_event(10))
+        assert sequences(outbox) == [8, 9, 10, 11]
+
+
+def test_refused_events_are_kept_with_reason_and_time(outbox: Outbox) -> None:
+    """A dead letter leaves the queue, and can be read with why and when."""
+    outbox.append_many([make_event(1), make_event(2)])
+    payload = outbox.waiting(1)[0].payload
+    outbox.refuse(1, "not_authorized")
+    outbox.refuse(1, "again")  # it is no longer in the queue: nothing to do
+    (letter,) = outbox.refused()
+    assert (letter.sequence, letter.id, letter.payload, letter.reason) == (
+        1, "event-1", payload, "not_authorized",
+    )  # fmt: skip
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", letter.time)
+    assert sequences(outbox) == [2]
+    assert outbox.counts().refused == 1
+
+
+def test_dead_letters_are_bounded_but_counted(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the newest dead letters are kept; the count goes on."""
+    monkeypatch.setattr(edge.outbox, "MAX_REFUSED", 3)
+    for sequence in outbox.append_many([make_event(n) for n in range(5)]):
+        outbox.refuse(sequence, "no")
+    assert [letter.sequence for letter in outbox.refused()] == [5, 4, 3]
+    assert outbox.counts().refused == 5
+
+
+def test_unknown_sequences_are_ignored(outbox: Outbox) -> None:
+    """An acknowledgement for what was dropped in the meantime harms nothing."""
+    outbox.append(make_event(1))
+    outbox.acknowledge([7, 1, 1, -3])
+    assert outbox.counts().waiting == outbox.counts().waiting_bytes == 0
+
+
+def test_event_that_is_no_json_leaves_no_trace(outbox: Outbox) -> None:
+    """A batch with a value that JSON does not know is refused as a whole, and costs no number."""
+    bad = EmotionEvent(id="bad", type="emotion.changed", time=MOMENT, t_ns=0, data={"p": float("nan")})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        outbox.append_many([make_event(1), bad])
+    assert outbox.counts().waiting == 0
+    assert outbox.append(make_event(2)) == 1
+
+
+def test_threads_share_one_outbox(outbox: Outbox) -> None:
+    """Appends from several threads each get a number of their own."""
+    given: list[int] = []
+
+    def append(start: int) -> None:
+        given.extend(outbox.append(make_event(start + n)) for n in range(25))
+
+    threads = [threading.Thread(target=append, args=(start,)) for start in (0, 100, 200, 300)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(given) == sequences(outbox) == list(range(1, 101))
+
+
+def test_directory_and_file_are_private(tmp_path: Path) -> None:
+    """The outbox says what people felt: nobody else may read it."""
+    path = tmp_path / "state" / "outbox.sqlite3"
+    with closing(open_outbox(path)) as outbox:
+        outbox.append(make_event(1))
+        modes = {name.name: stat.S_IMODE(name.stat().st_mode) for name in path.parent.iterdir()}
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert set(modes) >= {"outbox.sqlite3", "outbox.sqlite3-wal"}
+    assert set(modes.values()) == {0o600}
+
+
+def test_close_leaves_one_file(tmp_path: Path) -> None:
+    """A clean stop moves the log into the file."""
+    outbox = open_outbox(tmp_path / "outbox.sqlite3")
+    outbox.append(make_event(1))
+    outbox.close()
+    outbox.close()
+    assert [file.name for file in tmp_path.iterdir()] == ["outbox.sqlite3"]
+
+
+class FailingConnection(sqlite3.Connection):
+    """A real connection on which the n-th statement fails as a full disk does; 0 lets all pass."""
+
+    countdown = 0
+
+    def execute(self, *args: Any) -> sqlite3.Cursor:
+        FailingConnection.countdown -= 1
+        if FailingConnection.countdown == 0:
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        return super().execute(*args)
+
+
+@pytest.fixture
+def failing_disk(monkeypatch: pytest.MonkeyPatch) -> type[FailingConnection]:
+    connect = sqlite3.connect
+    monkeypatch.setattr(
+        edge.outbox.sqlite3,
+        "connect",
+        lambda *args, **more: connect(*args, **more, factory=FailingConnection),
+    )
+    monkeypatch.setattr(FailingConnection, "countdown", 0)
+    return FailingConnection
+
+
+def test_every_failing_statement_leaves_whole_transactions(
+    tmp_path: Path, failing_disk: type[FailingConnection]
+) -> None:
+    """Whichever statement fails: the batch is there or not at all, totals fit, no number is skipped."""
+    failures = 0
+    for nth in range(1, 200):
+        with closing(open_outbox(tmp_path / f"{nth}.sqlite3", max_events=3)) as outbox:
+            outbox.append_many([make_event(1), make_event(2)])
+            failing_disk.countdown = nth
+            try:
+                given = outbox.append_many([make_event(3), make_event(4)])
+                outbox.acknowledge([2])
+                outbox.refuse(3, "no")
+                failed = False
+            except OutboxError:
+                failed = True
+                failures += 1
+            failing_disk.countdown = 0
+            given = outbox.append_many([make_event(3), make_event(4)])
+            assert given == [3, 4], f"statement {nth}"
+            counts, rows = outbox.counts(), outbox.waiting(10)
+            assert (counts.waiting, counts.waiting_bytes) == (
+                len(rows),
+                sum(len(row.payload) for row in rows),
+            )
+            assert counts.waiting + counts.dropped + counts.refused + _acknowledged(outbox) == 4
+        if not failed:
+            break
+    else:
+        pytest.fail("the injected fault never ran out of statements")
+    assert failures > 20  # the loop above did reach into every part
+
+
+def _acknowledged(outbox: Outbox) -> int:
+    with closing(sqlite3.connect(outbox.path)) as reader:
+        return int(reader.execute("SELECT count(*) FROM done").fetchone()[0])
+
+
+def test_full_disk_is_told_and_survived(tmp_path: Path) -> None:
+    """Under every limit on file sizes an append works or raises `OutboxError`; with room it works again."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with closing(open_outbox(tmp_path / "outbox.sqlite3")) as outbox:
+        given = [outbox.append(make_event(0))]
+        refusals: list[OutboxError] = []
+        try:
+            for number in range(1, 60):
+                resource.setrlimit(resource.RLIMIT_FSIZE, (4096 * number, hard))
+                try:
+                    given.append(outbox.append(make_event(number, padding=3000)))
+                except OutboxError as error:
+                    refusals.append(error)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        given.append(outbox.append(make_event(1000)))
+        assert given == sequences(outbox) == list(range(1, len(given) + 1))
+    assert len(refusals) > 5
+    assert all(str(outbox.path) in str(error) and error.exit_code == EXIT_FAILURE for error in refusals)
+    assert len(given) > 5
+
+
+def test_outbox_waits_for_its_directory(tmp_path: Path) -> None:
+    """A path that cannot be made at boot stops nothing, and is used once it can be."""
+    obstacle = tmp_path / "state"
+    obstacle.write_text("a file where the directory should be")
+    with closing(open_outbox(obstacle / "outbox.sqlite3")) as outbox:
+        for call in (lambda: outbox.append(make_event(1)), outbox.counts, lambda: outbox.waiting(1)):
+            with pytest.raises(OutboxError, match=re.escape("outbox.path")):
+                call()
+        obstacle.unlink()
+        assert outbox.append(make_event(1)) == 1
+
+
+@pytest.mark.parametrize("damage", ["garbage", "page"])
+def test_corrupt_file_is_set_aside(tmp_path: Path, damage: str) -> None:
+    """A damaged file is kept under a new name, byte for byte, and a new one takes over."""
+    path = tmp_path / "outbox.sqlite3"
+    with closing(open_outbox(path)) as outbox:
+        outbox.append_many([make_event(n, padding=500) for n in range(50)])
+    content = bytearray(path.read_bytes())
+    content[0 if damage == "garbage" else 4096 :] = b"\xa5" * len(
+        content[0 if damage == "garbage" else 4096 :]
+    )
+    path.write_bytes(content)
+    with closing(open_outbox(path)) as outbox:
+        assert outbox.set_aside is not None
+        assert re.fullmatch(r"outbox\.sqlite3\.corrupt-\d{8}T\d{6}\.\d{6}Z", outbox.set_aside.name)
+        assert outbox.set_aside.read_bytes() == content
+        assert outbox.append(make_event(1)) == 1
+
+
+def test_corruption_while_running_costs_no_number_twice(tmp_path: Path) -> None:
+    """A file that goes bad under the daemon is replaced, and numbers go on where they were."""
+    path = tmp_path / "outbox.sqlite3"
+    with closing(open_outbox(path)) as outbox:
+        outbox.append_many([make_event(n, padding=500) for n in range(50)])
+        outbox.close()  # the next call opens it again, and finds this:
+        path.write_bytes(b"\xa5" * 8192)
+        assert outbox.append(make_event(100)) == 51
+        assert outbox.set_aside is not None
+        assert sequences(outbox) == [51]
+
+
+WRITER = """
+import sys, threading
+from datetime import UTC, datetime
+from pathlib import Path
+from edge.outbox import Outbox
+from edge.values import EmotionEvent
+outbox = Outbox(Path(sys.argv[1]), device="kitchen", max_events=100000, max_bytes=1 << 30)
+start = outbox.counts().last_sequence
+now = datetime.now(UTC)
+for n in range(start, start + 100000, 3):
+    batch = [EmotionEvent(id=f"{n + k}", type="emotion.changed", time=now, t_ns=0) for k in range(3)]
+    given = outbox.append_many(batch)
+    print(*given, flush=True)
+    outbox.refuse(given[1], "no")
+"""
+
+
+def test_kill_9_loses_nothing_that_was_returned(tmp_path: Path) -> None:
+    """A process killed while it writes, again and again: no returned number is lost, none skipped."""
+    path = tmp_path / "outbox.sqlite3"
+    promised = 0
+    for kill_after in (1, 7, 20, 3, 40):
+        with subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True
+        ) as writer:
+            assert writer.stdout is not None
+            lines = [writer.stdout.readline() for _ in range(kill_after)]
+            os.kill(writer.pid, signal.SIGKILL)
+            lines += writer.stdout.readlines()
+        numbers = [int(word) for line in lines for word in line.split()]
+        with closing(open_outbox(path, max_events=100_000, max_bytes=1 << 30)) as outbox:
+            kept = sorted(sequences(outbox) + [letter.sequence for letter in outbox.refused()])
+            last = outbox.counts().last_sequence
+        assert numbers[0] == promised + 1
+        assert last >= numbers[-1]
+        assert kept == list(range(1, last + 1))
+        assert last % 3 == 0  # a batch is all or none
+        promised = last
+
+
+def test_thousands_of_durable_events_a_second(outbox: Outbox, record_property: Any) -> None:
+    """Batches of twenty are far faster than the daemon needs; the figure is reported, the bound is loose."""
+    started = datetime.now(UTC)
+    for start in range(0, 1000, 20):
+        outbox.append_many([make_event(start + n, padding=700) for n in range(20)])
+    per_second = 1000 / (datetime.now(UTC) - started).total_seconds()
+    record_property("durable_events_per_second", round(per_second))
+    print(f"{per_second:.0f} durable events a second")
+    assert per_second > 100
