@@ -1,0 +1,59 @@
+"""Configuration: precedence, refusals with a remedy, secrets."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from edge.config import load_config, parse_config, read_password, to_toml
+from edge.errors import ConfigError
+
+
+def test_environment_beats_file_beats_default(tmp_path: Path) -> None:
+    """Each level overrides the one below it."""
+    path = tmp_path / "config.toml"
+    path.write_text('version = 1\n[mqtt]\nhost = "file"\nport = 2000\n')
+    config = load_config(path, environ={"EMOTION_EDGE__MQTT__HOST": "10"})
+    assert (config.mqtt.host, config.mqtt.port, config.mqtt.keepalive_s) == ("10", 2000, 30)
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        ({"camra": {}}, "did you mean camera"),
+        ({"camera": {"fsp": 3}}, "camera.fsp: unknown key; did you mean fps"),
+        ({"camera": {"fps": "x"}}, "camera.fps = 'x'"),
+        ({"camera": {"source": "0"}}, "emotion-edge devices"),
+        ({"device": {"id": "Küche"}}, "device.id"),
+        ({"device": {"id": "a/b"}}, "device.id"),
+        ({"fusion": {"enter": 0.3, "exit": 0.4}}, "hysteresis"),
+        ({"mqtt": {"prefix": "a/#"}}, "mqtt.prefix"),
+        ({"version": 2}, "version = 2"),
+    ],
+)
+def test_wrong_values_are_named_with_a_remedy(raw: dict[str, object], says: str) -> None:
+    """The sentence holds the key and what to do."""
+    with pytest.raises(ConfigError, match=says):
+        parse_config(raw)
+
+
+def test_world_readable_password_is_refused(tmp_path: Path) -> None:
+    """A password that everybody may read is an error, one that only the owner may read is read."""
+    secret = tmp_path / "password"
+    secret.write_text("canary\n")
+    raw = {"mqtt": {"username": "me", "password_file": str(secret)}}
+    secret.chmod(0o644)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        parse_config(raw)
+    secret.chmod(0o600)
+    config = parse_config(raw)
+    assert read_password(config.mqtt) == "canary"
+    assert "canary" not in to_toml(config)
+
+
+def test_shown_config_can_be_read_again() -> None:
+    """`config show` prints what `--config` takes."""
+    config = load_config(environ={})
+    assert parse_config(tomllib.loads(to_toml(config))) == config

@@ -1,0 +1,89 @@
+"""Faces are found, followed and cropped as in training."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from edge.demo import clip_path
+from edge.faces import FER_CROP, FaceCropper, FaceFinder, HaarCascade, face_anchors, iou, open_face_finder
+from edge.media import read_video_frames
+from edge.tracking import FaceTracker
+from edge.values import Face, Frame
+from edge.weights import DETECTOR, find_weights
+
+
+@pytest.fixture(scope="module")
+def frames() -> list[Frame]:
+    """Two seconds of the drawn face."""
+    return [frame for frame in read_video_frames(clip_path(), 0.2) if frame.t_ns < 2_000_000_000]
+
+
+@pytest.fixture(scope="module")
+def finder() -> FaceFinder:
+    """BlazeFace with landmarks."""
+    if find_weights(DETECTOR) is None:
+        pytest.skip("the detector weights are not here: emotion-models fetch")
+    return open_face_finder()
+
+
+def test_track_is_stable_through_short_occlusion(frames: list[Frame], finder: FaceFinder) -> None:
+    """A face that is covered for two frames keeps its number."""
+    tracker = FaceTracker(finder)
+    seen = []
+    for number, frame in enumerate(frames):
+        pixels = np.zeros_like(frame.pixels) if number in (4, 5) else frame.pixels
+        seen.append([face.track for face in tracker.update(Frame(pixels, frame.t_ns))])
+    assert seen[4] == seen[5] == []
+    assert [tracks for number, tracks in enumerate(seen) if number not in (4, 5)] == [[1]] * (len(seen) - 2)
+
+
+@pytest.mark.parametrize("angle", [-25, 0, 25])
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
+def test_crop_puts_the_eyes_where_training_had_them(
+    frames: list[Frame], finder: FaceFinder, angle: float, scale: float
+) -> None:
+    """Whatever size and tilt the face has, the crop is the same."""
+    cropper = FaceCropper(FER_CROP)
+    straight = frames[0].pixels
+    (face,) = finder.find(straight)
+    expected = cropper.crop(straight, face).copy()
+    height, width = straight.shape[:2]
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), angle, scale)
+    turned = cv2.warpAffine(straight, turn, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    (face, *_) = finder.find(np.asarray(turned, np.uint8))
+    crop = cropper.crop(np.asarray(turned, np.uint8), face)
+    assert crop.shape == (48, 48, 1)
+    assert float(np.abs(crop - expected).mean()) < 0.06
+
+
+def test_haar_stands_in_without_weights(frames: list[Frame]) -> None:
+    """The fallback finds the same face, and its eyes by the box alone."""
+    (face,) = HaarCascade().detect(frames[0].pixels)
+    anchors = face_anchors(face)
+    assert 250 < anchors.left_eye[0] < anchors.right_eye[0] < 400
+
+
+def test_small_faces_are_found_in_stills(frames: list[Frame], finder: FaceFinder) -> None:
+    """A face of 25 pixels in a large picture is lost to one look and found by tiles."""
+    small = cv2.resize(frames[0].pixels, (107, 80), interpolation=cv2.INTER_AREA)
+    wall = np.full((1000, 1400, 3), 190, np.uint8)
+    wall[700:780, 1100:1207] = small
+    assert finder.find(wall) == []
+    (face,) = finder.find_small(wall)
+    assert iou(face.box_px, (1138, 719, 31, 40)) > 0.3
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 500, 3), (48, 48, 3)])
+def test_odd_pictures_have_no_face(finder: FaceFinder, shape: tuple[int, int, int]) -> None:
+    """Tiny and thin pictures are looked at without complaint."""
+    assert finder.find_small(np.zeros(shape, np.uint8)) == []
+
+
+def test_quality_falls_with_size() -> None:
+    """A face of few pixels is worth less."""
+    cropper = FaceCropper(FER_CROP)
+    large, small = (Face((0.0, 0.0, side, side), 1.0) for side in (100.0, 24.0))
+    assert cropper.quality(large) == pytest.approx(1.0)
+    assert cropper.quality(small) == pytest.approx(0.5, abs=0.05)

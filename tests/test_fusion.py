@@ -1,0 +1,100 @@
+"""Two opinions become one, and a change is believed only when it lasts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edge.config import FusionSettings
+from edge.fusion import Fusion, fuse_once, pool_opinions
+from edge.values import LABELS, Modality, Prediction
+
+S = 1_000_000_000
+QUICK = FusionSettings(ema_s=0.0, min_dwell_s=1.0, enter=0.5, exit=0.4, max_skew_s=2.0)
+
+
+def opinion(
+    label: str, share: float, t_ns: int, *, modality: Modality = Modality.FACE, track: int | None = 1
+) -> Prediction:
+    """Return an opinion that gives `share` to one label and the rest evenly to the others."""
+    p = np.full(len(LABELS), (1 - share) / 6, np.float32)
+    p[LABELS.index(label)] = share
+    return Prediction(modality, p, 1.0, t_ns, track)
+
+
+def test_agreement_is_surer_than_either_alone() -> None:
+    """Two that agree give more than the surer one, and the shares say who counted how much."""
+    face, voice = opinion("happiness", 0.6, 0).p, opinion("happiness", 0.5, 0).p
+    weights = {Modality.FACE: 1.0, Modality.VOICE: 0.5}
+    p, shares = pool_opinions({Modality.FACE: (face, 1.0), Modality.VOICE: (voice, 1.0)}, weights)
+    assert p[3] > 0.6
+    assert shares[Modality.FACE] == pytest.approx(2 / 3)
+    assert float(p.sum()) == pytest.approx(1.0)
+
+
+def test_voice_alone_counts_in_full() -> None:
+    """A missing modality is normal: the one that is there is not weakened."""
+    voice = opinion("anger", 0.7, 0).p
+    p, _ = pool_opinions({Modality.VOICE: (voice, 1.0)}, {Modality.FACE: 1.0, Modality.VOICE: 0.3})
+    np.testing.assert_allclose(p, voice, atol=1e-6)
+
+
+def test_unreliable_opinion_becomes_uniform() -> None:
+    """Without reliability nothing is known."""
+    p, _ = pool_opinions({Modality.FACE: (opinion("anger", 0.9, 0).p, 0.0)}, {Modality.FACE: 1.0})
+    np.testing.assert_allclose(p, np.full(7, 1 / 7), atol=1e-6)
+
+
+@pytest.mark.parametrize(("after_ns", "emotion"), [(S - 1, "uncertain"), (S, "sadness")])
+def test_dwell_is_exact(after_ns: int, emotion: str) -> None:
+    """A class is entered after exactly the minimum dwell, not a nanosecond before."""
+    fusion = Fusion(QUICK)
+    for t_ns in (0, after_ns):
+        fusion.observe(opinion("sadness", 0.9, t_ns))
+        fused = fusion.update(t_ns)
+    assert fused.room.emotion == emotion
+
+
+def test_hysteresis_keeps_a_class_between_exit_and_enter() -> None:
+    """Between the thresholds the old class stays; below the lower one it goes."""
+    fusion = Fusion(QUICK)
+    for t_s, share in ((0, 0.9), (1, 0.9), (2, 0.45), (4, 0.45)):
+        fusion.observe(opinion("fear", share, t_s * S))
+        assert (fused := fusion.update(t_s * S)) is not None
+    assert fused.room.emotion == "fear"
+    for t_s in (5, 6):
+        fusion.observe(opinion("fear", 0.3, t_s * S))
+        fused = fusion.update(t_s * S)
+    assert fused.room.emotion == "uncertain"
+
+
+@pytest.mark.parametrize(("age_ns", "present"), [(2 * S, True), (2 * S + 1, False)])
+def test_old_opinions_end_presence(age_ns: int, present: bool) -> None:
+    """Evidence counts up to `max_skew_s`, one nanosecond more and nobody is there."""
+    fusion = Fusion(QUICK)
+    fusion.observe(opinion("anger", 0.9, 0))
+    fusion.update(0)
+    fused = fusion.update(age_ns)
+    assert (fused.room.emotion != "absent") is present
+    assert [c.state.subject for c in fused.changes if c.state.emotion == "absent"] == (
+        [] if present else ["person-1", "room"]
+    )
+
+
+@pytest.mark.parametrize(("tracks", "has_voice"), [((1,), True), ((1, 2), False)])
+def test_voice_belongs_to_the_only_face_else_to_the_room(tracks: tuple[int, ...], has_voice: bool) -> None:
+    """With one face the voice is that person's, with several it is the room's."""
+    fusion = Fusion(QUICK)
+    for track in tracks:
+        fusion.observe(opinion("anger", 0.9, 0, track=track))
+    fusion.observe(opinion("anger", 0.9, 0, modality=Modality.VOICE, track=None))
+    fused = fusion.update(0)
+    assert [(person.voice is not None) for person in fused.people] == [has_voice] * len(tracks)
+    assert fused.room.voice is not None
+
+
+def test_nobody_is_absent_and_says_nothing() -> None:
+    """Without any opinion the room is absent and no change is told."""
+    fused = Fusion(QUICK).update(0)
+    assert (fused.room.emotion, fused.room.probabilities, fused.changes) == ("absent", {}, ())
+    assert fuse_once([], None, QUICK) == ("absent", 0.0, {})

@@ -1,0 +1,70 @@
+"""Voice features do not depend on how the sound was cut, and silence is no speech."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edge.demo import clip_path
+from edge.errors import ModelError
+from edge.media import read_sound
+from edge.values import AudioChunk
+from edge.voice import SpeechStream, SpeechWindows, clip_window, frame_count, pool, window_input
+
+
+def test_frames_do_not_depend_on_the_cuts() -> None:
+    """Chunks of any length give the same frames as the whole."""
+    random = np.random.default_rng(3)
+    samples = random.normal(0, 0.1, 16_000 * 3).astype(np.float32)
+    stream, frames, start = SpeechStream(), [], 0
+    while start < len(samples):
+        length = int(random.integers(1, 3000))
+        frames.append(stream.push(samples[start : start + length])[0])
+        start += length
+    np.testing.assert_array_equal(np.concatenate(frames), clip_window(samples).mfcc)
+
+
+def test_incremental_window_equals_the_whole() -> None:
+    """What is computed hop by hop is what the whole window gives."""
+    samples = np.random.default_rng(4).normal(0, 0.1, 16_000 * 5).astype(np.float32)
+    windows = list(SpeechWindows(window_s=3.0, hop_s=0.5).push(AudioChunk(samples, 0)))
+    assert [window.t_ns for window in windows] == [round(t * 1e9) for t in np.arange(1.0, 5.1, 0.5)]
+    last = windows[-1]
+    assert last.mfcc.shape == (frame_count(3.0), 40) == (298, 40)
+    np.testing.assert_array_equal(last.mfcc, clip_window(samples).mfcc[-298:])
+
+
+def test_speech_is_heard_and_noise_is_not() -> None:
+    """The shipped clip has speech; silence and noise have none."""
+    assert clip_window(read_sound(clip_path())).has_speech
+    assert not clip_window(np.zeros(48_000, np.float32)).has_speech
+    noise = np.random.default_rng(5).normal(0, 0.1, 48_000).astype(np.float32)
+    assert not clip_window(noise).has_speech
+
+
+@pytest.mark.parametrize("length", [0, 1, 160, 399, 400])
+def test_shortest_clips_have_one_frame(length: int) -> None:
+    """A clip shorter than a frame is filled up with silence."""
+    assert clip_window(np.ones(length, np.float32)).mfcc.shape == (1, 40)
+
+
+def test_gap_is_silence_of_its_length() -> None:
+    """Lost samples keep their place in time."""
+    samples = np.full(16_000, 0.1, np.float32)
+    windows = list(SpeechWindows(window_s=3.0, hop_s=0.5).push(AudioChunk(samples, 10**9, gap=16_000)))
+    assert windows[-1].t_ns == 2 * 10**9
+    assert len(windows[-1].mfcc) == frame_count(2.0)
+
+
+def test_pool_uses_spoken_frames_only() -> None:
+    """The mean is over frames with speech, standardised."""
+    mfcc = np.stack([np.zeros(40), np.ones(40), np.full(40, 9.0)]).astype(np.float32)
+    speech = np.array([0.9, 0.9, 0.1], np.float32)
+    pooled = pool(mfcc, speech, mean=np.zeros(40, np.float32), std=np.full(40, 0.5, np.float32))
+    np.testing.assert_allclose(pooled, np.ones(40))
+
+
+def test_unknown_features_are_refused() -> None:
+    """A card of a later release says so in one sentence."""
+    with pytest.raises(ModelError, match="unknown voice features"):
+        window_input({"kind": "spectrum"})
