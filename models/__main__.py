@@ -22,6 +22,9 @@ from edge.weights import weights_directory
 from models.evaluate import evaluate_model, list_models
 from models.fetch import fetch_weights
 
+HEADINGS = ("data set", "variant", "n", "accuracy %", "95 %", "UAR %", "macro-F1 %", "ECE")
+WIDTHS = (24, 7, 5, 5, 11, 5, 5, 6)
+
 # Progress and notes go to stderr, so that `--json` alone stands in a pipe.
 screen = Console(stderr=True, highlight=False)
 
@@ -139,6 +142,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"version": 1, "evaluations": results}))
     else:
+        if not sys.stdout.isatty():
+            print("# " + ", ".join(HEADINGS))
         for result in results:
             _print_figures(f"{result['model']} {result['version']}", result["sets"])
     return EXIT_OK
@@ -149,6 +154,8 @@ def _list(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"version": 1, "models": [_summary(card) for card in cards]}))
         return EXIT_OK
+    if not sys.stdout.isatty():
+        print("# " + ", ".join(HEADINGS))
     for card in cards:
         sizes = ", ".join(f"{variant} {file.bytes // 1000} kB" for variant, file in card.files.items())
         _print_figures(f"{card.name} {card.version} ({card.task}; {sizes})", card.metrics)
@@ -161,26 +168,36 @@ def _summary(card: Card) -> dict[str, Any]:
 
 
 def _print_figures(title: str, sets: dict[str, dict[str, dict[str, Any]]]) -> None:
-    table = Table(title=title, title_justify="left")
-    table.add_column("data set")
-    for heading in ("variant", "n", "accuracy %", "95 %", "UAR %", "macro-F1 %", "ECE"):
-        table.add_column(heading, justify="right")
-    for name, variants in sets.items():
-        for variant, figures in variants.items():
-            low, high = figures["interval_95"]
-            table.add_row(
-                name,
-                variant,
-                str(figures["n"]),
-                f"{100 * figures['accuracy']:.1f}",
-                f"{100 * low:.1f}-{100 * high:.1f}",
-                f"{100 * figures['uar']:.1f}",
-                f"{100 * figures['macro_f1']:.1f}",
-                f"{figures['ece']:.3f}",
-            )
+    """Print a table for people and one plain line a figure for pipes."""
+    rows = [
+        (name, variant, *_cells(figures))
+        for name, variants in sets.items()
+        for variant, figures in variants.items()
+    ]
     out = Console(highlight=False)
-    # A pipe has no width: take what the table needs rather than 80 columns with dots.
-    out.print(table, width=None if out.is_terminal else 120)
+    if not out.is_terminal:
+        print(title)
+        for row in rows:
+            print("  ".join(f"{cell:>{width}}" for cell, width in zip(row, WIDTHS, strict=True)))
+        return
+    table = Table(title=title, title_justify="left")
+    for heading in HEADINGS:
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+def _cells(figures: dict[str, Any]) -> tuple[str, ...]:
+    low, high = figures["interval_95"]
+    return (
+        str(figures["n"]),
+        f"{100 * figures['accuracy']:.1f}",
+        f"{100 * low:.1f}-{100 * high:.1f}",
+        f"{100 * figures['uar']:.1f}",
+        f"{100 * figures['macro_f1']:.1f}",
+        f"{figures['ece']:.3f}",
+    )
 
 
 if __name__ == "__main__":
