@@ -116,9 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="the daemon")
     run.set_defaults(command=_run)
 
-    demo = commands.add_parser(
-        "demo", help="the daemon on an embedded broker, its events printed"
-    )
+    demo = commands.add_parser("demo", help="the daemon on an embedded broker, its events printed")
     demo.add_argument("--seconds", type=_positive, help="stop by itself after so long")
     demo.set_defaults(command=_demo)
 
