@@ -135,12 +135,16 @@ def find_server() -> str:
 
 
 def _config(directory: Path, port: int) -> str:
-    # MQTT needs a server name and JetStream; -1 means a free port. JSON strings are NATS strings.
+    # MQTT needs a server name and JetStream; -1 means a free port. JSON strings are NATS strings. Without
+    # `always`, what was acknowledged in the last moments before a kill -9 is lost; `ack_wait` is how long a
+    # subscriber that comes back waits for what was on its way when the broker died (30 s by default).
     return f"""\
 server_name: "emotion-edge"
 listen: "127.0.0.1:-1"
-jetstream {{ store_dir: {json.dumps(str(directory / "store"))}, max_mem: 64MB, max_file: 512MB }}
-mqtt {{ listen: "127.0.0.1:{port or -1}" }}
+jetstream {{
+    store_dir: {json.dumps(str(directory / "store"))}, max_mem: 64MB, max_file: 512MB, sync_interval: always
+}}
+mqtt {{ listen: "127.0.0.1:{port or -1}", ack_wait: "2s" }}
 """
 
 

@@ -63,11 +63,24 @@ def tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
     if not settings.tls:
         return None
     try:
-        return ssl.create_default_context(cafile=str(settings.ca_file) if settings.ca_file else None)
+        context = ssl.create_default_context(cafile=str(settings.ca_file) if settings.ca_file else None)
     except OSError as error:  # SSLError is one
         raise ConfigError(
             f"mqtt.ca_file {settings.ca_file}: {error}; give a PEM file, or unset the key"
         ) from None
+    context.sslsocket_class = _TlsSocket
+    return context
+
+
+class _TlsSocket(ssl.SSLSocket):
+    """Closes itself when the handshake fails: paho-mqtt 2.2 leaves such a socket open."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
 
 
 class Connection:
@@ -149,9 +162,8 @@ class Connection:
         if sock is None or self.lost:
             self.lost = self.lost or "closed"
             return
-        has_more = (
-            isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
-        )  # decrypted already: poll cannot see it
+        # What TLS has decrypted already, poll cannot see.
+        has_more = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
         poll = select.poll()
         poll.register(sock.fileno(), select.POLLIN | (select.POLLOUT if self._client.want_write() else 0))
         if wake_fd is not None:

@@ -95,6 +95,7 @@ class Publisher:
         self._inflight: dict[int, _Sent] = {}
         self._stream = EventStream(outbox)
         self._progress_s = 0.0
+        self._has_settled = False  # an event was answered on this connection
         self._closing = threading.Event()
         self._deadline_s = float("inf")
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -181,6 +182,7 @@ class Publisher:
         while not self._closing.is_set():
             connection: Connection | None = None
             opened_s = float("inf")
+            self._has_settled = False
             try:
                 connection = self._dial.open(will=(self._availability, b"offline"))
                 opened_s = time.monotonic()
@@ -194,7 +196,9 @@ class Publisher:
                 if connection is not None:
                     connection.abort()
             self._set_link(False, reason)
-            if time.monotonic() - opened_s >= STABLE_S:
+            # mosquitto 2.0.11 hangs up after each publish that it refuses: that must not cost a minute each.
+            is_useful = self._has_settled and reason != "session_taken_over"
+            if is_useful or time.monotonic() - opened_s >= STABLE_S:
                 attempt = 0
             self._closing.wait(backoff_s(attempt))
             attempt += 1
@@ -294,6 +298,7 @@ class Publisher:
             self._progress_s = time.monotonic()
             if sent.sequence:
                 self._stream.settle(sent.sequence, refusal)
+                self._has_settled = True
             self._note_topic(sent, refusal)
         self._stream.record()
         while connection.subscribed:
@@ -304,7 +309,7 @@ class Publisher:
 
     def _note_topic(self, sent: _Sent, refusal: str | None) -> None:
         if refusal:
-            if self.refused_topics.get(sent.topic) != refusal:
+            if not sent.sequence and self.refused_topics.get(sent.topic) != refusal:
                 log.warning("mqtt: %s refused (%s); check the broker's access list", sent.topic, refusal)
             self.refused_topics[sent.topic] = refusal
             return

@@ -28,6 +28,7 @@ class EventStream:
         self._unrecorded: set[int] = set()  # acknowledged, but the disk did not take it yet
         self._suspect = 0
         self._losses = 0
+        self._told = ""  # the reason of the last refusal, which the log has
 
     @property
     def is_idle(self) -> bool:
@@ -93,8 +94,10 @@ class EventStream:
             return []
 
     def _refuse(self, sequence: int, reason: str) -> None:
-        log.warning("event %d was refused (%s); `emotion-edge outbox` lists the refused", sequence, reason)
+        if reason != self._told:
+            log.warning("event %d refused (%s); `emotion-edge outbox` lists all refused", sequence, reason)
+        self._told = reason
         try:
             self._outbox.refuse(sequence, reason)
         except OutboxError as error:
-            log.warning("event %d stays in the outbox: %s", sequence, error)
+            log.debug("event %d stays in the outbox: %s", sequence, error)

@@ -1,0 +1,213 @@
+"""How the publisher finds its broker: versions, reasons why not, TLS, and the pauses in between."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from brokers import (
+    Broker,
+    Mosquitto,
+    is_empty,
+    make_event,
+    publishing,
+    running,
+    settings_of,
+    wait_until,
+    watching,
+)
+
+import edge.link
+from edge.config import MqttSettings
+from edge.errors import ConfigError
+from edge.mqtt import LinkState, Publisher, backoff_s
+from edge.outbox import Outbox
+
+
+def test_broker_absent_at_start(broker: Broker, outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing listens at first: the reason is told once, and everything arrives when the broker comes."""
+    broker.stop()
+    states: list[LinkState] = []
+    caplog.set_level(logging.WARNING, logger="edge.mqtt")
+    with publishing(settings_of(broker), outbox, on_state=states.append) as publisher:
+        outbox.append(make_event(1))
+        publisher.event_added()
+        wait_until(lambda: publisher.link.failures >= 2, "a second attempt")
+        assert (publisher.link.connected, publisher.link.reason) == (False, "refused")
+        broker.start()
+        wait_until(is_empty(outbox), "an empty outbox")
+    assert [state.reason for state in states] == ["refused", "connected", "closed"]
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert warning.startswith(f"mqtt.host 127.0.0.1:{broker.port}: refused; ")
+
+
+def test_protocol_is_the_best_that_the_broker_speaks(broker: Broker, outbox: Outbox) -> None:
+    """mosquitto gets MQTT 5, NATS 3.1.1."""
+    with publishing(settings_of(broker), outbox) as publisher:
+        wait_until(lambda: publisher.link.connected, "a connection")
+        assert publisher.link.protocol == ("5" if isinstance(broker, Mosquitto) else "3.1.1")
+
+
+@contextmanager
+def closing_on_mqtt5(target: Mosquitto) -> Iterator[int]:
+    """Stand in front of a broker as an old one does that hangs up on a version it does not know."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def relay(source: socket.socket, sink: socket.socket) -> None:
+            try:
+                while data := source.recv(4096):
+                    sink.sendall(data)
+            except OSError:
+                pass
+            finally:
+                for end in (source, sink):
+                    with suppress(OSError):
+                        end.shutdown(socket.SHUT_RDWR)
+
+        def serve() -> None:
+            while True:
+                try:
+                    client, _ = server.accept()
+                except OSError:
+                    return
+                with client:
+                    packet = client.recv(4096)
+                    if packet[8:9] == b"\x05":  # after two bytes of header and the word MQTT
+                        versions.append(5)
+                        continue
+                    versions.append(4)
+                    with socket.create_connection((target.host, target.port)) as upstream:
+                        upstream.sendall(packet)
+                        back = threading.Thread(target=relay, args=(upstream, client))
+                        back.start()
+                        relay(client, upstream)
+                        back.join()
+
+        versions: list[int] = []
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+        assert versions[:2] == [5, 4]
+        assert 5 not in versions[2:], "the version that works was forgotten"
+
+
+def test_broker_that_hangs_up_on_mqtt5_gets_3_1_1(mosquitto: Mosquitto, outbox: Outbox) -> None:
+    """A connection closed without an answer is tried again with 3.1.1, which is remembered."""
+    with (
+        closing_on_mqtt5(mosquitto) as port,
+        publishing(MqttSettings(port=port), outbox) as publisher,
+    ):
+        wait_until(lambda: publisher.link.protocol == "3.1.1", "a connection")
+        with watching(mosquitto, client_id="emotion-edge-kitchen"):
+            wait_until(lambda: not publisher.link.connected, "a lost connection")
+        wait_until(lambda: publisher.link.protocol == "3.1.1", "a new connection")
+
+
+def test_wrong_password_is_named(tmp_path: Path, outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
+    """`not_authorized`, one warning that names the keys to check, and no password in it."""
+    passwords = tmp_path / "passwords"
+    subprocess.run(["mosquitto_passwd", "-b", "-c", passwords, "edge", "right"], check=True)
+    passwords.chmod(0o600)
+    lines = ("allow_anonymous false", f"password_file {passwords}")
+    caplog.set_level(logging.WARNING)
+    with running(Mosquitto(tmp_path, *lines)) as broker:
+        settings = settings_of(broker, username="edge")
+        with publishing(settings, outbox, password="wrong") as publisher:
+            wait_until(lambda: publisher.link.failures >= 2, "a second attempt")
+            assert publisher.link.reason == "not_authorized"
+        with publishing(settings, outbox, password="right") as publisher:
+            wait_until(lambda: publisher.link.connected, "a connection")
+    assert len(caplog.records) == 1
+    assert "mqtt.password_file" in caplog.text
+    assert "wrong" not in caplog.text
+
+
+def test_name_that_is_not_known(outbox: Outbox) -> None:
+    """A host without an address is `dns`."""
+    with publishing(MqttSettings(host="no-such-host.invalid"), outbox) as publisher:
+        wait_until(lambda: publisher.link.failures, "a failure", timeout_s=60)
+        assert publisher.link.reason == "dns"
+
+
+def test_port_that_never_answers(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something that accepts and says nothing is `timeout`."""
+    monkeypatch.setattr(edge.link, "CONNECT_TIMEOUT_S", 0.2)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        publishing(MqttSettings(port=silent.getsockname()[1]), outbox) as publisher,
+    ):
+        wait_until(lambda: publisher.link.failures, "a failure")
+        assert publisher.link.reason == "timeout"
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A self-signed certificate for the name localhost only, and its key."""
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(
+        [
+            *(
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:prime256v1",
+                "-nodes",
+            ),
+            *("-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
+            *("-out", certificate, "-keyout", key),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return certificate, key
+
+
+@pytest.mark.parametrize(
+    ("host", "is_trusted", "reason"),
+    [("localhost", True, "connected"), ("localhost", False, "tls"), ("127.0.0.1", True, "tls")],
+    ids=["trusted", "unknown-authority", "wrong-name"],
+)
+def test_tls_checks_authority_and_name(
+    tmp_path: Path, outbox: Outbox, certificate: tuple[Path, Path], host: str, is_trusted: bool, reason: str
+) -> None:
+    """A certificate is believed only from the given authority and for the name that was asked for."""
+    lines = (f"certfile {certificate[0]}", f"keyfile {certificate[1]}")
+    with running(Mosquitto(tmp_path, *lines)) as broker:
+        authority = certificate[0] if is_trusted else None
+        settings = MqttSettings(host=host, port=broker.port, tls=True, ca_file=authority)
+        with publishing(settings, outbox) as publisher:
+            wait_until(lambda: publisher.link.reason != "connecting", "an answer")
+            assert publisher.link.reason == reason
+            if is_trusted and host == "localhost":
+                outbox.append_many([make_event(n, padding=3000) for n in range(50)])
+                publisher.event_added()
+                wait_until(is_empty(outbox), "an empty outbox")
+
+
+def test_ca_file_that_is_none(tmp_path: Path, outbox: Outbox) -> None:
+    """A wrong `ca_file` is a mistake in the config, told at once."""
+    settings = MqttSettings(tls=True, ca_file=tmp_path / "missing.pem")
+    with pytest.raises(ConfigError, match=r"mqtt\.ca_file .*missing\.pem"):
+        Publisher(settings, device="kitchen", outbox=outbox)
+
+
+def test_backoff_grows_to_a_minute_and_scatters() -> None:
+    """One second at first, doubled each time, a minute at most, up to half of it taken off by chance."""
+    for attempt, longest_s in enumerate([1, 2, 4, 8, 16, 32, 60, 60, 60]):
+        pauses = [backoff_s(attempt) for _ in range(200)]
+        assert longest_s / 2 <= min(pauses) < max(pauses) <= longest_s
+        assert max(pauses) - min(pauses) > longest_s / 4
+    assert backoff_s(100_000) <= 60
