@@ -107,6 +107,7 @@ class Listener:
             self._note(connection.lost)
             connection.abort()
             self._connection = None
+            self._unconfirmed = len(self._topics)
 
     def _connect(self) -> bool:
         try:
@@ -115,7 +116,6 @@ class Listener:
             self._note(error.reason)
             return False
         self._reason = ""
-        self._unconfirmed = len(self._topics)
         self._connection.subscribe(*self._topics)
         return True
 
