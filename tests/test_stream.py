@@ -59,7 +59,7 @@ def test_payload_above_the_broker_s_size_is_refused(outbox: Outbox, spare: int, 
 def test_event_that_ends_every_connection_is_a_dead_letter(
     outbox: Outbox, losses: int, is_refused: bool
 ) -> None:
-    """After the first loss the oldest goes alone; when it ends connections again and again, it is put aside."""
+    """After the first loss the oldest goes alone; ending connections again and again, it is put aside."""
     outbox.append_many([make_event(n) for n in range(3)])
     stream = EventStream(outbox)
     assert take(stream, 10) == [1, 2, 3]
