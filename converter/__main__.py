@@ -98,12 +98,16 @@ def _verify(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(result))
         return EXIT_OK
-    table = Table(
-        show_header=False, title=f"{result['model']} {result['variant']}: good", title_justify="left"
-    )
-    for key, value in result.items():
-        table.add_row(key.replace("_", " "), "-" if value is None else str(value))
-    Console(highlight=False).print(table)
+    rows = [(key.replace("_", " "), "-" if value is None else str(value)) for key, value in result.items()]
+    title = f"{result['model']} {result['variant']}: good"
+    out = Console(highlight=False)
+    if not out.is_terminal:
+        print("\n".join([title, *(f"{key}: {value}" for key, value in rows)]))
+        return EXIT_OK
+    table = Table(show_header=False, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
     return EXIT_OK
 
 

@@ -42,12 +42,16 @@ class UnrolledLSTM(layers.Layer):  # type: ignore[misc]  # Keras has no types
         hidden = carry = None
         outputs = []
         for gates in inputs:
-            if hidden is not None:
+            if hidden is None:
+                # The state before the first step is zero, so there is nothing to forget yet. A split with
+                # an output that nobody reads has no calibrated range there and would stay in floats.
+                i, c, o = gates[:, :units], gates[:, 2 * units : 3 * units], gates[:, 3 * units :]
+                carry = cell.recurrent_activation(i) * cell.activation(c)
+            else:
                 gates = gates + ops.matmul(hidden, cell.recurrent_kernel)
-            i, f, c, o = ops.split(gates, 4, axis=-1)
-            carry_in = cell.recurrent_activation(i) * cell.activation(c)
-            # The state before the first step is zero, so there is nothing to forget yet.
-            carry = carry_in if carry is None else carry_in + cell.recurrent_activation(f) * carry
+                i, f, c, o = ops.split(gates, 4, axis=-1)
+                carry_in = cell.recurrent_activation(i) * cell.activation(c)
+                carry = carry_in + cell.recurrent_activation(f) * carry
             hidden = cell.recurrent_activation(o) * cell.activation(carry)
             outputs.append(ops.reshape(hidden, (-1, units)))
         return ops.stack(outputs, axis=1) if self.original.return_sequences else hidden
