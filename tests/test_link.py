@@ -211,3 +211,47 @@ def test_backoff_grows_to_a_minute_and_scatters() -> None:
         assert longest_s / 2 <= min(pauses) < max(pauses) <= longest_s
         assert max(pauses) - min(pauses) > longest_s / 4
     assert backoff_s(100_000) <= 60
+
+
+def read_publish(peer: socket.socket) -> bytes:
+    """Read one short QoS 1 PUBLISH; return the two bytes of its packet id."""
+
+    def exactly(count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            data += peer.recv(count - len(data))
+        return data
+
+    assert exactly(1)[0] & 0xF6 == 0x32
+    length = shift = 0
+    while True:
+        (byte,) = exactly(1)
+        length |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            break
+    body = exactly(length)
+    after_topic = 2 + int.from_bytes(body[:2])
+    return body[after_topic : after_topic + 2]
+
+
+def test_window_that_the_broker_asks_for_is_kept(outbox: Outbox) -> None:
+    """Who asks for two unacknowledged messages at a time gets a third only for an acknowledgement."""
+    outbox.append_many([make_event(n) for n in range(9)])
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        publishing(MqttSettings(port=server.getsockname()[1]), outbox),
+        server.accept()[0] as peer,
+    ):
+        peer.settimeout(10)
+        assert peer.recv(4096)[:1] == b"\x10"
+        peer.sendall(bytes.fromhex("20 06 00 00 03 21 00 02"))  # CONNACK with Receive Maximum 2
+        waiting = [read_publish(peer), read_publish(peer)]
+        for _ in range(6):
+            peer.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                peer.recv(1)
+            peer.settimeout(10)
+            peer.sendall(b"\x40\x02" + waiting.pop(0))
+            waiting.append(read_publish(peer))
+        server.close()  # nobody to come back to: the publisher need not try

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -250,50 +249,6 @@ def test_event_too_large_for_the_broker_is_a_dead_letter(tmp_path: Path, outbox:
         assert sequences(watcher.on(EVENT)) == [1, 3]
         wait_until(is_empty(outbox), "an empty outbox")
         assert [letter.reason for letter in outbox.refused()] == ["packet_too_large"]
-
-
-def read_publish(peer: socket.socket) -> bytes:
-    """Read one short QoS 1 PUBLISH; return the two bytes of its packet id."""
-
-    def exactly(count: int) -> bytes:
-        data = b""
-        while len(data) < count:
-            data += peer.recv(count - len(data))
-        return data
-
-    assert exactly(1)[0] & 0xF6 == 0x32
-    length = shift = 0
-    while True:
-        (byte,) = exactly(1)
-        length |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            break
-    body = exactly(length)
-    after_topic = 2 + int.from_bytes(body[:2])
-    return body[after_topic : after_topic + 2]
-
-
-def test_window_that_the_broker_asks_for_is_kept(outbox: Outbox) -> None:
-    """Who asks for two unacknowledged messages at a time gets a third only for an acknowledgement."""
-    outbox.append_many([make_event(n) for n in range(9)])
-    with (
-        socket.create_server(("127.0.0.1", 0)) as server,
-        publishing(MqttSettings(port=server.getsockname()[1]), outbox),
-        server.accept()[0] as peer,
-    ):
-        peer.settimeout(10)
-        assert peer.recv(4096)[:1] == b"\x10"
-        peer.sendall(bytes.fromhex("20 06 00 00 03 21 00 02"))  # CONNACK with Receive Maximum 2
-        waiting = [read_publish(peer), read_publish(peer)]
-        for _ in range(6):
-            peer.settimeout(0.1)
-            with pytest.raises(TimeoutError):
-                peer.recv(1)
-            peer.settimeout(10)
-            peer.sendall(b"\x40\x02" + waiting.pop(0))
-            waiting.append(read_publish(peer))
-        server.close()  # nobody to come back to: the publisher need not try
 
 
 def test_broker_that_stops_acknowledging(
