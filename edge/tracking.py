@@ -12,7 +12,7 @@ import numpy as np
 from edge.faces import FaceFinder, is_same_face
 from edge.values import Face, Frame
 
-DETECT_EVERY_S = 0.5
+DETECT_EVERY_S = 1.0
 KEEP_S = 1.5
 
 
