@@ -1,0 +1,137 @@
+"""The shipped models are what their cards say, on this machine's CPU, and the README says the same."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.card import Card, artifacts_directory, load_card, open_classifier
+from edge.runtime import load_model
+from edge.values import LABELS, Float32
+from edge.weights import sha256
+from models.cards import made_input
+
+NAMES = ("report-face", "report-voice")
+ARTIFACTS = artifacts_directory()
+
+
+def load(name: str) -> Card:
+    """Read a shipped card."""
+    return load_card(name)
+
+
+def answers(name: str, variant: str, count: int = 40) -> Float32:
+    """Return what a variant says (n, 7) to inputs made for the purpose."""
+    card = load(name)
+    model = load_model(ARTIFACTS / card.files[variant].file)
+    inputs = (made_input(card.input.shape, card.input.range, seed=seed) for seed in range(count))
+    return np.concatenate([model.run(values)[0] for values in inputs])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_file_is_the_one_in_the_card(name: str) -> None:
+    """Keras, int8 and float16 are there with hash and size, and nothing lies there that no card lists."""
+    card = load(name)
+    assert set(card.files) == {"keras", "int8", "float16"}
+    for file in card.files.values():
+        assert sha256(ARTIFACTS / file.file) == file.sha256
+        assert (ARTIFACTS / file.file).stat().st_size == file.bytes
+    listed = {file.file for file in card.files.values()} | {f"{name}.json"}
+    assert {path.name for path in ARTIFACTS.glob(f"{name}.*")} == listed
+
+
+@pytest.mark.parametrize("variant", ["int8", "float16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_variants_pass_their_own_checks(name: str, variant: str) -> None:
+    """Hash, shapes, scales and golden vector hold, and an answer is a distribution."""
+    card = load(name)
+    classifier = open_classifier(name, task=card.task, variant=variant)
+    p = classifier.classify(made_input(card.input.shape, card.input.range))
+    assert p.shape == (len(LABELS),)
+    assert p.sum() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(("name", "mean"), [("report-face", 0.01), ("report-voice", 0.03)])
+def test_int8_says_what_float16_says(name: str, mean: float) -> None:
+    """Quantization moves a probability by little on average, and the answers are not all one."""
+    int8, float16 = answers(name, "int8"), answers(name, "float16")
+    assert np.abs(int8 - float16).mean() < mean
+    assert np.ptp(float16, axis=0).max() > 0.05
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_int8_is_int8_and_has_no_loop(name: str) -> None:
+    """Integers in and out, and no operation that an accelerator cannot take."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    path = ARTIFACTS / load(name).files["int8"].file
+    model = load_model(path)
+    assert model.inputs[0].dtype == model.outputs[0].dtype == np.int8
+    operations = {operation["op_name"] for operation in Interpreter(model_path=str(path))._get_ops_details()}
+    assert not operations & {"WHILE", "UNPACK", "QUANTIZE", "DEQUANTIZE"}
+
+
+def test_report_face_is_the_report_s_network() -> None:
+    """2,470,919 weights: three convolutions with pooling, 512, 7."""
+    keras = pytest.importorskip("keras", reason="the [train] extra is not installed")
+    model = keras.models.load_model(ARTIFACTS / "report-face.keras", compile=False)
+    assert model.count_params() == 2_470_919
+
+
+def test_report_voice_is_the_report_s_network() -> None:
+    """LSTM(123) with the report's linear activation, 64, 32, 7."""
+    keras = pytest.importorskip("keras", reason="the [train] extra is not installed")
+    model = keras.models.load_model(ARTIFACTS / "report-voice.keras", compile=False)
+    lstm = model.get_layer("lstm")
+    assert (lstm.units, lstm.activation.__name__) == (123, "linear")
+    units = [layer.units for layer in model.layers if type(layer).__name__ == "Dense"]
+    assert units == [64, 32, 7]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_card_states_data_licences_and_figures(name: str) -> None:
+    """Every data set has a use and a licence; both variants have figures on every held-out set."""
+    card = load(name)
+    assert card.data
+    assert all(source.use and source.licence for source in card.data)
+    expected = {
+        "report-face": {"fer2013-private", "fer2013-private-ferplus", "ckplus48-six", "jaffe-detected"},
+        "report-voice": {"tess-unseen", "ravdess-unseen", "nemo-unseen"},
+    }
+    assert set(card.metrics) == expected[name]
+    for figures in card.metrics.values():
+        for variant in ("int8", "float16"):
+            low, high = figures[variant]["interval_95"]
+            assert low <= figures[variant]["accuracy"] <= high
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_int8_costs_at_most_one_and_a_half_points(name: str) -> None:
+    """On every set the int8 accuracy is within 1.5 points of float16, as the card states them."""
+    for name_of_set, figures in load(name).metrics.items():
+        assert abs(figures["int8"]["accuracy"] - figures["float16"]["accuracy"]) <= 0.015, name_of_set
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_readme_states_the_card_s_figures(name: str) -> None:
+    """models/README.md has the line of every set and variant, number for number."""
+    readme = re.sub(r" +", " ", (Path(__file__).parent.parent / "models" / "README.md").read_text())
+    for data_set, variants in load(name).metrics.items():
+        for variant, figures in variants.items():
+            low, high = (100 * bound for bound in figures["interval_95"])
+            line = (
+                f"{data_set} {variant} {figures['n']} {100 * figures['accuracy']:.1f} {low:.1f}-{high:.1f} "
+                f"{100 * figures['uar']:.1f} {100 * figures['macro_f1']:.1f} {figures['ece']:.3f}"
+            )
+            assert line in readme, line
+
+
+def test_cards_hold_no_path_of_a_machine() -> None:
+    """Cards name files, never directories."""
+    for path in ARTIFACTS.glob("*.json"):
+        for file in json.loads(path.read_text())["files"].values():
+            assert "/" not in file["file"]
