@@ -72,9 +72,11 @@ def _devices(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     from edge.bench import run_bench
-    from edge.report import print_bench
+    from edge.report import print_bench, working
 
-    print_bench(run_bench(load_config(options.config), seconds=options.seconds), as_json=options.json)
+    with working("measuring the stages, then the daemon"):
+        result = run_bench(load_config(options.config), seconds=options.seconds)
+    print_bench(result, as_json=options.json)
     return EXIT_OK
 
 

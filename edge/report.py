@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,17 @@ def print_lines(analyzer: Analyzer, files: Sequence[Path], *, every_s: float | N
                     print(f"emotion-edge: {error}", file=sys.stderr)
             progress.advance(task)
     return code
+
+
+@contextmanager
+def working(text: str) -> Iterator[None]:
+    """Show people on a terminal that long work goes on; pipes get nothing."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(text):
+        yield
 
 
 def print_devices(devices: Sequence[Device], *, as_json: bool) -> None:

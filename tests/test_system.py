@@ -19,6 +19,7 @@ import paho.mqtt.client as paho
 import pytest
 
 from edge.broker import EmbeddedBroker
+from edge.card import artifacts_directory
 from edge.config import MqttSettings
 from edge.demo import clip_path
 from edge.link import Message
@@ -116,13 +117,25 @@ def _answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_every_payload_fits_its_schema_and_both_models_spoke(tmp_path: Path) -> None:
+@contextmanager
+def any_broker(kind: str, directory: Path) -> Iterator[int]:
+    """Run one of the two real brokers; give its port."""
+    if kind == "nats":
+        with EmbeddedBroker(directory) as broker:
+            yield broker.port
+    else:
+        port = free_port()
+        with mosquitto(directory, port):
+            yield port
+
+
+@pytest.mark.parametrize("kind", ["mosquitto", "nats"])
+def test_every_payload_fits_its_schema_and_both_models_spoke(kind: str, tmp_path: Path) -> None:
     """A foreign client sees status, states and events from both models, all as the schemas say."""
-    with EmbeddedBroker(tmp_path / "broker") as broker:
-        settings = MqttSettings(host=broker.host, port=broker.port)
-        with closing(listen(settings, "emotion/lab/#")) as listener:
+    with any_broker(kind, tmp_path / "broker") as port:
+        with closing(listen(MqttSettings(port=port), "emotion/lab/#")) as listener:
             assert listener.wait_ready(10)
-            env = environment(broker.host, broker.port, tmp_path, EMOTION_EDGE__MQTT__STATS_INTERVAL_S="2")
+            env = environment("127.0.0.1", port, tmp_path, EMOTION_EDGE__MQTT__STATS_INTERVAL_S="2")
             with daemon(env) as process:
                 messages = collect(
                     listener,
@@ -238,6 +251,28 @@ def test_bad_config_is_one_sentence_and_its_code(tmp_path: Path, text: str, code
     )
     assert done.returncode == code
     assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_model_with_a_wrong_hash_is_refused(tmp_path: Path) -> None:
+    """One changed byte in a model file: one sentence that names it, exit code 4."""
+    shutil.copytree(artifacts_directory(), tmp_path / "artifacts")
+    model = tmp_path / "artifacts" / "report-voice.int8.tflite"
+    data = bytearray(model.read_bytes())
+    data[-1] ^= 1
+    model.write_bytes(data)
+    env = {**os.environ, "EMOTION_EDGE__MODELS__DIRECTORY": str(tmp_path / "artifacts")}
+    done = subprocess.run(
+        [sys.executable, "-m", "edge", "run"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+        env=env,
+        check=False,
+    )
+    assert done.returncode == 4
+    assert "report-voice.int8.tflite: SHA-256 is" in done.stderr
     assert "Traceback" not in done.stderr
 
 
