@@ -132,24 +132,26 @@ def any_broker(kind: str, directory: Path) -> Iterator[int]:
 @pytest.mark.parametrize("kind", ["mosquitto", "nats"])
 def test_every_payload_fits_its_schema_and_both_models_spoke(kind: str, tmp_path: Path) -> None:
     """A foreign client sees status, states and events from both models, all as the schemas say."""
-    with any_broker(kind, tmp_path / "broker") as port:
-        with closing(listen(MqttSettings(port=port), "emotion/lab/#")) as listener:
-            assert listener.wait_ready(10)
-            env = environment("127.0.0.1", port, tmp_path, EMOTION_EDGE__MQTT__STATS_INTERVAL_S="2")
-            with daemon(env) as process:
-                messages = collect(
-                    listener,
-                    lambda seen: (
-                        any(e["type"] == "emotion.changed" and e["data"]["voice"] for e in events(seen))  # type: ignore[index]
-                        and any(m.topic.endswith("/stats") for m in seen)
-                    ),
-                    40,
-                )
-                process.send_signal(signal.SIGTERM)
-                stopped_s = time.monotonic()
-                assert process.wait(5) == 0
-                assert time.monotonic() - stopped_s < 2.5
-            messages += collect(listener, lambda seen: seen and seen[-1].payload == b"offline", 5)
+    with (
+        any_broker(kind, tmp_path / "broker") as port,
+        closing(listen(MqttSettings(port=port), "emotion/lab/#")) as listener,
+    ):
+        assert listener.wait_ready(10)
+        env = environment("127.0.0.1", port, tmp_path, EMOTION_EDGE__MQTT__STATS_INTERVAL_S="2")
+        with daemon(env) as process:
+            messages = collect(
+                listener,
+                lambda seen: (
+                    any(e["type"] == "emotion.changed" and e["data"]["voice"] for e in events(seen))  # type: ignore[index]
+                    and any(m.topic.endswith("/stats") for m in seen)
+                ),
+                40,
+            )
+            process.send_signal(signal.SIGTERM)
+            stopped_s = time.monotonic()
+            assert process.wait(5) == 0
+            assert time.monotonic() - stopped_s < 2.5
+        messages += collect(listener, lambda seen: seen and seen[-1].payload == b"offline", 5)
     for message in messages:
         subtopic = message.topic.removeprefix("emotion/lab/")
         if subtopic in SCHEMA_OF:
