@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -15,29 +14,13 @@ from rich.table import Table
 
 from converter.quantize import KINDS, Job, convert
 from converter.verify import find_card, update_card, verify
-from edge.errors import EXIT_OK, EdgeError
-
-screen = Console(stderr=True, highlight=False)
-
-
-def say(text: str) -> None:
-    """Print a line for people, unwrapped."""
-    screen.print(text, markup=False, soft_wrap=True)
+from edge.errors import EXIT_OK
+from models.console import positive, run_command, say, screen
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
-    args = _parser().parse_args(argv)
-    try:
-        code: int = args.command(args)
-    except EdgeError as error:
-        say(f"emotion-convert: {error}")
-        return error.exit_code
-    except KeyboardInterrupt:
-        say("emotion-convert: stopped, nothing was written")
-        return 130
-    return code
+    return run_command(_parser(), argv, stopped="stopped, nothing was written")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     to.add_argument("model", type=Path, metavar="MODEL.keras")
     to.add_argument("--to", choices=KINDS, default="int8", help="default: int8")
     to.add_argument("--calibrate", type=Path, metavar="DIR", help="pictures or sound, for int8")
-    to.add_argument("--calibrate-count", type=_positive, default=200, metavar="N", help="default: 200")
+    to.add_argument("--calibrate-count", type=positive, default=200, metavar="N", help="default: 200")
     to.add_argument("-o", "--output", type=Path, metavar="OUT.tflite", help="default: MODEL.KIND.tflite")
     to.set_defaults(command=_convert)
 
@@ -59,13 +42,6 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--json", action="store_true", help="stable JSON on stdout")
     check.set_defaults(command=_verify)
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return value
 
 
 def _convert(args: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edge import __version__
 from edge.config import Config, load_config, outbox_path, to_toml
-from edge.errors import EXIT_OK, EdgeError, MediaError
+from edge.errors import EXIT_OK, EdgeError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,7 +96,7 @@ def _outbox(options: argparse.Namespace) -> int:
     config = load_config(options.config)
     path = outbox_path(config)
     if not path.exists():
-        raise MediaError(f"{path}: no outbox there; start the daemon once, or check device.id")
+        raise EdgeError(f"{path}: no outbox there; start the daemon once, or check device.id")
     outbox = Outbox(
         path, device=config.device.id, max_events=config.outbox.max_events, max_bytes=config.outbox.max_bytes
     )

@@ -11,7 +11,7 @@ so a poor or old opinion flattens the result instead of bending it. Pure: time c
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -107,10 +107,10 @@ class Fusion:
         self._expire(now_ns)
         alone = len(self._faces) == 1
         people = {
-            f"person-{track}": self._opinions([face], self._voice if alone else None, now_ns)
+            f"person-{track}": _opinions([face], self._voice if alone else None, self.settings, now_ns)
             for track, face in sorted(self._faces.items())
         }
-        room = self._opinions(self._faces.values(), self._voice, now_ns)
+        room = _opinions(self._faces.values(), self._voice, self.settings, now_ns)
         changes: list[Change] = []
         for name in [name for name in self._subjects if name not in people and name != ROOM]:
             self._advance(name, {}, now_ns, changes)
@@ -142,24 +142,6 @@ class Fusion:
         if self._voice is not None and self._voice.t_ns < oldest_ns:
             self._voice = None
 
-    def _opinions(
-        self, faces: Iterable[Prediction], voice: Prediction | None, now_ns: int
-    ) -> dict[Modality, tuple[Float32, float]]:
-        """Return (p, reliability) of each modality present; several faces are averaged by reliability."""
-        result: dict[Modality, tuple[Float32, float]] = {}
-        rated = [(face.p, self._reliability(face, now_ns)) for face in faces]
-        if rated:
-            r = np.array([reliability for _, reliability in rated])
-            p = np.average([p for p, _ in rated], axis=0, weights=np.maximum(r, 1e-6))
-            result[Modality.FACE] = (p.astype(np.float32), float(r.max()))
-        if voice is not None:
-            result[Modality.VOICE] = (voice.p, self._reliability(voice, now_ns))
-        return result
-
-    def _reliability(self, prediction: Prediction, now_ns: int) -> float:
-        age_s = max(0, now_ns - prediction.t_ns) / 1e9
-        return float(prediction.quality * 0.5 ** (age_s / self.settings.half_life_s))
-
     def _advance(
         self,
         name: str,
@@ -169,13 +151,9 @@ class Fusion:
     ) -> SubjectState:
         subject = self._subjects.setdefault(name, _Subject())
         previous = subject.emotion
-        weights = {
-            Modality.FACE: self.settings.face_weight,
-            Modality.VOICE: self.settings.voice_weight,
-        }
         evidence: dict[Modality, Evidence] = {}
         if opinions:
-            p, shares = pool_opinions(opinions, weights)
+            p, shares = pool_opinions(opinions, _weights(self.settings))
             subject.p = self._smooth(subject, p, now_ns)
             subject.emotion = self._decide(subject, subject.p, now_ns)
             evidence = {
@@ -239,20 +217,37 @@ def fuse_once(
     predictions = [*face, *([voice] if voice is not None else [])]
     if not predictions:
         return ABSENT, 0.0, {}
-    now_ns = max(p.t_ns for p in predictions)
-    fusion = Fusion(settings)
-    aligned = [Prediction(p.modality, p.p, p.quality, now_ns, p.track) for p in predictions]
-    opinions = fusion._opinions(
-        [p for p in aligned if p.modality is Modality.FACE],
-        next((p for p in aligned if p.modality is Modality.VOICE), None),
-        now_ns,
-    )
-    p, _ = pool_opinions(
-        opinions, {Modality.FACE: settings.face_weight, Modality.VOICE: settings.voice_weight}
-    )
+    aligned = [replace(prediction, t_ns=0) for prediction in predictions]
+    faces = [prediction for prediction in aligned if prediction.modality is Modality.FACE]
+    voices = [prediction for prediction in aligned if prediction.modality is Modality.VOICE]
+    p, _ = pool_opinions(_opinions(faces, voices[0] if voices else None, settings, 0), _weights(settings))
     top = int(np.argmax(p))
     emotion = LABELS[top] if p[top] >= settings.enter else UNCERTAIN
     return emotion, round(float(p[top]), 4), probabilities(p)
+
+
+def _weights(settings: FusionSettings) -> dict[Modality, float]:
+    return {Modality.FACE: settings.face_weight, Modality.VOICE: settings.voice_weight}
+
+
+def _opinions(
+    faces: Iterable[Prediction], voice: Prediction | None, settings: FusionSettings, now_ns: int
+) -> dict[Modality, tuple[Float32, float]]:
+    """Return (p, reliability) of each modality present; several faces are averaged by reliability."""
+    result: dict[Modality, tuple[Float32, float]] = {}
+    rated = [(face.p, _reliability(face, settings, now_ns)) for face in faces]
+    if rated:
+        r = np.array([reliability for _, reliability in rated])
+        p = np.average([p for p, _ in rated], axis=0, weights=np.maximum(r, 1e-6))
+        result[Modality.FACE] = (p.astype(np.float32), float(r.max()))
+    if voice is not None:
+        result[Modality.VOICE] = (voice.p, _reliability(voice, settings, now_ns))
+    return result
+
+
+def _reliability(prediction: Prediction, settings: FusionSettings, now_ns: int) -> float:
+    age_s = max(0, now_ns - prediction.t_ns) / 1e9
+    return float(prediction.quality * 0.5 ** (age_s / settings.half_life_s))
 
 
 def _confidence(emotion: str, p: Float32 | None) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,16 +16,14 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from edge.card import Card
-from edge.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, EdgeError
+from edge.errors import EXIT_OK, EXIT_USAGE, EdgeError
 from edge.weights import weights_directory
+from models.console import positive, run_command, say, screen
 from models.evaluate import evaluate_model, list_models
 from models.fetch import fetch_weights
 
 HEADINGS = ("data set", "variant", "n", "accuracy %", "95 %", "UAR %", "macro-F1 %", "ECE")
 WIDTHS = (24, 7, 5, 5, 11, 5, 5, 6)
-
-# Progress and notes go to stderr, so that `--json` alone stands in a pipe.
-screen = Console(stderr=True, highlight=False)
 
 
 @contextmanager
@@ -40,28 +37,9 @@ def bar(title: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def say(text: str) -> None:
-    """Print a line for people, unwrapped."""
-    screen.print(text, markup=False, soft_wrap=True)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
-    args = _parser().parse_args(argv)
-    try:
-        code: int = args.command(args)
-    except EdgeError as error:
-        say(f"emotion-models: {error}")
-        return error.exit_code
-    except KeyboardInterrupt:
-        say("emotion-models: stopped")
-        return 130
-    except BrokenPipeError:
-        # The reader (head, less) has enough; stdout must not be flushed into it again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILURE
-    return code
+    return run_command(_parser(), argv, stopped="stopped")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("name", metavar="NAME", help="report-face or report-voice")
     train.add_argument("--data", type=Path, required=True, metavar="DIR", help="where the data sets lie")
     train.add_argument("--out", type=Path, default=Path("trained"), metavar="DIR", help="default: trained")
-    train.add_argument("--epochs", type=_positive, metavar="N", help="instead of the recipe's number")
+    train.add_argument("--epochs", type=positive, metavar="N", help="instead of the recipe's number")
     train.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
     train.set_defaults(command=_train)
 
@@ -93,13 +71,6 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", help="stable JSON on stdout")
         command.add_argument("--models", type=Path, metavar="DIR", help="default: those of the package")
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return value
 
 
 def _fetch(_args: argparse.Namespace) -> int:

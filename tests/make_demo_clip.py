@@ -146,7 +146,7 @@ def draw(expression: Expression, t_s: float, loudness: float) -> NDArray[np.uint
         cv2.fillPoly(image, [teeth], (244, 240, 232), cv2.LINE_AA)
         for side in (-1, 1):
             curve(
-                [(side * 30, 36), (side * 42, 46), (side * 46, 62)][:: side or 1],
+                [(side * 30, 36), (side * 42, 46), (side * 46, 62)][::side],
                 tuple(int(c * 0.8) for c in SKIN),
                 2.5,
             )
