@@ -62,7 +62,10 @@ class Golden(_Part):
 
 
 class Card(_Part):
-    """Everything that is known of one artifact; lies beside it as `NAME.json`."""
+    """Everything that is known of one artifact; lies beside it as `NAME.json`.
+
+    `held_out` are the people whom this very file never saw, such as `tess:YAF` or `ckplus:S005`.
+    """
 
     name: str
     version: str
@@ -75,6 +78,7 @@ class Card(_Part):
     data: list[Source]
     metrics: dict[str, dict[str, dict[str, Any]]]
     golden: Golden
+    held_out: tuple[str, ...] = ()
 
     def identity(self, variant: str) -> str:
         """Return `name@sha256[:12]`, as events name the model."""

@@ -31,6 +31,7 @@ def draft_card(
     features: dict[str, Any],
     temperature: float,
     data: Iterable[Source],
+    held_out: Iterable[str] = (),
 ) -> Card:
     """Return the card of a model that is trained and not converted yet: no tensors' scales, no figures."""
     return Card(
@@ -51,6 +52,7 @@ def draft_card(
             output={},
             tolerance=GOLDEN_TOLERANCE,
         ),
+        held_out=tuple(held_out),
     )
 
 
