@@ -6,8 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,7 @@ import trees
 from edge.card import artifacts_directory, load_card, open_classifier
 from edge.values import LABELS
 from models.corrupt import JITTER
-from models.datasets import DataError, Progress
+from models.datasets import DataError
 from models.evaluate import NOT_IN_CARDS, evaluate_model
 
 FIGURES = [
@@ -30,12 +28,6 @@ KEYS = [
 ]  # fmt: skip
 CLEAN_FACES = ("fer2013-private", "fer2013-private-ferplus", "ckplus48-six")
 ROOT = Path(__file__).parent.parent
-
-
-@contextmanager
-def no_bar(_title: str) -> Iterator[Progress]:
-    """Show nothing."""
-    yield lambda _done, _total: None
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +48,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_weights")
 def test_face_model_is_measured_on_every_set_there(data: Path) -> None:
     """Both variants on fer2013 under both labellings and on ckplus48; what is missing is a note by name."""
-    result = evaluate_model("report-face", data, bar=no_bar)
+    result = evaluate_model("report-face", data, bar=trees.no_bar)
     assert list(result) == [*KEYS, "peers"]
     assert {name: figures["int8"]["n"] for name, figures in result["sets"].items()} == {
         "fer2013-private": 14,
@@ -86,14 +78,14 @@ def test_figures_come_from_the_shipped_file(data: Path) -> None:
         for usage, label, pixels, _ in trees.fer_rows()
         if usage == "PrivateTest"
     ]
-    result = evaluate_model("report-face", data, bar=no_bar)
+    result = evaluate_model("report-face", data, bar=trees.no_bar)
     assert result["sets"]["fer2013-private"]["int8"]["accuracy"] == round(sum(right) / len(right), 4)
 
 
 @pytest.mark.usefixtures("no_weights")
 def test_wrong_boxes_are_told_one_by_one(data: Path) -> None:
     """Each kind has its figures; the loss is clean accuracy minus their mean, the worst is named."""
-    sets = evaluate_model("report-face", data, bar=no_bar)["sets"]
+    sets = evaluate_model("report-face", data, bar=trees.no_bar)["sets"]
     clean, jitter = sets["ckplus48-six"]["int8"], sets["ckplus48-six-crop-jitter"]["int8"]
     assert list(jitter["kinds"]) == list(JITTER)
     mean = np.mean([kind["accuracy"] for kind in jitter["kinds"].values()])
@@ -105,7 +97,7 @@ def test_wrong_boxes_are_told_one_by_one(data: Path) -> None:
 @pytest.mark.usefixtures("no_weights")
 def test_quantization_is_told_in_points(data: Path) -> None:
     """Every set with both variants has int8 minus float16, of accuracy and UAR."""
-    result = evaluate_model("report-face", data, bar=no_bar)
+    result = evaluate_model("report-face", data, bar=trees.no_bar)
     assert list(result["int8_minus_float"]) == list(CLEAN_FACES)
     for name, difference in result["int8_minus_float"].items():
         int8, float16 = result["sets"][name]["int8"], result["sets"][name]["float16"]
@@ -116,7 +108,7 @@ def test_quantization_is_told_in_points(data: Path) -> None:
 @pytest.mark.usefixtures("no_weights")
 def test_answers_are_timed(data: Path) -> None:
     """Each variant has its median time of an answer in ms."""
-    latency = evaluate_model("report-face", data, bar=no_bar)["latency_ms"]
+    latency = evaluate_model("report-face", data, bar=trees.no_bar)["latency_ms"]
     assert list(latency) == ["int8", "float16"]
     assert all(0 < ms < 1000 for ms in latency.values())
 
@@ -131,13 +123,13 @@ def test_ferplus_counts_only_majorities(tmp_path: Path) -> None:
         for u, label, x, votes in rows
     ]
     trees.write_fer2013(tmp_path / "fer2013", rows)
-    result = evaluate_model("report-face", tmp_path, bar=no_bar)
+    result = evaluate_model("report-face", tmp_path, bar=trees.no_bar)
     assert result["sets"]["fer2013-private-ferplus"]["int8"]["n"] == 12
 
 
 def test_voice_model_is_measured_on_held_out_speakers(data: Path) -> None:
     """Only the clips of the speakers that training never heard: 7 of YAF, 8 of actor 17, 6 of WR0."""
-    result = evaluate_model("report-voice", data, bar=no_bar)
+    result = evaluate_model("report-voice", data, bar=trees.no_bar)
     assert list(result) == KEYS
     clean = {name: figures for name, figures in result["sets"].items() if name.endswith("-unseen")}
     assert {name: figures["int8"]["n"] for name, figures in clean.items()} == {
@@ -151,7 +143,7 @@ def test_voice_model_is_measured_on_held_out_speakers(data: Path) -> None:
 
 def test_voice_without_noise_is_measured_by_telephone_only(data: Path) -> None:
     """Missing babble is a note; band-limited clips are measured all the same, in int8 only."""
-    result = evaluate_model("report-voice", data, bar=no_bar)
+    result = evaluate_model("report-voice", data, bar=trees.no_bar)
     spoilt = [name for name in result["sets"] if not name.endswith("-unseen")]
     assert spoilt == [f"{corpus}-unseen-telephone" for corpus in ("tess", "ravdess", "nemo")]
     assert list(result["sets"]["tess-unseen-telephone"]) == ["int8"]
@@ -162,7 +154,7 @@ def test_babble_is_found_and_its_loss_told(data: Path, tmp_path: Path) -> None:
     """With noise/ there each corpus is heard in babble too; the loss is clean UAR minus that in babble."""
     shutil.copytree(data / "speech", tmp_path / "speech")
     trees.write_wav(tmp_path / "noise" / "any" / "babble.wav", trees.buzz(77, 2.0))
-    sets = evaluate_model("report-voice", tmp_path, bar=no_bar)["sets"]
+    sets = evaluate_model("report-voice", tmp_path, bar=trees.no_bar)["sets"]
     clean, babble = (sets[name]["int8"] for name in ("nemo-unseen", "nemo-unseen-babble-10db"))
     assert babble["n"] == clean["n"]
     assert babble["loss_points"] == pytest.approx(100 * (clean["uar"] - babble["uar"]), abs=0.01)
@@ -172,7 +164,7 @@ def test_broken_clips_are_counted_and_the_rest_measured(data: Path, tmp_path: Pa
     """A file without sound is a note with count and name, and leaves every condition."""
     shutil.copytree(data / "speech", tmp_path / "speech")
     (tmp_path / "speech" / "nemo" / "WR0_anger_1.wav").write_bytes(b"RIFF nothing")
-    result = evaluate_model("report-voice", tmp_path, bar=no_bar)
+    result = evaluate_model("report-voice", tmp_path, bar=trees.no_bar)
     assert result["sets"]["nemo-unseen"]["int8"]["n"] == 5
     assert result["sets"]["nemo-unseen-telephone"]["int8"]["n"] == 5
     (note,) = (note for note in result["notes"] if "cannot be read" in note)
@@ -186,7 +178,7 @@ def test_a_missing_class_is_a_note_that_names_it(tmp_path: Path, data: Path) -> 
     shutil.copytree(data / "faces" / "ckplus48", tmp_path / "ckplus48")
     rows = [row for row in trees.fer_rows() if row[1] != "fear"]
     trees.write_fer2013(tmp_path / "fer2013", rows)
-    result = evaluate_model("report-face", tmp_path, bar=no_bar)
+    result = evaluate_model("report-face", tmp_path, bar=trees.no_bar)
     assert list(result["sets"]) == ["ckplus48-six", "ckplus48-six-crop-jitter"]
     assert "fer2013 PrivateTest: no example of fear; complete the data set" in result["notes"]
 
@@ -195,7 +187,7 @@ def test_a_missing_class_is_a_note_that_names_it(tmp_path: Path, data: Path) -> 
 def test_nothing_to_measure_names_every_set(tmp_path: Path) -> None:
     """An empty directory is an error with all the sets that it lacks."""
     with pytest.raises(DataError, match=r"fer2013.*ckplus48.*jaffe"):
-        evaluate_model("report-face", tmp_path, bar=no_bar)
+        evaluate_model("report-face", tmp_path, bar=trees.no_bar)
 
 
 def test_write_cards_puts_figures_into_the_card(data: Path, tmp_path: Path) -> None:
