@@ -75,15 +75,19 @@ def file_entry(path: Path) -> File:
 
 
 def save_card(card: Card, directory: Path) -> Path:
-    """Write `NAME.json` into `directory`, beside and then renamed; return its path."""
-    path = directory / f"{card.name}.json"
+    """Write `NAME.json` into `directory`; return its path."""
     text = json.dumps(card.model_dump(mode="json"), indent=1, ensure_ascii=False)
+    return write_whole(directory / f"{card.name}.json", text + "\n")
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Write beside, then rename: no reader ever sees half a file. Raises `EdgeError` where it cannot."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        descriptor, part = tempfile.mkstemp(dir=directory, prefix=f".{path.name}.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text + "\n")
+                file.write(text)
             Path(part).chmod(0o644)
             Path(part).replace(path)
         finally:
