@@ -14,6 +14,9 @@ from models.cards import write_whole
 from models.charts import Mark, confusion_chart, interval_chart, loss_chart, reliability_chart
 from models.targets import ACCURACY_PERCENT, BABBLE_LOSS, JITTER_LOSS
 
+WORDS = ("class", "variant", "file")
+SENTENCES = ("note", "use", "terms", "SHA-256")
+
 
 def write_page(path: Path, results: Sequence[dict[str, Any]]) -> Path:
     """Write the page of `evaluate_model`'s results, whole or not at all; return its path."""
@@ -62,10 +65,9 @@ def _targets(result: dict[str, Any]) -> str:
     summary = f"{met} of {len(known)} met" + (f", {left} not measured" if left else "")
     rows = []
     for row in result["targets"]:
-        *cells, verdict = show.target_cells(row)
+        *cells, verdict = map(escape, show.target_cells(row))
         kind = {True: "met", False: "missed", None: "unknown"}[row["met"]]
-        columns = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        rows.append(f'<tr>{columns}<td><span class="chip {kind}">{escape(verdict)}</span></td></tr>')
+        rows.append(_row(show.TARGETS, (*cells, f'<span class="chip {kind}">{verdict}</span>')))
     return _section(f"Targets: {summary}", _table_of(show.TARGETS, rows))
 
 
@@ -152,10 +154,10 @@ def _closer(name: str, figures: dict[str, Any]) -> str:
 def _peers(result: dict[str, Any]) -> str:
     if "peers" not in result:
         return ""
-    rows = []
-    for row in result["peers"]["rows"]:
-        cells = "".join(f"<td>{escape(cell)}</td>" for cell in show.peer_cells(row))
-        rows.append(f'<tr class="{escape(row["how"])}">{cells}</tr>')
+    rows = [
+        _row(show.PEERS, tuple(map(escape, show.peer_cells(row))), kind=row["how"])
+        for row in result["peers"]["rows"]
+    ]
     method = f'<p class="small">{escape(result["peers"]["method"])}</p>'
     return _section("Beside others", _table_of(show.PEERS, rows) + method)
 
@@ -168,8 +170,7 @@ def _origin(result: dict[str, Any]) -> str:
     ]
     return _section(
         "Data, licences and files",
-        _table(("data set", "use", "terms"), data, words=True)
-        + _table(("variant", "file", "bytes", "SHA-256"), files, words=True),
+        _table(("data set", "use", "terms"), data) + _table(("variant", "file", "bytes", "SHA-256"), files),
     )
 
 
@@ -198,18 +199,26 @@ def _figure(title: str, content: str) -> str:
     return f"<figure><figcaption>{escape(title)}</figcaption>{content}</figure>"
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, words: bool = False) -> str:
-    lines = ["<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
-    return _table_of(headings, lines, words=words)
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return _table_of(headings, [_row(headings, tuple(map(escape, row))) for row in rows])
 
 
-def _table_of(headings: Sequence[str], lines: Sequence[str], *, words: bool = False) -> str:
-    head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
-    kind = ' class="words"' if words else ""
-    return (
-        f'<div class="scroll"><table{kind}><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-    )
+def _table_of(headings: Sequence[str], rows: Sequence[str]) -> str:
+    head = "".join(f"<th{_kind(heading)}>{escape(heading)}</th>" for heading in headings)
+    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    return f'<div class="scroll"><table>{body}</table></div>'
+
+
+def _row(headings: Sequence[str], cells: Sequence[str], *, kind: str = "") -> str:
+    columns = (f"<td{_kind(h)}>{cell}</td>" for h, cell in zip(headings, cells, strict=True))
+    return f'<tr class="{kind}">{"".join(columns)}</tr>' if kind else f"<tr>{''.join(columns)}</tr>"
+
+
+def _kind(heading: str) -> str:
+    """Words stand on the left, sentences may wrap, numbers stand on the right."""
+    if heading in SENTENCES:
+        return ' class="sentence"'
+    return ' class="word"' if heading in (*show.WORDS, *WORDS) else ""
 
 
 def _id(result: dict[str, Any]) -> str:

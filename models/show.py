@@ -132,7 +132,8 @@ def target_cells(row: dict[str, Any]) -> Row:
     unit = f" {row['unit']}" if row["unit"] else ""
     if row["met"] is None:
         return row["target"], "", "", f"{row['wanted']}{unit}", "not measured"
-    verdict = "met" if row["met"] else f"missed by {row['missed_by']:g}{unit}"
+    points = " points" if row["unit"] == "%" else unit
+    verdict = "met" if row["met"] else f"missed by {row['missed_by']:g}{points}"
     return row["target"], row["where"], f"{row['measured']:g}{unit}", f"{row['wanted']}{unit}", verdict
 
 
