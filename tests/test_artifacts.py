@@ -26,7 +26,9 @@ SPOILT = {
         "fer2013-private-crop-jitter", "fer2013-private-bad-webcam", "ckplus48-six-crop-jitter",
         "jaffe-detected-crop-jitter",
     },
-    "report-voice": {f"{name}-{how}" for name in CLEAN["report-voice"] for how in ("babble-10db", "telephone")},
+    "report-voice": {
+        f"{name}-{how}" for name in CLEAN["report-voice"] for how in ("babble-10db", "telephone")
+    },
 }  # fmt: skip
 
 
