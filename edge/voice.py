@@ -26,6 +26,11 @@ VAD_LAG = 45
 VAD_WARM_UP = 76
 SPEECH_THRESHOLD = 0.5
 MIN_SPEECH_S = 0.5
+# Of the frames that a sequence model reads. Energies are natural logarithms: 1 is 4.3 dB.
+LOUDEST_FRAMES = 15
+ENERGY_FLOOR = np.float32(8.0)
+LOUD = np.float32(4.5)
+RANGE = np.float32(4.0)  # standard deviations
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -188,6 +193,8 @@ def window_input(features: Mapping[str, Any]) -> WindowInput:
         mean = np.asarray(features["mean"], np.float32)
         std = np.asarray(features["std"], np.float32)
         return lambda window: pool(window.mfcc, window.speech, mean=mean, std=std)
+    if features.get("kind") == "mfcc_frames":
+        return FrameInput(features)
     raise ModelError(
         f"input.features.kind {features.get('kind')!r}: unknown voice features; "
         "update emotion-edge or choose another models.voice"
@@ -202,6 +209,47 @@ def pool(mfcc: Float32, speech: Float32, *, mean: Float32, std: Float32) -> Floa
     spoken = speech >= SPEECH_THRESHOLD
     frames = mfcc[spoken] if spoken.any() else mfcc
     return cast(Float32, ((frames.mean(axis=0) - mean) / std).astype(np.float32))
+
+
+class FrameInput:
+    """Makes (frames, 40) float32 in [-RANGE, RANGE] of a window: MFCC that know no gain, standardised.
+
+    Coefficient 0 is the log energy against the window's loudest frames, cut at `ENERGY_FLOOR` below; from the
+    others `centre` (0..1) of their mean over the loud frames is taken: what is left of the line and the voice
+    itself. `mean` and `std` (40,) are those of the training windows.
+    """
+
+    def __init__(self, features: Mapping[str, Any]) -> None:
+        self._frames = frame_count(float(features["window_s"]))
+        self._centre = np.float32(features["centre"])
+        self._mean = np.asarray(features["mean"], np.float32)
+        self._std = np.asarray(features["std"], np.float32)
+
+    def __call__(self, window: Window) -> Float32:
+        """Return what the model reads of `window`; a longer one gives its stretch with most speech."""
+        frames = centred(fitted(window.mfcc, window.speech, self._frames), self._centre)
+        return np.asarray(np.clip((frames - self._mean) / self._std, -RANGE, RANGE), np.float32)
+
+
+def fitted(mfcc: Float32, speech: Float32, count: int) -> Float32:
+    """Return `count` frames of (T, 40): the stretch with most speech, or all after copies of the quietest."""
+    short = count - len(mfcc)
+    if short > 0:
+        quietest = mfcc[np.argmin(mfcc[:, 0])]
+        return np.concatenate([np.repeat(quietest[None], short, axis=0), mfcc])
+    total = np.concatenate([[0.0], np.cumsum(speech, dtype=np.float64)])
+    start = int(np.argmax(total[count:] - total[:-count]))
+    return mfcc[start : start + count]
+
+
+def centred(mfcc: Float32, centre: np.float32) -> Float32:
+    """Return (T, 40) with the energy relative and `centre` of the mean of the loud frames taken away."""
+    energy = mfcc[:, 0]
+    top = np.sort(energy)[-LOUDEST_FRAMES:].mean()
+    relative = np.maximum(energy - top, -ENERGY_FLOOR)
+    frames: Float32 = mfcc - centre * mfcc[relative > -LOUD].mean(axis=0)
+    frames[:, 0] = relative
+    return frames
 
 
 def _append(rows: Float32, new: Float32) -> None:

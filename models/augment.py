@@ -42,6 +42,20 @@ def spoil_face(image: UInt8, random: np.random.Generator, *, strength: float = 1
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
+def worsen_face(image: UInt8, random: np.random.Generator) -> UInt8:
+    """Return one face (h, w) uint8 as cheap cameras have it: lit from a side, shaken, compressed."""
+    chance = random.random(3)
+    if chance[0] < 0.3:
+        image = _lit_from_a_side(image, random)
+    if chance[1] < 0.1:
+        image = _shaken(image, random)
+    if chance[2] < 0.2:
+        quality = int(random.integers(20, 70))
+        _, packed = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        image = np.asarray(cv2.imdecode(packed, cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
+    return image
+
+
 def spoil_voices(
     clips: Sequence[Float32], *, mean: Float32, std: Float32, random: np.random.Generator
 ) -> Float32:
@@ -94,6 +108,26 @@ def _lit(image: UInt8, random: np.random.Generator, strength: float) -> Float32:
     contrast = np.float32(1 + strength * random.uniform(-0.3, 0.3))
     brightness = np.float32(strength * random.uniform(-30, 30))
     return np.asarray((values - mean) * contrast + mean + brightness, dtype=np.float32)
+
+
+def _lit_from_a_side(image: UInt8, random: np.random.Generator) -> UInt8:
+    """Multiply with a plane that is 1 in the middle, as a window or a lamp at one side does."""
+    height, width = image.shape
+    slope_x, slope_y = random.uniform(-0.7, 0.7, 2)
+    plane = (
+        1 + np.add.outer(np.linspace(-slope_y, slope_y, height), np.linspace(-slope_x, slope_x, width)) / 2
+    )
+    return np.clip(np.rint(image * np.maximum(plane, 0.1)), 0, 255).astype(np.uint8)
+
+
+def _shaken(image: UInt8, random: np.random.Generator) -> UInt8:
+    """Blur along a line of 3 to 5 pixels."""
+    side = int(random.choice([3, 5]))
+    line = np.zeros((side, side), np.float32)
+    line[side // 2] = 1 / side
+    turn = cv2.getRotationMatrix2D((side // 2, side // 2), random.uniform(0, 180), 1)
+    kernel = cv2.warpAffine(line, turn, (side, side))
+    return np.asarray(cv2.filter2D(image, -1, kernel / kernel.sum()), dtype=np.uint8)
 
 
 def _cover(values: Float32, random: np.random.Generator) -> None:

@@ -23,6 +23,7 @@ FACE_PX = 48
 IMAGE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".tiff", ".tif", ".bmp")
 KAGGLE_LABELS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 FER_USAGES = ("Training", "PublicTest", "PrivateTest")
+ONSET_FRAMES = 3
 NOT_A_FACE_VOTES = 5  # of the ten FER+ votes
 ALIASES = {
     "angry": "anger", "disgusted": "disgust", "fearful": "fear", "happy": "happiness", "sad": "sadness",
@@ -120,6 +121,19 @@ def load_ckplus48(directory: Path, *, progress: Progress | None = None) -> FaceS
     """Read CK+48, six classes: contempt is not one of ours and is left out, neutral is not there."""
     files = list(_list_tree(directory, subject=lambda path: path.name.split("_")[0]))
     return _read("ckplus48", files, progress=progress)
+
+
+def load_ckplus_onsets(directory: Path, *, progress: Progress | None = None) -> FaceSet:
+    """Read the first frames of CK+'s sequences, whole pictures: every sequence begins with a neutral face."""
+    sequences: dict[str, list[Path]] = {}
+    for path in _pictures(directory):
+        sequences.setdefault(path.parent.name, []).append(path)
+    files = [
+        _FaceFile(path, "neutral", subject=name.split("_")[0])
+        for name, paths in sequences.items()
+        for path in paths[:ONSET_FRAMES]
+    ]
+    return _read("ckplus_sequences", files, progress=progress)
 
 
 def load_jaffe(directory: Path, *, progress: Progress | None = None) -> FaceSet:
