@@ -91,22 +91,10 @@ class SpeechStream:
         count = (self._pending.size - FRAME) // STEP + 1
         if count <= 0:
             return np.empty((0, COEFFICIENTS), np.float32)
-        used = self._pending[: (count - 1) * STEP + FRAME]
-        before = np.concatenate([[self._previous], used[:-1]])
-        emphasised = used.astype(np.float64) - PREEMPHASIS * before
-        frames = python_speech_features.mfcc(
-            emphasised,
-            samplerate=SAMPLE_RATE_HZ,
-            winlen=FRAME / SAMPLE_RATE_HZ,
-            winstep=STEP / SAMPLE_RATE_HZ,
-            numcep=COEFFICIENTS,
-            nfilt=COEFFICIENTS,
-            nfft=512,
-            preemph=0,
-        )
+        frames = mfcc_frames(self._pending[: (count - 1) * STEP + FRAME], previous=float(self._previous))
         self._previous = self._pending[count * STEP - 1]
         self._pending = self._pending[count * STEP :]
-        return cast(Float32, frames.astype(np.float32))
+        return frames
 
     def _activity(self) -> Float32:
         count = self._vad_pending.size // STEP
@@ -163,6 +151,22 @@ class SpeechWindows:
         return Window(self._mfcc[-self._filled :].copy(), speech[-self._filled :], t_ns)
 
 
+def mfcc_frames(samples: Float32, *, previous: float) -> Float32:
+    """Return all whole frames (T, 40) of `samples` (n,); `previous` is the sample before them."""
+    before = np.concatenate([[previous], samples[:-1]])
+    frames = python_speech_features.mfcc(
+        samples.astype(np.float64) - PREEMPHASIS * before,
+        samplerate=SAMPLE_RATE_HZ,
+        winlen=FRAME / SAMPLE_RATE_HZ,
+        winstep=STEP / SAMPLE_RATE_HZ,
+        numcep=COEFFICIENTS,
+        nfilt=COEFFICIENTS,
+        nfft=512,
+        preemph=0,
+    )
+    return cast(Float32, frames.astype(np.float32))
+
+
 def frame_count(seconds: float) -> int:
     """Return how many whole frames lie in so many seconds; 3 s are 298."""
     return max(1, (round(seconds * SAMPLE_RATE_HZ) - FRAME) // STEP + 1)
@@ -179,6 +183,12 @@ def clip_window(samples: Float32) -> Window:
     _, tail = stream.push(np.zeros(VAD_LAG * STEP, np.float32))
     speech = np.concatenate([activity, tail])[VAD_LAG : VAD_LAG + len(mfcc)]
     return Window(mfcc, speech, samples.size * 1_000_000_000 // SAMPLE_RATE_HZ)
+
+
+def clip_frames(samples: Float32) -> Float32:
+    """Return the MFCC frames (T, 40) of one clip (n,), as `clip_window` does but without voice activity."""
+    short = max(0, FRAME - samples.size)
+    return mfcc_frames(np.concatenate([samples, np.zeros(short, np.float32)]), previous=0.0)
 
 
 class WindowInput(Protocol):

@@ -96,7 +96,7 @@ class Network(nn.Module):
 def train(
     build: Callable[[], Any],
     epoch_of: Epoch,
-    scores: Scores,
+    scores: Scores | None,
     *,
     name: str,
     schedule: Schedule,
@@ -105,7 +105,8 @@ def train(
     """Learn epoch by epoch; write the epoch whose averaged weights score best; return that Keras model.
 
     `epoch_of` gives inputs and soft targets (n, 7) of an epoch by its number; `scores` gives figures of a
-    network, of which `"score"` decides. After every epoch the whole state goes to `NAME.state.pt`, from
+    network, of which `"score"` decides; where there is nobody to choose on it is None and the last epoch is
+    kept. After every epoch the whole state goes to `NAME.state.pt`, from
     which `run.resume` goes on; an epoch depends on its number only, so the end is the same.
     """
     import keras
@@ -131,7 +132,7 @@ def train(
             loss = _one_epoch(network, average, optimizer, epoch_of(number), number, schedule, progress)
         if not np.isfinite(loss):
             raise EdgeError(f"{name}: loss {loss} in epoch {number + 1}; lower the rate of its schedule")
-        found = scores(average)
+        found = scores(average) if scores else {"score": float(number)}
         if found["score"] > max((entry["score"] for entry in history), default=-1.0):
             _save_keras(average.push(), out)
         history.append({"epoch": number + 1, "loss": round(loss, 5), **found})
@@ -203,7 +204,7 @@ def _set_rate(optimizer: torch.optim.Optimizer, schedule: Schedule, done: float)
     else:
         share = 0.01 + 0.99 * (1 + np.cos(np.pi * (done - WARM_UP) / (1 - WARM_UP))) / 2
     for group in optimizer.param_groups:
-        group["lr"] = schedule.rate * share
+        group["lr"] = float(schedule.rate * share)
 
 
 class _Weighted(nn.Module):

@@ -17,7 +17,7 @@ import numpy as np
 from edge.card import Source
 from edge.faces import FER_CROP, CropSpec, FaceCropper, level, open_face_finder
 from edge.values import LABELS, Float32, UInt8
-from models.augment import spoil_face, worsen_face
+from models.augment import mixed_up, spoil_face, worsen_face
 from models.cards import draft_card, file_entry, save_card
 from models.datasets import (
     FaceSet,
@@ -118,21 +118,6 @@ def spoilt_input(images: UInt8, random: np.random.Generator, *, strength: float)
     return as_input(spoilt)
 
 
-def mixed_up(
-    inputs: Float32, targets: Float32, random: np.random.Generator, *, share: float, alpha: float = 0.3
-) -> tuple[Float32, Float32]:
-    """Blend a `share` of the examples with others (mixup, Zhang et al. 2018, arXiv:1710.09412), in place."""
-    chosen = np.flatnonzero(random.random(len(inputs)) < share)
-    partner = random.permutation(chosen)
-    keep = random.beta(alpha, alpha, len(chosen)).astype(np.float32)
-    keep = np.maximum(keep, 1 - keep)
-    wide = keep.reshape(-1, *(1,) * (inputs.ndim - 1))
-    inputs[chosen] = wide * inputs[chosen] + (1 - wide) * inputs[partner]
-    targets = targets.copy()
-    targets[chosen] = keep[:, None] * targets[chosen] + (1 - keep[:, None]) * targets[partner]
-    return inputs, targets
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Examples:
     """Training faces: crops (n, 48, 48) uint8 and soft targets (n, 7)."""
@@ -146,17 +131,12 @@ class Examples:
 
 
 def train_face_cnn(run: Run) -> Path:
-    """Train the base unless it is there, then the shipped model on everybody; return its card."""
-    return _Training(run).finish("face-cnn", held_out=())
-
-
-def train_face_folds(run: Run) -> Path:
-    """Train the base unless it is there, then a model a fold without a fifth of ckplus' people."""
+    """Train the base, a model a fold without its ckplus people, and the shipped one; return its card."""
     training = _Training(run)
     for k in range(FOLDS):
         held_out = sorted({s for s in training.posed.subjects if fold_of(s, FOLDS) == k})
-        card = training.finish(f"face-cnn-fold{k}", held_out=held_out)
-    return card
+        training.finish(f"face-cnn-fold{k}", held_out=held_out)
+    return training.finish("face-cnn", held_out=())
 
 
 class _Training:
@@ -219,17 +199,9 @@ class _Training:
         return save_card(card.model_copy(update={"files": files, "held_out": tuple(held_out)}), self.run.out)
 
     def _train_base(self) -> Path:
-        path = self.run.out / "face-cnn-base.keras"
-        finished = self.run.out / "face-cnn-base.history.json"
-        if not (path.exists() and finished.exists()):
-            wild = self._wild
-            self._learn(
-                "face-cnn-base",
-                build,
-                lambda _random: wild,
-                BASE,
-            )
-        return path
+        wild = self._wild
+        self._learn("face-cnn-base", build, lambda _random: wild, BASE)
+        return self.run.out / "face-cnn-base.keras"
 
     def _learn(self, name: str, build: Any, examples_of: Any, schedule: Schedule) -> Any:
         epochs = self.run.epochs or schedule.epochs
