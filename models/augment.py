@@ -87,9 +87,9 @@ def spoil_frames(mfcc: Float32, random: np.random.Generator) -> Float32:
     2013), tilted as a line does, and some of them hidden (SpecAugment, Park et al. 2019, arXiv:1904.08779).
     """
     energy = mfcc[:, 0].copy()
-    bands: Float32 = mfcc.copy()
+    bands = mfcc.copy()
     bands[:, 0] = 0  # the energy stands there, not a mean of bands
-    bands = bands @ _FROM_MFCC @ _stretch(float(np.exp(random.uniform(-WARP, WARP))))
+    bands = np.asarray(bands @ _FROM_MFCC @ _stretch(float(np.exp(random.uniform(-WARP, WARP)))), np.float32)
     if random.random() < 0.5:
         bands += (random.normal() * np.linspace(-1, 1, BANDS)).astype(np.float32)
     if random.random() < 0.5:
