@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from edge.errors import EdgeError, MediaError
+from edge.faces import CropSpec, level
 from edge.media import read_image, read_sound
 from edge.values import Float32
 from edge.voice import clip_window, window_input
@@ -34,7 +35,8 @@ def read_examples(
     """Return up to `count` examples (n, *shape), drawn evenly over `directory`, the same at every call.
 
     A `shape` of (h, w, 1) or (h, w, 3) takes pictures, which are faces already and only resized, in
-    [0, 1]. Any other takes sound through the `features` of the model's card. Files that cannot be read
+    [0, 1], and levelled where the `features` of the model's card say so. Any other takes sound through
+    these features. Files that cannot be read
     are passed over; raises `CalibrationError` when too little is left.
     """
     is_picture = len(shape) == 3 and shape[2] in (1, 3)
@@ -45,7 +47,7 @@ def read_examples(
     files = sorted(path for path in directory.rglob("*") if path.suffix.lower() in suffixes)
     if not files:
         raise CalibrationError(f"--calibrate {directory}: no {what} in it; this model reads {what}s")
-    read = _picture_reader(shape) if is_picture else _sound_reader(shape, features)
+    read = _picture_reader(shape, features) if is_picture else _sound_reader(shape, features)
     order = np.random.default_rng(SEED).permutation(len(files))
     examples: list[Float32] = []
     for index in order:
@@ -70,12 +72,17 @@ def read_examples(
     return stacked
 
 
-def _picture_reader(shape: tuple[int, ...]) -> Callable[[Path], Float32]:
+def _picture_reader(shape: tuple[int, ...], features: dict[str, Any] | None) -> Callable[[Path], Float32]:
+    is_levelled = features is not None and CropSpec.from_features(features).levelled
+
     def read(path: Path) -> Float32:
         pixels = read_image(path)
         grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., np.newaxis] if shape[2] == 1 else pixels
         sized = cv2.resize(grey, (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
-        return np.asarray(sized.reshape(shape) / np.float32(255), dtype=np.float32)
+        crop = np.asarray(sized.reshape(shape) / np.float32(255), dtype=np.float32)
+        if is_levelled:
+            level(crop)
+        return crop
 
     return read
 

@@ -76,6 +76,7 @@ class Card(_Part):
     temperature: float
     files: dict[str, File]
     data: list[Source]
+    held_out: tuple[str, ...] = ()  # people whom this very file never saw or heard, such as `tess:YAF`
     metrics: dict[str, dict[str, dict[str, Any]]]
     golden: Golden
     held_out: tuple[str, ...] = ()

@@ -26,6 +26,11 @@ VAD_LAG = 45
 VAD_WARM_UP = 76
 SPEECH_THRESHOLD = 0.5
 MIN_SPEECH_S = 0.5
+# Of the frames that a sequence model reads. Energies are natural logarithms: 1 is 4.3 dB.
+LOUDEST_FRAMES = 15
+ENERGY_FLOOR = np.float32(8.0)
+LOUD = np.float32(4.5)
+RANGE = np.float32(4.0)  # standard deviations
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,22 +91,10 @@ class SpeechStream:
         count = (self._pending.size - FRAME) // STEP + 1
         if count <= 0:
             return np.empty((0, COEFFICIENTS), np.float32)
-        used = self._pending[: (count - 1) * STEP + FRAME]
-        before = np.concatenate([[self._previous], used[:-1]])
-        emphasised = used.astype(np.float64) - PREEMPHASIS * before
-        frames = python_speech_features.mfcc(
-            emphasised,
-            samplerate=SAMPLE_RATE_HZ,
-            winlen=FRAME / SAMPLE_RATE_HZ,
-            winstep=STEP / SAMPLE_RATE_HZ,
-            numcep=COEFFICIENTS,
-            nfilt=COEFFICIENTS,
-            nfft=512,
-            preemph=0,
-        )
+        frames = mfcc_frames(self._pending[: (count - 1) * STEP + FRAME], previous=float(self._previous))
         self._previous = self._pending[count * STEP - 1]
         self._pending = self._pending[count * STEP :]
-        return cast(Float32, frames.astype(np.float32))
+        return frames
 
     def _activity(self) -> Float32:
         count = self._vad_pending.size // STEP
@@ -158,6 +151,22 @@ class SpeechWindows:
         return Window(self._mfcc[-self._filled :].copy(), speech[-self._filled :], t_ns)
 
 
+def mfcc_frames(samples: Float32, *, previous: float) -> Float32:
+    """Return all whole frames (T, 40) of `samples` (n,); `previous` is the sample before them."""
+    before = np.concatenate([[previous], samples[:-1]])
+    frames = python_speech_features.mfcc(
+        samples.astype(np.float64) - PREEMPHASIS * before,
+        samplerate=SAMPLE_RATE_HZ,
+        winlen=FRAME / SAMPLE_RATE_HZ,
+        winstep=STEP / SAMPLE_RATE_HZ,
+        numcep=COEFFICIENTS,
+        nfilt=COEFFICIENTS,
+        nfft=512,
+        preemph=0,
+    )
+    return cast(Float32, frames.astype(np.float32))
+
+
 def frame_count(seconds: float) -> int:
     """Return how many whole frames lie in so many seconds; 3 s are 298."""
     return max(1, (round(seconds * SAMPLE_RATE_HZ) - FRAME) // STEP + 1)
@@ -176,6 +185,12 @@ def clip_window(samples: Float32) -> Window:
     return Window(mfcc, speech, samples.size * 1_000_000_000 // SAMPLE_RATE_HZ)
 
 
+def clip_frames(samples: Float32) -> Float32:
+    """Return the MFCC frames (T, 40) of one clip (n,), as `clip_window` does but without voice activity."""
+    short = max(0, FRAME - samples.size)
+    return mfcc_frames(np.concatenate([samples, np.zeros(short, np.float32)]), previous=0.0)
+
+
 class WindowInput(Protocol):
     """Makes what one voice model reads out of a window."""
 
@@ -188,6 +203,8 @@ def window_input(features: Mapping[str, Any]) -> WindowInput:
         mean = np.asarray(features["mean"], np.float32)
         std = np.asarray(features["std"], np.float32)
         return lambda window: pool(window.mfcc, window.speech, mean=mean, std=std)
+    if features.get("kind") == "mfcc_frames":
+        return FrameInput(features)
     raise ModelError(
         f"input.features.kind {features.get('kind')!r}: unknown voice features; "
         "update emotion-edge or choose another models.voice"
@@ -202,6 +219,47 @@ def pool(mfcc: Float32, speech: Float32, *, mean: Float32, std: Float32) -> Floa
     spoken = speech >= SPEECH_THRESHOLD
     frames = mfcc[spoken] if spoken.any() else mfcc
     return cast(Float32, ((frames.mean(axis=0) - mean) / std).astype(np.float32))
+
+
+class FrameInput:
+    """Makes (frames, 40) float32 in [-RANGE, RANGE] of a window: MFCC that know no gain, standardised.
+
+    Coefficient 0 is the log energy against the window's loudest frames, cut at `ENERGY_FLOOR` below; from the
+    others `centre` (0..1) of their mean over the loud frames is taken: what is left of the line and the voice
+    itself. `mean` and `std` (40,) are those of the training windows.
+    """
+
+    def __init__(self, features: Mapping[str, Any]) -> None:
+        self._frames = frame_count(float(features["window_s"]))
+        self._centre = np.float32(features["centre"])
+        self._mean = np.asarray(features["mean"], np.float32)
+        self._std = np.asarray(features["std"], np.float32)
+
+    def __call__(self, window: Window) -> Float32:
+        """Return what the model reads of `window`; a longer one gives its stretch with most speech."""
+        frames = centred(fitted(window.mfcc, window.speech, self._frames), self._centre)
+        return np.asarray(np.clip((frames - self._mean) / self._std, -RANGE, RANGE), np.float32)
+
+
+def fitted(mfcc: Float32, speech: Float32, count: int) -> Float32:
+    """Return `count` frames of (T, 40): the stretch with most speech, or all after copies of the quietest."""
+    short = count - len(mfcc)
+    if short > 0:
+        quietest = mfcc[np.argmin(mfcc[:, 0])]
+        return np.concatenate([np.repeat(quietest[None], short, axis=0), mfcc])
+    total = np.concatenate([[0.0], np.cumsum(speech, dtype=np.float64)])
+    start = int(np.argmax(total[count:] - total[:-count]))
+    return mfcc[start : start + count]
+
+
+def centred(mfcc: Float32, centre: np.float32) -> Float32:
+    """Return (T, 40) with the energy relative and `centre` of the mean of the loud frames taken away."""
+    energy = mfcc[:, 0]
+    top = np.sort(energy)[-LOUDEST_FRAMES:].mean()
+    relative = np.maximum(energy - top, -ENERGY_FLOOR)
+    frames: Float32 = mfcc - centre * mfcc[relative > -LOUD].mean(axis=0)
+    frames[:, 0] = relative
+    return frames
 
 
 def _append(rows: Float32, new: Float32) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+import python_speech_features
+from scipy import fftpack
 
 from edge.values import Float32, UInt8
 
@@ -14,6 +16,14 @@ SHIFT = 0.10
 ROTATE_DEG = 15.0
 GAIN_DB = 2.0
 VOICE_NOISE = 0.2  # standard deviations of each coefficient over the training clips
+WARP = 0.1  # of the bands, up and down
+BANDS = 40
+# What python_speech_features does to 40 logarithmic bands: an orthonormal DCT, then a lifter.
+_TO_MFCC = np.asarray(
+    python_speech_features.lifter(fftpack.dct(np.eye(BANDS), type=2, axis=1, norm="ortho"), 22),
+    dtype=np.float32,
+)
+_FROM_MFCC = np.linalg.inv(_TO_MFCC).astype(np.float32)
 
 
 def spoil_faces(images: UInt8, random: np.random.Generator, *, strength: float = 1.0) -> UInt8:
@@ -42,6 +52,20 @@ def spoil_face(image: UInt8, random: np.random.Generator, *, strength: float = 1
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
+def worsen_face(image: UInt8, random: np.random.Generator) -> UInt8:
+    """Return one face (h, w) uint8 as cheap cameras have it: lit from a side, shaken, compressed."""
+    chance = random.random(3)
+    if chance[0] < 0.3:
+        image = _lit_from_a_side(image, random)
+    if chance[1] < 0.1:
+        image = _shaken(image, random)
+    if chance[2] < 0.2:
+        quality = int(random.integers(20, 70))
+        _, packed = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        image = np.asarray(cv2.imdecode(packed, cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
+    return image
+
+
 def spoil_voices(
     clips: Sequence[Float32], *, mean: Float32, std: Float32, random: np.random.Generator
 ) -> Float32:
@@ -54,6 +78,69 @@ def spoil_voices(
     pooled[:, 0] += gain_db * np.float32(np.log(10) / 10)
     noise = random.standard_normal(pooled.shape, dtype=np.float32) * np.float32(VOICE_NOISE)
     return np.asarray((pooled - mean) / std + noise, dtype=np.float32)
+
+
+def spoil_frames(mfcc: Float32, random: np.random.Generator) -> Float32:
+    """Return MFCC frames (T, 40) of another throat over another line, energies as they were.
+
+    The bands are put together again, stretched as a longer or shorter vocal tract does (Jaitly and Hinton
+    2013), tilted as a line does, and some of them hidden (SpecAugment, Park et al. 2019, arXiv:1904.08779).
+    """
+    energy = mfcc[:, 0].copy()
+    bands = mfcc.copy()
+    bands[:, 0] = 0  # the energy stands there, not a mean of bands
+    bands = np.asarray(bands @ _FROM_MFCC @ _stretch(float(np.exp(random.uniform(-WARP, WARP)))), np.float32)
+    if random.random() < 0.5:
+        bands += (random.normal() * np.linspace(-1, 1, BANDS)).astype(np.float32)
+    if random.random() < 0.5:
+        width = int(random.integers(2, 9))
+        start = int(random.integers(0, BANDS - width))
+        bands[:, start : start + width] = bands.mean()
+    mfcc = bands @ _TO_MFCC
+    mfcc[:, 0] = energy
+    return mfcc
+
+
+def hide_frames(frames: Float32, random: np.random.Generator) -> None:
+    """Put zeros over up to two stretches of up to 40 of (T, 40) standardised frames, in place."""
+    for _ in range(2):
+        if random.random() < 0.5:
+            width = int(random.integers(5, 40))
+            start = int(random.integers(0, max(1, len(frames) - width)))
+            frames[start : start + width] = 0
+
+
+def at_tempo(rows: Float32, speed: float) -> Float32:
+    """Return (T, k) or (T,) rows played at `speed`, interpolated: (about T / speed, ...) float32."""
+    at = np.arange(0, len(rows) - 1, speed)
+    low = at.astype(np.int64)
+    share = (at - low).astype(np.float32).reshape(-1, *(1,) * (rows.ndim - 1))
+    return np.asarray((1 - share) * rows[low] + share * rows[low + 1], dtype=np.float32)
+
+
+def mixed_up(
+    inputs: Float32, targets: Float32, random: np.random.Generator, *, share: float, alpha: float = 0.3
+) -> tuple[Float32, Float32]:
+    """Blend a `share` of the examples with others (mixup, Zhang et al. 2018, arXiv:1710.09412), in place."""
+    chosen = np.flatnonzero(random.random(len(inputs)) < share)
+    partner = random.permutation(chosen)
+    keep = random.beta(alpha, alpha, len(chosen)).astype(np.float32)
+    keep = np.maximum(keep, 1 - keep)
+    wide = keep.reshape(-1, *(1,) * (inputs.ndim - 1))
+    inputs[chosen] = wide * inputs[chosen] + (1 - wide) * inputs[partner]
+    targets = targets.copy()
+    targets[chosen] = keep[:, None] * targets[chosen] + (1 - keep[:, None]) * targets[partner]
+    return inputs, targets
+
+
+def _stretch(factor: float) -> Float32:
+    """Return the (40, 40) matrix that reads every band at `factor` times its place."""
+    at = np.clip(np.arange(BANDS) * factor, 0, BANDS - 1.001)
+    low = at.astype(np.int64)
+    matrix = np.zeros((BANDS, BANDS), np.float32)
+    matrix[low, np.arange(BANDS)] = 1 - (at - low)
+    matrix[low + 1, np.arange(BANDS)] += (at - low).astype(np.float32)
+    return matrix
 
 
 def _part(frames: Float32, random: np.random.Generator) -> Float32:
@@ -94,6 +181,26 @@ def _lit(image: UInt8, random: np.random.Generator, strength: float) -> Float32:
     contrast = np.float32(1 + strength * random.uniform(-0.3, 0.3))
     brightness = np.float32(strength * random.uniform(-30, 30))
     return np.asarray((values - mean) * contrast + mean + brightness, dtype=np.float32)
+
+
+def _lit_from_a_side(image: UInt8, random: np.random.Generator) -> UInt8:
+    """Multiply with a plane that is 1 in the middle, as a window or a lamp at one side does."""
+    height, width = image.shape
+    slope_x, slope_y = random.uniform(-0.7, 0.7, 2)
+    plane = (
+        1 + np.add.outer(np.linspace(-slope_y, slope_y, height), np.linspace(-slope_x, slope_x, width)) / 2
+    )
+    return np.clip(np.rint(image * np.maximum(plane, 0.1)), 0, 255).astype(np.uint8)
+
+
+def _shaken(image: UInt8, random: np.random.Generator) -> UInt8:
+    """Blur along a line of 3 to 5 pixels."""
+    side = int(random.choice([3, 5]))
+    line = np.zeros((side, side), np.float32)
+    line[side // 2] = 1 / side
+    turn = cv2.getRotationMatrix2D((side // 2, side // 2), random.uniform(0, 180), 1)
+    kernel = cv2.warpAffine(line, turn, (side, side))
+    return np.asarray(cv2.filter2D(image, -1, kernel / kernel.sum()), dtype=np.uint8)
 
 
 def _cover(values: Float32, random: np.random.Generator) -> None:

@@ -23,6 +23,7 @@ FACE_PX = 48
 IMAGE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".tiff", ".tif", ".bmp")
 KAGGLE_LABELS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 FER_USAGES = ("Training", "PublicTest", "PrivateTest")
+ONSET_FRAMES = 3
 NOT_A_FACE_VOTES = 5  # of the ten FER+ votes
 ALIASES = {
     "angry": "anger", "disgusted": "disgust", "fearful": "fear", "happy": "happiness", "sad": "sadness",
@@ -121,6 +122,19 @@ def load_ckplus48(directory: Path, *, progress: Progress | None = None) -> FaceS
     strange = [path for path in strange if path.parent.name != "contempt"]
     notes = _notes_on_strange("ckplus48", strange, what="lie in folders that are no emotion")
     return _read("ckplus48", files, notes=notes, progress=progress)
+
+
+def load_ckplus_onsets(directory: Path, *, progress: Progress | None = None) -> FaceSet:
+    """Read the first frames of CK+'s sequences, whole pictures: every sequence begins with a neutral face."""
+    sequences: dict[str, list[Path]] = {}
+    for path in _pictures(directory):
+        sequences.setdefault(path.parent.name, []).append(path)
+    files = [
+        _FaceFile(path, "neutral", subject=name.split("_")[0])
+        for name, paths in sequences.items()
+        for path in paths[:ONSET_FRAMES]
+    ]
+    return _read("ckplus_sequences", files, progress=progress)
 
 
 def load_jaffe(directory: Path, *, progress: Progress | None = None) -> FaceSet:

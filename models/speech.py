@@ -145,3 +145,4 @@ _CORPORA: dict[str, Callable[[str], tuple[str, str] | None]] = {
     "nemo": _parse_nemo,
 }
 CORPORA = tuple(_CORPORA)
+SPEECH_LICENCES = {"tess": "CC BY-NC-ND 4.0", "ravdess": "CC BY-NC-SA 4.0", "nemo": "CC BY-NC-SA 4.0"}

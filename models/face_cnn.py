@@ -1,0 +1,266 @@
+"""The face model that is shipped: a small residual CNN that knows faces in the wild and posed ones.
+
+It learns in two stages. The first sees fer2013 alone and is kept as `face-cnn-base`; the second goes on with
+ckplus48 mixed in, once with everybody (`face-cnn`) and once a fold without a fifth of the people, for the
+figures. JAFFE is in neither: it is the test of a set never seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge.card import Source
+from edge.faces import FER_CROP, CropSpec, FaceCropper, level, open_face_finder
+from edge.values import LABELS, Float32, UInt8
+from models.augment import mixed_up, spoil_face, worsen_face
+from models.cards import draft_card, file_entry, save_card
+from models.datasets import (
+    FaceSet,
+    find_set,
+    load_ckplus48,
+    load_ckplus_onsets,
+    load_fer2013,
+    need_every_class,
+)
+from models.engine import Network, Schedule, train
+from models.epochs import Run
+from models.folds import fold_of
+from models.metrics import fit_temperature, predictions
+from models.teacher import SOURCE as TEACHER
+from models.teacher import ask_teacher, fetch_teacher, load_teacher
+
+BASE = Schedule(epochs=36, batch=96, rate=2e-3, decay=0.02, seed=1)
+POSED = Schedule(epochs=6, batch=96, rate=5e-4, decay=0.02, ema=0.995, seed=2)
+GENTLE = 0.2  # the last share of the epochs: faces are spoilt less and not blended
+# Shares of a target: FER label and FER+ votes of a picture, and what the teacher says of it.
+FER_SHARE, VOTE_SHARE, TEACHER_SHARE = 0.5, 0.35, 0.15
+POSED_TEACHER_SHARE = 0.3
+SMOOTHING = 0.03
+WILD_AN_EPOCH = 10_000  # fer2013 faces beside the posed ones, which come `POSED_TIMES` each
+POSED_TIMES = 3
+FOLDS = 5
+
+SOURCES = (
+    Source(
+        name="fer2013",
+        use="Training trained on, without exact copies of test images and without non-faces; PublicTest "
+        "chose the epoch and the temperature",
+        licence="web photographs of the Kaggle 2013 challenge, research use",
+    ),
+    Source(name="FER+", use="votes mixed into the targets", licence="MIT (the votes)"),
+    Source(
+        name="ckplus48 and the onsets of ckplus_sequences",
+        use="trained on, six classes and neutral onsets; the figure is from folds without the people",
+        licence="CK+ research agreement",
+    ),
+    TEACHER,
+)
+
+CROP = CropSpec(FER_CROP.size, FER_CROP.eyes, FER_CROP.mouth_y, levelled=True)
+CROP_SHAPE = (CROP.size, CROP.size, 1)
+WIDTHS = (48, 96, 192)
+
+
+def build() -> Any:
+    """Return (48, 48, 1) in [0, 1] -> (7,) that sums to 1; 1.57 M parameters, 131 M multiplications.
+
+    Residual blocks after He et al. 2016 (arXiv:1512.03385): 48 -> 24 -> 12 -> 6, then the average.
+    """
+    import keras
+    from keras import layers
+
+    face = keras.Input(CROP_SHAPE, name="face")
+    x = _convolution(face, 32)
+    for width in WIDTHS:
+        x = _block(x, width, stride=2)
+        x = _block(x, width, stride=1)
+    x = layers.GlobalAveragePooling2D()(x)  # (6, 6, 192) -> (192,)
+    x = layers.Dropout(0.3)(x)
+    p = layers.Dense(len(LABELS), activation="softmax", name="p")(x)
+    return keras.Model(face, p, name="face-cnn")
+
+
+def _convolution(x: Any, width: int, *, stride: int = 1, side: int = 3) -> Any:
+    from keras import layers
+
+    x = layers.Conv2D(width, side, strides=stride, padding="same", use_bias=False)(x)
+    return layers.ReLU()(layers.BatchNormalization()(x))
+
+
+def _block(x: Any, width: int, *, stride: int) -> Any:
+    from keras import layers
+
+    y = _convolution(x, width, stride=stride)
+    y = layers.Conv2D(width, 3, padding="same", use_bias=False)(y)
+    y = layers.BatchNormalization()(y)
+    if stride > 1 or x.shape[-1] != width:
+        x = layers.Conv2D(width, 1, strides=stride, use_bias=False)(x)
+        x = layers.BatchNormalization()(x)
+    return layers.ReLU()(layers.Add()([x, y]))
+
+
+def as_input(images: UInt8) -> Float32:
+    """Return crops (n, 48, 48) uint8 as the network reads them: (n, 48, 48, 1) float32, levelled."""
+    values = np.asarray(images[..., np.newaxis] / np.float32(255), dtype=np.float32)
+    for crop in values:
+        level(crop)
+    return values
+
+
+def spoilt_input(images: UInt8, random: np.random.Generator, *, strength: float) -> Float32:
+    """Return training crops as another camera and another detector would have given them."""
+    spoilt = np.stack([worsen_face(spoil_face(image, random, strength=strength), random) for image in images])
+    return as_input(spoilt)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Examples:
+    """Training faces: crops (n, 48, 48) uint8 and soft targets (n, 7)."""
+
+    crops: UInt8
+    targets: Float32
+
+    def take(self, index: Any) -> Examples:
+        """Return the examples at `index`, in its order and as often as it says."""
+        return Examples(self.crops[index], self.targets[index])
+
+
+def train_face_cnn(run: Run) -> Path:
+    """Train the base, a model a fold without its ckplus people, and the shipped one; return its card."""
+    training = _Training(run)
+    for k in range(FOLDS):
+        held_out = sorted({s for s in training.posed.subjects if fold_of(s, FOLDS) == k})
+        training.finish(f"face-cnn-fold{k}", held_out=held_out)
+    return training.finish("face-cnn", held_out=())
+
+
+class _Training:
+    """The data, the teacher's answers and the base model that all models of stage two start from."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        directory = find_set(run.data, "fer2013")
+        with run.bar("reading fer2013") as progress:
+            wild = load_fer2013(directory, "Training", progress=progress)
+            self.validation = load_fer2013(directory, "PublicTest", progress=progress)
+        with run.bar("reading ckplus48") as progress:
+            posed = load_ckplus48(find_set(run.data, "ckplus48"), progress=progress)
+        onsets = _cropped(load_ckplus_onsets(find_set(run.data, "ckplus_sequences")))
+        for faces in (wild, self.validation, posed, onsets):
+            for note in faces.notes:
+                run.report(note)
+        need_every_class(wild.name, wild.labels)
+        need_every_class(self.validation.name, self.validation.labels)
+        self.posed = _joined(posed, onsets)
+        self._inputs = as_input(self.validation.stacked())
+        fetch_teacher(run.out / "teacher", report=run.report)
+        teacher = load_teacher(run.out / "teacher")
+        with run.bar("asking the teacher") as progress:
+            crops = wild.stacked()
+            self._wild = Examples(crops, wild_targets(wild, ask_teacher(teacher, crops, progress=progress)))
+            crops = self.posed.stacked()
+            said = ask_teacher(teacher, crops)
+            self._posed = Examples(crops, posed_targets(self.posed, said))
+        self._base = self._train_base()
+
+    def finish(self, name: str, *, held_out: Sequence[str]) -> Path:
+        """Go on from the base with posed faces, those of `held_out` left out; write model and card."""
+        import keras
+
+        seen = np.flatnonzero([subject not in held_out for subject in self.posed.subjects])
+        posed = self._posed.take(np.repeat(seen, POSED_TIMES))
+        count = min(WILD_AN_EPOCH, len(self._wild.crops))
+
+        def examples_of(random: np.random.Generator) -> Examples:
+            wild = self._wild.take(random.permutation(len(self._wild.crops))[:count])
+            return Examples(
+                np.concatenate([wild.crops, posed.crops]), np.concatenate([wild.targets, posed.targets])
+            )
+
+        model = self._learn(
+            name, lambda: keras.models.load_model(self._base, compile=False), examples_of, POSED
+        )
+        p = Network(model).predict(self._inputs)
+        card = draft_card(
+            name,
+            task="face",
+            shape=(1, *CROP_SHAPE),
+            value_range=(0.0, 1.0),
+            features=CROP.to_features(),
+            temperature=fit_temperature(p, self.validation.labels),
+            data=SOURCES,
+        )
+        files = {"keras": file_entry(self.run.out / f"{name}.keras")}
+        return save_card(card.model_copy(update={"files": files, "held_out": tuple(held_out)}), self.run.out)
+
+    def _train_base(self) -> Path:
+        wild = self._wild
+        self._learn("face-cnn-base", build, lambda _random: wild, BASE)
+        return self.run.out / "face-cnn-base.keras"
+
+    def _learn(self, name: str, build: Any, examples_of: Any, schedule: Schedule) -> Any:
+        epochs = self.run.epochs or schedule.epochs
+        schedule = replace(schedule, epochs=epochs)
+
+        def epoch_of(number: int) -> tuple[Float32, Float32]:
+            random = np.random.default_rng([schedule.seed, number])
+            examples = examples_of(random)
+            is_gentle = number >= epochs * (1 - GENTLE)
+            examples = examples.take(random.permutation(len(examples.crops)))
+            inputs = spoilt_input(examples.crops, random, strength=0.6 if is_gentle else 1.0)
+            return mixed_up(inputs, examples.targets, random, share=0.0 if is_gentle else 0.5)
+
+        def scores(network: Network) -> dict[str, float]:
+            right = predictions(network.predict(self._inputs)) == self.validation.labels
+            return {"score": float(np.mean(right))}
+
+        return train(build, epoch_of, scores, name=name, schedule=schedule, run=self.run)
+
+
+def wild_targets(faces: FaceSet, teacher: Float32) -> Float32:
+    """Return (n, 7): FER label, smoothed, FER+ votes where there are any, and the teacher's opinion."""
+    hard = _smoothed(faces)
+    votes = faces.votes.sum(axis=1, keepdims=True)
+    voted = np.divide(faces.votes, votes, out=hard.copy(), where=votes > 0)
+    return np.asarray(FER_SHARE * hard + VOTE_SHARE * voted + TEACHER_SHARE * teacher, dtype=np.float32)
+
+
+def posed_targets(faces: FaceSet, teacher: Float32) -> Float32:
+    """Return (n, 7): the label, smoothed, and the teacher's opinion."""
+    mixed = (1 - POSED_TEACHER_SHARE) * _smoothed(faces) + POSED_TEACHER_SHARE * teacher
+    return np.asarray(mixed, dtype=np.float32)
+
+
+def _smoothed(faces: FaceSet) -> Float32:
+    hard = np.eye(len(LABELS), dtype=np.float32)[faces.labels]
+    return np.asarray((1 - SMOOTHING) * hard + SMOOTHING / len(LABELS), dtype=np.float32)
+
+
+def _cropped(faces: FaceSet) -> FaceSet:
+    """Cut the largest face out of each whole picture, as the device does but not levelled yet."""
+    finder, cropper = open_face_finder(), FaceCropper(FER_CROP)
+    crops, found = [], np.zeros(len(faces), dtype=np.bool_)
+    for i, image in enumerate(faces.images):
+        pixels = np.ascontiguousarray(np.repeat(image[..., np.newaxis], 3, axis=2))  # (h, w) -> (h, w, 3)
+        seen = finder.find(pixels)
+        if seen:
+            largest = max(seen, key=lambda face: face.box_px[2] * face.box_px[3])
+            crop = cropper.crop(pixels, largest)[..., 0]
+            crops.append(np.rint(crop * 255).astype(np.uint8))
+            found[i] = True
+    return replace(faces.where(found), images=tuple(crops))
+
+
+def _joined(a: FaceSet, b: FaceSet) -> FaceSet:
+    return FaceSet(
+        name=a.name,
+        images=a.images + b.images,
+        labels=np.concatenate([a.labels, b.labels]),
+        subjects=tuple(f"ckplus:{subject}" for subject in a.subjects + b.subjects),
+        votes=np.concatenate([a.votes, b.votes]),
+    )

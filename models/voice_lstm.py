@@ -1,0 +1,261 @@
+"""The voice model that is shipped: convolutions over MFCC frames, then an LSTM, for a window of 3 s.
+
+It is trained on every speaker of tess, ravdess and nemo (`voice-lstm`), and once a fold without a part of
+them for the figures: fold k holds out the ravdess actors and the nemo speaker of that fold, and folds 0 and
+1 one of the two tess speakers each, so that every clip is judged once by a model that never heard the voice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.card import Source
+from edge.errors import MediaError
+from edge.media import read_sound
+from edge.values import LABELS, Float32
+from edge.voice import COEFFICIENTS, RANGE, centred, clip_frames, clip_window, fitted, frame_count
+from models.augment import at_tempo, hide_frames, mixed_up, spoil_frames
+from models.cards import draft_card, file_entry, save_card
+from models.datasets import DataError, find_set, need_every_class
+from models.engine import Network, Schedule, train
+from models.epochs import Run
+from models.metrics import fit_temperature
+from models.rooms import read_noises, spoil_sound
+from models.speech import CORPORA, SPEECH_LICENCES, Clip, list_clips
+
+WINDOW_S = 3.0
+CENTRE = 0.5
+SCHEDULE = Schedule(epochs=40, batch=64, rate=2e-3, decay=0.05, ema=0.995, seed=1)
+SMOOTHING = 0.1
+VERSIONS = 8  # of each clip in other rooms, made once
+CLEAN_SHARE = 0.3
+FOLDS = 5
+FRAMES = frame_count(WINDOW_S)
+
+
+def build() -> Any:
+    """Return (298, 40) standardised MFCC -> (7,) that sums to 1; 0.17 M parameters, 38 steps of the LSTM."""
+    import keras
+    from keras import layers
+
+    voice = keras.Input((FRAMES, 40), name="voice")
+    x = voice
+    for width, side in ((64, 5), (96, 5), (128, 3)):  # 298 -> 149 -> 75 -> 38 steps of 80 ms
+        x = layers.Conv1D(width, side, strides=2, padding="same", use_bias=False)(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.Dropout(0.3)(x)
+    x = layers.LSTM(96, return_sequences=True, name="lstm")(x)
+    x = layers.GlobalAveragePooling1D()(x)  # (38, 96) -> (96,)
+    x = layers.Dropout(0.3)(x)
+    p = layers.Dense(len(LABELS), activation="softmax", name="p")(x)
+    return keras.Model(voice, p, name="voice-lstm")
+
+
+def held_out_speakers(speakers: Sequence[str], fold: int) -> tuple[str, ...]:
+    """Return the people of `speakers` that fold 0..4 leaves out: a part of each corpus, tess in two folds."""
+    left_out: list[str] = []
+    for corpus in CORPORA:
+        people = sorted({name for name in speakers if name.startswith(f"{corpus}:")})
+        left_out += [name for i, name in enumerate(people) if i % FOLDS == fold]
+    return tuple(left_out)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heard:
+    """Clips with their frames: of each the clean ones, then those in other rooms; and where speech is."""
+
+    clips: tuple[Clip, ...]
+    takes: tuple[tuple[NDArray[np.float16], ...], ...]
+    speech: tuple[Float32, ...]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Labels (n,) as indices into `LABELS`."""
+        return np.array([LABELS.index(clip.label) for clip in self.clips], dtype=np.int64)
+
+
+def train_voice_lstm(run: Run) -> Path:
+    """Train a model a fold without its people, then the shipped one on everybody; return its card.
+
+    All learn for the same number of epochs and the last is kept: there is nobody left to choose on. A fold's
+    temperature is fitted on what the models of the other folds said of people that they had not heard.
+    """
+    training = _Training(run)
+    opinions = [training.learn(f"voice-lstm-fold{k}", fold=k) for k in range(FOLDS)]
+    for k in range(FOLDS):
+        training.finish(f"voice-lstm-fold{k}", fold=k, judged=[o for j, o in enumerate(opinions) if j != k])
+    training.learn("voice-lstm", fold=None)
+    return training.finish("voice-lstm", fold=None, judged=opinions)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Opinions:
+    """What a model says (n, 7) of the people that it never heard, and their labels (n,)."""
+
+    p: Float32
+    labels: NDArray[np.int64]
+
+
+class _Training:
+    """What all models of this recipe learn from."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.heard = hear(run)
+        self._labels = self.heard.labels
+        need_every_class("speech", self._labels)
+        self._speakers = np.array([clip.speaker for clip in self.heard.clips])
+        self._frames = np.stack(
+            [
+                prepared(takes[0], speech)
+                for takes, speech in zip(self.heard.takes, self.heard.speech, strict=True)
+            ]
+        )
+
+    def learn(self, name: str, *, fold: int | None) -> _Opinions:
+        """Train `name` without the people of `fold`; return its opinions of them."""
+        people = self._people(fold)
+        unheard = np.isin(self._speakers, people)
+        index = np.flatnonzero(~unheard)
+        need_every_class(f"{name}: its training people", self._labels[index])
+        # A corpus has its own emotions and size; the root evens them out and repeats nobody too often.
+        cells = [(self.heard.clips[i].corpus, self.heard.clips[i].label) for i in index]
+        count = Counter(cells)
+        mean, std = self._scale(fold)
+        weight = np.array([count[cell] ** -0.5 for cell in cells])
+        hard = np.eye(len(LABELS), dtype=np.float32)[self._labels]
+        targets = ((1 - SMOOTHING) * hard + SMOOTHING / len(LABELS)).astype(np.float32)
+        schedule = replace(SCHEDULE, epochs=self.run.epochs or SCHEDULE.epochs)
+
+        def epoch_of(number: int) -> tuple[Float32, Float32]:
+            random = np.random.default_rng([schedule.seed, number])
+            drawn = random.choice(index, len(index), p=weight / weight.sum())
+            spoilt = np.stack([self._spoilt(i, random) for i in drawn])
+            inputs = standardised(spoilt, mean, std)
+            for frames in inputs:
+                hide_frames(frames, random)
+            return mixed_up(inputs, targets[drawn], random, share=0.5, alpha=0.4)
+
+        model = train(build, epoch_of, None, name=name, schedule=schedule, run=self.run)
+        if fold is None:
+            return _Opinions(np.empty((0, len(LABELS)), np.float32), np.empty(0, np.int64))
+        p = Network(model).predict(standardised(self._frames[unheard], mean, std))
+        return _Opinions(p, self._labels[unheard])
+
+    def finish(self, name: str, *, fold: int | None, judged: Sequence[_Opinions]) -> Path:
+        """Write the card of a trained model, its temperature from `judged`."""
+        p = np.concatenate([opinion.p for opinion in judged])
+        labels = np.concatenate([opinion.labels for opinion in judged])
+        mean, std = self._scale(fold)
+        card = draft_card(
+            name,
+            task="voice",
+            shape=(1, FRAMES, COEFFICIENTS),
+            value_range=(-float(RANGE), float(RANGE)),
+            features={
+                "kind": "mfcc_frames",
+                "window_s": WINDOW_S,
+                "centre": CENTRE,
+                "mean": [round(float(value), 5) for value in mean],
+                "std": [round(float(value), 5) for value in std],
+            },
+            temperature=fit_temperature(p, labels),
+            data=[_source(corpus) for corpus in CORPORA],
+        )
+        files = {"keras": file_entry(self.run.out / f"{name}.keras")}
+        held_out = self._people(fold)
+        return save_card(card.model_copy(update={"files": files, "held_out": held_out}), self.run.out)
+
+    def _scale(self, fold: int | None) -> tuple[Float32, Float32]:
+        """Return mean and standard deviation (40,) each of the training clips' frames."""
+        heard = self._frames[~np.isin(self._speakers, self._people(fold))]
+        return heard.mean(axis=(0, 1)), heard.std(axis=(0, 1))
+
+    def _people(self, fold: int | None) -> tuple[str, ...]:
+        return () if fold is None else held_out_speakers(self._speakers.tolist(), fold)
+
+    def _spoilt(self, i: int, random: np.random.Generator) -> Float32:
+        """Return one clip (298, 40) as another person in another room might have said it."""
+        takes, speech = self.heard.takes[i], self.heard.speech[i]
+        is_clean = random.random() < CLEAN_SHARE or len(takes) == 1
+        frames = takes[0 if is_clean else int(random.integers(1, len(takes)))].astype(np.float32)
+        speech = at_tempo(speech, len(speech) / len(frames))
+        if random.random() < 0.5:
+            speed = float(random.uniform(0.85, 1.18))
+            frames, speech = at_tempo(frames, speed), at_tempo(speech, speed)
+        frames = _somewhere(frames, speech, random)
+        if random.random() < 0.7:
+            frames = spoil_frames(frames, random)
+        return centred(frames, np.float32(CENTRE))
+
+
+def hear(run: Run) -> Heard:
+    """Read every clip, in `VERSIONS` rooms too; nothing of it is written."""
+    clips: list[Clip] = []
+    for corpus in CORPORA:
+        found, strange = list_clips(run.data, corpus)
+        clips += found
+        for note in strange:
+            run.report(note)
+    with run.bar("reading noises") as progress:
+        noises = read_noises(find_set(run.data, "noise"), progress=progress)
+    good, takes, speech, bad = [], [], [], []
+    with run.bar("hearing the corpora") as progress:
+        for number, clip in enumerate(clips):
+            try:
+                samples = read_sound(clip.path)
+            except MediaError:
+                bad.append(clip.path.name)
+                continue
+            window = clip_window(samples)
+            random = np.random.default_rng([SCHEDULE.seed, number])
+            rooms = [clip_frames(spoil_sound(samples, noises, random)) for _ in range(VERSIONS)]
+            good.append(clip)
+            # Half the memory; 1e-3 of a coefficient is far below what a microphone adds.
+            takes.append(tuple(frames.astype(np.float16) for frames in (window.mfcc, *rooms)))
+            speech.append(window.speech)
+            progress(number + 1, len(clips))
+    if not good:
+        raise DataError(f"speech: no clip can be read, {len(bad)} tried; check {run.data}")
+    if bad:
+        run.report(f"speech: {len(bad)} of {len(clips)} clips cannot be read (first {bad[0]})")
+    return Heard(tuple(good), tuple(takes), tuple(speech))
+
+
+def prepared(frames: NDArray[np.floating[Any]], speech: Float32) -> Float32:
+    """Return (298, 40) frames of a clip as the device makes them, not standardised yet."""
+    return centred(fitted(frames.astype(np.float32), speech, FRAMES), np.float32(CENTRE))
+
+
+def standardised(frames: Float32, mean: Float32, std: Float32) -> Float32:
+    """Return (..., 40) frames in standard deviations, cut at `RANGE`, as the device does."""
+    return np.asarray(np.clip((frames - mean) / std, -RANGE, RANGE), dtype=np.float32)
+
+
+def _somewhere(frames: Float32, speech: Float32, random: np.random.Generator) -> Float32:
+    """Return 298 frames: a stretch near the one with most speech, or all with silence on both sides."""
+    count = len(frames)
+    if count > FRAMES:
+        total = np.concatenate([[0.0], np.cumsum(speech, dtype=np.float64)])
+        best = int(np.argmax(total[FRAMES:] - total[:-FRAMES]))
+        start = int(np.clip(best + random.integers(-40, 41), 0, count - FRAMES))
+        return frames[start : start + FRAMES]
+    before = int(random.integers(0, FRAMES - count + 1))
+    quietest = frames[np.argmin(frames[:, 0])][None]
+    silence = np.repeat(quietest, before, axis=0), np.repeat(quietest, FRAMES - count - before, axis=0)
+    return np.concatenate([silence[0], frames, silence[1]])
+
+
+def _source(corpus: str) -> Source:
+    return Source(
+        name=corpus,
+        use="trained on; the figures are from folds that left people out",
+        licence=SPEECH_LICENCES[corpus],
+    )
