@@ -62,10 +62,7 @@ class Golden(_Part):
 
 
 class Card(_Part):
-    """Everything that is known of one artifact; lies beside it as `NAME.json`.
-
-    `held_out` are the people whom this very file never saw, such as `tess:YAF` or `ckplus:S005`.
-    """
+    """Everything that is known of one artifact; lies beside it as `NAME.json`."""
 
     name: str
     version: str
@@ -79,7 +76,6 @@ class Card(_Part):
     held_out: tuple[str, ...] = ()  # people whom this very file never saw or heard, such as `tess:YAF`
     metrics: dict[str, dict[str, dict[str, Any]]]
     golden: Golden
-    held_out: tuple[str, ...] = ()
 
     def identity(self, variant: str) -> str:
         """Return `name@sha256[:12]`, as events name the model."""

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.faces import CropSpec, FaceCropper, open_face_finder
+from edge.faces import CropSpec, FaceCropper, level, open_face_finder
 from edge.values import Face, Float32, UInt8
 from edge.weights import DETECTOR, LANDMARKS, find_weights
 from models.corrupt import JITTER, bad_webcam, jitter_crop, jitter_spec
@@ -125,13 +125,17 @@ class _Crops:
         """Return the view of the pictures changed so, or as they are."""
 
         def crop(i: int) -> Float32:
-            side = self._specs[int(self.askers[i])].size
+            spec = self._specs[int(self.askers[i])]
+            side = spec.size
             image: NDArray[np.uint8] = self._images[i]
             if change is not None:
                 image = change(image, i)
             if image.shape != (side, side):
                 image = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA).astype(np.uint8)
-            return (image[..., np.newaxis] / np.float32(255)).astype(np.float32)  # (h, w) -> (h, w, 1)
+            values = (image[..., np.newaxis] / np.float32(255)).astype(np.float32)  # (h, w) -> (h, w, 1)
+            if spec.levelled:
+                level(values)
+            return values
 
         return crop
 

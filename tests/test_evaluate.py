@@ -17,6 +17,8 @@ from edge.values import LABELS
 from models.corrupt import JITTER
 from models.datasets import DataError
 from models.evaluate import NOT_IN_CARDS, evaluate_model
+from models.facesets import face_sets
+from models.testsets import CLEAN, Family
 
 FIGURES = [
     "n", "accuracy", "uar", "macro_f1", "ece", "interval_95", "uar_interval_95", "recall", "precision",
@@ -80,6 +82,19 @@ def test_figures_come_from_the_shipped_file(data: Path) -> None:
     ]
     result = evaluate_model("report-face", data, bar=trees.no_bar)
     assert result["sets"]["fer2013-private"]["int8"]["accuracy"] == round(sum(right) / len(right), 4)
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_given_crops_are_levelled_where_the_card_says_so(data: Path, tmp_path: Path) -> None:
+    """A model of levelled crops reads them as the daemon cuts them: mean 0.5, whatever the light was."""
+    card = load_card("report-face")
+    features = card.input.features | {"levelled": True}
+    levelled = card.model_copy(update={"input": card.input.model_copy(update={"features": features})})
+    test = next(face_sets(Family(levelled), data, [], trees.no_bar))
+    crop = test.views[CLEAN](0)
+    assert crop is not None
+    assert crop.mean() == pytest.approx(0.5, abs=0.01)
+    assert crop.std() == pytest.approx(0.2, abs=0.02)
 
 
 @pytest.mark.usefixtures("no_weights")
