@@ -85,7 +85,7 @@ def test_figures_come_from_the_shipped_file(data: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_weights")
-def test_given_crops_are_levelled_where_the_card_says_so(data: Path, tmp_path: Path) -> None:
+def test_given_crops_are_levelled_where_the_card_says_so(data: Path) -> None:
     """A model of levelled crops reads them as the daemon cuts them: mean 0.5, whatever the light was."""
     card = load_card("report-face")
     features = card.input.features | {"levelled": True}
