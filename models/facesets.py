@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -53,9 +53,8 @@ def _fer2013(family: Family, data: Path, notes: list[str], bar: Bar) -> Iterator
 
 
 def _ckplus48(family: Family, data: Path, notes: list[str], bar: Bar) -> Iterator[TestSet]:
-    held_out = family.held_out_of("ckplus")
-    trained_on = family.was_trained_on("ckplus", "ck+")
-    if trained_on and not held_out and not family.folds:
+    knows_all = family.was_trained_on("ckplus", "ck+") and not family.held_out_of("ckplus")
+    if knows_all and not family.fold_of_people("ckplus", []):
         raise DataError(
             f"ckplus48: {family.card.name} was trained on it and has no fold models; it is not measured there"
         )
@@ -63,12 +62,10 @@ def _ckplus48(family: Family, data: Path, notes: list[str], bar: Bar) -> Iterato
         faces = load_ckplus48(find_set(data, "ckplus48"), progress=progress)
     notes += faces.notes
     people = [f"ckplus:{subject}" for subject in faces.subjects]
-    if family.folds:
+    if knows_all:
         askers = choose_by_fold(family, "ckplus", people, faces.labels, notes=notes)
-    elif trained_on:
-        askers = np.array([0 if person in held_out else -1 for person in people], dtype=np.int64)
     else:
-        askers = np.zeros(len(faces), dtype=np.int64)
+        askers = _own(family, "ckplus", people, trained_on=family.was_trained_on("ckplus", "ck+"))
     chosen = faces.where(askers >= 0)
     need_every_class("ckplus48", chosen.labels, SIX)
     crops = _Crops(family, chosen, askers[askers >= 0])
@@ -77,14 +74,16 @@ def _ckplus48(family: Family, data: Path, notes: list[str], bar: Bar) -> Iterato
 
 
 def _jaffe(family: Family, data: Path, notes: list[str], bar: Bar) -> Iterator[TestSet]:
-    if family.was_trained_on("jaffe"):
+    if family.was_trained_on("jaffe") and not family.held_out_of("jaffe"):
         raise DataError(f"jaffe: {family.card.name} was trained on it; it is not measured there")
     if find_weights(DETECTOR) is None or find_weights(LANDMARKS) is None:
         raise DataError("jaffe: not measured without the detector weights; `emotion-models fetch` gets them")
     with bar("reading jaffe") as progress:
         jaffe = load_jaffe(find_set(data, "jaffe"), progress=progress)
-    need_every_class(jaffe.name, jaffe.labels)
     notes += jaffe.notes
+    people = [f"jaffe:{subject}" for subject in jaffe.subjects]
+    jaffe = jaffe.where(_own(family, "jaffe", people, trained_on=family.was_trained_on("jaffe")) == 0)
+    need_every_class(jaffe.name, jaffe.labels)
     finder = open_face_finder()
     pictures: list[UInt8] = []
     largest: list[Face | None] = []
@@ -109,8 +108,14 @@ def _jaffe(family: Family, data: Path, notes: list[str], bar: Bar) -> Iterator[T
         return crop
 
     views = {CLEAN: view(spec)} | {kind: view(jitter_spec(spec, kind)) for kind in JITTER}
-    people = tuple(f"jaffe:{subject}" for subject in jaffe.subjects)
-    yield TestSet("jaffe-detected", jaffe.labels, people, np.zeros(len(jaffe), dtype=np.int64), views, {})
+    names = tuple(f"jaffe:{subject}" for subject in jaffe.subjects)
+    yield TestSet("jaffe-detected", jaffe.labels, names, np.zeros(len(jaffe), dtype=np.int64), views, {})
+
+
+def _own(family: Family, corpus: str, people: Sequence[str], *, trained_on: bool) -> Labels:
+    """Return 0 for examples (n,) of people whom the model itself never saw, -1 for the others."""
+    held_out = family.held_out_of(corpus)
+    return np.array([0 if person in held_out or not trained_on else -1 for person in people], dtype=np.int64)
 
 
 class _Crops:

@@ -112,6 +112,15 @@ def test_trained_on_and_no_folds_is_not_measured(data: Path, tmp_path: Path) -> 
         evaluate_model("tiny", data, directory=directory, bar=trees.no_bar)
 
 
+def test_own_held_out_faces_are_measured_by_the_model_itself(data: Path, tmp_path: Path) -> None:
+    """A model that was trained on ckplus48 without S011 is measured on S011 alone, and needs no folds."""
+    directory = family(tmp_path, "report-face", (), data=trained_on("ckplus48"))
+    copy_model("report-face", "tiny", directory, data=trained_on("ckplus48"), held_out=["ckplus:S011"])
+    sets = evaluate_model("tiny", data, directory=directory, bar=trees.no_bar)["sets"]
+    assert sets["ckplus48-six"]["int8"]["n"] == 6
+    assert "folds" not in sets["ckplus48-six"]["int8"]
+
+
 def test_trained_on_everybody_and_no_folds_names_the_corpus(data: Path, tmp_path: Path) -> None:
     """A voice model that held nobody out is measured on nothing."""
     directory = family(tmp_path, "report-voice", ())
