@@ -1,4 +1,4 @@
-"""Turns sound into what the voice model reads: voice activity, MFCC frames, sliding windows.
+"""Turns sound into what the voice model reads: voice activity, MFCC and pitch frames, sliding windows.
 
 Training uses this very code, so what the model learnt and what the device computes cannot drift.
 """
@@ -14,11 +14,13 @@ import python_speech_features
 from pymicro_vad import MicroVad
 
 from edge.errors import ModelError
+from edge.pitch import pitch_frames
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Float32
 
 FRAME = 400  # samples, 25 ms
 STEP = 160  # samples, 10 ms; also the step of the voice activity detector
 COEFFICIENTS = 40
+COLUMNS = COEFFICIENTS + 2  # of a frame: MFCC, then octaves above 200 Hz and periodicity
 PREEMPHASIS = 0.97
 # Rises and falls of pymicro-vad's probability lie this many steps behind the sound's own energy
 # (median over 50 RAVDESS clips, both edges), and its first answer comes after 76 steps.
@@ -30,19 +32,25 @@ MIN_SPEECH_S = 0.5
 LOUDEST_FRAMES = 15
 ENERGY_FLOOR = np.float32(8.0)
 LOUD = np.float32(4.5)
+VOICED = np.float32(0.6)  # periodicity
 RANGE = np.float32(4.0)  # standard deviations
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Window:
-    """The frames of the last seconds: `mfcc` (T, 40) float32, `speech` (T,) float32 probability.
+    """The frames of the last seconds: (T, 42) float32, and `speech` (T,) float32 probability.
 
-    `t_ns` is when its newest sample was captured.
+    A frame is 40 MFCC, then the pitch as `edge.pitch` has it. `t_ns` is when its newest sample was captured.
     """
 
-    mfcc: Float32
+    frames: Float32
     speech: Float32
     t_ns: int
+
+    @property
+    def mfcc(self) -> Float32:
+        """The MFCC alone, (T, 40)."""
+        return self.frames[:, :COEFFICIENTS]
 
     @property
     def speech_s(self) -> float:
@@ -66,7 +74,7 @@ class Window:
 
 
 class SpeechStream:
-    """Computes MFCC frames and voice activity once each, as sound comes in.
+    """Computes frames and voice activity once each, as sound comes in.
 
     Pre-emphasis runs over the whole stream, so frames do not depend on how the sound was cut.
     """
@@ -82,7 +90,7 @@ class SpeechStream:
             self._vad.process_10ms(silence)
 
     def push(self, samples: Float32) -> tuple[Float32, Float32]:
-        """Take `samples` (n,); return the new frames (k, 40) and voice activity steps (m,), both float32."""
+        """Take `samples` (n,); return the new frames (k, 42) and voice activity steps (m,), both float32."""
         self._pending = np.concatenate([self._pending, samples])
         self._vad_pending = np.concatenate([self._vad_pending, samples])
         return self._frames(), self._activity()
@@ -90,8 +98,8 @@ class SpeechStream:
     def _frames(self) -> Float32:
         count = (self._pending.size - FRAME) // STEP + 1
         if count <= 0:
-            return np.empty((0, COEFFICIENTS), np.float32)
-        frames = mfcc_frames(self._pending[: (count - 1) * STEP + FRAME], previous=float(self._previous))
+            return np.empty((0, COLUMNS), np.float32)
+        frames = sound_frames(self._pending, previous=float(self._previous))
         self._previous = self._pending[count * STEP - 1]
         self._pending = self._pending[count * STEP :]
         return frames
@@ -119,7 +127,7 @@ class SpeechWindows:
         self._hop_samples = np.empty(self._hop, np.float32)
         self._hop_filled = 0
         # Both keep the newest frames at the end; the activity row is shifted by its lag when it is read.
-        self._mfcc = np.zeros((self._length, COEFFICIENTS), np.float32)
+        self._frames = np.zeros((self._length, COLUMNS), np.float32)
         self._vad = np.zeros(self._length + VAD_LAG, np.float32)
         self._filled = 0
 
@@ -138,7 +146,7 @@ class SpeechWindows:
             if self._hop_filled == self._hop:
                 self._hop_filled = 0
                 frames, activity = self._stream.push(self._hop_samples)
-                _append(self._mfcc, frames)
+                _append(self._frames, frames)
                 _append(self._vad, activity)
                 self._filled = min(self._length, self._filled + len(frames))
                 if self._filled >= frame_count(1.0):
@@ -148,13 +156,14 @@ class SpeechWindows:
         speech = np.empty(self._length, np.float32)
         speech[: self._length - VAD_LAG] = self._vad[2 * VAD_LAG :]
         speech[self._length - VAD_LAG :] = self._vad[-1]
-        return Window(self._mfcc[-self._filled :].copy(), speech[-self._filled :], t_ns)
+        return Window(self._frames[-self._filled :].copy(), speech[-self._filled :], t_ns)
 
 
-def mfcc_frames(samples: Float32, *, previous: float) -> Float32:
-    """Return all whole frames (T, 40) of `samples` (n,); `previous` is the sample before them."""
+def sound_frames(samples: Float32, *, previous: float) -> Float32:
+    """Return all whole frames (T, 42) of `samples` (n,), n >= 400; `previous` is the sample before them."""
+    samples = samples[: (samples.size - FRAME) // STEP * STEP + FRAME]
     before = np.concatenate([[previous], samples[:-1]])
-    frames = python_speech_features.mfcc(
+    mfcc = python_speech_features.mfcc(
         samples.astype(np.float64) - PREEMPHASIS * before,
         samplerate=SAMPLE_RATE_HZ,
         winlen=FRAME / SAMPLE_RATE_HZ,
@@ -164,7 +173,8 @@ def mfcc_frames(samples: Float32, *, previous: float) -> Float32:
         nfft=512,
         preemph=0,
     )
-    return cast(Float32, frames.astype(np.float32))
+    raw = np.lib.stride_tricks.sliding_window_view(samples, FRAME)[::STEP]  # (T, 400)
+    return np.concatenate([mfcc.astype(np.float32), pitch_frames(raw)], axis=1)
 
 
 def frame_count(seconds: float) -> int:
@@ -179,16 +189,16 @@ def clip_window(samples: Float32) -> Window:
     """
     stream = SpeechStream()
     short = max(0, FRAME - samples.size)
-    mfcc, activity = stream.push(np.concatenate([samples, np.zeros(short, np.float32)]))
+    frames, activity = stream.push(np.concatenate([samples, np.zeros(short, np.float32)]))
     _, tail = stream.push(np.zeros(VAD_LAG * STEP, np.float32))
-    speech = np.concatenate([activity, tail])[VAD_LAG : VAD_LAG + len(mfcc)]
-    return Window(mfcc, speech, samples.size * 1_000_000_000 // SAMPLE_RATE_HZ)
+    speech = np.concatenate([activity, tail])[VAD_LAG : VAD_LAG + len(frames)]
+    return Window(frames, speech, samples.size * 1_000_000_000 // SAMPLE_RATE_HZ)
 
 
 def clip_frames(samples: Float32) -> Float32:
-    """Return the MFCC frames (T, 40) of one clip (n,), as `clip_window` does but without voice activity."""
+    """Return the frames (T, 42) of one clip (n,), as `clip_window` does but without voice activity."""
     short = max(0, FRAME - samples.size)
-    return mfcc_frames(np.concatenate([samples, np.zeros(short, np.float32)]), previous=0.0)
+    return sound_frames(np.concatenate([samples, np.zeros(short, np.float32)]), previous=0.0)
 
 
 class WindowInput(Protocol):
@@ -203,7 +213,7 @@ def window_input(features: Mapping[str, Any]) -> WindowInput:
         mean = np.asarray(features["mean"], np.float32)
         std = np.asarray(features["std"], np.float32)
         return lambda window: pool(window.mfcc, window.speech, mean=mean, std=std)
-    if features.get("kind") == "mfcc_frames":
+    if features.get("kind") == "mfcc_pitch_frames":
         return FrameInput(features)
     raise ModelError(
         f"input.features.kind {features.get('kind')!r}: unknown voice features; "
@@ -222,44 +232,56 @@ def pool(mfcc: Float32, speech: Float32, *, mean: Float32, std: Float32) -> Floa
 
 
 class FrameInput:
-    """Makes (frames, 40) float32 in [-RANGE, RANGE] of a window: MFCC that know no gain, standardised.
+    """Makes (frames, 40) float32 in [-RANGE, RANGE] of a window: MFCC and melody that know no gain.
 
-    Coefficient 0 is the log energy against the window's loudest frames, cut at `ENERGY_FLOOR` below; from the
-    others `centre` (0..1) of their mean over the loud frames is taken: what is left of the line and the voice
-    itself. `mean` and `std` (40,) are those of the training windows.
+    `mean` and `std` (40,) are those of the training windows.
     """
 
     def __init__(self, features: Mapping[str, Any]) -> None:
-        self._frames = frame_count(float(features["window_s"]))
-        self._centre = np.float32(features["centre"])
+        self._count = frame_count(float(features["window_s"]))
         self._mean = np.asarray(features["mean"], np.float32)
         self._std = np.asarray(features["std"], np.float32)
 
     def __call__(self, window: Window) -> Float32:
         """Return what the model reads of `window`; a longer one gives its stretch with most speech."""
-        frames = centred(fitted(window.mfcc, window.speech, self._frames), self._centre)
-        return np.asarray(np.clip((frames - self._mean) / self._std, -RANGE, RANGE), np.float32)
+        values = relative(fitted(window.frames, window.speech, self._count))
+        return np.asarray(np.clip((values - self._mean) / self._std, -RANGE, RANGE), np.float32)
 
 
-def fitted(mfcc: Float32, speech: Float32, count: int) -> Float32:
-    """Return `count` frames of (T, 40): the stretch with most speech, or all after copies of the quietest."""
-    short = count - len(mfcc)
+def fitted(frames: Float32, speech: Float32, count: int) -> Float32:
+    """Return `count` of (T, 42) frames: the stretch with most speech, or all after copies of the quietest."""
+    short = count - len(frames)
     if short > 0:
-        quietest = mfcc[np.argmin(mfcc[:, 0])]
-        return np.concatenate([np.repeat(quietest[None], short, axis=0), mfcc])
+        quietest = frames[np.argmin(frames[:, 0])]
+        return np.concatenate([np.repeat(quietest[None], short, axis=0), frames])
     total = np.concatenate([[0.0], np.cumsum(speech, dtype=np.float64)])
     start = int(np.argmax(total[count:] - total[:-count]))
-    return mfcc[start : start + count]
+    return frames[start : start + count]
 
 
-def centred(mfcc: Float32, centre: np.float32) -> Float32:
-    """Return (T, 40) with the energy relative and `centre` of the mean of the loud frames taken away."""
+def relative(frames: Float32) -> Float32:
+    """Return (T, 40) values of a window's (T, 42) frames that no gain, line or microphone moves.
+
+    0: log energy against the loudest frames, cut at `ENERGY_FLOOR` below. 1 to 36: MFCC without their mean
+    over the loud frames. 37: octaves above the window's median pitch, 38: octaves above 200 Hz, both 0 where
+    there is no clear pitch. 39: periodicity, 0..1. The three highest MFCC, which say least, give way.
+    """
+    mfcc, octaves, periodicity = (
+        frames[:, :COEFFICIENTS],
+        frames[:, COEFFICIENTS],
+        frames[:, COEFFICIENTS + 1],
+    )
     energy = mfcc[:, 0]
-    top = np.sort(energy)[-LOUDEST_FRAMES:].mean()
-    relative = np.maximum(energy - top, -ENERGY_FLOOR)
-    frames: Float32 = mfcc - centre * mfcc[relative > -LOUD].mean(axis=0)
-    frames[:, 0] = relative
-    return frames
+    energy = np.maximum(energy - np.sort(energy)[-LOUDEST_FRAMES:].mean(), -ENERGY_FLOOR)
+    is_loud = energy > -LOUD
+    values: Float32 = mfcc - mfcc[is_loud].mean(axis=0)
+    is_voiced = is_loud & (periodicity > VOICED)
+    median = np.median(octaves[is_voiced]) if is_voiced.any() else np.float32(0)
+    values[:, 0] = energy
+    values[:, 37] = np.where(is_voiced, np.clip(octaves - median, -1.2, 1.2), 0)
+    values[:, 38] = np.where(is_voiced, octaves, 0)
+    values[:, 39] = periodicity
+    return values
 
 
 def _append(rows: Float32, new: Float32) -> None:

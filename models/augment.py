@@ -80,14 +80,13 @@ def spoil_voices(
     return np.asarray((pooled - mean) / std + noise, dtype=np.float32)
 
 
-def spoil_frames(mfcc: Float32, random: np.random.Generator) -> Float32:
-    """Return MFCC frames (T, 40) of another throat over another line, energies as they were.
+def spoil_frames(frames: Float32, random: np.random.Generator) -> Float32:
+    """Return frames (T, 42) of another throat over another line, energies and melody as they were.
 
     The bands are put together again, stretched as a longer or shorter vocal tract does (Jaitly and Hinton
     2013), tilted as a line does, and some of them hidden (SpecAugment, Park et al. 2019, arXiv:1904.08779).
     """
-    energy = mfcc[:, 0].copy()
-    bands = mfcc.copy()
+    bands = frames[:, :BANDS].copy()
     bands[:, 0] = 0  # the energy stands there, not a mean of bands
     bands = np.asarray(bands @ _FROM_MFCC @ _stretch(float(np.exp(random.uniform(-WARP, WARP)))), np.float32)
     if random.random() < 0.5:
@@ -96,9 +95,9 @@ def spoil_frames(mfcc: Float32, random: np.random.Generator) -> Float32:
         width = int(random.integers(2, 9))
         start = int(random.integers(0, BANDS - width))
         bands[:, start : start + width] = bands.mean()
-    mfcc = bands @ _TO_MFCC
-    mfcc[:, 0] = energy
-    return mfcc
+    spoilt = frames.copy()
+    spoilt[:, 1:BANDS] = (bands @ _TO_MFCC)[:, 1:]
+    return spoilt
 
 
 def hide_frames(frames: Float32, random: np.random.Generator) -> None:

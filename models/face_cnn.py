@@ -7,7 +7,7 @@ figures. JAFFE is in neither: it is the test of a set never seen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,12 @@ from models.metrics import fit_temperature, predictions
 from models.teacher import SOURCE as TEACHER
 from models.teacher import ask_teacher, fetch_teacher, load_teacher
 
-BASE = Schedule(epochs=36, batch=96, rate=2e-3, decay=0.02, seed=1)
+BASE = Schedule(epochs=46, batch=96, rate=2e-3, decay=0.02, seed=1)
 POSED = Schedule(epochs=6, batch=96, rate=5e-4, decay=0.02, ema=0.995, seed=2)
-GENTLE = 0.2  # the last share of the epochs: faces are spoilt less and not blended
+# From which epoch on faces are spoilt how much, and which share of them is blended: ever less, since what is
+# spoilt for ever is never learnt to the end.
+BASE_PHASES = ((0, 1.0, 0.5), (20, 0.6, 0.2), (37, 0.5, 0.0))
+POSED_PHASES = ((0, 0.6, 0.2), (4, 0.5, 0.0))
 # Shares of a target: FER label and FER+ votes of a picture, and what the teacher says of it.
 FER_SHARE, VOTE_SHARE, TEACHER_SHARE = 0.5, 0.35, 0.15
 POSED_TEACHER_SHARE = 0.3
@@ -182,9 +185,10 @@ class _Training:
                 np.concatenate([wild.crops, posed.crops]), np.concatenate([wild.targets, posed.targets])
             )
 
-        model = self._learn(
-            name, lambda: keras.models.load_model(self._base, compile=False), examples_of, POSED
-        )
+        def load_base() -> Any:
+            return keras.models.load_model(self._base, compile=False)
+
+        model = self._learn(name, load_base, examples_of, POSED, POSED_PHASES)
         p = Network(model).predict(self._inputs)
         card = draft_card(
             name,
@@ -200,20 +204,26 @@ class _Training:
 
     def _train_base(self) -> Path:
         wild = self._wild
-        self._learn("face-cnn-base", build, lambda _random: wild, BASE)
+        self._learn("face-cnn-base", build, lambda _random: wild, BASE, BASE_PHASES)
         return self.run.out / "face-cnn-base.keras"
 
-    def _learn(self, name: str, build: Any, examples_of: Any, schedule: Schedule) -> Any:
-        epochs = self.run.epochs or schedule.epochs
-        schedule = replace(schedule, epochs=epochs)
+    def _learn(
+        self,
+        name: str,
+        build: Callable[[], Any],
+        examples_of: Callable[[np.random.Generator], Examples],
+        schedule: Schedule,
+        phases: Sequence[tuple[int, float, float]],
+    ) -> Any:
+        schedule = replace(schedule, epochs=self.run.epochs or schedule.epochs)
 
         def epoch_of(number: int) -> tuple[Float32, Float32]:
             random = np.random.default_rng([schedule.seed, number])
             examples = examples_of(random)
-            is_gentle = number >= epochs * (1 - GENTLE)
             examples = examples.take(random.permutation(len(examples.crops)))
-            inputs = spoilt_input(examples.crops, random, strength=0.6 if is_gentle else 1.0)
-            return mixed_up(inputs, examples.targets, random, share=0.0 if is_gentle else 0.5)
+            _, strength, share = max(phase for phase in phases if phase[0] <= number)
+            inputs = spoilt_input(examples.crops, random, strength=strength)
+            return mixed_up(inputs, examples.targets, random, share=share)
 
         def scores(network: Network) -> dict[str, float]:
             right = predictions(network.predict(self._inputs)) == self.validation.labels

@@ -153,7 +153,26 @@ def train_voice(run: Run) -> Path:
     return save_card(card.model_copy(update={"files": {"keras": keras_file}}), run.out)
 
 
-RECIPES: dict[str, Callable[[Run], Path]] = {"report-face": train_face, "report-voice": train_voice}
+def train_face_cnn(run: Run) -> Path:
+    """Train the shipped face model and its folds; return its card."""
+    from models import face_cnn  # PyTorch, which the other recipes do without
+
+    return face_cnn.train_face_cnn(run)
+
+
+def train_voice_lstm(run: Run) -> Path:
+    """Train the shipped voice model and its folds; return its card."""
+    from models import voice_lstm
+
+    return voice_lstm.train_voice_lstm(run)
+
+
+RECIPES: dict[str, Callable[[Run], Path]] = {
+    "face-cnn": train_face_cnn,
+    "voice-lstm": train_voice_lstm,
+    "report-face": train_face,
+    "report-voice": train_voice,
+}
 
 
 def _read_speech(run: Run) -> tuple[Speech, Speech]:

@@ -20,7 +20,7 @@ from edge.card import Source
 from edge.errors import MediaError
 from edge.media import read_sound
 from edge.values import LABELS, Float32
-from edge.voice import COEFFICIENTS, RANGE, centred, clip_frames, clip_window, fitted, frame_count
+from edge.voice import COEFFICIENTS, RANGE, clip_frames, clip_window, fitted, frame_count, relative
 from models.augment import at_tempo, hide_frames, mixed_up, spoil_frames
 from models.cards import draft_card, file_entry, save_card
 from models.datasets import DataError, find_set, need_every_class
@@ -31,7 +31,6 @@ from models.rooms import read_noises, spoil_sound
 from models.speech import CORPORA, SPEECH_LICENCES, Clip, list_clips
 
 WINDOW_S = 3.0
-CENTRE = 0.5
 SCHEDULE = Schedule(epochs=40, batch=64, rate=2e-3, decay=0.05, ema=0.995, seed=1)
 SMOOTHING = 0.1
 VERSIONS = 8  # of each clip in other rooms, made once
@@ -160,9 +159,8 @@ class _Training:
             shape=(1, FRAMES, COEFFICIENTS),
             value_range=(-float(RANGE), float(RANGE)),
             features={
-                "kind": "mfcc_frames",
+                "kind": "mfcc_pitch_frames",
                 "window_s": WINDOW_S,
-                "centre": CENTRE,
                 "mean": [round(float(value), 5) for value in mean],
                 "std": [round(float(value), 5) for value in std],
             },
@@ -193,7 +191,7 @@ class _Training:
         frames = _somewhere(frames, speech, random)
         if random.random() < 0.7:
             frames = spoil_frames(frames, random)
-        return centred(frames, np.float32(CENTRE))
+        return relative(frames)
 
 
 def hear(run: Run) -> Heard:
@@ -219,7 +217,7 @@ def hear(run: Run) -> Heard:
             rooms = [clip_frames(spoil_sound(samples, noises, random)) for _ in range(VERSIONS)]
             good.append(clip)
             # Half the memory; 1e-3 of a coefficient is far below what a microphone adds.
-            takes.append(tuple(frames.astype(np.float16) for frames in (window.mfcc, *rooms)))
+            takes.append(tuple(frames.astype(np.float16) for frames in (window.frames, *rooms)))
             speech.append(window.speech)
             progress(number + 1, len(clips))
     if not good:
@@ -231,7 +229,7 @@ def hear(run: Run) -> Heard:
 
 def prepared(frames: NDArray[np.floating[Any]], speech: Float32) -> Float32:
     """Return (298, 40) frames of a clip as the device makes them, not standardised yet."""
-    return centred(fitted(frames.astype(np.float32), speech, FRAMES), np.float32(CENTRE))
+    return relative(fitted(frames.astype(np.float32), speech, FRAMES))
 
 
 def standardised(frames: Float32, mean: Float32, std: Float32) -> Float32:

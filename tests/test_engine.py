@@ -1,4 +1,4 @@
-"""The training engine computes what Keras computes, gives every weight back, and goes on where it was killed."""
+"""The training engine computes what Keras does, gives every weight back, and goes on where it was killed."""
 
 from __future__ import annotations
 

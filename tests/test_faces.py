@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
 from edge.demo import clip_path
-from edge.faces import FER_CROP, FaceCropper, FaceFinder, HaarCascade, face_anchors, iou, open_face_finder
+from edge.faces import (
+    FER_CROP,
+    CropSpec,
+    FaceCropper,
+    FaceFinder,
+    HaarCascade,
+    face_anchors,
+    iou,
+    level,
+    open_face_finder,
+)
 from edge.media import read_video_frames
 from edge.tracking import FaceTracker
 from edge.values import Face, Frame
@@ -87,3 +99,29 @@ def test_quality_falls_with_size() -> None:
     large, small = (Face((0.0, 0.0, side, side), 1.0) for side in (100.0, 24.0))
     assert cropper.quality(large) == pytest.approx(1.0)
     assert cropper.quality(small) == pytest.approx(0.5, abs=0.05)
+
+
+def test_levelled_crops_do_not_depend_on_light_and_gain() -> None:
+    """Half the contrast and other light give the same crop, with mean 0.5 and deviation 0.2."""
+    bright = np.random.default_rng(6).uniform(0.3, 0.8, (48, 48, 1)).astype(np.float32)
+    dark = (bright * 0.5 - 0.1).astype(np.float32)
+    level(bright)
+    level(dark)
+    np.testing.assert_allclose(bright, dark, atol=1e-5)
+    assert float(bright.mean()) == pytest.approx(0.5, abs=0.01)
+    assert float(bright.std()) == pytest.approx(0.2, abs=0.01)
+
+
+def test_levelled_crop_of_one_grey_is_finite() -> None:
+    """A covered lens gives the middle of the range, not a division by zero."""
+    flat = np.full((48, 48, 1), 0.1, np.float32)
+    level(flat)
+    np.testing.assert_allclose(flat, 0.5, atol=1e-4)
+
+
+def test_levelled_spec_survives_the_card() -> None:
+    """What a card says of its crop is what the cropper does; older cards are not levelled."""
+    spec = replace(FER_CROP, levelled=True)
+    assert CropSpec.from_features(spec.to_features()) == spec
+    features = {key: value for key, value in spec.to_features().items() if key != "levelled"}
+    assert CropSpec.from_features(features).levelled is False

@@ -9,7 +9,15 @@ from edge.demo import clip_path
 from edge.errors import ModelError
 from edge.media import read_sound
 from edge.values import AudioChunk
-from edge.voice import SpeechStream, SpeechWindows, clip_window, frame_count, pool, window_input
+from edge.voice import (
+    SpeechStream,
+    SpeechWindows,
+    clip_window,
+    fitted,
+    frame_count,
+    pool,
+    window_input,
+)
 
 
 def test_frames_do_not_depend_on_the_cuts() -> None:
@@ -21,7 +29,7 @@ def test_frames_do_not_depend_on_the_cuts() -> None:
         length = int(random.integers(1, 3000))
         frames.append(stream.push(samples[start : start + length])[0])
         start += length
-    np.testing.assert_array_equal(np.concatenate(frames), clip_window(samples).mfcc)
+    np.testing.assert_array_equal(np.concatenate(frames), clip_window(samples).frames)
 
 
 def test_incremental_window_equals_the_whole() -> None:
@@ -30,8 +38,8 @@ def test_incremental_window_equals_the_whole() -> None:
     windows = list(SpeechWindows(window_s=3.0, hop_s=0.5).push(AudioChunk(samples, 0)))
     assert [window.t_ns for window in windows] == [round(t * 1e9) for t in np.arange(1.0, 5.1, 0.5)]
     last = windows[-1]
-    assert last.mfcc.shape == (frame_count(3.0), 40) == (298, 40)
-    np.testing.assert_array_equal(last.mfcc, clip_window(samples).mfcc[-298:])
+    assert last.frames.shape == (frame_count(3.0), 42) == (298, 42)
+    np.testing.assert_array_equal(last.frames, clip_window(samples).frames[-298:])
 
 
 def test_speech_is_heard_and_noise_is_not() -> None:
@@ -45,7 +53,7 @@ def test_speech_is_heard_and_noise_is_not() -> None:
 @pytest.mark.parametrize("length", [0, 1, 160, 399, 400])
 def test_shortest_clips_have_one_frame(length: int) -> None:
     """A clip shorter than a frame is filled up with silence."""
-    assert clip_window(np.ones(length, np.float32)).mfcc.shape == (1, 40)
+    assert clip_window(np.ones(length, np.float32)).frames.shape == (1, 42)
 
 
 def test_gap_is_silence_of_its_length() -> None:
@@ -53,7 +61,7 @@ def test_gap_is_silence_of_its_length() -> None:
     samples = np.full(16_000, 0.1, np.float32)
     windows = list(SpeechWindows(window_s=3.0, hop_s=0.5).push(AudioChunk(samples, 10**9, gap=16_000)))
     assert windows[-1].t_ns == 2 * 10**9
-    assert len(windows[-1].mfcc) == frame_count(2.0)
+    assert len(windows[-1].frames) == frame_count(2.0)
 
 
 def test_pool_uses_spoken_frames_only() -> None:
@@ -68,3 +76,50 @@ def test_unknown_features_are_refused() -> None:
     """A card of a later release says so in one sentence."""
     with pytest.raises(ModelError, match="unknown voice features"):
         window_input({"kind": "spectrum"})
+
+
+FEATURES = {"kind": "mfcc_pitch_frames", "window_s": 3.0, "mean": [0.0] * 40, "std": [1.0] * 40}
+
+
+def test_sequence_features_do_not_depend_on_gain() -> None:
+    """A microphone twice as loud gives the model the same input."""
+    samples = read_sound(clip_path())[:48_000]
+    make = window_input({**FEATURES, "std": [20.0] * 40})
+    np.testing.assert_allclose(
+        make(clip_window(samples)), make(clip_window(samples * np.float32(0.5))), atol=0.02
+    )
+
+
+def test_sequence_features_know_loud_from_soft_within_a_window() -> None:
+    """Relative energy stays: the second half at a tenth of the level lies below the first."""
+    samples = np.random.default_rng(8).normal(0, 0.1, 48_000).astype(np.float32)
+    samples[24_000:] *= np.float32(0.1)
+    energy = window_input(FEATURES)(clip_window(samples))[:, 0]
+    assert energy[:140].mean() - energy[160:].mean() == pytest.approx(4.0, abs=0.7)
+
+
+@pytest.mark.parametrize("count", [1, 297, 298, 299, 900])
+def test_sequence_features_have_one_shape(count: int) -> None:
+    """Whatever the length of a clip, the model reads (298, 40) finite numbers in its range."""
+    samples = np.random.default_rng(9).normal(0, 0.1, 240 + 160 * count).astype(np.float32)
+    values = window_input(FEATURES)(clip_window(samples))
+    assert values.shape == (298, 40)
+    assert values.dtype == np.float32
+    assert np.abs(values).max() <= 4
+
+
+def test_longer_clip_gives_its_stretch_with_most_speech() -> None:
+    """Silence around three seconds of speech is left away."""
+    frames = np.arange(600, dtype=np.float32)[:, None] * np.ones(42, np.float32)
+    speech = np.zeros(600, np.float32)
+    speech[200:498] = 1
+    np.testing.assert_array_equal(fitted(frames, speech, 298)[:, 0], np.arange(200, 498))
+
+
+def test_shorter_clip_is_led_in_by_its_quietest_frame() -> None:
+    """What is missing is put before, since the newest sound stands at the end."""
+    frames = np.arange(1, 11, dtype=np.float32)[:, None] * np.ones(42, np.float32)
+    frames[3] = -5
+    padded = fitted(frames, np.ones(10, np.float32), 14)
+    np.testing.assert_array_equal(padded[:4], np.full((4, 42), -5, np.float32))
+    np.testing.assert_array_equal(padded[4:], frames)

@@ -80,6 +80,15 @@ def write_ckplus48(directory: Path) -> Path:
     return directory
 
 
+def write_sequences(directory: Path, *, subjects: tuple[str, ...], frames: int) -> Path:
+    """Write one sequence of whole pictures a subject, laid out as CK+'s; return its directory."""
+    for k, subject in enumerate(subjects):
+        for number in range(1, frames + 1):
+            name = f"{subject}_004_{number:08d}.png"
+            _write_image(directory / "anger" / f"{subject}_004" / name, face(100 * k + number, 128))
+    return directory
+
+
 def write_jaffe(directory: Path, *, suffix: str = ".tiff") -> Path:
     """Write one whole picture a class in one flat folder, as its owners do; return its directory."""
     for k, code in enumerate(("AN", "DI", "FE", "HA", "NE", "SA", "SU")):

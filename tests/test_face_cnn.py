@@ -1,0 +1,119 @@
+"""The recipe of the shipped face model: its input, its targets, and all its stages on a tiny data set."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trees
+
+from edge.card import load_card
+from edge.faces import CropSpec
+from edge.values import LABELS, Float32, UInt8
+from models.datasets import FaceSet, Progress, load_ckplus_onsets
+from models.epochs import Run
+
+pytest.importorskip("torch", reason="needs the [train] extra")
+pytest.importorskip("keras", reason="needs the [train] extra")
+
+from models import face_cnn  # after the skips
+
+# TensorFlow's tensors do not know NumPy 2's copy keyword yet, and Keras asks them.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@contextlib.contextmanager
+def no_bar(_title: str) -> Iterator[Progress]:
+    """A progress bar that nobody sees."""
+    yield lambda _done, _total: None
+
+
+def face_set(votes: list[list[int]]) -> FaceSet:
+    """Faces of anger with these votes."""
+    count = len(votes)
+    return FaceSet(
+        name="toy",
+        images=tuple(trees.face(k) for k in range(count)),
+        labels=np.zeros(count, np.int64),
+        subjects=("",) * count,
+        votes=np.array(votes, np.float32),
+    )
+
+
+def test_input_is_what_the_card_says() -> None:
+    """Crops become levelled floats in [0, 1] of the card's side."""
+    inputs = face_cnn.as_input(np.stack([trees.face(k) for k in range(3)]))
+    assert inputs.shape == (3, *face_cnn.CROP_SHAPE)
+    assert inputs.dtype == np.float32
+    np.testing.assert_allclose(inputs.mean(axis=(1, 2, 3)), 0.5, atol=0.02)
+    assert CropSpec.from_features(face_cnn.CROP.to_features()).levelled
+
+
+def test_targets_mix_label_votes_and_teacher() -> None:
+    """Each has its share; a face without votes has its label in their place; all sum to 1."""
+    teacher = np.zeros((2, 7), np.float32)
+    teacher[:, 6] = 1
+    faces = face_set([[0, 0, 0, 10, 0, 0, 0], [0] * 7])
+    targets = face_cnn.wild_targets(faces, teacher)
+    np.testing.assert_allclose(targets.sum(axis=1), 1, atol=1e-6)
+    assert targets[0, 3] == pytest.approx(face_cnn.VOTE_SHARE, abs=0.01)
+    assert targets[0, 0] == pytest.approx(face_cnn.FER_SHARE, abs=0.02)
+    assert targets[1, 0] == pytest.approx(face_cnn.FER_SHARE + face_cnn.VOTE_SHARE, abs=0.03)
+    assert targets[1, 6] == pytest.approx(face_cnn.TEACHER_SHARE, abs=0.01)
+
+
+def test_onsets_are_the_first_frames_of_every_sequence(tmp_path: Path) -> None:
+    """Three frames a sequence, neutral, with the person's name."""
+    trees.write_sequences(tmp_path, subjects=("S010", "S011"), frames=5)
+    onsets = load_ckplus_onsets(tmp_path)
+    assert len(onsets) == 6
+    assert set(onsets.labels.tolist()) == {LABELS.index("neutral")}
+    assert sorted(set(onsets.subjects)) == ["S010", "S011"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory in which the whole recipe ran for one epoch a stage, with a teacher of this test."""
+    data, out = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("trained")
+    trees.write_fer2013(data / "faces" / "fer2013", trees.fer_rows(3))
+    trees.write_ckplus48(data / "faces" / "ckplus48")
+    trees.write_sequences(data / "faces" / "ckplus_sequences", subjects=("S010", "S011"), frames=3)
+
+    def ask(_weights: object, images: UInt8, *, progress: Progress | None = None) -> Float32:
+        del progress
+        return np.full((len(images), 7), 1 / 7, np.float32)
+
+    with pytest.MonkeyPatch.context() as patch:
+        # The network of others is tested by itself; here it would need a download.
+        patch.setattr(face_cnn, "fetch_teacher", lambda _directory, **_: None)
+        patch.setattr(face_cnn, "load_teacher", lambda _directory: {})
+        patch.setattr(face_cnn, "ask_teacher", ask)
+        patch.setattr(face_cnn, "BASE", replace(face_cnn.BASE, batch=8))
+        patch.setattr(face_cnn, "POSED", replace(face_cnn.POSED, batch=8))
+        run = Run(data, out, epochs=1, resume=True, report=lambda _: None, bar=no_bar)
+        face_cnn.train_face_cnn(run)
+    return out
+
+
+def test_recipe_leaves_the_model_and_its_folds(trained: Path) -> None:
+    """One card a model; only the folds have people whom they never saw."""
+    card = load_card("face-cnn", directory=trained)
+    assert card.held_out == ()
+    assert card.input.features["levelled"] is True
+    assert {source.name for source in card.data} >= {"fer2013", "face-api 1.7.15 expression network"}
+    for k in range(face_cnn.FOLDS):
+        assert (trained / f"face-cnn-fold{k}.keras").is_file()
+
+
+def test_folds_hold_every_posed_person_out_once(trained: Path) -> None:
+    """Together the folds have left out everybody, nobody twice."""
+    left_out = [
+        person
+        for k in range(face_cnn.FOLDS)
+        for person in load_card(f"face-cnn-fold{k}", directory=trained).held_out
+    ]
+    assert sorted(left_out) == ["ckplus:S010", "ckplus:S011"]
