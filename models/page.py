@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -59,10 +60,9 @@ def _head(result: dict[str, Any]) -> str:
 
 
 def _targets(result: dict[str, Any]) -> str:
-    known = [row for row in result["targets"] if row["met"] is not None]
-    met = sum(row["met"] for row in known)
-    left = len(result["targets"]) - len(known)
-    summary = f"{met} of {len(known)} met" + (f", {left} not measured" if left else "")
+    met = sum(row["met"] is True for row in result["targets"])
+    unknown = sum(row["met"] is None for row in result["targets"])
+    summary = f"{met} of {len(result['targets'])} met" + (f", {unknown} not measured" if unknown else "")
     rows = []
     for row in result["targets"]:
         *cells, verdict = map(escape, show.target_cells(row))
@@ -114,14 +114,18 @@ def _spoilt(result: dict[str, Any]) -> str:
             losses = [(kind, part["loss_points"]) for kind, part in figures["kinds"].items()]
             losses.append(("mean", figures["loss_points"]))
             charts.append(_figure(name, loss_chart(losses, limit=JITTER_LOSS)))
-    others = [
-        (name, variants["int8"]["loss_points"])
-        for name, variants in sets.items()
-        if "loss_points" in variants.get("int8", {}) and "kinds" not in variants["int8"]
-    ]
-    if others:
-        limit = BABBLE_LOSS if result["task"] == "voice" else None
-        charts.append(_figure("whole set spoilt", loss_chart(others, limit=limit)))
+    for title, pattern, limit in (
+        ("bad webcam", "*-bad-webcam", None),
+        ("babble 10 dB under the speech", "*-babble-10db", BABBLE_LOSS),
+        ("telephone", "*-telephone", None),
+    ):
+        losses = [
+            (name, variants["int8"]["loss_points"])
+            for name, variants in sets.items()
+            if fnmatchcase(name, pattern) and "int8" in variants
+        ]
+        if losses:
+            charts.append(_figure(title, loss_chart(losses, limit=limit)))
     if not charts:
         return ""
     what = "accuracy" if result["task"] == "face" else "UAR"

@@ -91,7 +91,7 @@ def part_rows(sets: dict[str, Any]) -> Iterator[Row]:
         for parts, mean in (("groups", "mean_of_groups"), ("folds", "mean_of_folds")):
             for part, values in figures.get(parts, {}).items():
                 yield name, part, str(values["n"]), percent(values["accuracy"]), percent(values["uar"])
-            if mean in figures:
+            if len(figures.get(parts, {})) > 1:
                 word = "mean of speakers" if parts == "groups" else "mean of folds"
                 values = figures[mean]
                 cells = (
