@@ -19,9 +19,9 @@ def predictions(p: Float32) -> Labels:
     return np.where(p.any(axis=1), p.argmax(axis=1), -1)
 
 
-def confusion_matrix(predicted: Labels, labels: Labels) -> NDArray[np.int64]:
-    """Count (7, 7): rows are true classes, columns predicted ones; missed examples are in no column."""
-    matrix = np.zeros((len(LABELS), len(LABELS)), dtype=np.int64)
+def confusion_matrix(predicted: Labels, labels: Labels, *, classes: int = len(LABELS)) -> NDArray[np.int64]:
+    """Count (k, k): rows are true classes, columns predicted ones; missed examples are in no column."""
+    matrix = np.zeros((classes, classes), dtype=np.int64)
     found = predicted >= 0
     np.add.at(matrix, (labels[found], predicted[found]), 1)
     return matrix
@@ -71,7 +71,7 @@ def measure(p: Float32, labels: Labels) -> dict[str, Any]:
         "macro_f1": round(macro_f1(predicted, labels), 4),
         "ece": round(calibration_error(p, labels), 4),
         "interval_95": [round(low, 4), round(high, 4)],
-        "confusion": confusion_matrix(predicted, labels).tolist(),
+        "confusion": confusion_matrix(predicted, labels, classes=p.shape[1]).tolist(),
     }
 
 

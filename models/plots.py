@@ -93,11 +93,11 @@ def plot_precision_recall(
         average = float(np.sum(np.diff(recall, prepend=0.0) * precision))
         line = f"{name}: {average:.2f} (n = {np.count_nonzero(labels == k)})"
         style = "-" if k < len(COLOURS) else "--"
-        # From recall 0 on, as a staircase: between two thresholds there is nothing to interpolate.
+        # A staircase whose area is the average precision: nothing is interpolated.
         axes.step(
             np.concatenate([[0.0], recall]),
             np.concatenate([precision[:1], precision]),
-            where="post",
+            where="pre",
             color=COLOURS[k % len(COLOURS)],
             linestyle=style,
             linewidth=1.8,
