@@ -56,21 +56,20 @@ def _parser() -> argparse.ArgumentParser:
     fetch = commands.add_parser("fetch", help="third-party detector weights, pinned by SHA-256")
     fetch.set_defaults(command=_fetch)
 
-    train = commands.add_parser("train", help="train a model from its recipe (needs the [train] extra)")
-    train.add_argument("name", metavar="NAME", help=f"one of {', '.join((*RECIPES, *REPORTS))}")
+    train = commands.add_parser(
+        "train",
+        help="train a model from its recipe (needs the [train] extra)",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_recipes_help(),
+    )
+    train.add_argument("name", metavar="NAME", help="one of the recipes below")
     train.add_argument("--data", type=Path, required=True, metavar="DIR", help="where the data sets lie")
     train.add_argument("--out", type=Path, default=Path("trained"), metavar="DIR", help="default: trained")
     train.add_argument("--epochs", type=positive, metavar="N", help="instead of the recipe's number")
     train.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
-    sized = [name for name, report in REPORTS.items() if report.takes_size]
-    train.add_argument(
-        "--size", type=positive, metavar="N", help=f"side of a picture in pixels; {', '.join(sized)}"
-    )
-    weighed = [name for name, report in REPORTS.items() if report.takes_weights]
-    train.add_argument(
-        "--weights", type=Path, metavar="FILE", help=f"VGG16 without top, of ImageNet; {', '.join(weighed)}"
-    )
-    train.add_argument("--json", action="store_true", help=f"the result on stdout; {', '.join(REPORTS)}")
+    train.add_argument("--size", type=positive, metavar="N", help="side of a picture in pixels")
+    train.add_argument("--weights", type=Path, metavar="FILE", help="VGG16 without top, of ImageNet")
+    train.add_argument("--json", action="store_true", help="the result on stdout, stable JSON")
     train.set_defaults(command=_train)
 
     evaluate = commands.add_parser("evaluate", help="measure the TFLite files on held-out people")
@@ -85,6 +84,19 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", help="stable JSON on stdout")
         command.add_argument("--models", type=Path, metavar="DIR", help="default: those of the package")
     return parser
+
+
+def _recipes_help() -> str:
+    """List the recipes, and what each takes beside the common options."""
+    lines = [f"  {name:<20} a model to ship" for name in RECIPES]
+    for name, report in REPORTS.items():
+        takes = [
+            "--json",
+            *(["--size"] if report.takes_size else []),
+            *(["--weights"] if report.takes_weights else []),
+        ]
+        lines.append(f"  {name:<20} {report.about}; takes {', '.join(takes)}")
+    return "recipes:\n" + "\n".join(lines)
 
 
 def _fetch(_args: argparse.Namespace) -> int:

@@ -71,7 +71,7 @@ def measure(p: Float32, labels: Labels) -> dict[str, Any]:
         "macro_f1": round(macro_f1(predicted, labels), 4),
         "ece": round(calibration_error(p, labels), 4),
         "interval_95": [round(low, 4), round(high, 4)],
-        "confusion": confusion_matrix(predicted, labels, classes=p.shape[1]).tolist(),
+        "confusion": confusion_matrix(predicted, labels).tolist(),
     }
 
 

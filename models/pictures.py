@@ -75,16 +75,14 @@ def read_pictures(
 
     Colour is RGB, turned from OpenCV's BGR. Whole pictures, not crops of the face, as in the report.
     """
-    flag = cv2.IMREAD_COLOR if colour else cv2.IMREAD_GRAYSCALE
     good, pixels, bad = [], [], []
     for done, picture in enumerate(pictures, start=1):
-        image = cv2.imread(str(picture.path), flag)
+        image = _decoded(picture.path, colour=colour)
         if image is None:
             bad.append(picture)
         else:
-            image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if colour else image[..., np.newaxis]
             good.append(picture)
-            pixels.append(_resized(image.astype(np.uint8, copy=False), side_px))
+            pixels.append(_resized(image, side_px))
         if progress:
             progress(done, len(pictures))
     if not good:
@@ -119,6 +117,19 @@ def _moved(image: UInt8, random: np.random.Generator) -> UInt8:
     moved = moved.reshape(height, width, channels)  # OpenCV drops a single channel
     across, down = random.random(2) < 0.5
     return moved[:: -1 if down else 1, :: -1 if across else 1].astype(np.uint8, copy=False)
+
+
+def _decoded(path: Path, *, colour: bool) -> UInt8 | None:
+    """Return (h, w, 3 or 1), None where it cannot be read; imread would print a warning of its own."""
+    try:
+        data = np.fromfile(path, dtype=np.uint8)
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR if colour else cv2.IMREAD_GRAYSCALE)
+    except (OSError, cv2.error):
+        return None
+    if image is None:
+        return None
+    image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if colour else image[..., np.newaxis]
+    return image.astype(np.uint8, copy=False)
 
 
 def _resized(image: UInt8, side_px: int) -> UInt8:

@@ -19,6 +19,7 @@ from models.epochs import Run, predict
 from models.examples import (
     LEAKS,
     RANDOM,
+    TITLES,
     VGG16_FILE,
     Examples,
     Options,
@@ -51,6 +52,7 @@ class System:
 class Report:
     """One system of the report: its data, its networks, how it learns, what the report says of it."""
 
+    about: str
     read: Callable[[Run, Options], Examples]
     systems: Callable[[Examples, Options], list[System]]
     fit: Fit
@@ -238,6 +240,7 @@ def _identity(examples: Examples, fit: Fit, options: Options) -> dict[str, Any]:
 
 def _face_report(*, epochs: int, labels: tuple[str, ...], source: str, network: str) -> Report:
     return Report(
+        about=f"the report on {TITLES[source]}",
         read=lambda run, options: read_faces(run, (source,), labels, side_px=options.side_px, colour=False),
         systems=_grey_system(network),
         fit=Fit(epochs=epochs, batch=32, loss="sparse_categorical_crossentropy", seed=SEED),
@@ -251,6 +254,7 @@ REPORTS = {
         epochs=10, labels=CKPLUS_LABELS, source="ckplus48", network="report_face_ckplus"
     ),
     "report-face-cfe": Report(
+        about="the report on CFE, VGG16 and CNN",
         read=read_cfe,
         systems=_cfe_systems,
         fit=Fit(epochs=15, batch=32, loss="categorical_crossentropy", seed=SEED),
@@ -258,6 +262,7 @@ REPORTS = {
         takes_weights=True,
     ),
     "report-face-mixed": Report(
+        about="the report on its mixed set",
         read=read_mixed,
         systems=lambda examples, options: [_spoilt_system("", examples, options)],
         fit=Fit(epochs=15, batch=32, loss="categorical_crossentropy", seed=SEED),
@@ -265,6 +270,7 @@ REPORTS = {
         takes_size=True,
     ),
     "report-voice-tess": Report(
+        about="the report on TESS",
         read=read_tess,
         systems=_voice_systems,
         fit=Fit(epochs=100, batch=512, loss="categorical_crossentropy", seed=SEED),

@@ -8,13 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from edge.errors import EdgeError
 from edge.values import Float32
 from models.folds import History
-from models.metrics import RESAMPLES, Labels, measure, predictions
+from models.metrics import (
+    RESAMPLES,
+    Labels,
+    calibration_error,
+    confusion_matrix,
+    macro_f1,
+    predictions,
+    uar,
+)
 from models.plots import plot_confusion, plot_history, plot_precision_recall
 
 LEAST_PEOPLE = 5  # fewer say nothing about how people differ
@@ -34,27 +43,31 @@ def protocol_figures(
     """Return the figures of one protocol for JSON; `p` (n, k) holds every asked example once.
 
     The examples stand fold by fold: `counts` are their sizes, `histories` how each learnt. Precision of a
-    class that is never predicted counts as 0, as does the recall of one without an example; `macro` averages
-    over the classes that occur. `uar` is the macro recall.
+    class that is never predicted and recall of one without an example are None. `macro` averages over the
+    classes that occur, a missing precision as 0; `uar` is the macro recall.
     """
-    figures = measure(p, labels)
-    matrix = np.array(figures["confusion"])
-    hits, asked, told = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
-    for key, of in (("precision", told), ("recall", asked)):
-        each = hits / np.maximum(of, 1)
-        figures[key] = {name: round(float(value), 4) for name, value in zip(names, each, strict=True)}
-        figures[key]["macro"] = round(float(each[asked > 0].mean()), 4)
-    right = predictions(p) == labels
-    figures["interval_95_people"] = _interval_over_people(right, subjects)
-    where = np.array(sources)
-    figures["sets"] = {source: _accuracy(right[where == source]) for source in dict.fromkeys(sources)}
-    people, ends = np.array(subjects), np.cumsum(counts)
-    figures["folds"] = [
-        {"people": sorted(set(people[start:end].tolist())), **_accuracy(right[start:end])}
-        for start, end in zip(ends - counts, ends, strict=True)
-    ]
-    figures["history"] = list(histories)
-    return figures
+    predicted = predictions(p)
+    right = predicted == labels
+    matrix = confusion_matrix(predicted, labels, classes=len(names))
+    asked, told = matrix.sum(axis=1), matrix.sum(axis=0)
+    where, people, ends = np.array(sources), np.array(subjects), np.cumsum(counts)
+    return {
+        **_accuracy(right),
+        "interval_95": _interval_95(right, range(labels.size)),
+        "interval_95_people": _interval_95(right, subjects) if len(set(subjects)) >= LEAST_PEOPLE else None,
+        "uar": round(uar(predicted, labels), 4),
+        "macro_f1": round(macro_f1(predicted, labels), 4),
+        "ece": round(calibration_error(p, labels), 4),
+        "precision": _shares(matrix.diagonal(), told, names, occurring=asked > 0),
+        "recall": _shares(matrix.diagonal(), asked, names, occurring=asked > 0),
+        "confusion": matrix.tolist(),
+        "sets": {source: _accuracy(right[where == source]) for source in dict.fromkeys(sources)},
+        "folds": [
+            {"people": sorted(set(people[start:end].tolist())), **_accuracy(right[start:end])}
+            for start, end in zip(ends - counts, ends, strict=True)
+        ],
+        "history": list(histories),
+    }
 
 
 def plot_protocol(p: Float32, labels: Labels, figures: Mapping[str, Any], *, stem: Path, title: str) -> None:
@@ -142,23 +155,32 @@ def _print_table(out: Console, title: str, heads: Sequence[str], rows: Sequence[
         print("  ".join(cells).rstrip())
 
 
-def _interval_over_people(right: Any, subjects: Sequence[str]) -> list[float] | None:
-    """Return the 95 % bootstrap interval of the accuracy where people, not pictures, are drawn."""
-    names, which = np.unique(np.array(subjects), return_inverse=True)
-    if names.size < LEAST_PEOPLE:
-        return None
+def _interval_95(right: NDArray[np.bool_], units: Sequence[object]) -> list[float]:
+    """Return the 95 % bootstrap interval (Efron 1979) of the accuracy where whole units are drawn."""
+    names, which = np.unique(np.array(units), return_inverse=True)
     hits, asked = np.bincount(which, weights=right), np.bincount(which)
     drawn = np.random.default_rng(0).multinomial(names.size, np.full(names.size, 1 / names.size), RESAMPLES)
     low, high = np.percentile((drawn @ hits) / (drawn @ asked), [2.5, 97.5])
     return [round(float(low), 4), round(float(high), 4)]
 
 
-def _accuracy(right: Any) -> dict[str, Any]:
+def _shares(
+    hits: NDArray[np.int64], of: NDArray[np.int64], names: Sequence[str], *, occurring: NDArray[np.bool_]
+) -> dict[str, float | None]:
+    each = hits / np.maximum(of, 1)
+    shares: dict[str, float | None] = {
+        name: round(float(share), 4) if count else None
+        for name, share, count in zip(names, each, of, strict=True)
+    }
+    return {**shares, "macro": round(float(each[occurring].mean()), 4)}
+
+
+def _accuracy(right: NDArray[np.bool_]) -> dict[str, Any]:
     return {"n": int(right.size), "accuracy": round(float(right.mean()), 4)}
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"
 
 
 def _interval(pair: Sequence[float] | None) -> str:
