@@ -30,7 +30,7 @@ from models.examples import (
     read_mixed,
     read_tess,
 )
-from models.folds import Fit, fit_fold, open_state
+from models.folds import Fit, Fitted, fit_fold, open_state
 from models.metrics import Labels
 from models.pictures import CKPLUS_LABELS, move_pictures
 from models.splits import Fold, Index, random_split, split_notes, subject_folds
@@ -92,15 +92,7 @@ def train_report(name: str, run: Run, options: Options) -> dict[str, Any]:
         for protocol, folds in protocols.items():
             key = f"{system.name}-{protocol}" if system.name else protocol
             fitted = [
-                fit_fold(
-                    system.build,
-                    _epochs_of(system, examples.labels, fold, seed=(fit.seed, number)),
-                    system.inputs[fold.test],
-                    examples.labels[fold.test],
-                    fit=fit,
-                    checkpoint=state / f"{key}.fold-{number}.npz",
-                    report=run.report,
-                )
+                _fit(system, examples.labels, fold, number=number, fit=fit, state=state / key, run=run)
                 for number, fold in enumerate(folds, start=1)
             ]
             asked = np.concatenate([fold.test for fold in folds])
@@ -153,16 +145,26 @@ def _protocols(report: Report, examples: Examples) -> tuple[dict[str, list[Fold]
     return protocols, notes
 
 
-def _epochs_of(
-    system: System, labels: Labels, fold: Fold, *, seed: tuple[int, int]
-) -> Callable[[int], tuple[Float32, Labels]]:
-    def epoch_of(number: int) -> tuple[Float32, Labels]:
-        random = np.random.default_rng([*seed, number])
+def _fit(
+    system: System, labels: Labels, fold: Fold, *, number: int, fit: Fit, state: Path, run: Run
+) -> Fitted:
+    """Fit fold `number`; what an epoch learns from, and in which order, depends on these numbers only."""
+
+    def epoch_of(epoch: int) -> tuple[Float32, Labels]:
+        random = np.random.default_rng([fit.seed, number, epoch])
         order = random.permutation(fold.train)
         x = system.spoilt(order, random) if system.spoilt else system.inputs[order]
         return x, labels[order]
 
-    return epoch_of
+    return fit_fold(
+        system.build,
+        epoch_of,
+        system.inputs[fold.test],
+        labels[fold.test],
+        fit=fit,
+        checkpoint=state.with_name(f"{state.name}.fold-{number}.npz"),
+        report=run.report,
+    )
 
 
 def _grey_system(network: str) -> Callable[[Examples, Options], list[System]]:

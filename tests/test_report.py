@@ -91,7 +91,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     trees.write_cfe(cfe / "cfe")
     common = {name: ["--data", str(data)] for name in REPORTS}
     common["report-face-cfe"] = ["--data", str(cfe), "--weights", str(weights)]
-    common["report-face-mixed"] += ["--size", "88"]
+    common["report-face-mixed"] += ["--size", "40"]
     calls = [
         ["train", name, *more, "--out", str(base / name), "--epochs", "2"] for name, more in common.items()
     ]
@@ -166,7 +166,7 @@ def test_mix_is_named_as_it_is(trained: dict[str, Path]) -> None:
         "data": "JAFFE + CK+48 + CFE",
         "protocol": "random-80-20",
     }
-    assert result["input_shape"] == [88, 88, 3]
+    assert result["input_shape"] == [40, 40, 3]
     notes = "; ".join(result["notes"])
     for part in ("CFE is not public", "neutral is from JAFFE alone", "2 pictures of contempt left out"):
         assert part in notes
