@@ -13,8 +13,7 @@ from models.datasets import DataError, find_set
 from models.epochs import Run
 from models.metrics import Labels
 from models.pictures import LICENCES, list_pictures, read_pictures
-from models.speech import list_clips, load_speech
-from models.train import SPEECH_LICENCES
+from models.speech import SPEECH_LICENCES, list_clips, load_speech
 
 RANDOM = "random-80-20"
 VGG16_FILE = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"

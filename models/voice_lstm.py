@@ -188,7 +188,9 @@ class _Training:
         takes, speech = self.heard.takes[i], self.heard.speech[i]
         is_clean = random.random() < CLEAN_SHARE or len(takes) == 1
         frames = takes[0 if is_clean else int(random.integers(1, len(takes)))].astype(np.float32)
-        speech = at_tempo(speech, len(speech) / len(frames))
+        # The take may have been said faster or slower than the clean one, whose speech is known.
+        at = np.linspace(0, len(speech) - 1, len(frames))
+        speech = np.interp(at, np.arange(len(speech)), speech).astype(np.float32)
         if random.random() < 0.5:
             speed = float(random.uniform(0.85, 1.18))
             frames, speech = at_tempo(frames, speed), at_tempo(speech, speed)
