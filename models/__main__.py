@@ -18,10 +18,16 @@ from edge.errors import EXIT_OK, EXIT_USAGE, EdgeError
 from edge.weights import weights_directory
 from models.console import positive, run_command, say, screen
 from models.datasets import DataError
+from models.epochs import Run
 from models.evaluate import evaluate_model, list_models
+from models.examples import Options
 from models.fetch import fetch_weights
 from models.page import write_page
+from models.report import REPORTS, train_report
 from models.show import show_evaluation, show_figures
+from models.train import RECIPES
+
+MIN_SIDE_PX, MAX_SIDE_PX = 32, 224  # VGG16 needs the first and was made for the second
 
 
 @contextmanager
@@ -49,12 +55,20 @@ def _parser() -> argparse.ArgumentParser:
     fetch = commands.add_parser("fetch", help="third-party detector weights, pinned by SHA-256")
     fetch.set_defaults(command=_fetch)
 
-    train = commands.add_parser("train", help="train a model from its recipe (needs the [train] extra)")
-    train.add_argument("name", metavar="NAME", help="report-face or report-voice")
+    train = commands.add_parser(
+        "train",
+        help="train a model from its recipe (needs the [train] extra)",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_recipes_help(),
+    )
+    train.add_argument("name", metavar="NAME", help="one of the recipes below")
     train.add_argument("--data", type=Path, required=True, metavar="DIR", help="where the data sets lie")
     train.add_argument("--out", type=Path, default=Path("trained"), metavar="DIR", help="default: trained")
     train.add_argument("--epochs", type=positive, metavar="N", help="instead of the recipe's number")
     train.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
+    train.add_argument("--size", type=positive, metavar="N", help="side of a picture in pixels")
+    train.add_argument("--weights", type=Path, metavar="FILE", help="VGG16 without top, of ImageNet")
+    train.add_argument("--json", action="store_true", help="the result on stdout, stable JSON")
     train.set_defaults(command=_train)
 
     evaluate = commands.add_parser("evaluate", help="measure the TFLite files on held-out people")
@@ -72,6 +86,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _recipes_help() -> str:
+    """List the recipes, and what each takes beside the common options."""
+    lines = [f"  {name:<20} a model to ship" for name in RECIPES]
+    for name, report in REPORTS.items():
+        takes = [
+            "--json",
+            *(["--size"] if report.takes_size else []),
+            *(["--weights"] if report.takes_weights else []),
+        ]
+        lines.append(f"  {name:<20} {report.about}; takes {', '.join(takes)}")
+    return "recipes:\n" + "\n".join(lines)
+
+
 def _fetch(_args: argparse.Namespace) -> int:
     with screen.status("fetching the detector weights") if screen.is_terminal else bar(""):
         written = fetch_weights(report=say)
@@ -81,21 +108,51 @@ def _fetch(_args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from models.epochs import Run
-    from models.train import RECIPES
-
-    if args.name not in RECIPES:
-        say(f"emotion-models: {args.name}: no such recipe; there are {', '.join(RECIPES)}")
+    if args.name not in (*RECIPES, *REPORTS):
+        say(f"emotion-models: {args.name}: no such recipe; there are {', '.join((*RECIPES, *REPORTS))}")
         return EXIT_USAGE
+    if wrong := _misplaced(args):
+        say(f"emotion-models: {wrong}")
+        return EXIT_USAGE
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         import keras  # noqa: F401  # only to say in one sentence that it is missing
+        import matplotlib  # noqa: F401
         import tensorflow  # noqa: F401
     except ImportError as error:
         raise EdgeError(f"{error.name}: not installed; `pip install 'emotion-edge[train]'`") from None
     run = Run(args.data, args.out, epochs=args.epochs, resume=args.resume, report=say, bar=bar)
+    if args.name in REPORTS:
+        return _repeat_report(args, run)
     say(f"wrote {RECIPES[args.name](run)}; next: emotion-convert convert {args.out / args.name}.keras")
     return EXIT_OK
+
+
+def _repeat_report(args: argparse.Namespace, run: Run) -> int:
+    from models.results import print_result
+
+    options = Options(args.size or REPORTS[args.name].side_px, args.weights)
+    result = train_report(args.name, run, options)
+    if args.json:
+        print(json.dumps(result))
+    else:
+        print_result(result)
+    say(f"wrote {args.out / args.name}.result.json and the plots beside it")
+    return EXIT_OK
+
+
+def _misplaced(args: argparse.Namespace) -> str | None:
+    """Return the sentence about an option that the recipe does not take, or a size it cannot have."""
+    report = REPORTS.get(args.name)
+    if args.size is not None and not (report and report.takes_size):
+        return f"--size {args.size}: {args.name} has a size of its own; leave it out"
+    if args.size is not None and not MIN_SIDE_PX <= args.size <= MAX_SIDE_PX:
+        return f"--size {args.size}: not from {MIN_SIDE_PX} to {MAX_SIDE_PX}; the report has 48 and 88"
+    if args.weights is not None and not (report and report.takes_weights):
+        return f"--weights {args.weights}: {args.name} takes no weights; leave it out"
+    if args.json and not report:
+        return f"--json: {args.name} leaves a model and its card, no result; leave it out"
+    return None
 
 
 def _evaluate(args: argparse.Namespace) -> int:

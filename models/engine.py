@@ -132,8 +132,8 @@ def train(
             loss = _one_epoch(network, average, optimizer, epoch_of(number), number, schedule, progress)
         if not np.isfinite(loss):
             raise EdgeError(f"{name}: loss {loss} in epoch {number + 1}; lower the rate of its schedule")
-        found = scores(average) if scores else {"score": float(number)}
-        if found["score"] > max((entry["score"] for entry in history), default=-1.0):
+        found = scores(average) if scores else {}
+        if not scores or found["score"] > max((entry["score"] for entry in history), default=-1.0):
             _save_keras(average.push(), out)
         history.append({"epoch": number + 1, "loss": round(loss, 5), **found})
         _save_state(
@@ -145,8 +145,8 @@ def train(
                 "history": history,
             },
         )
-        said = ", ".join(f"{key} {value:.4f}" for key, value in found.items())
-        run.report(f"{name}: epoch {number + 1}/{schedule.epochs}, loss {loss:.4f}, {said}")
+        said = "".join(f", {key} {value:.4f}" for key, value in found.items())
+        run.report(f"{name}: epoch {number + 1}/{schedule.epochs}, loss {loss:.4f}{said}")
     (run.out / f"{name}.history.json").write_text(json.dumps(history), encoding="utf-8")
     return keras.models.load_model(out, compile=False)
 

@@ -83,7 +83,7 @@ def run_epochs(
     import keras
     import tensorflow as tf
 
-    _use_cores(tf)
+    use_cores(tf)
     out = run.out / f"{name}.keras"
     state, history = run.out / f"{name}.state.keras", run.out / f"{name}.state.json"
     run.out.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def run_epochs(
             optimizer = _optimizer(keras, epochs * -(-len(x) // recipe.batch), learning_rate)
             # XLA compiles convolutions for the CPU three times slower than oneDNN has them.
             model.compile(optimizer=optimizer, loss="categorical_crossentropy", jit_compile=False)
-        _seed_dropout(model, recipe.seed, number)
+        seed_dropout(model, recipe.seed, number)
         fitted = model.fit(x, targets, batch_size=recipe.batch, epochs=1, verbose=0, shuffle=False)
         loss = float(fitted.history["loss"][-1])
         if not np.isfinite(loss):
@@ -134,7 +134,7 @@ def _optimizer(keras: Any, steps: int, learning_rate: float) -> Any:
     return keras.optimizers.Adam(schedule, clipnorm=1.0)
 
 
-def _use_cores(tf: Any) -> None:
+def use_cores(tf: Any) -> None:
     """Use the cores there are: TensorFlow counts those of the machine, not of the container."""
     cores = len(os.sched_getaffinity(0))
     try:
@@ -144,7 +144,7 @@ def _use_cores(tf: Any) -> None:
         logger.debug("TensorFlow is running already; its threads stay as they are")
 
 
-def _seed_dropout(model: Any, seed: int, epoch: int) -> None:
+def seed_dropout(model: Any, seed: int, epoch: int) -> None:
     """Make an epoch's dropout depend on its number only; the .keras format does not keep where it stood."""
     for index, layer in enumerate(model.layers):
         if (generator := getattr(layer, "seed_generator", None)) is not None:

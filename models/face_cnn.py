@@ -29,8 +29,8 @@ from models.datasets import (
 )
 from models.engine import Network, Schedule, train
 from models.epochs import Run
-from models.folds import fold_of
 from models.metrics import fit_temperature, predictions
+from models.splits import subject_folds
 from models.teacher import SOURCE as TEACHER
 from models.teacher import ask_teacher, fetch_teacher, load_teacher
 
@@ -136,10 +136,15 @@ class Examples:
 def train_face_cnn(run: Run) -> Path:
     """Train the base, a model a fold without its ckplus people, and the shipped one; return its card."""
     training = _Training(run)
-    for k in range(FOLDS):
-        held_out = sorted({s for s in training.posed.subjects if fold_of(s, FOLDS) == k})
+    for k, held_out in enumerate(posed_folds(training.posed)):
         training.finish(f"face-cnn-fold{k}", held_out=held_out)
     return training.finish("face-cnn", held_out=())
+
+
+def posed_folds(posed: FaceSet) -> list[list[str]]:
+    """Return the people of each fold, such that the classes are spread evenly over the folds."""
+    folds = subject_folds(posed.labels, posed.subjects, seed=BASE.seed, folds=FOLDS)
+    return [sorted({posed.subjects[i] for i in fold.test}) for fold in folds]
 
 
 class _Training:

@@ -22,9 +22,9 @@ def predictions(p: Float32) -> Labels:
     return np.where(p.any(axis=1), p.argmax(axis=1), -1)
 
 
-def confusion_matrix(predicted: Labels, labels: Labels) -> NDArray[np.int64]:
-    """Count (7, 7): rows are true classes, columns predicted ones; missed examples are in no column."""
-    matrix = np.zeros((len(LABELS), len(LABELS)), dtype=np.int64)
+def confusion_matrix(predicted: Labels, labels: Labels, *, classes: int = len(LABELS)) -> NDArray[np.int64]:
+    """Count (k, k): rows are true classes, columns predicted ones; missed examples are in no column."""
+    matrix = np.zeros((classes, classes), dtype=np.int64)
     found = predicted >= 0
     np.add.at(matrix, (labels[found], predicted[found]), 1)
     return matrix

@@ -105,15 +105,12 @@ def test_recipe_leaves_the_model_and_its_folds(trained: Path) -> None:
     assert card.held_out == ()
     assert card.input.features["levelled"] is True
     assert {source.name for source in card.data} >= {"fer2013", "face-api 1.7.15 expression network"}
-    for k in range(face_cnn.FOLDS):
-        assert (trained / f"face-cnn-fold{k}.keras").is_file()
+    assert len(list(trained.glob("face-cnn-fold*.keras"))) == 2, "there are two people"
 
 
 def test_folds_hold_every_posed_person_out_once(trained: Path) -> None:
     """Together the folds have left out everybody, nobody twice."""
     left_out = [
-        person
-        for k in range(face_cnn.FOLDS)
-        for person in load_card(f"face-cnn-fold{k}", directory=trained).held_out
+        person for k in range(2) for person in load_card(f"face-cnn-fold{k}", directory=trained).held_out
     ]
     assert sorted(left_out) == ["ckplus:S010", "ckplus:S011"]

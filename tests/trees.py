@@ -71,11 +71,11 @@ def write_kaggle(directory: Path, rows: list[tuple[str, str, UInt8, dict[str, in
     return directory
 
 
-def write_ckplus48(directory: Path) -> Path:
-    """Write two subjects with one picture of each of the seven words of CK+; return its directory."""
+def write_ckplus48(directory: Path, *, subjects: tuple[str, ...] = ("S010", "S011")) -> Path:
+    """Write one picture of each of the seven words of CK+ for every subject; return its directory."""
     words = ("anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise")
     for k, word in enumerate(words):
-        for subject in ("S010", "S011"):
+        for subject in subjects:
             _write_image(directory / word / f"{subject}_004_0000001{k}.png", face(k))
     return directory
 
@@ -89,10 +89,20 @@ def write_sequences(directory: Path, *, subjects: tuple[str, ...], frames: int) 
     return directory
 
 
-def write_jaffe(directory: Path, *, suffix: str = ".tiff") -> Path:
-    """Write one whole picture a class in one flat folder, as its owners do; return its directory."""
-    for k, code in enumerate(("AN", "DI", "FE", "HA", "NE", "SA", "SU")):
-        _write_image(directory / f"KA.{code}1.{k}{suffix}", face(k, 256))
+def write_jaffe(directory: Path, *, suffix: str = ".tiff", subjects: tuple[str, ...] = ("KA",)) -> Path:
+    """Write one whole picture a class and subject in one flat folder, as its owners do; return it."""
+    for subject in subjects:
+        for k, code in enumerate(("AN", "DI", "FE", "HA", "NE", "SA", "SU")):
+            _write_image(directory / f"{subject}.{code}1.{k}{suffix}", face(k, 256))
+    return directory
+
+
+def write_cfe(directory: Path, *, subjects: int = 2) -> Path:
+    """Write one picture in colour a class and subject as class/subject1.jpg; return its directory."""
+    for k, label in enumerate(LABELS):
+        for number in range(1, subjects + 1):
+            pixels = np.stack([face(10 * k + number + channel, 60) for channel in (0, 100, 200)], axis=2)
+            _write_image(directory / label / f"subject{number}.jpg", pixels)
     return directory
 
 
