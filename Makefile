@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 APT_PACKAGES := mosquitto portaudio19-dev libasound2-plugins systemd
 
-.PHONY: setup run test check bench clean apt weights
+.PHONY: setup run test check bench evaluate clean apt weights
 
 setup: $(VENV)/run.stamp
 
@@ -49,6 +49,11 @@ check: $(VENV)/test.stamp
 
 bench: setup weights
 	$(BIN)/emotion-edge bench
+
+# Every model on the data sets below DATA; what is not there is said. The page lands in runs/.
+evaluate: setup weights
+	@test -n "$(DATA)" || { echo "evaluate: DATA is not set; make evaluate DATA=directory-of-the-data-sets"; exit 2; }
+	$(BIN)/emotion-models evaluate --data "$(DATA)" --html runs/evaluation.html
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -11,23 +11,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import Progress as RichProgress
-from rich.table import Table
 
 from edge.card import Card
 from edge.errors import EXIT_OK, EXIT_USAGE, EdgeError
 from edge.weights import weights_directory
 from models.console import positive, run_command, say, screen
+from models.datasets import DataError
 from models.epochs import Run
 from models.evaluate import evaluate_model, list_models
 from models.examples import Options
 from models.fetch import fetch_weights
+from models.page import write_page
 from models.report import REPORTS, train_report
+from models.show import show_evaluation, show_figures
 from models.train import RECIPES
 
-HEADINGS = ("data set", "variant", "n", "accuracy %", "95 %", "UAR %", "macro-F1 %", "ECE")
-WIDTHS = (24, 7, 5, 5, 11, 5, 5, 6)
 MIN_SIDE_PX, MAX_SIDE_PX = 32, 224  # VGG16 needs the first and was made for the second
 
 
@@ -76,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("name", nargs="?", metavar="NAME", help="default: every model")
     evaluate.add_argument("--data", type=Path, required=True, metavar="DIR", help="where the data sets lie")
     evaluate.add_argument("--write-cards", action="store_true", help="put the figures into the cards")
+    evaluate.add_argument("--html", type=Path, metavar="OUT", help="also write one self-contained page")
     evaluate.set_defaults(command=_evaluate)
 
     listing = commands.add_parser("list", help="the models that are here, and their figures")
@@ -159,20 +159,28 @@ def _evaluate(args: argparse.Namespace) -> int:
     names = [args.name] if args.name else [card.name for card in list_models(args.models)]
     if not names:
         raise EdgeError(f"{args.models}: no model card in it; `emotion-models train` makes one")
-    results = [
-        evaluate_model(name, args.data, directory=args.models, bar=bar, write_card=args.write_cards)
-        for name in names
-    ]
+    results, unmeasured = [], list[str]()
+    for name in names:
+        try:
+            results.append(
+                evaluate_model(name, args.data, directory=args.models, bar=bar, write_card=args.write_cards)
+            )
+        except DataError as error:
+            unmeasured.append(str(error))
+    if not results:
+        raise DataError("; ".join(unmeasured))
+    for sentence in unmeasured:
+        say(f"note: {sentence}")
     for result in results:
         for note in result["notes"]:
             say(f"note: {note}")
     if args.json:
         print(json.dumps({"version": 1, "evaluations": results}))
     else:
-        if not sys.stdout.isatty():
-            print("# " + ", ".join(HEADINGS))
         for result in results:
-            _print_figures(f"{result['model']} {result['version']}", result["sets"])
+            show_evaluation(result)
+    if args.html:
+        say(f"wrote {write_page(args.html, results)}")
     return EXIT_OK
 
 
@@ -181,50 +189,15 @@ def _list(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"version": 1, "models": [_summary(card) for card in cards]}))
         return EXIT_OK
-    if not sys.stdout.isatty():
-        print("# " + ", ".join(HEADINGS))
     for card in cards:
         sizes = ", ".join(f"{variant} {file.bytes // 1000} kB" for variant, file in card.files.items())
-        _print_figures(f"{card.name} {card.version} ({card.task}; {sizes})", card.metrics)
+        show_figures(f"{card.name} {card.version} ({card.task}; {sizes})", card.metrics)
     return EXIT_OK
 
 
 def _summary(card: Card) -> dict[str, Any]:
     full = card.model_dump(mode="json")
     return {key: full[key] for key in ("name", "version", "task", "files", "data", "temperature", "metrics")}
-
-
-def _print_figures(title: str, sets: dict[str, dict[str, dict[str, Any]]]) -> None:
-    """Print a table for people and one plain line a figure for pipes."""
-    rows = [
-        (name, variant, *_cells(figures))
-        for name, variants in sets.items()
-        for variant, figures in variants.items()
-    ]
-    out = Console(highlight=False)
-    if not out.is_terminal:
-        print(title)
-        for row in rows:
-            print("  ".join(f"{cell:>{width}}" for cell, width in zip(row, WIDTHS, strict=True)))
-        return
-    table = Table(title=title, title_justify="left")
-    for heading in HEADINGS:
-        table.add_column(heading, justify="right")
-    for row in rows:
-        table.add_row(*row)
-    out.print(table)
-
-
-def _cells(figures: dict[str, Any]) -> tuple[str, ...]:
-    low, high = figures["interval_95"]
-    return (
-        str(figures["n"]),
-        f"{100 * figures['accuracy']:.1f}",
-        f"{100 * low:.1f}-{100 * high:.1f}",
-        f"{100 * figures['uar']:.1f}",
-        f"{100 * figures['macro_f1']:.1f}",
-        f"{figures['ece']:.3f}",
-    )
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ def draft_card(
     features: dict[str, Any],
     temperature: float,
     data: Iterable[Source],
+    held_out: Iterable[str] = (),
 ) -> Card:
     """Return the card of a model that is trained and not converted yet: no tensors' scales, no figures."""
     return Card(
@@ -51,6 +52,7 @@ def draft_card(
             output={},
             tolerance=GOLDEN_TOLERANCE,
         ),
+        held_out=tuple(held_out),
     )
 
 
@@ -73,15 +75,19 @@ def file_entry(path: Path) -> File:
 
 
 def save_card(card: Card, directory: Path) -> Path:
-    """Write `NAME.json` into `directory`, beside and then renamed; return its path."""
-    path = directory / f"{card.name}.json"
+    """Write `NAME.json` into `directory`; return its path."""
     text = json.dumps(card.model_dump(mode="json"), indent=1, ensure_ascii=False)
+    return write_whole(directory / f"{card.name}.json", text + "\n")
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Write beside, then rename: no reader ever sees half a file. Raises `EdgeError` where it cannot."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        descriptor, part = tempfile.mkstemp(dir=directory, prefix=f".{path.name}.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text + "\n")
+                file.write(text)
             Path(part).chmod(0o644)
             Path(part).replace(path)
         finally:

@@ -106,9 +106,8 @@ def load_fer2013(directory: Path, usage: str, *, progress: Progress | None = Non
     From Training, exact copies of test images and pictures that half the FER+ voters (5 of 10) called
     no face are left out; the test splits stay whole.
     """
-    files = _list_fer2013(directory)
+    files, notes = _list_fer2013(directory)
     chosen = [file for file in files if file.usage == usage]
-    notes: list[str] = []
     if usage == "Training":
         tests = {_md5(file) for file in files if file.usage != "Training"}
         clean = [file for file in chosen if file.not_a_face < NOT_A_FACE_VOTES]
@@ -119,8 +118,10 @@ def load_fer2013(directory: Path, usage: str, *, progress: Progress | None = Non
 
 def load_ckplus48(directory: Path, *, progress: Progress | None = None) -> FaceSet:
     """Read CK+48, six classes: contempt is not one of ours and is left out, neutral is not there."""
-    files = list(_list_tree(directory, subject=lambda path: path.name.split("_")[0]))
-    return _read("ckplus48", files, progress=progress)
+    files, strange = _list_tree(directory, subject=lambda path: path.name.split("_")[0])
+    strange = [path for path in strange if path.parent.name != "contempt"]
+    notes = _notes_on_strange("ckplus48", strange, what="lie in folders that are no emotion")
+    return _read("ckplus48", files, notes=notes, progress=progress)
 
 
 def load_ckplus_onsets(directory: Path, *, progress: Progress | None = None) -> FaceSet:
@@ -140,12 +141,15 @@ def load_jaffe(directory: Path, *, progress: Progress | None = None) -> FaceSet:
     """Read JAFFE, whole pictures of 256x256; label and subject are in names such as KA.AN1.39.tiff."""
     codes = {"AN": "anger", "DI": "disgust", "FE": "fear", "HA": "happiness", "NE": "neutral",
              "SA": "sadness", "SU": "surprise"}  # fmt: skip
-    files = []
+    files, strange = [], []
     for path in _pictures(directory):
         subject, _, rest = path.name.partition(".")
         if rest[:2] in codes:
             files.append(_FaceFile(path, codes[rest[:2]], subject=subject))
-    return _read("jaffe", files, progress=progress)
+        else:
+            strange.append(path)
+    notes = _notes_on_strange("jaffe", strange, what="have names that say no emotion")
+    return _read("jaffe", files, notes=notes, progress=progress)
 
 
 def need_every_class(name: str, labels: NDArray[np.int64], wanted: Iterable[str] = LABELS) -> None:
@@ -155,31 +159,52 @@ def need_every_class(name: str, labels: NDArray[np.int64], wanted: Iterable[str]
         raise DataError(f"{name}: no example of {', '.join(missing)}; complete the data set")
 
 
-def _list_fer2013(directory: Path) -> list[_FaceFile]:
+def _list_fer2013(directory: Path) -> tuple[list[_FaceFile], list[str]]:
+    """List all splits; the notes tell which lines or files say nothing that can be used."""
     if (directory / "labels.csv").exists():
-        return [
-            _FaceFile(
-                directory / row["path"],
-                row["fer_label"],
-                usage=row["usage"],
-                votes=tuple(int(row[f"fp_{label}"]) for label in LABELS),
-                not_a_face=int(row["fp_NF"]),
-                md5=row["pixel_md5"],
-            )
-            for row in _rows(directory / "labels.csv")
-        ]
+        return _list_table(directory / "labels.csv", _rows(directory / "labels.csv"), _labelled_file)
     if (directory / "fer2013.csv").exists():
         return _list_kaggle_csv(directory)
+    found, strange = _list_tree(directory)
     files = []
-    for file in _list_tree(directory):
+    for file in found:
         usage = file.path.name.split("_")[0]
         if usage not in FER_USAGES:
             usage = "Training" if file.path.parent.parent.name == "train" else "PrivateTest"
         files.append(replace(file, usage=usage))
-    return files
+    return files, _notes_on_strange("fer2013", strange, what="lie in folders that are no emotion")
 
 
-def _list_kaggle_csv(directory: Path) -> list[_FaceFile]:
+def _list_table(
+    path: Path, rows: list[dict[str, str]], file_of: Callable[[Path, dict[str, str]], _FaceFile]
+) -> tuple[list[_FaceFile], list[str]]:
+    """Make one entry a row; rows that are cut off or say an unknown class are counted in a note."""
+    files, bad = [], []
+    for line, row in enumerate(rows, start=2):
+        try:
+            files.append(file_of(path.with_name(f"{path.name}:{line}"), row))
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            bad.append(f"line {line}: {type(error).__name__} {error}")
+    if not files:
+        why = bad[0] if bad else "it is empty"
+        raise DataError(f"{path.name}: no row can be used ({why}); take the whole file again")
+    if bad:
+        return files, [f"{path.name}: {len(bad)} of {len(rows)} rows cannot be used (first {bad[0]})"]
+    return files, []
+
+
+def _labelled_file(at: Path, row: dict[str, str]) -> _FaceFile:
+    return _FaceFile(
+        at.parent / row["path"],
+        LABELS[LABELS.index(row["fer_label"])],
+        usage=row["usage"],
+        votes=tuple(int(row[f"fp_{label}"]) for label in LABELS),
+        not_a_face=int(row["fp_NF"]),
+        md5=row["pixel_md5"],
+    )
+
+
+def _list_kaggle_csv(directory: Path) -> tuple[list[_FaceFile], list[str]]:
     """Join Kaggle's fer2013.csv (emotion, pixels, Usage) with FER+'s fer2013new.csv, row by row."""
     rows = _rows(directory / "fer2013.csv")
     plus = directory / "fer2013new.csv"
@@ -188,27 +213,36 @@ def _list_kaggle_csv(directory: Path) -> list[_FaceFile]:
         raise DataError(
             f"{plus}: {len(votes)} rows beside {len(rows)} of fer2013.csv; take both files whole, or only one"
         )
-    files = []
-    for number, row in enumerate(rows):
-        vote = votes[number] if votes else {}
-        files.append(
-            _FaceFile(
-                directory / f"fer2013.csv:{number + 2}",
-                KAGGLE_LABELS[int(row["emotion"])],
-                usage=row["Usage"],
-                votes=tuple(int(vote.get(label, 0)) for label in LABELS),
-                not_a_face=int(vote.get("NF", 0)),
-                pixels=row["pixels"],
-            )
+
+    def file_of(at: Path, row: dict[str, str]) -> _FaceFile:
+        vote = votes[int(at.name.partition(":")[2]) - 2] if votes else {}
+        return _FaceFile(
+            at,
+            KAGGLE_LABELS[int(row["emotion"])],
+            usage=row["Usage"],
+            votes=tuple(int(vote.get(label, 0)) for label in LABELS),
+            not_a_face=int(vote.get("NF", 0)),
+            pixels=row["pixels"],
         )
-    return files
+
+    return _list_table(directory / "fer2013.csv", rows, file_of)
 
 
-def _list_tree(directory: Path, *, subject: Callable[[Path], str] = lambda _: "") -> Iterable[_FaceFile]:
-    """List pictures whose folder is a class name."""
+def _list_tree(
+    directory: Path, *, subject: Callable[[Path], str] = lambda _: ""
+) -> tuple[list[_FaceFile], list[Path]]:
+    """List pictures whose folder is a class name, and those whose folder is not."""
+    files, strange = [], []
     for path in _pictures(directory):
         if label := label_of(path.parent.name):
-            yield _FaceFile(path, label, subject=subject(path))
+            files.append(_FaceFile(path, label, subject=subject(path)))
+        else:
+            strange.append(path)
+    return files, strange
+
+
+def _notes_on_strange(name: str, strange: Sequence[Path], *, what: str) -> list[str]:
+    return [f"{name}: {len(strange)} pictures {what} (first {strange[0].name})"] if strange else []
 
 
 def _pictures(directory: Path) -> list[Path]:
@@ -216,15 +250,21 @@ def _pictures(directory: Path) -> list[Path]:
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path.name}: not a table ({error}); take the whole file again") from error
 
 
 def _pixels(file: _FaceFile) -> UInt8 | None:
-    if file.pixels:
-        values = np.array(file.pixels.split(), dtype=np.uint8)
-        return values.reshape(FACE_PX, FACE_PX) if values.size == FACE_PX * FACE_PX else None
-    image = cv2.imread(str(file.path), cv2.IMREAD_GRAYSCALE)
+    try:
+        if file.pixels:
+            return np.array(file.pixels.split(), dtype=np.uint8).reshape(FACE_PX, FACE_PX)
+        # Not imread: it prints a warning of its own for every file that is missing.
+        image = cv2.imdecode(np.fromfile(file.path, dtype=np.uint8), cv2.IMREAD_GRAYSCALE)
+    except (OSError, ValueError, cv2.error):
+        return None
     return None if image is None else image.astype(np.uint8, copy=False)
 
 

@@ -2,53 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from edge.card import Card, artifacts_directory, load_card, open_classifier
-from edge.faces import CropSpec, FaceCropper, open_face_finder
-from edge.values import Float32
-from edge.voice import window_input
-from edge.weights import DETECTOR, LANDMARKS, find_weights
-from models.cards import save_card
-from models.datasets import (
-    DataError,
-    FaceSet,
-    Progress,
-    find_set,
-    load_ckplus48,
-    load_fer2013,
-    load_jaffe,
-    need_every_class,
+from edge.card import (
+    Card,
+    TfliteClassifier,
+    artifacts_directory,
+    golden_input,
+    load_card,
+    open_classifier,
 )
-from models.epochs import Bar
-from models.metrics import Labels, measure
-from models.speech import CORPORA, HELD_OUT, list_clips, load_speech
+from models.answers import Asked, measure_set, points
+from models.cards import save_card
+from models.datasets import DataError
+from models.facesets import face_sets
+from models.peers import compare
+from models.targets import check_targets
+from models.testsets import Bar, Family, find_folds
+from models.voicesets import voice_sets
 
 VARIANTS = ("int8", "float16")
-SIX = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TestSet:
-    """Held-out examples as the model reads them; None where the detector found no face."""
-
-    __test__ = False  # not a class of tests, whatever its name says
-
-    name: str
-    inputs: tuple[Float32 | None, ...]
-    labels: Labels
-
-    def where(self, name: str, keep: NDArray[np.bool_], labels: Labels) -> TestSet:
-        """Return a part of the set under other labels (n,)."""
-        index = np.flatnonzero(keep)
-        return TestSet(name, tuple(self.inputs[i] for i in index), labels[index])
+LATENCY_RUNS = 200
+# Plots need them; a card would be mostly these.
+NOT_IN_CARDS = ("confusion", "reliability")
 
 
 def list_models(directory: Path | None = None) -> list[Card]:
@@ -62,118 +42,94 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """Measure every variant of `name` that the card lists on every held-out set found in `data`.
 
-    Returns `{"model", "version", "task", "sets": {set: {variant: figures}}, "notes": [...]}`. A set that
-    is missing or damaged is a note; raises `DataError` when none can be used. `write_card` puts the
-    figures, without confusions, into the card.
+    Returns `{"model", "version", "task", "sets": {set: {variant: figures}}, "notes": [...], ...}`; what a
+    model was trained on is measured by its fold models, each on its own held-out people. A set that is
+    missing or damaged is a note; raises `DataError` when none can be used. `write_card` puts the figures,
+    without confusions, into the card.
     """
     directory = directory or artifacts_directory()
-    card = load_card(name, directory=directory)
-    notes: list[str] = []
-    tests = list((_face_tests if card.task == "face" else _voice_tests)(card, data, notes, bar))
-    if not tests:
+    family = load_family(name, directory)
+    card, notes = family.card, list[str]()
+    asked = _open_variants(family, directory, notes)
+    tests = (face_sets if card.task == "face" else voice_sets)(family, data, notes, bar)
+    sets: dict[str, dict[str, Any]] = {}
+    for test in tests:
+        sets |= measure_set(test, asked, task=card.task, notes=notes, bar=bar)
+    if not sets:
         raise DataError(f"{name}: nothing to measure it on in {data}: {'; '.join(notes)}")
-    sets: dict[str, dict[str, Any]] = {test.name: {} for test in tests}
-    for variant in (variant for variant in VARIANTS if variant in card.files):
-        classifier = open_classifier(name, task=card.task, directory=directory, variant=variant)
-        for test in tests:
-            p = np.zeros((len(test.inputs), len(card.labels)), dtype=np.float32)
-            with bar(f"{name} {variant} on {test.name}") as progress:
-                for i, features in enumerate(test.inputs):
-                    if features is not None:
-                        p[i] = classifier.classify(features)
-                    progress(i + 1, len(test.inputs))
-            sets[test.name][variant] = measure(p, test.labels)
     if write_card:
-        metrics = dict(card.metrics)
-        for set_name, figures in sets.items():
-            metrics[set_name] = {
-                variant: {key: value for key, value in figure.items() if key != "confusion"}
-                for variant, figure in figures.items()
-            }
-        save_card(card.model_copy(update={"metrics": metrics}), directory)
-    return {"model": name, "version": card.version, "task": card.task, "sets": sets, "notes": notes}
+        kept = {set_name: _for_card(figures) for set_name, figures in sets.items()}
+        card = card.model_copy(update={"metrics": card.metrics | kept})
+        save_card(card, directory)
+    result: dict[str, Any] = {
+        "model": name,
+        "version": card.version,
+        "task": card.task,
+        "sets": sets,
+        "notes": notes,
+        "int8_minus_float": _int8_minus_float(sets),
+        "latency_ms": {
+            variant: latency_ms(classifiers[0])
+            for variant, classifiers in asked.items()
+            if classifiers[0] is not None
+        },
+        "files": {key: file.model_dump() for key, file in card.files.items()},
+        "folds": [fold.name for fold in family.folds],
+        "data": [source.model_dump() for source in card.data],
+    }
+    result["targets"] = check_targets(result)
+    if card.task == "face":
+        result["peers"] = compare(result, directory)
+    return result
 
 
-def _face_tests(card: Card, data: Path, notes: list[str], bar: Bar) -> Iterator[TestSet]:
-    spec = CropSpec.from_features(card.input.features)
-    try:
-        with bar("reading fer2013") as progress:
-            fer = load_fer2013(find_set(data, "fer2013"), "PrivateTest", progress=progress)
-        need_every_class(fer.name, fer.labels)
-        notes += fer.notes
-        test = _given_crops("fer2013-private", fer, spec)
-        yield test
-        total = fer.votes.sum(axis=1)
-        majority = fer.votes.max(axis=1) > total / 2
-        if majority.any():
-            yield test.where("fer2013-private-ferplus", majority, fer.votes.argmax(axis=1))
-        else:
-            notes.append("fer2013: no FER+ votes beside it; its majority is not measured")
-    except DataError as error:
-        notes.append(str(error))
-    try:
-        with bar("reading ckplus48") as progress:
-            ckplus = load_ckplus48(find_set(data, "ckplus48"), progress=progress)
-        need_every_class(ckplus.name, ckplus.labels, SIX)
-        notes += ckplus.notes
-        yield _given_crops("ckplus48-six", ckplus, spec)
-    except DataError as error:
-        notes.append(str(error))
-    if find_weights(DETECTOR) is None or find_weights(LANDMARKS) is None:
-        notes.append("jaffe: not measured without the detector weights; `emotion-models fetch` gets them")
-        return
-    try:
-        with bar("reading jaffe") as progress:
-            jaffe = load_jaffe(find_set(data, "jaffe"), progress=progress)
-        need_every_class(jaffe.name, jaffe.labels)
-        notes += jaffe.notes
-        with bar("finding faces in jaffe") as progress:
-            test = _detected_crops("jaffe-detected", jaffe, spec, progress)
-        missed = sum(crop is None for crop in test.inputs)
-        found = f"{len(jaffe) - missed} of {len(jaffe)}"
-        notes.append(f"jaffe: a face found in {found} pictures; the rest count as wrong")
-        yield test
-    except DataError as error:
-        notes.append(str(error))
+def load_family(name: str, directory: Path) -> Family:
+    """Read the card of `name` and of its fold models in `folds/`; raise `ModelError` for a broken one."""
+    folds = (load_card(path.stem, directory=path.parent) for path in find_folds(name, directory))
+    return Family(load_card(name, directory=directory), tuple(folds))
 
 
-def _given_crops(name: str, faces: FaceSet, spec: CropSpec) -> TestSet:
-    """Take pictures that are crops already, resized to the model's side where they differ."""
-    size = (spec.size, spec.size)
-    scaled = (
-        image if image.shape == size else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        for image in faces.images
-    )
-    inputs = tuple((image[..., np.newaxis] / np.float32(255)).astype(np.float32) for image in scaled)
-    return TestSet(name, inputs, faces.labels)
+def latency_ms(classifier: TfliteClassifier, *, runs: int = LATENCY_RUNS) -> float:
+    """Return the median time of one answer on one thread of this machine, golden input, features ready."""
+    features = golden_input(classifier.card)
+    times = []
+    for _ in range(runs):
+        before = time.perf_counter()
+        classifier.classify(features)
+        times.append(time.perf_counter() - before)
+    return round(1000 * float(np.median(times)), 3)
 
 
-def _detected_crops(name: str, faces: FaceSet, spec: CropSpec, progress: Progress) -> TestSet:
-    """Find the largest face of each whole picture as the daemon does, and crop it as the daemon does."""
-    finder, cropper = open_face_finder(), FaceCropper(spec)
-    crops: list[Float32 | None] = []
-    for done, image in enumerate(faces.images, start=1):
-        pixels = np.ascontiguousarray(np.repeat(image[..., np.newaxis], 3, axis=2))  # (h, w) -> (h, w, 3)
-        found = finder.find(pixels)
-        largest = max(found, key=lambda face: face.box_px[2] * face.box_px[3], default=None)
-        crops.append(None if largest is None else cropper.crop(pixels, largest).copy())
-        progress(done, len(faces))
-    return TestSet(name, tuple(crops), faces.labels)
+def _open_variants(family: Family, directory: Path, notes: list[str]) -> Asked:
+    """Open each variant of the model and of its folds; None where a card does not list it."""
+    asked: dict[str, list[TfliteClassifier | None]] = {}
+    for variant in (variant for variant in VARIANTS if variant in family.card.files):
+        asked[variant] = [
+            open_classifier(
+                card.name,
+                task=family.card.task,
+                directory=directory / "folds" if number else directory,
+                variant=variant,
+            )
+            if variant in card.files
+            else None
+            for number, card in enumerate(family.cards)
+        ]
+        if lacking := [f.name for f in family.folds if variant not in f.files]:
+            notes.append(f"{', '.join(lacking)}: no {variant} file; the folds are not measured as {variant}")
+    return asked
 
 
-def _voice_tests(card: Card, data: Path, notes: list[str], bar: Bar) -> Iterator[TestSet]:
-    """Give the clips of the speakers that no training has heard, whole clips, a set a corpus."""
-    features_of = window_input(card.input.features)
-    for corpus in CORPORA:
-        try:
-            clips, strange = list_clips(data, corpus)
-            chosen = [clip for clip in clips if clip.speaker in HELD_OUT]
-            if not chosen:
-                raise DataError(f"data set {corpus}: no clip of its held-out speakers; complete the data set")
-            with bar(f"hearing {corpus}") as progress:
-                speech = load_speech(corpus, chosen, notes=strange, progress=progress)
-            notes += speech.notes
-            inputs = tuple(features_of(window) for window in speech.windows)
-            yield TestSet(f"{corpus}-unseen", inputs, speech.labels)
-        except DataError as error:
-            notes.append(str(error))
+def _int8_minus_float(sets: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
+    return {
+        name: {key: points(variants["int8"][key] - variants["float16"][key]) for key in ("accuracy", "uar")}
+        for name, variants in sets.items()
+        if {"int8", "float16"} <= set(variants)
+    }
+
+
+def _for_card(variants: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        variant: {key: value for key, value in figures.items() if key not in NOT_IN_CARDS}
+        for variant, figures in variants.items()
+    }

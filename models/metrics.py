@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from edge.values import LABELS, Float32
 
 ECE_BINS = 15
 RESAMPLES = 2000
+FEWEST_PEOPLE = 5  # that are resampled; an interval from fewer would be narrower than the truth
 Labels = NDArray[np.int64]
+Interval = list[float]  # low, high
 
 
 def predictions(p: Float32) -> Labels:
@@ -43,36 +46,94 @@ def macro_f1(predicted: Labels, labels: Labels) -> float:
 
 def calibration_error(p: Float32, labels: Labels, *, bins: int = ECE_BINS) -> float:
     """Return the expected calibration error (Naeini et al. 2015): |accuracy - confidence| over equal bins."""
-    confidence, right = p.max(axis=1), predictions(p) == labels
-    which = np.minimum((confidence * bins).astype(np.int64), bins - 1)
-    error = 0.0
-    for b in np.unique(which):
-        inside = which == b
-        error += np.mean(inside) * abs(np.mean(right[inside]) - np.mean(confidence[inside]))
-    return float(error)
+    filled = _confidence_bins(p, labels, bins)
+    return sum(n / labels.size * abs(accuracy - confidence) for n, confidence, accuracy in filled)
 
 
-def interval_95(right: NDArray[np.bool_], *, seed: int = 0) -> tuple[float, float]:
-    """Return the 95 % percentile bootstrap interval of the accuracy (Efron 1979), the same at every call."""
-    hits = np.random.default_rng(seed).binomial(right.size, float(np.mean(right)), RESAMPLES)
-    low, high = np.percentile(hits / right.size, [2.5, 97.5])
-    return float(low), float(high)
+def reliability(p: Float32, labels: Labels, *, bins: int = ECE_BINS) -> list[dict[str, Any]]:
+    """Return n, mean confidence and accuracy of each of `bins` equal bins of confidence that is not empty."""
+    return [
+        {"n": n, "confidence": round(confidence, 4), "accuracy": round(accuracy, 4)}
+        for n, confidence, accuracy in _confidence_bins(p, labels, bins)
+    ]
 
 
-def measure(p: Float32, labels: Labels) -> dict[str, Any]:
-    """Return n, accuracy, UAR, macro-F1, ECE, the accuracy's 95 % interval and the confusion, for JSON."""
+def intervals_95(
+    predicted: Labels, labels: Labels, units: Sequence[object], *, seed: int = 0
+) -> tuple[Interval, Interval]:
+    """Return 95 % percentile bootstrap intervals (Efron 1979) of accuracy and UAR, the same at every call.
+
+    `units` (n,) tell which examples are drawn together: one each where they are independent, a person
+    where several examples are of one person.
+    """
+    _, unit = np.unique(np.asarray(units), return_inverse=True)
+    counts = np.zeros((unit.max() + 1, 2, len(LABELS)), dtype=np.int64)  # hits, examples of each class
+    np.add.at(counts[:, 0], (unit, labels), predicted == labels)
+    np.add.at(counts[:, 1], (unit, labels), 1)
+    # Units with the same counts are interchangeable, so what is drawn is how often each kind comes.
+    kinds, times = np.unique(counts.reshape(len(counts), -1), axis=0, return_counts=True)  # (k, 2 * 7)
+    drawn = np.random.default_rng(seed).multinomial(times.sum(), times / times.sum(), RESAMPLES) @ kinds
+    hits, examples = drawn[:, : len(LABELS)], drawn[:, len(LABELS) :]
+    recall = np.divide(hits, examples, out=np.zeros(hits.shape), where=examples > 0)
+    average = recall.sum(axis=1) / np.count_nonzero(examples, axis=1)
+    return _percentiles(hits.sum(axis=1) / examples.sum(axis=1)), _percentiles(average)
+
+
+def measure(
+    p: Float32, labels: Labels, *, people: Sequence[str] = (), units: Sequence[int] = ()
+) -> dict[str, Any]:
+    """Return every figure of one set, for JSON; intervals are over examples, and over `people` (n,) if given.
+
+    `units` (n,) tell which examples are one picture or clip seen in several ways, so not independent.
+    `recall` and `precision` are a class each, None where they are not defined. `reliability` holds
+    confidence, accuracy and n of each bin of the calibration error that has any examples.
+    """
     predicted = predictions(p)
-    right = predicted == labels
-    low, high = interval_95(right)
-    return {
+    accuracy, average = intervals_95(predicted, labels, units or range(labels.size))
+    figures: dict[str, Any] = {
         "n": int(labels.size),
-        "accuracy": round(float(np.mean(right)), 4),
+        "accuracy": round(float(np.mean(predicted == labels)), 4),
         "uar": round(uar(predicted, labels), 4),
         "macro_f1": round(macro_f1(predicted, labels), 4),
         "ece": round(calibration_error(p, labels), 4),
-        "interval_95": [round(low, 4), round(high, 4)],
-        "confusion": confusion_matrix(predicted, labels).tolist(),
+        "interval_95": accuracy,
+        "uar_interval_95": average,
     }
+    if len(set(people)) >= FEWEST_PEOPLE:
+        accuracy, average = intervals_95(predicted, labels, people)
+        figures |= {"interval_95_people": accuracy, "uar_interval_95_people": average}
+    matrix = confusion_matrix(predicted, labels)
+    occurring = np.bincount(labels, minlength=len(LABELS))
+    return figures | {
+        "recall": _shares(matrix.diagonal(), occurring),
+        "precision": _shares(matrix.diagonal(), matrix.sum(axis=0)),
+        "confusion": matrix.tolist(),
+        "reliability": reliability(p, labels),
+    }
+
+
+def figures_of_parts(p: Float32, labels: Labels, parts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return n, accuracy and UAR of each part, such as a speaker or a fold; `parts` (n,) name them."""
+    predicted, names = predictions(p), np.array(parts)
+    figures = {}
+    for name in dict.fromkeys(parts):
+        inside = names == name
+        figures[name] = {
+            "n": int(np.count_nonzero(inside)),
+            "accuracy": round(float(np.mean(predicted[inside] == labels[inside])), 4),
+            "uar": round(uar(predicted[inside], labels[inside]), 4),
+        }
+    return figures
+
+
+def mean_of_parts(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Return mean and sample standard deviation (0 for one part) of the parts' accuracy and UAR."""
+    means: dict[str, float] = {}
+    for key in ("accuracy", "uar"):
+        values = [part[key] for part in parts.values()]
+        means[key] = round(float(np.mean(values)), 4)
+        means[f"{key}_sd"] = round(float(np.std(values, ddof=1)), 4) if len(values) > 1 else 0.0
+    return means
 
 
 def fit_temperature(p: Float32, labels: Labels) -> float:
@@ -85,3 +146,22 @@ def fit_temperature(p: Float32, labels: Labels) -> float:
         log_sum = np.log(np.exp(z - z.max(axis=1, keepdims=True)).sum(axis=1)) + z.max(axis=1)
         losses.append(float(np.mean(log_sum - z[np.arange(labels.size), labels])))
     return round(float(grid[int(np.argmin(losses))]), 3)
+
+
+def _confidence_bins(p: Float32, labels: Labels, bins: int) -> list[tuple[int, float, float]]:
+    confidence, right = p.max(axis=1), predictions(p) == labels
+    which = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    inside = [which == b for b in np.unique(which)]
+    return [(int(i.sum()), float(np.mean(confidence[i])), float(np.mean(right[i]))) for i in inside]
+
+
+def _percentiles(values: NDArray[np.float64]) -> Interval:
+    low, high = np.percentile(values, [2.5, 97.5])
+    return [round(float(low), 4), round(float(high), 4)]
+
+
+def _shares(hits: NDArray[np.int64], of: NDArray[np.int64]) -> dict[str, float | None]:
+    return {
+        label: round(float(hit / count), 4) if count else None
+        for label, hit, count in zip(LABELS, hits, of, strict=True)
+    }

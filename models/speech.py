@@ -23,8 +23,8 @@ RAVDESS_EMOTIONS = {
 }  # fmt: skip
 RAVDESS_TWIN = "03-01-03-01-02-02-07"  # the same recording as 03-01-03-01-02-01-07
 
-# People whom no shipped model has heard (figures), and people on whom choices are made. TESS has two
-# speakers, so none is left for choices there.
+# People whom report-voice has not heard (figures; its card names them), and people on whom choices are
+# made. TESS has two speakers, so none is left for choices there.
 HELD_OUT = ("tess:YAF", "ravdess:17", "ravdess:18", "ravdess:19", "ravdess:20", "nemo:WR0")
 VALIDATION = ("ravdess:13", "ravdess:14", "ravdess:15", "ravdess:16", "nemo:SM0")
 

@@ -147,6 +147,7 @@ def train_voice(run: Run) -> Path:
         },
         temperature=fit_temperature(predict(model, inputs), validation.labels),
         data=[_speech_source(corpus) for corpus in dict.fromkeys(training.corpora)],
+        held_out=HELD_OUT,
     )
     keras_file = file_entry(run.out / "report-voice.keras")
     return save_card(card.model_copy(update={"files": {"keras": keras_file}}), run.out)

@@ -103,6 +103,42 @@ def test_unreadable_pictures_are_counted(tmp_path: Path) -> None:
     assert faces.notes == (f"fer2013 PrivateTest: 2 of 14 pictures cannot be read (first {files[0].name})",)
 
 
+def test_rows_that_say_nothing_are_counted(tmp_path: Path) -> None:
+    """A class that is none of ours, a number that is none and a line cut off are left out and said."""
+    trees.write_fer2013(tmp_path)
+    lines = (tmp_path / "labels.csv").read_text().splitlines()
+    lines[1] = lines[1].replace(",anger,", ",boredom,")
+    lines[2] = lines[2].replace(",6,", ",many,")
+    lines[-1] = lines[-1][:20]
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    assert len(load_fer2013(tmp_path, "Training")) == 12
+    faces = load_fer2013(tmp_path, "PrivateTest")
+    assert len(faces) == 13
+    assert faces.notes[0].startswith("labels.csv: 3 of 42 rows cannot be used (first line 2: ")
+
+
+@pytest.mark.parametrize("content", [b"", b"path,usage\na.png,PrivateTest\n", b"\xff\xfe\x00binary"])
+def test_a_table_of_something_else_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    """Empty, other columns, no text: the error names the file."""
+    (tmp_path / "labels.csv").write_bytes(content)
+    with pytest.raises(DataError, match=r"^labels\.csv: "):
+        load_fer2013(tmp_path, "PrivateTest")
+
+
+def test_folders_and_names_that_are_no_emotion_are_counted(tmp_path: Path) -> None:
+    """Contempt is known and not ours; any other folder of ckplus48 and any other name of jaffe is said."""
+    trees.write_ckplus48(tmp_path / "ck")
+    (tmp_path / "ck" / "anger").rename(tmp_path / "ck" / "rage")
+    assert load_ckplus48(tmp_path / "ck").notes == (
+        "ckplus48: 2 pictures lie in folders that are no emotion (first S010_004_00000010.png)",
+    )
+    trees.write_jaffe(tmp_path / "jaffe")
+    (tmp_path / "jaffe" / "KA.AN1.0.tiff").rename(tmp_path / "jaffe" / "holiday.tiff")
+    assert load_jaffe(tmp_path / "jaffe").notes == (
+        "jaffe: 1 pictures have names that say no emotion (first holiday.tiff)",
+    )
+
+
 def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
     """A table without its pictures is an error with the number that was tried."""
     trees.write_fer2013(tmp_path)

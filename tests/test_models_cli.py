@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import trees
 
 from edge.errors import EdgeError
 from edge.weights import WEIGHTS
@@ -87,6 +88,22 @@ def test_evaluate_without_data_is_one_sentence(tmp_path: Path) -> None:
     for name in ("tess", "ravdess", "nemo"):
         assert f"data set {name}: not in" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_evaluate_of_several_measures_those_it_can(tmp_path: Path) -> None:
+    """With faces alone there the voice model is a note, the face model is printed and on the page."""
+    trees.write_fer2013(tmp_path / "fer2013")
+    done = run_command(
+        "evaluate", "--data", tmp_path, "--json", "--html", tmp_path / "out" / "page.html",
+        environment={"EMOTION_EDGE_WEIGHTS": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    measured = [result["model"] for result in json.loads(done.stdout)["evaluations"]]
+    assert "report-face" in measured
+    assert "report-voice" not in measured
+    assert "note: report-voice: nothing to measure it on" in done.stderr
+    assert f"wrote {tmp_path / 'out' / 'page.html'}" in done.stderr
+    assert "report-face" in (tmp_path / "out" / "page.html").read_text()
 
 
 def test_evaluate_of_an_unknown_model(tmp_path: Path) -> None:

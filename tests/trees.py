@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import wave
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -15,6 +17,12 @@ from edge.values import LABELS, Float32, UInt8
 FER_FOLDERS = {"Training": "train", "PublicTest": "public_test", "PrivateTest": "private_test"}
 KAGGLE_ORDER = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 RAVDESS_CODES = ("01", "02", "03", "04", "05", "06", "07", "08")
+
+
+@contextmanager
+def no_bar(_title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show nobody how far a long task is."""
+    yield lambda _done, _total: None
 
 
 def face(seed: int, side_px: int = 48) -> UInt8:
