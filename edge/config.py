@@ -77,8 +77,8 @@ class MicrophoneSettings(Section):
 class ModelSettings(Section):
     """Which artifacts run: names of cards in `directory`, or in the package when it is not set."""
 
-    face: str = "report-face"
-    voice: str = "report-voice"
+    face: str = "face-cnn"
+    voice: str = "voice-lstm"
     fusion: str | None = None
     directory: Path | None = None
 

@@ -37,6 +37,11 @@ VERSIONS, ROOMS_SEED = 4, 7  # of each clip in other rooms, made once
 CLEAN_SHARE = 0.3
 FOLDS = 5
 FRAMES = frame_count(WINDOW_S)
+NOISE = Source(
+    name="noise: ESC-10, NOISEX and other test signals, Speech Commands backgrounds",
+    use="mixed under the training clips at 0 to 20 dB, all files, babble.ogg too",
+    licence="CC BY-NC 3.0 (ESC-10), CC BY 4.0 (Speech Commands), not stated (the rest)",
+)
 
 
 def build() -> Any:
@@ -169,7 +174,7 @@ class _Training:
                 "std": [round(float(value), 5) for value in std],
             },
             temperature=fit_temperature(p, labels),
-            data=[_source(corpus) for corpus in CORPORA],
+            data=[*(_source(corpus) for corpus in CORPORA), NOISE],
         )
         files = {"keras": file_entry(self.run.out / f"{name}.keras")}
         held_out = self._people(fold)

@@ -158,7 +158,7 @@ def test_every_payload_fits_its_schema_and_both_models_spoke(kind: str, tmp_path
             jsonschema.validate(json.loads(message.payload), load_schema(SCHEMA_OF[subtopic]))
     assert {m.topic.removeprefix("emotion/lab/") for m in messages} >= {*SCHEMA_OF, "availability"}
     changed = next(e["data"] for e in events(messages) if e["type"] == "emotion.changed")
-    assert changed["model"]["face"].startswith("report-face@")  # type: ignore[index]
+    assert changed["model"]["face"].startswith("face-cnn@")  # type: ignore[index]
 
 
 def test_kill_9_makes_mosquitto_say_offline(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_bad_config_is_one_sentence_and_its_code(tmp_path: Path, text: str, code
 def test_model_with_a_wrong_hash_is_refused(tmp_path: Path) -> None:
     """One changed byte in a model file: one sentence that names it, exit code 4."""
     shutil.copytree(artifacts_directory(), tmp_path / "artifacts")
-    model = tmp_path / "artifacts" / "report-voice.int8.tflite"
+    model = tmp_path / "artifacts" / "voice-lstm.int8.tflite"
     data = bytearray(model.read_bytes())
     data[-1] ^= 1
     model.write_bytes(data)
@@ -274,7 +274,7 @@ def test_model_with_a_wrong_hash_is_refused(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 4
-    assert "report-voice.int8.tflite: SHA-256 is" in done.stderr
+    assert "voice-lstm.int8.tflite: SHA-256 is" in done.stderr
     assert "Traceback" not in done.stderr
 
 
