@@ -33,6 +33,7 @@ from models.metrics import fit_temperature, predictions
 from models.splits import subject_folds
 from models.teacher import SOURCE as TEACHER
 from models.teacher import ask_teacher, fetch_teacher, load_teacher
+from models.train import FER_SOURCES
 
 BASE = Schedule(epochs=46, batch=96, rate=2e-3, decay=0.02, seed=1)
 POSED = Schedule(epochs=6, batch=96, rate=5e-4, decay=0.02, ema=0.995, seed=2)
@@ -49,13 +50,7 @@ POSED_TIMES = 3
 FOLDS = 5
 
 SOURCES = (
-    Source(
-        name="fer2013",
-        use="Training trained on, without exact copies of test images and without non-faces; PublicTest "
-        "chose the epoch and the temperature",
-        licence="web photographs of the Kaggle 2013 challenge, research use",
-    ),
-    Source(name="FER+", use="votes mixed into the targets", licence="MIT (the votes)"),
+    *FER_SOURCES,
     Source(
         name="ckplus48 and the onsets of ckplus_sequences",
         use="trained on, six classes and neutral onsets; the figure is from folds without the people",
