@@ -59,6 +59,11 @@ class FaceSet:
         """Return all images as (n, 48, 48) uint8; those of another size are resized."""
         return np.stack([_resized(image) for image in self.images])
 
+    def majority(self) -> NDArray[np.int64]:
+        """Return the class (n,) that more than half of the FER+ votes name, -1 where none does."""
+        has_one = self.votes.max(axis=1) > self.votes.sum(axis=1) / 2
+        return np.where(has_one, self.votes.argmax(axis=1), -1)
+
     def where(self, keep: NDArray[np.bool_]) -> FaceSet:
         """Return the part of the set for which `keep` (n,) is true."""
         index = np.flatnonzero(keep)

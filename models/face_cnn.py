@@ -41,8 +41,10 @@ POSED = Schedule(epochs=6, batch=96, rate=5e-4, decay=0.02, ema=0.995, seed=2)
 # spoilt for ever is never learnt to the end.
 BASE_PHASES = ((0, 1.0, 0.5), (20, 0.6, 0.2), (37, 0.5, 0.0))
 POSED_PHASES = ((0, 0.6, 0.2), (4, 0.5, 0.0))
-# Shares of a target: FER label and FER+ votes of a picture, and what the teacher says of it.
-FER_SHARE, VOTE_SHARE, TEACHER_SHARE = 0.5, 0.35, 0.15
+# Shares of a target: FER label and FER+ votes of a picture, and what the teacher says of it. The labels are
+# noisier than the votes: learnt to the end they cost agreement with the majority (82 to 81 % of PublicTest).
+BASE_SHARES = (0.5, 0.35, 0.15)
+LATER_SHARES = (0.35, 0.5, 0.15)
 POSED_TEACHER_SHARE = 0.3
 SMOOTHING = 0.03
 WILD_AN_EPOCH = 10_000  # fer2013 faces beside the posed ones, which come `POSED_TIMES` each
@@ -59,7 +61,15 @@ SOURCES = (
     TEACHER,
 )
 
-CROP = CropSpec(FER_CROP.size, FER_CROP.eyes, FER_CROP.mouth_y, levelled=True)
+# The device cuts this much closer than fer2013 is cut: the base model, which had seen no posed face, named
+# 75 % of the peaks of ckplus_sequences so, 68 % at 1.0, and 76 % at 1.15 with less margin on the other side.
+CLOSER = 1.08
+CROP = CropSpec(
+    FER_CROP.size,
+    tuple((0.5 + CLOSER * (x - 0.5), 0.5 + CLOSER * (y - 0.5)) for x, y in FER_CROP.eyes),  # type: ignore[arg-type]
+    0.5 + CLOSER * (FER_CROP.mouth_y - 0.5),
+    levelled=True,
+)
 CROP_SHAPE = (CROP.size, CROP.size, 1)
 WIDTHS = (48, 96, 192)
 
@@ -165,10 +175,11 @@ class _Training:
         teacher = load_teacher(run.out / "teacher")
         with run.bar("asking the teacher") as progress:
             crops = wild.stacked()
-            self._wild = Examples(crops, wild_targets(wild, ask_teacher(teacher, crops, progress=progress)))
-            crops = self.posed.stacked()
-            said = ask_teacher(teacher, crops)
-            self._posed = Examples(crops, posed_targets(self.posed, said))
+            said = ask_teacher(teacher, crops, progress=progress)
+        self._wild = Examples(crops, wild_targets(wild, said, shares=BASE_SHARES))
+        self._wild_later = Examples(crops, wild_targets(wild, said, shares=LATER_SHARES))
+        crops = self.posed.stacked()
+        self._posed = Examples(crops, posed_targets(self.posed, ask_teacher(teacher, crops)))
         self._base = self._train_base()
 
     def finish(self, name: str, *, held_out: Sequence[str]) -> Path:
@@ -177,10 +188,10 @@ class _Training:
 
         seen = np.flatnonzero([subject not in held_out for subject in self.posed.subjects])
         posed = self._posed.take(np.repeat(seen, POSED_TIMES))
-        count = min(WILD_AN_EPOCH, len(self._wild.crops))
+        count = min(WILD_AN_EPOCH, len(self._wild_later.crops))
 
         def examples_of(random: np.random.Generator) -> Examples:
-            wild = self._wild.take(random.permutation(len(self._wild.crops))[:count])
+            wild = self._wild_later.take(random.permutation(len(self._wild_later.crops))[:count])
             return Examples(
                 np.concatenate([wild.crops, posed.crops]), np.concatenate([wild.targets, posed.targets])
             )
@@ -226,18 +237,22 @@ class _Training:
             return mixed_up(inputs, examples.targets, random, share=share)
 
         def scores(network: Network) -> dict[str, float]:
-            right = predictions(network.predict(self._inputs)) == self.validation.labels
-            return {"score": float(np.mean(right))}
+            said = predictions(network.predict(self._inputs))
+            fer = float(np.mean(said == self.validation.labels))
+            majority = self.validation.majority()
+            plus = float(np.mean((said == majority)[majority >= 0])) if (majority >= 0).any() else fer
+            return {"score": (fer + plus) / 2, "fer": fer, "ferplus": plus}
 
         return train(build, epoch_of, scores, name=name, schedule=schedule, run=self.run)
 
 
-def wild_targets(faces: FaceSet, teacher: Float32) -> Float32:
+def wild_targets(faces: FaceSet, teacher: Float32, *, shares: tuple[float, float, float]) -> Float32:
     """Return (n, 7): FER label, smoothed, FER+ votes where there are any, and the teacher's opinion."""
+    label, vote, third = shares
     hard = _smoothed(faces)
     votes = faces.votes.sum(axis=1, keepdims=True)
     voted = np.divide(faces.votes, votes, out=hard.copy(), where=votes > 0)
-    return np.asarray(FER_SHARE * hard + VOTE_SHARE * voted + TEACHER_SHARE * teacher, dtype=np.float32)
+    return np.asarray(label * hard + vote * voted + third * teacher, dtype=np.float32)
 
 
 def posed_targets(faces: FaceSet, teacher: Float32) -> Float32:

@@ -41,8 +41,7 @@ def _fer2013(family: Family, data: Path, notes: list[str], bar: Bar) -> Iterator
         fer = load_fer2013(find_set(data, "fer2013"), "PrivateTest", progress=progress)
     need_every_class(fer.name, fer.labels)
     notes += fer.notes
-    total = fer.votes.sum(axis=1)
-    majority = np.where(fer.votes.max(axis=1) > total / 2, fer.votes.argmax(axis=1), -1)
+    majority = fer.majority()
     relabelled = {"fer2013-private-ferplus": majority}
     if not (majority >= 0).any():
         notes.append("fer2013: no FER+ votes beside it; its majority is not measured")

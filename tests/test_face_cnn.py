@@ -58,12 +58,12 @@ def test_targets_mix_label_votes_and_teacher() -> None:
     teacher = np.zeros((2, 7), np.float32)
     teacher[:, 6] = 1
     faces = face_set([[0, 0, 0, 10, 0, 0, 0], [0] * 7])
-    targets = face_cnn.wild_targets(faces, teacher)
+    targets = face_cnn.wild_targets(faces, teacher, shares=(0.5, 0.3, 0.2))
     np.testing.assert_allclose(targets.sum(axis=1), 1, atol=1e-6)
-    assert targets[0, 3] == pytest.approx(face_cnn.VOTE_SHARE, abs=0.01)
-    assert targets[0, 0] == pytest.approx(face_cnn.FER_SHARE, abs=0.02)
-    assert targets[1, 0] == pytest.approx(face_cnn.FER_SHARE + face_cnn.VOTE_SHARE, abs=0.03)
-    assert targets[1, 6] == pytest.approx(face_cnn.TEACHER_SHARE, abs=0.01)
+    assert targets[0, 3] == pytest.approx(0.3, abs=0.01)
+    assert targets[0, 0] == pytest.approx(0.5, abs=0.02)
+    assert targets[1, 0] == pytest.approx(0.8, abs=0.03)
+    assert targets[1, 6] == pytest.approx(0.2, abs=0.01)
 
 
 def test_onsets_are_the_first_frames_of_every_sequence(tmp_path: Path) -> None:
