@@ -22,8 +22,8 @@ TITLES = {"jaffe": "JAFFE", "ckplus48": "CK+48", "cfe": "CFE", "tess": "TESS"}
 # What a random split knows before it is asked.
 LEAKS = {
     "jaffe": f"jaffe: three pictures or so of a person's expression, so in {RANDOM} its like was learnt from",
-    "ckplus48": f"ckplus48: three frames of each sequence, so a random split leaks: in {RANDOM} all but the "
-    "same picture was learnt from",
+    "ckplus48": f"ckplus48: three frames of each sequence, so a random split leaks: in {RANDOM} "
+    "nearly the same picture was learnt from",
     "cfe": f"cfe: several pictures of a person, so in {RANDOM} the same people are learnt from and asked",
     "tess": f"tess: two voices, learnt from and asked in {RANDOM}: it measures how well they are learnt",
 }

@@ -15,6 +15,7 @@ from edge.errors import EdgeError
 from edge.values import Float32
 
 DPI = 120
+MARKED_EPOCHS = 30  # more dots than these would hide the line
 # Okabe and Ito's colours, which colour-blind people tell apart, and black for the average.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C00", "#666666")
 
@@ -34,9 +35,10 @@ def plot_history(runs: Sequence[Sequence[Mapping[str, float]]], path: Path, titl
             for run in runs if len(runs) > 1 else ():
                 axes.plot(*_curve(run, key), color=colour, alpha=0.3, linewidth=0.8)
             shared = min(map(len, runs))
+            marker = "." if shared <= MARKED_EPOCHS else ""
             epochs, _ = _curve(runs[0][:shared], key)
             mean = np.mean([_curve(run[:shared], key)[1] for run in runs], axis=0)
-            axes.plot(epochs, mean, color=colour, linewidth=2, label=_spoken(key), marker=".")
+            axes.plot(epochs, mean, color=colour, linewidth=2, label=_spoken(key), marker=marker)
         axes.set_xlabel("epoch")
         axes.set_ylabel(what)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -59,7 +61,8 @@ def plot_confusion(matrix: NDArray[np.int64], labels: Sequence[str], path: Path,
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(matrix):
         dark = share[row, column] > 0.55
-        text = f"{count}\n{100 * share[row, column]:.0f} %" if count else "0"
+        percent = f"{100 * share[row, column]:.0f}" if share[row, column] >= 0.005 else "<1"
+        text = f"{count}\n{percent} %" if count else "0"
         axes.text(
             column, row, text, ha="center", va="center", fontsize=8, color="white" if dark else "#303030"
         )
