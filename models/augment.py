@@ -13,6 +13,7 @@ from edge.values import Float32, UInt8
 
 SCALE = 0.15  # of the crop; a detector's box is that wrong
 SHIFT = 0.10
+STRETCH = 0.08  # wider or longer: people's faces differ
 ROTATE_DEG = 15.0
 GAIN_DB = 2.0
 VOICE_NOISE = 0.2  # standard deviations of each coefficient over the training clips
@@ -36,7 +37,7 @@ def spoil_face(image: UInt8, random: np.random.Generator, *, strength: float = 1
 
     `strength` above 0, at most 1, scales how much and how often.
     """
-    image = _moved(image, random, strength)
+    image = move_face(image, random, strength=strength)
     chance = random.random(4) / strength
     if chance[0] < 0.15:
         image = _far_away(image, random)
@@ -50,6 +51,26 @@ def spoil_face(image: UInt8, random: np.random.Generator, *, strength: float = 1
     if chance[3] < 0.15:
         _cover(values, random)
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def move_face(image: UInt8, random: np.random.Generator, *, strength: float) -> UInt8:
+    """Return one face (h, w) uint8 flipped, scaled, stretched, rotated and shifted in one interpolation."""
+    height, width = image.shape
+    centre = ((width - 1) / 2, (height - 1) / 2)
+    degrees = strength * random.uniform(-ROTATE_DEG, ROTATE_DEG)
+    matrix = cv2.getRotationMatrix2D(centre, degrees, float(np.exp(strength * random.uniform(-SCALE, SCALE))))
+    wider = float(np.exp(strength * random.uniform(-STRETCH, STRETCH)))
+    stretch = np.array(
+        [[wider, 0, centre[0] * (1 - wider)], [0, 1 / wider, centre[1] * (1 - 1 / wider)], [0, 0, 1]]
+    )
+    matrix = matrix @ stretch
+    if random.random() < 0.5:
+        matrix = matrix @ np.array([[-1, 0, width - 1], [0, 1, 0], [0, 0, 1]], dtype=np.float64)
+    matrix[:, 2] = matrix[:, 2] + strength * random.uniform(-SHIFT, SHIFT, 2) * (width, height)
+    moved = cv2.warpAffine(
+        image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    return moved.astype(np.uint8, copy=False)
 
 
 def worsen_face(image: UInt8, random: np.random.Generator) -> UInt8:
@@ -147,21 +168,6 @@ def _part(frames: Float32, random: np.random.Generator) -> Float32:
     count = max(1, int(len(frames) * random.uniform(0.5, 1)))
     start = int(random.integers(0, len(frames) - count + 1))
     return frames[start : start + count]
-
-
-def _moved(image: UInt8, random: np.random.Generator, strength: float) -> UInt8:
-    """Flip, scale, rotate and shift in one interpolation."""
-    height, width = image.shape
-    centre = ((width - 1) / 2, (height - 1) / 2)
-    degrees = strength * random.uniform(-ROTATE_DEG, ROTATE_DEG)
-    matrix = cv2.getRotationMatrix2D(centre, degrees, float(np.exp(strength * random.uniform(-SCALE, SCALE))))
-    if random.random() < 0.5:
-        matrix = matrix @ np.array([[-1, 0, width - 1], [0, 1, 0], [0, 0, 1]], dtype=np.float64)
-    matrix[:, 2] = matrix[:, 2] + strength * random.uniform(-SHIFT, SHIFT, 2) * (width, height)
-    moved = cv2.warpAffine(
-        image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-    return moved.astype(np.uint8, copy=False)
 
 
 def _far_away(image: UInt8, random: np.random.Generator) -> UInt8:

@@ -91,11 +91,13 @@ class _FaceFile:
 
 
 def find_set(data: Path, name: str) -> Path:
-    """Return the directory of data set `name` in `data`, `data/faces` or `data/speech`."""
-    for candidate in (data / "faces" / name, data / "speech" / name, data / name):
+    """Return the directory of data set `name` in `data`, or in `faces`, `speech` or `media` there."""
+    for candidate in (*(data / kind / name for kind in ("faces", "speech", "media")), data / name):
         if candidate.is_dir():
             return candidate
-    raise DataError(f"data set {name}: not in {data}; expected {data / name}, or below faces/ or speech/")
+    raise DataError(
+        f"data set {name}: not in {data}; expected {data / name}, or below faces/, speech/ or media/"
+    )
 
 
 def label_of(word: str) -> str | None:
@@ -129,17 +131,27 @@ def load_ckplus48(directory: Path, *, progress: Progress | None = None) -> FaceS
     return _read("ckplus48", files, notes=notes, progress=progress)
 
 
-def load_ckplus_onsets(directory: Path, *, progress: Progress | None = None) -> FaceSet:
-    """Read the first frames of CK+'s sequences, whole pictures: every sequence begins with a neutral face."""
-    sequences: dict[str, list[Path]] = {}
+def load_ckplus_sequences(directory: Path, *, progress: Progress | None = None) -> FaceSet:
+    """Read CK+'s sequences, whole pictures that go from a neutral face to the peak of an emotion.
+
+    The first frames are neutral, the second half has the emotion, weak at first; the rest is left out.
+    """
+    sequences: dict[Path, list[Path]] = {}
     for path in _pictures(directory):
-        sequences.setdefault(path.parent.name, []).append(path)
-    files = [
-        _FaceFile(path, "neutral", subject=name.split("_")[0])
-        for name, paths in sequences.items()
-        for path in paths[:ONSET_FRAMES]
-    ]
-    return _read("ckplus_sequences", files, progress=progress)
+        sequences.setdefault(path.parent, []).append(path)
+    files, strange = [], []
+    for folder, paths in sequences.items():
+        subject, label = folder.name.split("_")[0], label_of(folder.parent.name)
+        files += [_FaceFile(path, "neutral", subject=subject) for path in paths[:ONSET_FRAMES]]
+        if label:
+            files += [
+                _FaceFile(path, label, subject=subject)
+                for path in paths[max(ONSET_FRAMES, len(paths) // 2) :]
+            ]
+        else:
+            strange.append(folder)
+    notes = _notes_on_strange("ckplus_sequences", strange, what="lie in folders that are no emotion")
+    return _read("ckplus_sequences", files, notes=notes, progress=progress)
 
 
 def load_jaffe(directory: Path, *, progress: Progress | None = None) -> FaceSet:

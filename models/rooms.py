@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,28 +16,67 @@ from models.datasets import DataError, Progress
 from models.speech import SOUND_SUFFIXES
 
 LOWEST_SNR_DB, HIGHEST_SNR_DB = 0.0, 20.0
+VIDEO_SUFFIXES = (".mpg", ".mp4", ".mkv", ".webm", ".avi", ".mov")
 QUIET = 1e-4  # root mean square below which there is nothing to mix with
+BABBLE_SHARE = 0.4  # of what is mixed in: other people talk more often than chainsaws do
+TALKERS = (4, 9)  # in a babble, the second not reached
 
 
-def read_noises(directory: Path, *, progress: Progress | None = None) -> list[Float32]:
-    """Read every sound of a second or more below `directory` at 16 kHz; raise `DataError` for none."""
-    paths = sorted(path for path in directory.rglob("*") if path.suffix.lower() in SOUND_SUFFIXES)
-    noises = []
+@dataclass(frozen=True, slots=True, eq=False)
+class Surroundings:
+    """What is heard beside a speaker: noises, and people each alone, who together make babble; (n,) each."""
+
+    noises: tuple[Float32, ...]
+    talkers: tuple[Float32, ...] = ()
+
+    def draw(self, random: np.random.Generator, *, size: int) -> Float32:
+        """Return a noise as it is, or `size` samples of some of the people talking at once."""
+        if len(self.talkers) < TALKERS[0] or random.random() >= BABBLE_SHARE:
+            return self.noises[int(random.integers(len(self.noises)))]
+        count = min(int(random.integers(*TALKERS)), len(self.talkers))
+        total = np.zeros(size, np.float32)
+        for i in random.permutation(len(self.talkers))[:count]:
+            voice = self.talkers[i]
+            total += np.resize(np.roll(voice, -int(random.integers(voice.size))), size) / _level(voice)
+        return total
+
+
+def read_surroundings(
+    noise: Path, talkers: Path | None = None, *, progress: Progress | None = None
+) -> Surroundings:
+    """Read the noises below `noise`, and people who talk below `talkers`, sound or video, at 16 kHz.
+
+    What has babble in its name is left out, since it is what the figures are measured with. Raises
+    `DataError` where there is no noise.
+    """
+    noises = _read_sounds(noise, SOUND_SUFFIXES, progress)
+    if not noises:
+        raise DataError(f"data set noise: no sound of a second or more in {noise}; complete it")
+    voices = _read_sounds(talkers, (*SOUND_SUFFIXES, *VIDEO_SUFFIXES), None) if talkers else []
+    return Surroundings(tuple(noises), tuple(voices))
+
+
+def _read_sounds(directory: Path, suffixes: Sequence[str], progress: Progress | None) -> list[Float32]:
+    """Read every sound of a second or more, silence and babble apart."""
+    paths = sorted(
+        path
+        for path in directory.rglob("*")
+        if path.suffix.lower() in suffixes and "babble" not in path.name.lower()
+    )
+    sounds = []
     for done, path in enumerate(paths, start=1):
         try:
             samples = read_sound(path)
         except MediaError:
             continue
         if samples.size >= SAMPLE_RATE_HZ and _level(samples) > QUIET:
-            noises.append(samples)
+            sounds.append(samples)
         if progress:
             progress(done, len(paths))
-    if not noises:
-        raise DataError(f"data set noise: no sound of a second or more in {directory}; complete it")
-    return noises
+    return sounds
 
 
-def spoil_sound(samples: Float32, noises: Sequence[Float32], random: np.random.Generator) -> Float32:
+def spoil_sound(samples: Float32, around: Surroundings, random: np.random.Generator) -> Float32:
     """Return `samples` (n,) at 16 kHz as said at another speed, in another room, over another line.
 
     Speed moves pitch and tempo together, so it also changes (n,).
@@ -48,8 +88,8 @@ def spoil_sound(samples: Float32, noises: Sequence[Float32], random: np.random.G
         samples = add_echo(samples, random)
     if chance[2] < 0.3:
         samples = _narrowed(samples, random)
-    if chance[3] < 0.5:
-        noise = noises[int(random.integers(len(noises)))]
+    if chance[3] < 0.6:
+        noise = around.draw(random, size=samples.size)
         samples = mix_noise(
             samples, noise, snr_db=random.uniform(LOWEST_SNR_DB, HIGHEST_SNR_DB), random=random
         )

@@ -27,7 +27,7 @@ from models.datasets import DataError, find_set, need_every_class
 from models.engine import Network, Schedule, train
 from models.epochs import Run
 from models.metrics import fit_temperature
-from models.rooms import read_noises, spoil_sound
+from models.rooms import read_surroundings, spoil_sound
 from models.speech import CORPORA, SPEECH_LICENCES, Clip, list_clips
 
 WINDOW_S = 3.0
@@ -39,8 +39,13 @@ FOLDS = 5
 FRAMES = frame_count(WINDOW_S)
 NOISE = Source(
     name="noise: ESC-10, NOISEX and other test signals, Speech Commands backgrounds",
-    use="mixed under the training clips at 0 to 20 dB, all files, babble.ogg too",
+    use="mixed under the training clips at 0 to 20 dB, all files but the babble of the figures",
     licence="CC BY-NC 3.0 (ESC-10), CC BY 4.0 (Speech Commands), not stated (the rest)",
+)
+TALKING = Source(
+    name="ten voices of the GRID corpus",
+    use="talking at once under the training clips; their own speech has no label here",
+    licence="CC BY 4.0",
 )
 
 
@@ -174,7 +179,7 @@ class _Training:
                 "std": [round(float(value), 5) for value in std],
             },
             temperature=fit_temperature(p, labels),
-            data=[*(_source(corpus) for corpus in CORPORA), NOISE],
+            data=[*(_source(corpus) for corpus in CORPORA), NOISE, TALKING],
         )
         files = {"keras": file_entry(self.run.out / f"{name}.keras")}
         held_out = self._people(fold)
@@ -213,8 +218,13 @@ def hear(run: Run) -> Heard:
         clips += found
         for note in strange:
             run.report(note)
+    try:
+        talkers = find_set(run.data, "talking")
+    except DataError as error:
+        talkers = None
+        run.report(f"{error}; nothing is said in babble")
     with run.bar("reading noises") as progress:
-        noises = read_noises(find_set(run.data, "noise"), progress=progress)
+        around = read_surroundings(find_set(run.data, "noise"), talkers, progress=progress)
     good, takes, speech, bad = [], [], [], []
     with run.bar("hearing the corpora") as progress:
         for number, clip in enumerate(clips):
@@ -225,7 +235,7 @@ def hear(run: Run) -> Heard:
                 continue
             window = clip_window(samples)
             random = np.random.default_rng([ROOMS_SEED, number])
-            rooms = [clip_frames(spoil_sound(samples, noises, random)) for _ in range(VERSIONS)]
+            rooms = [clip_frames(spoil_sound(samples, around, random)) for _ in range(VERSIONS)]
             good.append(clip)
             # Half the memory; 1e-3 of a coefficient is far below what a microphone adds.
             takes.append(tuple(frames.astype(np.float16) for frames in (window.frames, *rooms)))

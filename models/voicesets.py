@@ -27,8 +27,6 @@ def voice_sets(family: Family, data: Path, notes: list[str], _bar: Bar) -> Itera
     changes: dict[str, Change] = {}
     if (babble := find_babble(data, notes)) is not None:
         changes[BABBLE] = lambda samples, i: add_noise(samples, babble, i)
-        if family.was_trained_on("noise"):
-            notes.append("the training mixed noise/ in, where this babble lies: another costs more than this")
     changes[TELEPHONE] = lambda samples, _: telephone(samples)
     for corpus in CORPORA:
         yield from only_noted(notes, _corpus_sets(family, corpus, data, notes=notes, changes=changes))

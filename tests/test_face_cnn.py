@@ -13,8 +13,8 @@ import trees
 
 from edge.card import load_card
 from edge.faces import CropSpec
-from edge.values import LABELS, Float32, UInt8
-from models.datasets import FaceSet, Progress, load_ckplus_onsets
+from edge.values import Float32, UInt8
+from models.datasets import FaceSet, Progress, load_ckplus_sequences
 from models.epochs import Run
 
 pytest.importorskip("torch", reason="needs the [train] extra")
@@ -66,13 +66,12 @@ def test_targets_mix_label_votes_and_teacher() -> None:
     assert targets[1, 6] == pytest.approx(0.2, abs=0.01)
 
 
-def test_onsets_are_the_first_frames_of_every_sequence(tmp_path: Path) -> None:
-    """Three frames a sequence, neutral, with the person's name."""
-    trees.write_sequences(tmp_path, subjects=("S010", "S011"), frames=5)
-    onsets = load_ckplus_onsets(tmp_path)
-    assert len(onsets) == 6
-    assert set(onsets.labels.tolist()) == {LABELS.index("neutral")}
-    assert sorted(set(onsets.subjects)) == ["S010", "S011"]
+def test_sequences_begin_neutral_and_end_with_their_emotion(tmp_path: Path) -> None:
+    """Of eight frames three are neutral, the fourth is left out, the second half has the folder's emotion."""
+    trees.write_sequences(tmp_path, subjects=("S010", "S011"), frames=8)
+    faces = load_ckplus_sequences(tmp_path)
+    assert np.bincount(faces.labels, minlength=7).tolist() == [8, 0, 0, 0, 6, 0, 0]
+    assert sorted(set(faces.subjects)) == ["S010", "S011"]
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +91,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(face_cnn, "fetch_teacher", lambda _directory, **_: None)
         patch.setattr(face_cnn, "load_teacher", lambda _directory: {})
         patch.setattr(face_cnn, "ask_teacher", ask)
-        patch.setattr(face_cnn, "BASE", replace(face_cnn.BASE, batch=8))
-        patch.setattr(face_cnn, "POSED", replace(face_cnn.POSED, batch=8))
+        small = [
+            replace(stage, schedule=replace(stage.schedule, batch=8))
+            for stage in (*face_cnn.WILD_STAGES, face_cnn.POSED_STAGE)
+        ]
+        patch.setattr(face_cnn, "WILD_STAGES", tuple(small[:-1]))
+        patch.setattr(face_cnn, "POSED_STAGE", small[-1])
         run = Run(data, out, epochs=1, resume=True, report=lambda _: None, bar=no_bar)
         face_cnn.train_face_cnn(run)
     return out

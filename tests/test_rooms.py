@@ -10,7 +10,7 @@ import trees
 
 from edge.values import Float32
 from models.datasets import DataError
-from models.rooms import add_echo, mix_noise, read_noises, spoil_sound, telephone
+from models.rooms import Surroundings, add_echo, mix_noise, read_surroundings, spoil_sound, telephone
 
 
 @pytest.fixture
@@ -68,23 +68,44 @@ def test_echo_keeps_length_and_direct_sound(random: np.random.Generator) -> None
 
 def test_same_seed_same_sound() -> None:
     """What is spoilt depends on the generator only, is finite, and is not what it was."""
-    noises = [np.random.default_rng(k).standard_normal(20_000).astype(np.float32) for k in range(3)]
-    first, second = (spoil_sound(tone(300), noises, np.random.default_rng(5)) for _ in range(2))
+    sounds = tuple(np.random.default_rng(k).standard_normal(20_000).astype(np.float32) for k in range(6))
+    around = Surroundings(sounds[:2], sounds)
+    first, second = (spoil_sound(tone(300), around, np.random.default_rng(5)) for _ in range(2))
     np.testing.assert_array_equal(first, second)
     for seed in range(20):
-        assert np.all(np.isfinite(spoil_sound(tone(300), noises, np.random.default_rng(seed))))
+        assert np.all(np.isfinite(spoil_sound(tone(300), around, np.random.default_rng(seed))))
 
 
-def test_noises_are_read_and_short_or_silent_ones_left_out(tmp_path: Path) -> None:
-    """A sound of a second counts; a shorter one and silence do not."""
+def test_noises_are_read_and_short_silent_or_babbling_ones_left_out(tmp_path: Path) -> None:
+    """A sound of a second counts; a shorter one, silence and the babble of the figures do not."""
     trees.write_wav(tmp_path / "a" / "long.wav", tone(200, seconds=1.0))
     trees.write_wav(tmp_path / "short.wav", tone(200, seconds=0.9))
+    trees.write_wav(tmp_path / "babble.wav", tone(200, seconds=3.0))
     trees.write_wav(tmp_path / "silent.wav", np.zeros(20_000, np.float32))
     (tmp_path / "broken.wav").write_bytes(b"no sound")
-    assert [noise.size for noise in read_noises(tmp_path)] == [16_000]
+    around = read_surroundings(tmp_path)
+    assert [noise.size for noise in around.noises] == [16_000]
+    assert around.talkers == ()
+
+
+def test_babble_is_several_people_at_once(tmp_path: Path, random: np.random.Generator) -> None:
+    """Some draws are noise as it is, the others hold the voices of at least four people, equally loud."""
+    trees.write_wav(tmp_path / "noise" / "hiss.wav", 0.1 * random.standard_normal(16_000).astype(np.float32))
+    for k, hz in enumerate((500, 1000, 1500, 2000, 2500, 3000)):
+        trees.write_wav(tmp_path / "talking" / f"{hz}.wav", tone(hz) / (k + 1))
+    around = read_surroundings(tmp_path / "noise", tmp_path / "talking")
+    voices = []
+    for _ in range(40):
+        drawn = around.draw(random, size=16_000)
+        if drawn is not around.noises[0]:
+            spectrum = np.abs(np.fft.rfft(drawn))
+            voices.append(int((spectrum[500:3001:500] > spectrum.max() / 2).sum()))
+    assert 5 <= len(voices) <= 35
+    assert set(voices) <= {4, 5, 6}
+    assert len(set(voices)) > 1
 
 
 def test_no_noise_is_an_error(tmp_path: Path) -> None:
     """A directory without sound is named."""
     with pytest.raises(DataError, match="noise: no sound of a second or more in"):
-        read_noises(tmp_path)
+        read_surroundings(tmp_path)
