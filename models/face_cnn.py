@@ -73,7 +73,7 @@ WILD_STAGES = (
 POSED_STAGE = Stage(
     Schedule(epochs=6, batch=96, rate=5e-4, decay=0.02, ema=0.995, seed=2),
     ((0, 0.6, 0.2), (4, 0.5, 0.0)),
-    (0.1, 0.65, 0.25),
+    (0.25, 0.5, 0.25),
 )
 VIEWS, VIEWS_SEED = 4, 11  # of each wild face, the teacher asked about each: as it is, then moved a little
 POSED_TEACHER_SHARE = 0.3
@@ -289,7 +289,7 @@ class _Training:
 
 
 def _views(crops: UInt8, teacher: Weights, run: Run) -> tuple[UInt8, Float32]:
-    """Return views (VIEWS, n, 48, 48), from the second on moved a little, and what the teacher says (VIEWS, n, 7).
+    """Return views (VIEWS, n, 48, 48), the first as it is, and what the teacher says of them (VIEWS, n, 7).
 
     A teacher that sees what the learner sees teaches more (Beyer et al. 2022, arXiv:2106.05237).
     """
