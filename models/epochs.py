@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import zipfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -16,6 +17,8 @@ import numpy as np
 from edge.errors import EdgeError
 from edge.values import Float32
 from models.datasets import Progress
+
+HISTORY = "history.json"  # beside Keras's own members of the state file
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +79,8 @@ def run_epochs(
 ) -> Any:
     """Fit stage by stage; write the epoch whose `score` on validation is best, and return that model.
 
-    `NAME.keras` has no optimizer state. After every epoch the whole state goes beside it
-    (`NAME.state.keras`, `NAME.state.json`); `run.resume` starts from there, and an epoch's examples and
+    `NAME.keras` has no optimizer state. After every epoch the whole state goes into one file beside it,
+    `NAME.state.keras`; `run.resume` starts from there, and an epoch's examples and
     dropout depend on its number only, so a resumed run ends as the killed one would have.
     """
     import keras
@@ -85,11 +88,12 @@ def run_epochs(
 
     use_cores(tf)
     out = run.out / f"{name}.keras"
-    state, history = run.out / f"{name}.state.keras", run.out / f"{name}.state.json"
+    state = run.out / f"{name}.state.keras"
     run.out.mkdir(parents=True, exist_ok=True)
     done: list[dict[str, float]] = []
-    if run.resume and state.exists() and history.exists():
-        done = json.loads(history.read_text(encoding="utf-8"))
+    if run.resume and state.exists():
+        with zipfile.ZipFile(state) as kept:
+            done = json.loads(kept.read(HISTORY))
         model = keras.models.load_model(state)
         run.report(f"{state.name}: resumed after epoch {len(done)}")
     else:
@@ -113,8 +117,7 @@ def run_epochs(
         if entry["validation"] > best:
             best = entry["validation"]
             _save(_without_optimizer(model), out)
-        _save(model, state)
-        _write(history, json.dumps(done))
+        _save(model, state, history=done)
         scored = f"loss {loss:.4f}, validation {entry['validation']:.4f}"
         run.report(f"{name}: epoch {number + 1}/{recipe.epochs}, {scored}")
     return keras.models.load_model(out, compile=False)
@@ -158,14 +161,11 @@ def _without_optimizer(model: Any) -> Any:
     return copy
 
 
-def _save(model: Any, path: Path) -> None:
-    """Write beside, then rename, so that a killed run leaves the file before."""
+def _save(model: Any, path: Path, *, history: list[dict[str, float]] | None = None) -> None:
+    """Write beside, then rename, so that a killed run leaves the file before; a history goes into the zip."""
     part = path.with_name(f".{path.stem}.part.keras")
     model.save(part)
-    part.replace(path)
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
+    if history is not None:
+        with zipfile.ZipFile(part, "a") as archive:
+            archive.writestr(HISTORY, json.dumps(history))
     part.replace(path)

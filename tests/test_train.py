@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,8 @@ def run_training(name: str, data: Path, out: Path, *more: str) -> subprocess.Com
 
 def history(out: Path, name: str) -> list[dict[str, float]]:
     """Read what the epochs left."""
-    result: list[dict[str, float]] = json.loads((out / f"{name}.state.json").read_text())
+    with zipfile.ZipFile(out / f"{name}.state.keras") as state:
+        result: list[dict[str, float]] = json.loads(state.read("history.json"))
     return result
 
 
