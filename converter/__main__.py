@@ -12,9 +12,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from converter.lint import lint, show_lint
 from converter.quantize import KINDS, Job, convert
+from converter.targets import TARGETS
 from converter.verify import find_card, update_card, verify
-from edge.errors import EXIT_OK
+from edge.errors import EXIT_FAILURE, EXIT_OK
 from models.console import positive, run_command, say, screen
 
 
@@ -41,6 +43,12 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("model", type=Path, metavar="OUT.tflite")
     check.add_argument("--json", action="store_true", help="stable JSON on stdout")
     check.set_defaults(command=_verify)
+
+    mapping = commands.add_parser("lint", help="which operations an accelerator runs, and why not the others")
+    mapping.add_argument("model", type=Path, metavar="OUT.tflite")
+    mapping.add_argument("--target", choices=tuple(TARGETS), required=True)
+    mapping.add_argument("--json", action="store_true", help="stable JSON on stdout")
+    mapping.set_defaults(command=_lint)
     return parser
 
 
@@ -85,6 +93,15 @@ def _verify(args: argparse.Namespace) -> int:
         table.add_row(*row)
     out.print(table)
     return EXIT_OK
+
+
+def _lint(args: argparse.Namespace) -> int:
+    result = lint(args.model, args.target)
+    if args.json:
+        print(json.dumps(result))
+    else:
+        show_lint(result)
+    return EXIT_OK if result["maps"] else EXIT_FAILURE
 
 
 if __name__ == "__main__":
