@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from converter.compare import compiled_path
 from converter.verify import find_card
 from edge.errors import EdgeError, ModelError
 from models.cards import file_entry, save_card
@@ -42,7 +43,7 @@ def compile_beside(source: Path) -> dict[str, Any] | None:
     compiler = shutil.which(COMPILER)
     if compiler is None:
         return None
-    target = source.with_name(f"{source.stem}_edgetpu.tflite")
+    target = compiled_path(source)
     try:
         with tempfile.TemporaryDirectory(dir=source.parent, prefix=".compile-") as scratch:
             log = _run(compiler, source, Path(scratch))

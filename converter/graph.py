@@ -13,7 +13,6 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from edge.errors import ModelError
-from edge.values import Float32
 
 IDENTIFIER = b"TFL3"  # bytes 4 to 8 of every TFLite file
 # What the generated reader raises on a damaged file, since it trusts every offset in it.
@@ -31,17 +30,21 @@ ACTIVATIONS = _names(schema.ActivationFunctionType)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tensor:
-    """One tensor: its scales are empty for floats, its `values` are there for constant integers only."""
+    """One tensor: scale and zero point are 0 for floats, those of the first channel where each has its own.
+
+    Its `values` are there for constant integers only, such as axes and paddings.
+    """
 
     index: int
     name: str
     shape: tuple[int, ...]
     dtype: str
-    scales: Float32
+    scale: float
+    zero_point: int
     is_dynamic: bool
     is_constant: bool
     is_variable: bool  # state that the file keeps from one run to the next
-    values: NDArray[Any] | None  # such as axes and paddings
+    values: NDArray[Any] | None
 
     @property
     def rows(self) -> int:
@@ -112,7 +115,7 @@ def _graph(model: Any) -> Graph:
 
 def _tensor(index: int, raw: Any, buffers: list[Any]) -> Tensor:
     shape = tuple(int(side) for side in _list(raw.shape))
-    scale = raw.quantization.scale if raw.quantization is not None else None
+    quantized = raw.quantization is not None and raw.quantization.scale is not None
     data = _list(buffers[raw.buffer].data)
     dtype = DTYPES[raw.type]
     values = None
@@ -123,7 +126,8 @@ def _tensor(index: int, raw: Any, buffers: list[Any]) -> Tensor:
         name=raw.name.decode() if raw.name is not None else "",
         shape=shape,
         dtype=dtype,
-        scales=np.asarray(_list(scale), np.float32),
+        scale=float(raw.quantization.scale[0]) if quantized else 0.0,
+        zero_point=int(raw.quantization.zeroPoint[0]) if quantized else 0,
         is_dynamic=-1 in (*shape, *_list(raw.shapeSignature)),
         is_constant=len(data) > 0,
         is_variable=bool(raw.isVariable),
