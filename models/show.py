@@ -19,7 +19,8 @@ TARGETS = ("target", "worst on", "measured", "wanted", "verdict")
 PEERS = ("recogniser", "how", "PrivateTest %", "CK+48 six %", "JAFFE %", "ms a face", "weights kB", "note")
 WORDS = (
     "data set", "part", "spoilt by", "target", "worst on", "verdict", "recogniser", "how", "note",
-    "operation", "runs on", "why", "status", "layer", "backend", "reason",
+    "operation", "runs on", "why", "status", "layer", "backend", "file", "reason", "what",
+    "value",
 )  # fmt: skip
 Row = tuple[str, ...]
 

@@ -244,7 +244,7 @@ def test_verify_measures_against_float(converted: Path) -> None:
     result = json.loads(done.stdout)
     assert list(result) == [
         "file", "model", "variant", "sha256", "bytes", "golden_difference", "tolerance", "reference",
-        "compared", "max_difference", "mean_difference", "agreement",
+        "compared", "max_difference", "mean_difference", "agreement", "backends",
     ]  # fmt: skip
     assert result["reference"] == "float32"
     assert result["golden_difference"] <= 1e-6
