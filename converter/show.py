@@ -62,7 +62,7 @@ def write_report(path: Path, result: dict[str, Any]) -> Path:
         tables.insert(0, section("Where quantization hurts", _chart(result["layers"])))
     name = Path(result["file"]).name
     intro = f"<h1>{escape(name)}</h1><p>{escape(_summary(result))}</p>"
-    return write_whole(path, document(f"Report of {name}", intro, "".join(tables)))
+    return write_whole(path, document(f"Report of {name}", intro, f"<article>{''.join(tables)}</article>"))
 
 
 def _tables(result: dict[str, Any], *, most: int | None) -> list[Table]:

@@ -20,7 +20,7 @@ PEERS = ("recogniser", "how", "PrivateTest %", "CK+48 six %", "JAFFE %", "ms a f
 WORDS = (
     "data set", "part", "spoilt by", "target", "worst on", "verdict", "recogniser", "how", "note",
     "operation", "runs on", "why", "status", "layer", "backend", "file", "reason", "what",
-    "value",
+    "value", "compared",
 )  # fmt: skip
 Row = tuple[str, ...]
 
