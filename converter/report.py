@@ -69,8 +69,8 @@ def report(target: Path, given: Inputs, *, say: Callable[[str], None]) -> dict[s
     files[variant] = target
     model = load_model(target)
     say("reading examples")
-    inputs, source = _inputs(graph.inputs[0], card, given)
-    labelled = _read_labelled(given, graph, card) if given.data else None
+    labelled = _read_labelled(given.data, given.labels, graph, card) if given.data else None
+    inputs, source = _inputs(graph.inputs[0], card, given, labelled)
     counts = Counter(operation.name for operation in graph.operations)
     result: dict[str, Any] = {
         "file": str(target),
@@ -103,11 +103,15 @@ def report(target: Path, given: Inputs, *, say: Callable[[str], None]) -> dict[s
     return result
 
 
-def _inputs(tensor: Tensor, card: Card | None, given: Inputs) -> tuple[list[Float32], str]:
+def _inputs(
+    tensor: Tensor, card: Card | None, given: Inputs, labelled: _Labelled | None
+) -> tuple[list[Float32], str]:
     """Return inputs of the model's shape, and where they come from."""
-    directory = given.examples or given.data
-    if directory is not None:
-        return _read(directory, tensor, card, given.count), str(directory)
+    if given.examples:
+        return _read(given.examples, tensor, card, given.count), str(given.examples)
+    if labelled:
+        # Every n-th, so that each label is there.
+        return labelled.inputs[:: -(-len(labelled.inputs) // given.count)], str(given.data)
     value_range = card.input.range if card else _range(tensor)
     return [made_input(tensor.shape, value_range, seed=seed) for seed in range(MADE_INPUTS)], "made"
 
@@ -153,26 +157,25 @@ class _Labelled:
         }
 
 
-def _read_labelled(given: Inputs, graph: Graph, card: Card | None) -> _Labelled:
+def _read_labelled(data: Path, given: tuple[str, ...], graph: Graph, card: Card | None) -> _Labelled:
     """Read the files below LABEL/ as the device would; raise `DataError` for what does not fit the model."""
-    assert given.data is not None
-    if not given.data.is_dir():
-        raise DataError(f"--data {given.data}: no such directory; give one with a directory a label")
-    there = sorted(path.name for path in given.data.iterdir() if path.is_dir())
-    names = given.labels or (card.labels if card else tuple(there))
+    if not data.is_dir():
+        raise DataError(f"--data {data}: no such directory; give one with a directory a label")
+    there = sorted(path.name for path in data.iterdir() if path.is_dir())
+    if not there:
+        raise DataError(f"--data {data}: no directory in it; make one a label")
+    names = given or (card.labels if card else tuple(there))
     classes = graph.outputs[0].shape[-1]
     if len(names) != classes:
         raise DataError(
             f"--labels {','.join(names)}: {len(names)} for a model with {classes} outputs; name them in order"
         )
     if strange := sorted(set(there) - set(names)):
-        raise DataError(f"--data {given.data}: {strange[0]} is not one of {', '.join(names)}; rename it")
-    if not there:
-        raise DataError(f"--data {given.data}: no directory in it; make one a label")
+        raise DataError(f"--data {data}: {strange[0]} is not one of {', '.join(names)}; rename it")
     inputs, labels = list[Float32](), list[int]()
     for name in there:
         try:
-            read = _read(given.data / name, graph.inputs[0], card, MOST_OF_A_LABEL)
+            read = _read(data / name, graph.inputs[0], card, MOST_OF_A_LABEL)
         except CalibrationError as error:
             raise DataError(str(error).replace("--calibrate", "--data")) from None
         inputs += read
