@@ -72,7 +72,7 @@ def layer_noise(path: Path, reference: Path, inputs: Sequence[Float32]) -> tuple
         ours.run(values)
         theirs.run(values)
         for index, (tensor, partner) in pairs.items():
-            exact = theirs.read(partner).astype(np.float64)
+            exact = theirs.read(partner).astype(np.float64).reshape(tensor.shape)
             signal[index] += float(np.sum(exact**2))
             noise[index] += float(np.sum((ours.read(tensor) - exact) ** 2))
     decibels = {index: _decibels(signal[index], noise[index]) for index in pairs}
@@ -104,26 +104,31 @@ def short_name(name: str) -> str:
 
 
 def _pairs(ours: Graph, theirs: Graph) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
-    """Match tensors of the same operation, name and shape, in order; the numbers after names differ."""
+    """Match tensors of the same name and size, in order; the numbers after names differ, and sides of 1."""
     waiting: dict[tuple[Any, ...], list[Tensor]] = defaultdict(list)
-    for operation in _layers(theirs):
-        for tensor in operation.outputs:
-            waiting[_key(operation, tensor)].append(tensor)
+    for tensor in _computed(theirs):
+        waiting[_key(tensor)].append(tensor)
     for tensor, partner in zip(ours.inputs, theirs.inputs, strict=True):
         yield tensor.index, (tensor, partner)
-    for operation in (operation for operation in _layers(ours) if operation.name not in MOVES):
-        for tensor in operation.outputs:
-            found = waiting[_key(operation, tensor)]
-            if found and found[0].dtype in FLOATS:
-                yield tensor.index, (tensor, found.pop(0))
+    for tensor in _computed(ours):
+        found = waiting[_key(tensor)]
+        if found and found[0].dtype in FLOATS:
+            yield tensor.index, (tensor, found.pop(0))
+
+
+def _computed(graph: Graph) -> Iterator[Tensor]:
+    for operation in _layers(graph):
+        if operation.name not in MOVES:
+            yield from operation.outputs
 
 
 def _layers(graph: Graph) -> Iterator[Operation]:
     return (o for o in graph.operations if o.name not in CONVERSIONS and not o.subgraph)
 
 
-def _key(operation: Operation, tensor: Tensor) -> tuple[Any, ...]:
-    return operation.name, tensor.shape, _OUTPUT_NUMBER.sub("", tensor.name.partition(";")[0])
+def _key(tensor: Tensor) -> tuple[Any, ...]:
+    sides = [side for side in tensor.shape if side > 1]
+    return (_OUTPUT_NUMBER.sub("", tensor.name.partition(";")[0]), *sides)
 
 
 def _decibels(signal: float, noise: float) -> float:
