@@ -38,11 +38,11 @@ def variants_beside(target: Path, card: Card | None) -> dict[str, Path]:
 
 
 def variant_for(backend: str, variant: str, files: dict[str, Path]) -> str:
-    """Return which variant a backend runs: the GPU computes in floats, the Edge TPU what is compiled for it.
+    """Return which variant a backend runs: a GPU one in floats, the Edge TPU what is compiled for it.
 
     LiteRT 2.3's GPU path has an int8 1x1 convolution with strides wrong: answers of face-cnn are 0.45 off.
     """
-    wanted = {"gpu": FLOATS, "edgetpu": ("edgetpu",)}.get(backend, ())
+    wanted = {"gpu": ("float16", "float32"), "edgetpu": ("edgetpu",)}.get(backend, ())
     return next((kind for kind in wanted if kind in files), variant)
 
 

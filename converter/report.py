@@ -32,7 +32,7 @@ from edge.errors import DeviceError, ModelError
 from edge.runtime import Model, load_model
 from edge.values import Float32
 from models.cards import made_input
-from models.datasets import DataError
+from models.datasets import DataError, label_of
 from models.metrics import Labels, predictions, uar
 
 MADE_INPUTS = 32
@@ -137,7 +137,8 @@ def _reference(
         return
     with tempfile.TemporaryDirectory(prefix="emotion-edge-") as scratch:
         made = Path(scratch) / f"{source.stem}.float32.tflite"
-        convert(Job(source, made, "float32"), report=say)
+        say(f"making a float32 file of {source.name}")
+        convert(Job(source, made, "float32"), report=lambda _step: None)
         yield made
 
 
@@ -170,16 +171,17 @@ def _read_labelled(data: Path, given: tuple[str, ...], graph: Graph, card: Card 
         raise DataError(
             f"--labels {','.join(names)}: {len(names)} for a model with {classes} outputs; name them in order"
         )
-    if strange := sorted(set(there) - set(names)):
+    known = {name: name if name in names else label_of(name) for name in there}
+    if strange := [name for name, label in known.items() if label not in names]:
         raise DataError(f"--data {data}: {strange[0]} is not one of {', '.join(names)}; rename it")
     inputs, labels = list[Float32](), list[int]()
-    for name in there:
+    for name, label in known.items():
         try:
             read = _read(data / name, graph.inputs[0], card, MOST_OF_A_LABEL)
         except CalibrationError as error:
             raise DataError(str(error).replace("--calibrate", "--data")) from None
         inputs += read
-        labels += [names.index(name)] * len(read)
+        labels += [names.index(label)] * len(read)
     return _Labelled(inputs, np.array(labels, np.int64))
 
 

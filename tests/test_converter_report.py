@@ -187,11 +187,22 @@ def test_float_file_is_made_of_the_keras_file(tmp_path: Path) -> None:
     shutil.copy(ARTIFACTS / "report-face.keras", tmp_path / "own.keras")
     said: list[str] = []
     result = report(own, Inputs(), say=said.append)
-    assert "converting to float32" in said
+    assert "making a float32 file of own.keras" in said
     assert result["reference"]["file"] == "own.float32.tflite"
     assert result["difference"]["max_difference"] < 0.05
     assert result["layers_unmatched"] == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own.int8.tflite", "own.keras"]
+
+
+def test_other_words_for_labels_are_known(tmp_path: Path) -> None:
+    """Directories named happy, sad or angry are the card's happiness, sadness and anger."""
+    words = write_faces(
+        tmp_path / "words", ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+    )
+    names = write_faces(tmp_path / "names")
+    model = ARTIFACTS / "report-face.int8.tflite"
+    first, second = (report(model, Inputs(data=data), say=quiet)["labelled"] for data in (words, names))
+    assert first == second
 
 
 def test_own_labels_are_in_the_order_of_the_output(tmp_path: Path) -> None:
