@@ -18,6 +18,7 @@ from edge.values import Float32
 BACKENDS = ("cpu", "gpu", "edgetpu")
 FLOATS = ("float32", "float16")
 LATENCY_RUNS = 50
+LATENCY_S = 0.5  # enough of a backend on which one run takes long
 WARM_UP_RUNS = 3
 
 
@@ -68,8 +69,8 @@ def latency_ms(model: Model, values: Float32) -> float:
     """Return the median time of one run on this machine, on one thread, after a warm-up."""
     for _ in range(WARM_UP_RUNS):
         model.run(values)
-    times = []
-    for _ in range(LATENCY_RUNS):
+    times: list[float] = []
+    while len(times) < LATENCY_RUNS and sum(times) < LATENCY_S:
         before = time.perf_counter()
         model.run(values)
         times.append(time.perf_counter() - before)

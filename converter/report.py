@@ -63,6 +63,10 @@ def report(target: Path, given: Inputs, *, say: Callable[[str], None]) -> dict[s
         raise ModelError(
             f"{target}: {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; one of each is supported"
         )
+    if graph.inputs[0].is_dynamic:
+        raise ModelError(
+            f"{target}: input shape {graph.inputs[0].shape} is not fixed; give every side a size"
+        )
     card = find_card(target, target)
     files = variants_beside(target, card)
     variant = next((kind for kind, path in files.items() if path.name == target.name), OTHER)

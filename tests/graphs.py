@@ -45,8 +45,11 @@ def vector(*values: int) -> T:
     return T((len(values),), "INT32", values)
 
 
-def write_graph(path: Path, operations: Sequence[Op]) -> Path:
-    """Write the operations in a row; a tensor that is used twice is one tensor. Return the path."""
+def write_graph(path: Path, operations: Sequence[Op], *, inputs: int = 1) -> Path:
+    """Write the operations in a row; a tensor that is used twice is one tensor. Return the path.
+
+    The first `inputs` of the first operation are the model's.
+    """
     model, graph = schema.ModelT(), schema.SubGraphT()
     model.version, model.operatorCodes, model.buffers = 3, [], [schema.BufferT()]
     graph.tensors, graph.operators = [], []
@@ -60,7 +63,7 @@ def write_graph(path: Path, operations: Sequence[Op]) -> Path:
 
     for operation in operations:
         graph.operators.append(_operator(operation, index, model))
-    graph.inputs = [index(operations[0].inputs[0])]
+    graph.inputs = [index(tensor) for tensor in operations[0].inputs[:inputs]]
     graph.outputs = [index(operations[-1].outputs[0])]
     model.subgraphs = [graph]
     builder = flatbuffers.Builder(1024)

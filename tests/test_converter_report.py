@@ -11,6 +11,7 @@ import jsonschema
 import numpy as np
 import pytest
 import trees
+from graphs import Op, T, write_graph
 
 from converter.__main__ import main
 from converter.layers import layer_noise, short_name
@@ -261,6 +262,17 @@ def test_what_is_no_model_is_refused(content: bytes | None, sentence: str, tmp_p
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ModelError, match=sentence):
+        report(path, Inputs(), say=quiet)
+
+
+def test_other_shapes_of_models_are_refused(tmp_path: Path) -> None:
+    """A shape that is not fixed, and two inputs, are one sentence each."""
+    path = tmp_path / "x.tflite"
+    write_graph(path, [Op("TANH", [T((1, 8), is_dynamic=True)], [T((1, 8))])])
+    with pytest.raises(ModelError, match=r"input shape \(1, 8\) is not fixed"):
+        report(path, Inputs(), say=quiet)
+    write_graph(path, [Op("ADD", [T((1, 8)), T((1, 8))], [T((1, 8))])], inputs=2)
+    with pytest.raises(ModelError, match="2 inputs and 1 outputs; one of each"):
         report(path, Inputs(), say=quiet)
 
 
