@@ -9,12 +9,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
+from converter.lint import lint, show_lint
 from converter.quantize import KINDS, Job, convert
+from converter.report import Inputs, report
+from converter.show import show_report, show_verified, write_report
+from converter.targets import TARGETS
 from converter.verify import find_card, update_card, verify
-from edge.errors import EXIT_OK
+from edge.errors import EXIT_FAILURE, EXIT_OK
 from models.console import positive, run_command, say, screen
 
 
@@ -41,6 +42,26 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("model", type=Path, metavar="OUT.tflite")
     check.add_argument("--json", action="store_true", help="stable JSON on stdout")
     check.set_defaults(command=_verify)
+
+    costs = commands.add_parser(
+        "report", help="size, noise a layer, accuracy and speed against the float file"
+    )
+    costs.add_argument("model", type=Path, metavar="OUT.tflite")
+    costs.add_argument(
+        "--calibrate", type=Path, metavar="DIR", help="examples to compare on; default: made ones"
+    )
+    costs.add_argument("--calibrate-count", type=positive, default=100, metavar="N", help="default: 100")
+    costs.add_argument("--data", type=Path, metavar="DIR", help="a labelled set: DIR/LABEL/FILE")
+    costs.add_argument("--labels", metavar="A,B,...", help="in the order of the output; default: the card's")
+    costs.add_argument("--html", type=Path, metavar="OUT.html", help="also write one self-contained page")
+    costs.add_argument("--json", action="store_true", help="stable JSON on stdout")
+    costs.set_defaults(command=_report)
+
+    mapping = commands.add_parser("lint", help="which operations an accelerator runs, and why not the others")
+    mapping.add_argument("model", type=Path, metavar="OUT.tflite")
+    mapping.add_argument("--target", choices=tuple(TARGETS), required=True)
+    mapping.add_argument("--json", action="store_true", help="stable JSON on stdout")
+    mapping.set_defaults(command=_lint)
     return parser
 
 
@@ -73,18 +94,35 @@ def _verify(args: argparse.Namespace) -> int:
     result = verify(args.model)
     if args.json:
         print(json.dumps(result))
-        return EXIT_OK
-    rows = [(key.replace("_", " "), "-" if value is None else str(value)) for key, value in result.items()]
-    title = f"{result['model']} {result['variant']}: good"
-    out = Console(highlight=False)
-    if not out.is_terminal:
-        print("\n".join([title, *(f"{key}: {value}" for key, value in rows)]))
-        return EXIT_OK
-    table = Table(show_header=False, title=title, title_justify="left")
-    for row in rows:
-        table.add_row(*row)
-    out.print(table)
+    else:
+        show_verified(result)
     return EXIT_OK
+
+
+def _report(args: argparse.Namespace) -> int:
+    labels = tuple(args.labels.split(",")) if args.labels else ()
+    given = Inputs(args.calibrate, args.data, labels, args.calibrate_count)
+    if screen.is_terminal:
+        with screen.status("reading the file") as status:
+            result = report(args.model, given, say=status.update)
+    else:
+        result = report(args.model, given, say=say)
+    if args.json:
+        print(json.dumps(result))
+    else:
+        show_report(result)
+    if args.html:
+        say(f"wrote {write_report(args.html, result)}")
+    return EXIT_OK
+
+
+def _lint(args: argparse.Namespace) -> int:
+    result = lint(args.model, args.target)
+    if args.json:
+        print(json.dumps(result))
+    else:
+        show_lint(result)
+    return EXIT_OK if result["maps"] else EXIT_FAILURE
 
 
 if __name__ == "__main__":

@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from converter.compare import BACKENDS, FLOATS, absent, answers, difference, variant_for, variants_beside
 from edge.card import Card, check_golden, golden_input, load_card, open_classifier
-from edge.errors import EdgeError, ModelError
-from edge.runtime import Model, load_model
+from edge.errors import DeviceError, ModelError
+from edge.runtime import load_model
 from edge.values import Float32
 from models.cards import file_entry, made_input, save_card
 
 MADE_INPUTS = 64
-REFERENCES = ("float32", "float16")
+BACKEND_INPUTS = 8  # accelerators are slow to start and may be slow to run
 
 
 def card_name(target: Path) -> str:
@@ -61,11 +62,13 @@ def update_card(card: Card, target: Path, kind: str) -> Path:
 
 
 def verify(target: Path) -> dict[str, Any]:
-    """Check card, hash, tensors and golden vector of `target`; compare it with a float variant beside it.
+    """Check card, hash, tensors, and golden vector on each backend; compare with a float variant beside it.
 
     Returns `{"file", "model", "variant", "sha256", "bytes", "golden_difference", "tolerance", "reference",
-    "compared", "max_difference", "mean_difference", "agreement"}`; the last five are null where no float
-    variant lies beside it. Raises `ModelError` for whatever is wrong.
+    "compared", "max_difference", "mean_difference", "agreement", "backends"}`; those from `reference` to
+    `agreement` are null where no float variant lies beside it. A backend that is not here is listed with its
+    reason. Raises `ModelError` for whatever is wrong, and for a backend that answers further from the card,
+    or from the CPU, than the card allows.
     """
     if not target.is_file():
         raise ModelError(f"{target}: no such model file; `emotion-convert convert` makes one")
@@ -73,8 +76,13 @@ def verify(target: Path) -> dict[str, Any]:
     variant = next((kind for kind, file in card.files.items() if file.file == target.name), None)
     if variant is None:
         raise ModelError(f"{target}: the card {card.name}.json lists no such file; convert the model again")
-    open_classifier(card.name, task=card.task, directory=target.parent, variant=variant)
-    model = load_model(target)
+    # What is compiled for an Edge TPU runs nowhere else.
+    first = "edgetpu" if variant == "edgetpu" else "cpu"
+    open_classifier(card.name, task=card.task, directory=target.parent, variant=variant, backend=first)
+    model = load_model(target, backend=first)
+    inputs = [made_input(card.input.shape, card.input.range, seed=seed) for seed in range(MADE_INPUTS)]
+    ours = answers(model, inputs)
+    files = variants_beside(target, card)
     result: dict[str, Any] = {
         "file": str(target),
         "model": card.name,
@@ -89,30 +97,39 @@ def verify(target: Path) -> dict[str, Any]:
         "mean_difference": None,
         "agreement": None,
     }
-    for reference in REFERENCES:
-        path = target.parent / card.files[reference].file if reference in card.files else None
-        if reference != variant and path is not None and path.is_file():
-            result["reference"] = reference
-            result.update(_compare(card, model, load_model(path)))
-            break
+    reference = next((kind for kind in FLOATS if kind in files and kind != variant), None)
+    if reference is not None:
+        theirs = answers(load_model(files[reference]), inputs)
+        result |= {"reference": reference, "compared": MADE_INPUTS, **difference(ours, theirs)}
+    backends = BACKENDS if first == "cpu" else (first,)
+    result["backends"] = [_check_backend(card, files, variant, backend, inputs) for backend in backends]
     return result
 
 
-def _compare(card: Card, model: Model, reference: Model) -> dict[str, Any]:
-    """Run both on inputs made for the purpose; their probabilities should be the same."""
-    inputs = [made_input(card.input.shape, card.input.range, seed=seed) for seed in range(MADE_INPUTS)]
-    ours, theirs = _answers(model, inputs), _answers(reference, inputs)
-    difference = np.abs(ours - theirs)
+def _check_backend(
+    card: Card, files: dict[str, Path], variant: str, backend: str, inputs: list[Float32]
+) -> dict[str, Any]:
+    """Run the golden vector and some made inputs on one backend, or tell why it is not here."""
+    used = variant_for(backend, variant, files)
+    some = inputs[:BACKEND_INPUTS]
+    try:
+        model = load_model(files[used], backend=backend)
+        theirs = answers(model, [golden_input(card), *some])
+    except DeviceError as error:
+        return absent(backend, error)
+    golden = float(np.abs(theirs[0] - np.asarray(card.golden.output[used], np.float32)).max())
+    on_cpu = load_model(files[variant if used == "edgetpu" else used]) if variant != "edgetpu" else model
+    apart = difference(theirs[1:], answers(on_cpu, some))["max_difference"]
+    for what, value in (("the golden vector", golden), ("a made input", apart)):
+        if not value <= card.golden.tolerance:
+            raise ModelError(
+                f"{files[used]} on {backend}: {what} differs by {value:.3f}, {card.golden.tolerance} is "
+                "allowed; set inference.backend to cpu, or convert the model again"
+            )
     return {
-        "compared": MADE_INPUTS,
-        "max_difference": round(float(difference.max()), 6),
-        "mean_difference": round(float(difference.mean()), 6),
-        "agreement": round(float(np.mean(ours.argmax(axis=1) == theirs.argmax(axis=1))), 4),
+        "backend": backend,
+        "present": True,
+        "file": files[used].name,
+        "golden_difference": round(golden, 6),
+        "max_difference": apart,
     }
-
-
-def _answers(model: Model, inputs: list[Float32]) -> Float32:
-    answers = np.stack([model.run(values)[0][0] for values in inputs])
-    if not np.all(np.isfinite(answers)):
-        raise EdgeError(f"{model.backend}: an answer is not a number; convert the model again")
-    return answers

@@ -112,7 +112,9 @@ def reliability_chart(bins: Sequence[dict[str, Any]]) -> str:
     return _svg(left + side + 16, side + 50, parts, "reliability diagram")
 
 
-def loss_chart(losses: Sequence[tuple[str, float]], *, limit: float | None = None) -> str:
+def loss_chart(
+    losses: Sequence[tuple[str, float]], *, limit: float | None = None, title: str = "points lost"
+) -> str:
     """Draw points lost a row, gains to the left; `limit` is the most that is wanted."""
     width, scale_px = 460, 220
     low = min(0.0, *(value for _, value in losses))
@@ -135,7 +137,7 @@ def loss_chart(losses: Sequence[tuple[str, float]], *, limit: float | None = Non
             f'rx="3" fill="{BAD if over else SECOND}" fill-opacity="0.8"/>'
         )
         parts.append(_text(max(zero, x(value)) + 6, y + 13, f"{value:.1f}", size=12))
-    return _svg(width, height, parts, "points lost")
+    return _svg(width, height, parts, title)
 
 
 def _svg(width: float, height: float, parts: Sequence[str], title: str) -> str:

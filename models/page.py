@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,8 @@ from edge.values import LABELS
 from models import show
 from models.cards import write_whole
 from models.charts import Mark, confusion_chart, interval_chart, loss_chart, reliability_chart
+from models.markup import details, document, figure, raw_table, section, table, table_row
 from models.targets import ACCURACY_PERCENT, BABBLE_LOSS, JITTER_LOSS
-
-WORDS = ("class", "variant", "file")
-SENTENCES = ("note", "use", "terms", "SHA-256")
 
 
 def write_page(path: Path, results: Sequence[dict[str, Any]]) -> Path:
@@ -26,18 +23,14 @@ def write_page(path: Path, results: Sequence[dict[str, Any]]) -> Path:
 
 def render_page(results: Sequence[dict[str, Any]]) -> str:
     """Return the page as HTML; it asks for nothing from anywhere."""
-    style = (resources.files("models") / "page.css").read_text(encoding="utf-8")
     names = ", ".join(result["model"] for result in results)
     links = "".join(f'<a href="#{_id(result)}">{escape(result["model"])}</a>' for result in results)
-    body = "\n".join(_model(result) for result in results)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Evaluation of {escape(names)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        f"<header><h1>Evaluation</h1><nav>{links}</nav><p>Figures of the int8 TFLite files unless another "
+    intro = (
+        f"<h1>Evaluation</h1><nav>{links}</nav><p>Figures of the int8 TFLite files unless another "
         "variant is named, on people whom the file that answers never saw. Intervals are 95 % bootstraps; "
-        f"chance is {100 / len(LABELS):.0f} %.</p></header>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+        f"chance is {100 / len(LABELS):.0f} %.</p>"
     )
+    return document(f"Evaluation of {names}", intro, "\n".join(_model(result) for result in results))
 
 
 def _model(result: dict[str, Any]) -> str:
@@ -67,8 +60,8 @@ def _targets(result: dict[str, Any]) -> str:
     for row in result["targets"]:
         *cells, verdict = map(escape, show.target_cells(row))
         kind = {True: "met", False: "missed", None: "unknown"}[row["met"]]
-        rows.append(_row(show.TARGETS, (*cells, f'<span class="chip {kind}">{verdict}</span>')))
-    return _section(f"Targets: {summary}", _table_of(show.TARGETS, rows))
+        rows.append(table_row(show.TARGETS, (*cells, f'<span class="chip {kind}">{verdict}</span>')))
+    return section(f"Targets: {summary}", raw_table(show.TARGETS, rows))
 
 
 def _overview(result: dict[str, Any]) -> str:
@@ -98,11 +91,11 @@ def _overview(result: dict[str, Any]) -> str:
             strict=True,
         )
     ]
-    tables = _details("All figures", _table((*show.FIGURES, *show.INTERVALS[2:]), rows))
+    tables = details("All figures", table((*show.FIGURES, *show.INTERVALS[2:]), rows))
     difference = list(show.quantization_rows(result))
     if difference:
-        tables += _details("What int8 costs against float16", _table(show.QUANTIZATION, difference))
-    return _section("Accuracy on people never seen", chart + tables)
+        tables += details("What int8 costs against float16", table(show.QUANTIZATION, difference))
+    return section("Accuracy on people never seen", chart + tables)
 
 
 def _spoilt(result: dict[str, Any]) -> str:
@@ -113,7 +106,7 @@ def _spoilt(result: dict[str, Any]) -> str:
         if "kinds" in figures:
             losses = [(kind, part["loss_points"]) for kind, part in figures["kinds"].items()]
             losses.append(("mean", figures["loss_points"]))
-            charts.append(_figure(name, loss_chart(losses, limit=JITTER_LOSS)))
+            charts.append(figure(name, loss_chart(losses, limit=JITTER_LOSS)))
     for title, pattern, limit in (
         ("bad webcam", "*-bad-webcam", None),
         ("babble 10 dB under the speech", "*-babble-10db", BABBLE_LOSS),
@@ -125,18 +118,18 @@ def _spoilt(result: dict[str, Any]) -> str:
             if fnmatchcase(name, pattern) and "int8" in variants
         ]
         if losses:
-            charts.append(_figure(title, loss_chart(losses, limit=limit)))
+            charts.append(figure(title, loss_chart(losses, limit=limit)))
     if not charts:
         return ""
     what = "accuracy" if result["task"] == "face" else "UAR"
-    table = _details("In figures", _table(show.SPOILT, list(show.spoilt_rows(sets))))
+    numbers = details("In figures", table(show.SPOILT, list(show.spoilt_rows(sets))))
     title = f"Points of {what} lost when the input is spoilt"
-    return _section(title, f'<div class="grid">{"".join(charts)}</div>{table}')
+    return section(title, f'<div class="grid">{"".join(charts)}</div>{numbers}')
 
 
 def _parts(result: dict[str, Any]) -> str:
     rows = list(show.part_rows(result["sets"]))
-    return _section("Speakers and folds", _table(show.PARTS, rows)) if rows else ""
+    return section("Speakers and folds", table(show.PARTS, rows)) if rows else ""
 
 
 def _closer(name: str, figures: dict[str, Any]) -> str:
@@ -146,9 +139,9 @@ def _closer(name: str, figures: dict[str, Any]) -> str:
         for label in LABELS
     ]
     charts = (
-        _figure("confusion, rows are true", confusion_chart(figures["confusion"]))
-        + _figure(f"reliability, ECE {figures['ece']:.3f}", reliability_chart(figures["reliability"]))
-        + _figure("each class", _table(("class", "recall %", "precision %"), rows))
+        figure("confusion, rows are true", confusion_chart(figures["confusion"]))
+        + figure(f"reliability, ECE {figures['ece']:.3f}", reliability_chart(figures["reliability"]))
+        + figure("each class", table(("class", "recall %", "precision %"), rows))
     )
     accuracy, average = show.percent(figures["accuracy"]), show.percent(figures["uar"])
     head = f"{name}: {accuracy} % of {figures['n']}, UAR {average} %"
@@ -159,11 +152,11 @@ def _peers(result: dict[str, Any]) -> str:
     if "peers" not in result:
         return ""
     rows = [
-        _row(show.PEERS, tuple(map(escape, show.peer_cells(row))), kind=row["how"])
+        table_row(show.PEERS, tuple(map(escape, show.peer_cells(row))), kind=row["how"])
         for row in result["peers"]["rows"]
     ]
     method = f'<p class="small">{escape(result["peers"]["method"])}</p>'
-    return _section("Beside others", _table_of(show.PEERS, rows) + method)
+    return section("Beside others", raw_table(show.PEERS, rows) + method)
 
 
 def _origin(result: dict[str, Any]) -> str:
@@ -172,9 +165,9 @@ def _origin(result: dict[str, Any]) -> str:
         (variant, file["file"], f"{file['bytes']:,}", file["sha256"])
         for variant, file in result["files"].items()
     ]
-    return _section(
+    return section(
         "Data, licences and files",
-        _table(("data set", "use", "terms"), data) + _table(("variant", "file", "bytes", "SHA-256"), files),
+        table(("data set", "use", "terms"), data) + table(("variant", "file", "bytes", "SHA-256"), files),
     )
 
 
@@ -182,47 +175,13 @@ def _notes(result: dict[str, Any]) -> str:
     if not result["notes"]:
         return ""
     items = "".join(f"<li>{escape(note)}</li>" for note in result["notes"])
-    return _section("What to know about these figures", f"<ul>{items}</ul>")
+    return section("What to know about these figures", f"<ul>{items}</ul>")
 
 
 def _clean_sets(result: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, variants in result["sets"].items():
         if "int8" in variants and "loss_points" not in variants["int8"]:
             yield name, variants
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h3>{escape(title)}</h3>{content}</section>"
-
-
-def _details(title: str, content: str) -> str:
-    return f"<details><summary>{escape(title)}</summary>{content}</details>"
-
-
-def _figure(title: str, content: str) -> str:
-    return f"<figure><figcaption>{escape(title)}</figcaption>{content}</figure>"
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return _table_of(headings, [_row(headings, tuple(map(escape, row))) for row in rows])
-
-
-def _table_of(headings: Sequence[str], rows: Sequence[str]) -> str:
-    head = "".join(f"<th{_kind(heading)}>{escape(heading)}</th>" for heading in headings)
-    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
-    return f'<div class="scroll"><table>{body}</table></div>'
-
-
-def _row(headings: Sequence[str], cells: Sequence[str], *, kind: str = "") -> str:
-    columns = (f"<td{_kind(h)}>{cell}</td>" for h, cell in zip(headings, cells, strict=True))
-    return f'<tr class="{kind}">{"".join(columns)}</tr>' if kind else f"<tr>{''.join(columns)}</tr>"
-
-
-def _kind(heading: str) -> str:
-    """Words stand on the left, sentences may wrap, numbers stand on the right."""
-    if heading in SENTENCES:
-        return ' class="sentence"'
-    return ' class="word"' if heading in (*show.WORDS, *WORDS) else ""
 
 
 def _id(result: dict[str, Any]) -> str:

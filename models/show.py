@@ -17,7 +17,11 @@ SPOILT = ("data set", "spoilt by", "accuracy %", "UAR %", "loss, points")
 QUANTIZATION = ("data set", "accuracy, points", "UAR, points")
 TARGETS = ("target", "worst on", "measured", "wanted", "verdict")
 PEERS = ("recogniser", "how", "PrivateTest %", "CK+48 six %", "JAFFE %", "ms a face", "weights kB", "note")
-WORDS = ("data set", "part", "spoilt by", "target", "worst on", "verdict", "recogniser", "how", "note")
+WORDS = (
+    "data set", "part", "spoilt by", "target", "worst on", "verdict", "recogniser", "how", "note",
+    "operation", "runs on", "why", "status", "layer", "backend", "file", "reason", "what",
+    "value", "compared",
+)  # fmt: skip
 Row = tuple[str, ...]
 
 

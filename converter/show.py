@@ -1,0 +1,143 @@
+"""Shows a conversion's report: tables for people, plain lines for pipes, and one self-contained page."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from models.cards import write_whole
+from models.charts import loss_chart
+from models.markup import details, document, figure, section, table
+from models.show import Row, percent, show_table
+
+OPERATIONS = ("operation", "count")
+LAYERS = ("layer", "operation", "SQNR dB", "lost here dB", "noise %")
+ANSWERS = ("file", "kB", "accuracy %", "UAR %", "labelled examples")
+DIFFERENCE = ("compared", "largest difference", "mean difference", "agreement %")
+VERIFIED = ("what", "value")
+BACKENDS = ("backend", "file", "golden difference", "largest difference", "reason")
+LATENCY = ("backend", "file", "ms", "reason")
+WORST = 20  # layers in a terminal and in the chart; the page and the JSON have all
+NOISY_PERCENT = 10.0  # 20 dB
+CHART_NAME = 28  # characters
+
+Table = tuple[str, tuple[str, ...], list[Row]]
+
+
+def show_verified(result: dict[str, Any]) -> None:
+    """Print what `converter.verify.verify` found good, and the backends."""
+    rows = [
+        (key.replace("_", " "), "-" if value is None else str(value))
+        for key, value in result.items()
+        if key != "backends"
+    ]
+    show_table(f"{result['model']} {result['variant']}: good", VERIFIED, rows)
+    backends = [
+        (
+            entry["backend"],
+            entry["file"] if entry["present"] else "",
+            f"{entry['golden_difference']:.4f}" if entry["present"] else "-",
+            f"{entry['max_difference']:.4f}" if entry["present"] else "-",
+            "" if entry["present"] else f"{entry['reason']}: {entry['message']}",
+        )
+        for entry in result["backends"]
+    ]
+    show_table("backends", BACKENDS, backends)
+
+
+def show_report(result: dict[str, Any]) -> None:
+    """Print the tables of `converter.report.report`'s result, of the layers the worst ones."""
+    for title, headings, rows in _tables(result, most=WORST):
+        show_table(title, headings, rows)
+
+
+def write_report(path: Path, result: dict[str, Any]) -> Path:
+    """Write the report as one page that asks for nothing, whole or not at all; return its path."""
+    tables = [
+        section(title, details("All", table(headings, rows)) if len(rows) > WORST else table(headings, rows))
+        for title, headings, rows in _tables(result, most=None)
+    ]
+    if result["layers"]:
+        tables.insert(0, section("Where quantization hurts", _chart(result["layers"])))
+    name = Path(result["file"]).name
+    intro = f"<h1>{escape(name)}</h1><p>{escape(_summary(result))}</p>"
+    return write_whole(path, document(f"Report of {name}", intro, f"<article>{''.join(tables)}</article>"))
+
+
+def _tables(result: dict[str, Any], *, most: int | None) -> list[Table]:
+    tables: list[Table] = [
+        (_summary(result), ANSWERS, list(_answers(result))),
+        ("speed, one answer on one thread", LATENCY, [_latency(entry) for entry in result["latency"]]),
+    ]
+    if result["difference"]:
+        far = result["difference"]
+        row = (
+            f"{result['inputs']['n']} ({result['inputs']['source']})",
+            f"{far['max_difference']:.4f}",
+            f"{far['mean_difference']:.4f}",
+            percent(far["agreement"]),
+        )
+        tables.append((f"answers against {result['reference']['file']}", DIFFERENCE, [row]))
+    counts: list[Row] = [(entry["operation"], str(entry["count"])) for entry in result["operations"]]
+    total = sum(entry["count"] for entry in result["operations"])
+    tables.append((f"{total} operations", OPERATIONS, counts))
+    if result["layers"]:
+        title = f"{len(result['layers'])} layers against {result['reference']['file']}, the noisiest first"
+        if result["layers_unmatched"]:
+            title += f"; {result['layers_unmatched']} have no partner there"
+        tables.append((title, LAYERS, [_layer(entry) for entry in result["layers"][:most]]))
+    return tables
+
+
+def _summary(result: dict[str, Any]) -> str:
+    text = f"{Path(result['file']).name}: {result['variant']}, {result['bytes'] / 1000:.0f} kB"
+    if result["reference"] is None:
+        return f"{text}; no float file beside it to compare with"
+    share = result["bytes"] / result["reference"]["bytes"]
+    return f"{text}, {100 * share:.0f} % of {result['reference']['file']}"
+
+
+def _answers(result: dict[str, Any]) -> list[Row]:
+    labelled = result["labelled"] or {"n": None, "model": None, "reference": None}
+    files = [(Path(result["file"]).name, result["bytes"], labelled["model"])]
+    if result["reference"]:
+        files.append((result["reference"]["file"], result["reference"]["bytes"], labelled["reference"]))
+    return [
+        (
+            name,
+            f"{size / 1000:.0f}",
+            percent(figures["accuracy"] if figures else None),
+            percent(figures["uar"] if figures else None),
+            str(labelled["n"] or "-"),
+        )
+        for name, size, figures in files
+    ]
+
+
+def _latency(entry: dict[str, Any]) -> Row:
+    if entry["present"]:
+        return entry["backend"], entry["file"], f"{entry['ms']:.3f}", ""
+    return entry["backend"], "", "-", f"{entry['reason']}: {entry['message']}"
+
+
+def _layer(entry: dict[str, Any]) -> Row:
+    lost = entry["added_db"]
+    return (
+        entry["layer"],
+        entry["operation"],
+        f"{entry['sqnr_db']:.1f}",
+        "-" if lost is None else f"{lost:+.1f}",
+        f"{_noise_percent(entry):.1f}",
+    )
+
+
+def _chart(layers: list[dict[str, Any]]) -> str:
+    bars = [(entry["layer"][-CHART_NAME:], _noise_percent(entry)) for entry in layers[:WORST]]
+    caption = f"noise of the worst {len(bars)} layers in % of their signal; {NOISY_PERCENT:.0f} % is 20 dB"
+    return figure(caption, loss_chart(bars, limit=NOISY_PERCENT, title="noise in % of the signal"))
+
+
+def _noise_percent(entry: dict[str, Any]) -> float:
+    """Return noise over signal as amplitudes."""
+    return float(100 * 10 ** (-entry["sqnr_db"] / 20))
