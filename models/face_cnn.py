@@ -71,9 +71,9 @@ WILD_STAGES = (
     ),
 )
 POSED_STAGE = Stage(
-    Schedule(epochs=6, batch=96, rate=5e-4, decay=0.02, ema=0.995, seed=2),
+    Schedule(epochs=6, batch=96, rate=4e-4, decay=0.02, ema=0.995, seed=2),
     ((0, 0.6, 0.2), (4, 0.5, 0.0)),
-    (0.25, 0.5, 0.25),
+    (0.1, 0.65, 0.25),
 )
 VIEWS, VIEWS_SEED = 4, 11  # of each wild face, the teacher asked about each: as it is, then moved a little
 POSED_TEACHER_SHARE = 0.3
