@@ -17,6 +17,7 @@ ROOT = Path("/")
 # Before and after a Coral stick has received its firmware.
 CORAL_USB_IDS = ("1a6e:089a", "18d1:9302")
 _CORAL_REMEDY = "install libedgetpu1-std: its libedgetpu.so.1 was not found"
+_VULKAN_REMEDY = "no Vulkan; `sudo apt install libvulkan1 mesa-vulkan-drivers`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +135,16 @@ def _gpus(root: Path) -> Iterator[Device]:
         for driver in _glob(root / directory, "*.json")
     ]
     loader = _library(root, "libvulkan.so.1")
+    if root == ROOT and (named := os.environ.get("VK_ICD_FILENAMES")):
+        # Vulkan then knows only the drivers named there; a software one has no node below /dev/dri.
+        detail = f"Vulkan {Path(named).name}" if loader else f"{named}; {_VULKAN_REMEDY}"
+        yield Device("accelerator", "Vulkan", "gpu", detail, loader is not None)
+        return
     for node in _glob(root / "dev/dri", "renderD*"):
         facts = _text(root / "sys/class/drm" / node.name / "device/uevent").splitlines()
         name = next((line.removeprefix("DRIVER=") for line in facts if line.startswith("DRIVER=")), "GPU")
         if loader is None or not drivers:
-            detail, usable = "no Vulkan; `sudo apt install libvulkan1 mesa-vulkan-drivers`", False
+            detail, usable = _VULKAN_REMEDY, False
         elif not os.access(node, os.R_OK | os.W_OK):
             detail, usable = "not permitted; `sudo usermod -aG render $USER`", False
         else:

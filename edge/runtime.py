@@ -20,6 +20,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.devices import list_accelerators
 from edge.errors import DeviceError, ModelError
 from edge.values import Float32
 
@@ -91,6 +92,16 @@ def load_model(path: Path, *, backend: str = "cpu", threads: int = 1) -> Model:
     if not path.is_file():
         raise ModelError(f"{path}: no such model file; reinstall emotion-edge, or check models.directory")
     return opener(path, backend, threads)
+
+
+def candidate_backends() -> tuple[str, ...]:
+    """Return the backends worth trying on this device, the most promising first and `cpu` last.
+
+    An accelerator that is here but cannot be used (a library, a permission) is among them: opening it
+    says why.
+    """
+    present = {device.token for device in list_accelerators()}
+    return tuple(name for name in ("edgetpu", "gpu", "cpu") if name in present)
 
 
 def _open_cpu(path: Path, _backend: str, threads: int) -> Model:
