@@ -11,10 +11,14 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from edge.choice import Trial, choose
 from edge.errors import DeviceError, ModelError
-from edge.runtime import Model, TensorInfo, load_model
+from edge.runtime import Model, TensorInfo, candidate_backends, check_backend, load_model
 from edge.values import LABELS, Float32
 from edge.weights import sha256
+
+# The variants that a backend can run, the better first; all others take int8.
+VARIANTS = {"edgetpu": ("edgetpu",), "gpu": ("float16", "float32")}
 
 
 class _Part(BaseModel):
@@ -83,10 +87,14 @@ class Card(_Part):
 
 
 class TfliteClassifier:
-    """A checked model with its temperature: features in, `p` (7,) out."""
+    """A checked model with its temperature: features in, `p` (7,) out.
 
-    def __init__(self, card: Card, model: Model, variant: str) -> None:
+    `trials` is what the backend `auto` tried before it took this one.
+    """
+
+    def __init__(self, card: Card, model: Model, variant: str, trials: tuple[Trial, ...] = ()) -> None:
         self.card = card
+        self.trials = trials
         self.name = card.identity(variant)
         self.backend = model.backend
         self._model = model
@@ -138,23 +146,53 @@ def open_classifier(
     *,
     task: str,
     directory: Path | None = None,
-    variant: str = "int8",
+    variant: str | None = None,
     backend: str = "cpu",
     threads: int = 1,
 ) -> TfliteClassifier:
-    """Open a variant of `name` on `backend` after checking task, hash, shapes and golden vector.
+    """Open `name` on `backend` after checking task, hash, shapes and golden vector.
 
-    Raises `ModelError` for the model and `DeviceError` for the backend.
+    `auto` takes the fastest of the backends that this device has and that pass these checks. Without a
+    `variant` it is the one that suits the backend. Raises `ModelError` for the model and `DeviceError`
+    for the backend.
     """
     directory = directory or artifacts_directory()
     card = load_card(name, directory=directory)
     if card.task != task:
         raise ModelError(f"models.{task} {name}: is a {card.task} model; choose a {task} model")
-    if backend == "edgetpu" and "edgetpu" in card.files:
-        variant = "edgetpu"
+    if backend != "auto":
+        variant = variant or _variant_for(card, backend)
+        return TfliteClassifier(card, _open_model(card, directory, variant, backend, threads), variant)
+
+    def open_on(candidate: str) -> tuple[Model, str]:
+        suited = variant or _variant_for(card, candidate)
+        return _open_model(card, directory, suited, candidate, threads), suited
+
+    x = golden_input(card)
+    (model, suited), trials = choose(candidate_backends(), open_on, lambda opened: opened[0].run(x), name)
+    return TfliteClassifier(card, model, suited, trials)
+
+
+def _variant_for(card: Card, backend: str) -> str:
+    check_backend(backend)
+    suited = VARIANTS.get(backend, ("int8",))
+    for variant in suited:
+        if variant in card.files:
+            return variant
+    if backend in VARIANTS:
+        raise DeviceError(
+            f"inference.backend {backend}: {card.name} has no {' or '.join(suited)} variant; "
+            "convert the model to that, or use cpu",
+            reason="op_unsupported",
+        )
+    return suited[0]
+
+
+def _open_model(card: Card, directory: Path, variant: str, backend: str, threads: int) -> Model:
+    """Open one file of the card on one backend, and check everything that the card says of it."""
     file = card.files.get(variant)
     if file is None:
-        raise ModelError(f"{name}: has no {variant} variant, only {', '.join(card.files)}; convert it")
+        raise ModelError(f"{card.name}: has no {variant} variant, only {', '.join(card.files)}; convert it")
     path = directory / file.file
     if not path.is_file():
         raise ModelError(f"{path}: no such model file; reinstall emotion-edge or convert the model again")
@@ -165,7 +203,7 @@ def open_classifier(
     model = load_model(path, backend=backend, threads=threads)
     _check_tensors(card, model, path, variant)
     check_golden(card, model, variant)
-    return TfliteClassifier(card, model, variant)
+    return model
 
 
 def golden_input(card: Card) -> Float32:
@@ -206,7 +244,7 @@ def _check_tensors(card: Card, model: Model, path: Path, variant: str) -> None:
         raise ModelError(
             f"{path}: tensors are {shapes}, the card says {card.input.shape} -> {card.output.shape}"
         )
-    if variant == "int8":
+    if variant in ("int8", "edgetpu"):
         for info, tensor in ((model.inputs[0], card.input), (model.outputs[0], card.output)):
             _check_quantization(info, tensor, path)
 
