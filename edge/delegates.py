@@ -24,12 +24,15 @@ def parse_delegate(backend: str) -> tuple[str, dict[str, str]]:
 def check_library(backend: str) -> None:
     """Raise `DeviceError` for a library that is not there or may not be read: no need to try it."""
     library, _ = parse_delegate(backend)
-    if not Path(library).is_file():
-        raise DeviceError(f"inference.backend {backend}: no such library; install it, or use cpu")
-    if not os.access(library, os.R_OK):
+    try:
+        Path(library).open("rb").close()
+    except PermissionError:
         raise DeviceError(
-            f"inference.backend {backend}: not permitted; `chmod a+r {library}`", reason="no_permission"
-        )
+            f"inference.backend {backend}: not permitted; `chmod a+r {library}`, and its directories too",
+            reason="no_permission",
+        ) from None
+    except OSError:
+        raise DeviceError(f"inference.backend {backend}: no such library; install it, or use cpu") from None
 
 
 def check_edge_tpu() -> None:
@@ -93,6 +96,6 @@ def _load(backend: str, library: str, options: dict[str, str]) -> Any:
 def _reason_of(text: str, library: str) -> str:
     if "Permission denied" in text:
         return "no_permission"
-    # Otherwise it is a library that this one needs, or the wrong kind of file.
+    # glibc says "No such file" of a library for another machine too; one with a path has been seen before.
     missing = text.startswith(f"{library}: cannot open shared object file: No such file")
-    return "no_device" if missing else "abi_mismatch"
+    return "no_device" if missing and "/" not in library else "abi_mismatch"

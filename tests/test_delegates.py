@@ -1,0 +1,189 @@
+"""Delegate libraries, good and bad, each a real shared object: what works, and why the rest does not."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from libraries import CRASHES_ON_LOAD, DELEGATE, LACKS_A_SYMBOL, NOT_A_DELEGATE, build, for_another_machine
+from test_system import ROOT, collect, environment, events
+
+from edge.broker import EmbeddedBroker
+from edge.card import artifacts_directory, golden_input, load_card, open_classifier
+from edge.config import MqttSettings
+from edge.delegates import parse_delegate
+from edge.errors import DeviceError
+from edge.link import Message
+from edge.listen import listen
+from edge.probe import probe
+from edge.runtime import load_model
+
+CARD = load_card("report-voice")
+MODEL = artifacts_directory() / CARD.files["int8"].file
+NOBODY = 65534
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A delegate that loads and takes no operation."""
+    return build(tmp_path_factory.mktemp("good") / "good.so", DELEGATE)
+
+
+def refusal(backend: str) -> DeviceError:
+    """Return what opening a shipped model on `backend` raises."""
+    with pytest.raises(DeviceError) as caught:
+        load_model(MODEL, backend=backend)
+    message = str(caught.value)
+    assert backend in message
+    assert message.endswith("or use cpu") or message.endswith("use cpu"), message
+    assert "\n" not in message
+    return caught.value
+
+
+def test_token_has_a_library_and_options() -> None:
+    """What stands after the question mark goes to the library, decoded."""
+    token = "delegate:/opt/npu.so?device=usb&cache=/var/my%20cache&empty="
+    options = {"device": "usb", "cache": "/var/my cache", "empty": ""}
+    assert parse_delegate(token) == ("/opt/npu.so", options)
+
+
+def test_good_delegate_runs_the_model(good: Path) -> None:
+    """A model opens on a delegate, says so, and answers as on the CPU."""
+    classifier = open_classifier("report-voice", task="voice", backend=f"delegate:{good}")
+    assert classifier.backend == f"delegate:{good}"
+    cpu = open_classifier("report-voice", task="voice")
+    x = golden_input(CARD)
+    np.testing.assert_allclose(classifier.classify(x), cpu.classify(x), atol=1e-6)
+
+
+def test_library_that_is_not_there() -> None:
+    """No such file: no_device."""
+    assert refusal("delegate:/nowhere/npu.so").reason == "no_device"
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [(NOT_A_DELEGATE, "is not a TFLite delegate"), (LACKS_A_SYMBOL, "nobody_has_this")],
+    ids=["not a delegate", "lacks a symbol"],
+)
+def test_library_with_other_symbols(tmp_path: Path, source: str, says: str) -> None:
+    """A library without the two functions, or with one too few below it: abi_mismatch, and it is named."""
+    library = build(tmp_path / "other.so", source)
+    error = refusal(f"delegate:{library}")
+    assert error.reason == "abi_mismatch"
+    assert says in str(error)
+
+
+def test_library_for_another_machine(tmp_path: Path, good: Path) -> None:
+    """A library for another processor: abi_mismatch."""
+    library = for_another_machine(tmp_path / "mips.so", good)
+    assert refusal(f"delegate:{library}").reason == "abi_mismatch"
+
+
+def test_file_that_is_no_library(tmp_path: Path) -> None:
+    """A text with the name of a library: abi_mismatch."""
+    (tmp_path / "text.so").write_text("not an ELF file, and long enough for its header to be read " * 4)
+    assert refusal(f"delegate:{tmp_path / 'text.so'}").reason == "abi_mismatch"
+
+
+def test_library_that_crashes_on_load_does_not_take_us_along(tmp_path: Path) -> None:
+    """The signal is told in a sentence, and this process is still here to read it."""
+    library = build(tmp_path / "crash.so", CRASHES_ON_LOAD)
+    error = refusal(f"delegate:{library}")
+    assert error.reason == "abi_mismatch"
+    assert "loading report-voice.int8.tflite crashed (SIGABRT)" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("mode", "reason", "says"),
+    [
+        ("absent", "no_device", "nothing on the bus"),
+        ("refuse", "op_unsupported", "cannot run report-voice.int8.tflite"),
+        ("crash", "abi_mismatch", "crashed (SIGABRT)"),
+    ],
+)
+def test_delegate_that_fails(good: Path, mode: str, reason: str, says: str) -> None:
+    """No device behind it, a model it refuses, a crash over the model: each has its reason and its words."""
+    error = refusal(f"delegate:{good}?mode={mode}")
+    assert error.reason == reason
+    assert says in str(error)
+
+
+def test_delegate_that_hangs(good: Path) -> None:
+    """A library that does not return is ended after the time that it has."""
+    with pytest.raises(DeviceError, match="was not done after 2 s") as caught:
+        probe(MODEL, f"delegate:{good}?mode=hang", seconds=2)
+    assert caught.value.reason == "no_device"
+
+
+@pytest.fixture(params=["file", "directory"])
+def closed(request: pytest.FixtureRequest, good: Path) -> Iterator[Path]:
+    """A library that only its owner may read: the file, or the directory it lies in."""
+    with tempfile.TemporaryDirectory() as name:
+        library = Path(name) / "closed.so"
+        library.write_bytes(good.read_bytes())
+        library.chmod(0o600 if request.param == "file" else 0o644)
+        Path(name).chmod(0o755 if request.param == "file" else 0o700)
+        yield library
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user: sudo")
+def test_library_that_may_not_be_read(closed: Path) -> None:
+    """As another user than its owner: no_permission, with the chmod to type."""
+    code = (
+        "import os, sys\nfrom edge.errors import DeviceError\nfrom edge.runtime import load_model\n"
+        f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
+        "try:\n    load_model(sys.argv[1], backend=sys.argv[2])\n"
+        "except DeviceError as error:\n    print(error.reason, error)\n"
+    )
+    command = [sys.executable, "-c", code, str(MODEL), f"delegate:{closed}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=60)
+    assert done.stdout.startswith("no_permission ")
+    assert f"chmod a+r {closed}" in done.stdout
+
+
+def test_daemon_outlives_a_crashing_library_and_takes_the_good_one(tmp_path: Path) -> None:
+    """Loudly degraded on the CPU; when the library works at a later try, recovered and on it."""
+    library = build(tmp_path / "npu.so", CRASHES_ON_LOAD)
+    code = (
+        "import sys, edge.fallback\nfrom edge.__main__ import main\n"
+        "edge.fallback.RETRY_S = 1.0\nsys.exit(main(['run']))"
+    )
+    topics = ("emotion/lab/status", "emotion/lab/event")
+    with (
+        EmbeddedBroker(tmp_path / "broker") as broker,
+        closing(listen(MqttSettings(port=broker.port), *topics)) as listener,
+    ):
+        assert listener.wait_ready(10)
+        env = environment(
+            "127.0.0.1", broker.port, tmp_path, EMOTION_EDGE__INFERENCE__BACKEND=f"delegate:{library}"
+        )
+        process = subprocess.Popen([sys.executable, "-c", code], env=env, cwd=ROOT)
+
+        def wait_for(kind: str) -> list[Message]:
+            return collect(listener, lambda seen: any(e["type"] == kind for e in events(seen)), 40)
+
+        try:
+            seen = [*wait_for("device.degraded"), *wait_for("emotion.changed")]
+            build(tmp_path / "new.so", DELEGATE).replace(library)
+            seen += [*wait_for("device.recovered"), *wait_for("emotion.changed")]
+        finally:
+            process.terminate()
+            assert process.wait(10) == 0
+    status = [json.loads(m.payload) for m in seen if m.topic.endswith("/status")]
+    degraded = next(payload for payload in status if payload["state"] == "degraded")
+    assert degraded["reasons"] == ["accelerator:abi_mismatch"]
+    assert degraded["backends"]["face"] == {
+        "backend": "cpu",
+        "passed_over": {f"delegate:{library}": "abi_mismatch"},
+    }
+    changed = [e["data"]["backend"] for e in events(seen) if e["type"] == "emotion.changed"]  # type: ignore[index]
+    assert (changed[0], changed[-1]) == ("cpu", f"delegate:{library}")
