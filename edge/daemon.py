@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from edge import __version__, messages
 from edge.camera import open_camera
@@ -26,6 +26,7 @@ from edge.values import AudioChunk, Frame, Source
 
 log = logging.getLogger(__name__)
 
+TASKS: tuple[Literal["face", "voice"], ...] = ("face", "voice")
 STUCK_S = 15.0
 ACCELERATOR_TICK_S = 0.5
 CLOSE_S = 1.2  # of the two seconds that a stop may take
@@ -136,7 +137,7 @@ class Daemon:
         config = self._config
         password = read_password(config.mqtt)
         self._notifier.status("loading models")
-        for task in ("face", "voice"):
+        for task in TASKS:
             self._classifiers[task] = SteadyClassifier(opener(config, task), config.inference.backend)
         eyes = open_eyes(config, self._classifiers["face"])
         ears = open_ears(config, self._classifiers["voice"])
@@ -224,19 +225,24 @@ class Daemon:
 
     def _keep_accelerated(self) -> None:
         """Bring the models onto the wanted backend, and back onto it when it was lost; tell either way."""
-        classifiers = self._classifiers.values()
-        told: list[dict[str, object]] = []
+        told = self._backends()
         while not self._stop.wait(ACCELERATOR_TICK_S):
-            for classifier in classifiers:
+            for classifier in self._classifiers.values():
                 classifier.retry(time.monotonic())
-            fault = next((classifier.fault for classifier in classifiers if classifier.fault), None)
-            if fault is None:
-                self._health.clear("accelerator")
-            elif f"accelerator:{fault.reason}" not in self._health.reasons:
-                self._health.fault("accelerator", fault.reason, f"{fault}; running on the CPU")
-            if (now := list(self._backends().values())) != told:
-                told = now
-                self._publish_status()
+                if (now := self._backends()) != told:
+                    told = now
+                    log.info(
+                        "models run on %s", ", ".join(f"{told[task]['backend']} ({task})" for task in told)
+                    )
+                    self._publish_status()
+            self._tell_accelerator()
+
+    def _tell_accelerator(self) -> None:
+        fault = next((model.fault for model in self._classifiers.values() if model.fault), None)
+        if fault is None:
+            self._health.clear("accelerator")
+        elif f"accelerator:{fault.reason}" not in self._health.reasons:
+            self._health.fault("accelerator", fault.reason, f"{fault}; running on the CPU")
 
     def _backends(self) -> dict[str, dict[str, object]]:
         return {

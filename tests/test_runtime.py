@@ -1,0 +1,185 @@
+"""The shipped models on the TFLite runtime that is installed: `make test` runs this file on both of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.card import Card, TfliteClassifier, artifacts_directory, golden_input, load_card, open_classifier
+from edge.choice import choose
+from edge.errors import DeviceError, ModelError
+from edge.fallback import RETRY_S, SteadyClassifier
+from edge.interpreter import runtime
+from edge.runtime import candidate_backends, load_model
+from edge.tensors import Model, TensorInfo
+from edge.values import Float32
+from models.cards import made_input
+
+ROOT = Path(__file__).parents[1]
+NAMES = ("face-cnn", "voice-lstm", "report-face", "report-voice")
+
+
+def example(card: Card, seed: int = 0) -> Float32:
+    """Return an input for the model of `card`."""
+    return made_input(card.input.shape, card.input.range, seed=seed)
+
+
+def model_of(name: str, variant: str = "int8", threads: int = 1) -> Model:
+    """Open a shipped file on the CPU."""
+    return load_model(artifacts_directory() / load_card(name).files[variant].file, threads=threads)
+
+
+@pytest.mark.parametrize("variant", ["int8", "float16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_shipped_file_passes_its_golden_vector(name: str, variant: str) -> None:
+    """Hash, tensors and golden vector hold on this runtime."""
+    card = load_card(name)
+    assert open_classifier(name, task=card.task, variant=variant).name == card.identity(variant)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_int8_and_float16_agree(name: str) -> None:
+    """Twenty inputs give close probabilities from both files, on this runtime."""
+    card = load_card(name)
+    inputs = [example(card, seed) for seed in range(20)]
+    int8, float16 = (
+        np.concatenate([model_of(name, variant).run(x)[0] for x in inputs]) for variant in ("int8", "float16")
+    )
+    assert np.abs(int8 - float16).mean() < 0.03
+
+
+def test_pipeline_imports_on_this_runtime() -> None:
+    """Everything that the daemon imports is there, and only one runtime is loaded."""
+    code = (
+        "import sys, edge.daemon\nfrom edge.interpreter import runtime\nruntime()\n"
+        "assert len({'ai_edge_litert', 'tflite_runtime'} & set(sys.modules)) == 1"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)
+
+
+def test_interpreter_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening makes one interpreter with the number of threads asked for, and running makes no other."""
+    made: list[int] = []
+    real = runtime().Interpreter
+
+    def counted(**arguments: object) -> object:
+        made.append(int(str(arguments["num_threads"])))
+        return real(**arguments)
+
+    monkeypatch.setattr(runtime(), "Interpreter", counted)
+    model = model_of("report-voice", threads=2)
+    for seed in range(3):
+        model.run(example(load_card("report-voice"), seed))
+    assert made == [2]
+
+
+def test_memory_used_again_leaks_nothing_into_the_next_answer() -> None:
+    """A then B gives for B what B alone gives, and the answer to A stays what it was."""
+    card = load_card("face-cnn")
+    a, b = example(card, 1), example(card, 2)
+    model = model_of("face-cnn")
+    (first,) = model.run(a)
+    kept = first.copy()
+    (second,) = model.run(b)
+    np.testing.assert_array_equal(first, kept)
+    np.testing.assert_array_equal(second, model_of("face-cnn").run(b)[0])
+    assert not np.array_equal(first, second)
+
+
+def test_model_quantizes_as_its_tensor_says() -> None:
+    """Rounded to even, clipped at both ends: what arrives at the engine is `TensorInfo.quantize`."""
+    info = TensorInfo(0, (1, 7), np.dtype(np.int8), 0.5, 3)
+    received: list[np.ndarray] = []
+
+    class Echo:
+        inputs = outputs = (info,)
+
+        def invoke(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+            received.extend(array.copy() for array in arrays)
+            return list(arrays)
+
+    values = np.array([[-1e9, -66, 0, 0.25, 0.75, 61.9, 1e9]], np.float32)
+    Model(Echo(), backend="cpu").run(values)
+    np.testing.assert_array_equal(received[0], info.quantize(values))
+    assert received[0].tolist() == [[-128, -128, 3, 3, 5, 127, 127]]
+
+
+def test_wrong_shape_is_refused() -> None:
+    """One number too many: the shape given and the shape taken are named."""
+    with pytest.raises(ModelError, match=r"\(1, 41, 1\) given to a model that takes \(1, 40, 1\)"):
+        model_of("report-voice").run(np.zeros((1, 41, 1), np.float32))
+
+
+def test_file_that_is_no_model(tmp_path: Path) -> None:
+    """Text with the name of a model is one sentence."""
+    (tmp_path / "text.tflite").write_text("no model")
+    with pytest.raises(ModelError, match=r"text\.tflite: not a TFLite model"):
+        load_model(tmp_path / "text.tflite")
+
+
+def test_unknown_backend() -> None:
+    """What is no backend is refused with those that are."""
+    with pytest.raises(ModelError, match="'npu': unknown; use auto or one of cpu, gpu, edgetpu, delegate:"):
+        open_classifier("report-voice", task="voice", backend="npu")
+
+
+def test_edge_tpu_that_is_not_there() -> None:
+    """No Coral on this machine: no_device."""
+    if "edgetpu" in candidate_backends():
+        pytest.skip("this machine has an Edge TPU")
+    with pytest.raises(DeviceError, match="no Coral Edge TPU") as caught:
+        open_classifier("report-voice", task="voice", backend="edgetpu")
+    assert caught.value.reason == "no_device"
+
+
+def spin(ms: float) -> None:
+    """Work for so long."""
+    end_ns = time.perf_counter_ns() + ms * 1e6
+    while time.perf_counter_ns() < end_ns:
+        pass
+
+
+def opening(costs_ms: dict[str, float], backend: str) -> float:
+    """Return what a run on `backend` costs; a backend without a cost is not permitted."""
+    if backend not in costs_ms:
+        raise DeviceError(f"{backend}: locked; unlock it", reason="no_permission")
+    return costs_ms[backend]
+
+
+def test_auto_takes_the_fastest_that_opens() -> None:
+    """The others have a reason each: locked, and slower with its time."""
+    costs = {"gpu": 0.5, "cpu": 5.0}
+    chosen, trials = choose(("edgetpu", "gpu", "cpu"), partial(opening, costs), spin, "test")
+    assert chosen == 0.5
+    reasons = {trial.backend: (trial.reason, trial.ms is None) for trial in trials}
+    assert reasons == {
+        "edgetpu": ("no_permission", True),
+        "gpu": ("fastest", False),
+        "cpu": ("slower", False),
+    }
+
+
+def test_auto_with_nothing_that_opens() -> None:
+    """When all drop out, the last reason is raised."""
+    with pytest.raises(DeviceError, match="gpu: locked"):
+        choose(("edgetpu", "gpu"), partial(opening, {}), spin, "test")
+
+
+class Accelerator:
+    """A real model behind a backend that can be pulled out and put back."""
+
+    def __init__(self) -> None:
+        self.works = True
+        self.opened: list[str] = []
+        self.inputs, self.outputs = self._model.inputs, self._model.outputs = (
+            model_of("report-voice").inputs,
+            model_of("report-voice").outputs,
+        )
+
+
