@@ -44,17 +44,17 @@ $(VENV)/microphone.stamp: $(VENV)/test.stamp
 # tflite-runtime 2.14 has no wheel for a Python after 3.11; ai-edge-litert would be preferred to it.
 $(TFLITE)/test.stamp: pyproject.toml
 	$(PYTHON) -m venv $(TFLITE)
-	$(TFLITE)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[tflite-runtime]' 'pytest>=8.2,<10' 'pytest-timeout>=2.3,<3'
+	$(TFLITE)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[tflite-runtime]' 'pytest>=8.2,<10' 'pytest-timeout>=2.3,<3' 'jsonschema>=4.21,<5'
 	$(TFLITE)/bin/python -m pip uninstall --quiet --yes ai-edge-litert
 	touch $@
 
 test: apt $(VENV)/test.stamp $(VENV)/microphone.stamp weights test-tflite
 	$(BIN)/python -m pytest
 
-# The models on the other runtime.
+# The models and the delegates on the other runtime.
 test-tflite:
 	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
-	  $(MAKE) --no-print-directory $(TFLITE)/test.stamp && $(TFLITE)/bin/python -m pytest tests/test_runtime.py; \
+	  $(MAKE) --no-print-directory $(TFLITE)/test.stamp && $(TFLITE)/bin/python -m pytest tests/test_runtime.py tests/test_fallback.py tests/test_delegates.py; \
 	else echo "tflite-runtime is not tested: it needs Python 3.11"; fi
 
 check: $(VENV)/test.stamp

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.card import Card, TfliteClassifier, artifacts_directory, golden_input, load_card, open_classifier
+from edge.card import Card, artifacts_directory, load_card, open_classifier
 from edge.choice import choose
 from edge.errors import DeviceError, ModelError
-from edge.fallback import RETRY_S, SteadyClassifier
 from edge.interpreter import runtime
 from edge.runtime import candidate_backends, load_model
 from edge.tensors import Model, TensorInfo
@@ -169,17 +168,3 @@ def test_auto_with_nothing_that_opens() -> None:
     """When all drop out, the last reason is raised."""
     with pytest.raises(DeviceError, match="gpu: locked"):
         choose(("edgetpu", "gpu"), partial(opening, {}), spin, "test")
-
-
-class Accelerator:
-    """A real model behind a backend that can be pulled out and put back."""
-
-    def __init__(self) -> None:
-        self.works = True
-        self.opened: list[str] = []
-        self.inputs, self.outputs = self._model.inputs, self._model.outputs = (
-            model_of("report-voice").inputs,
-            model_of("report-voice").outputs,
-        )
-
-
