@@ -62,7 +62,7 @@ def run_bench(config: Config, *, seconds: float) -> dict[str, Any]:
         "version": 1,
         "backend": eyes.classifier.backend,
         "stages": stages,
-        "backends": _backends(config),
+        "backends": bench_backends(config),
         "speech": _speech(config),
         "daemon": _daemon(config, seconds),
     }
@@ -80,7 +80,7 @@ def _cost_ms(work: Callable[[], object]) -> float:
     return (time.process_time_ns() - start_ns) / 1e6
 
 
-def _backends(config: Config) -> dict[str, dict[str, dict[str, Any]]]:
+def bench_backends(config: Config) -> dict[str, dict[str, dict[str, Any]]]:
     """Return p50 and p95 of each model on each backend, or the reason why it does not run there."""
     names = ["cpu", "gpu", "edgetpu"]
     if config.inference.backend.startswith("delegate:"):

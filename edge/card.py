@@ -13,7 +13,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edge.choice import Trial, choose
 from edge.errors import DeviceError, ModelError
-from edge.runtime import Model, TensorInfo, candidate_backends, check_backend, load_model
+from edge.runtime import (
+    Model,
+    TensorInfo,
+    candidate_backends,
+    check_backend,
+    load_model,
+    open_here,
+    time_model,
+)
 from edge.values import LABELS, Float32
 from edge.weights import sha256
 
@@ -92,9 +100,9 @@ class TfliteClassifier:
     `trials` is what the backend `auto` tried before it took this one.
     """
 
-    def __init__(self, card: Card, model: Model, variant: str, trials: tuple[Trial, ...] = ()) -> None:
+    def __init__(self, card: Card, model: Model, variant: str) -> None:
         self.card = card
-        self.trials = trials
+        self.trials: tuple[Trial, ...] = ()
         self.name = card.identity(variant)
         self.backend = model.backend
         self._model = model
@@ -162,15 +170,24 @@ def open_classifier(
         raise ModelError(f"models.{task} {name}: is a {card.task} model; choose a {task} model")
     if backend != "auto":
         variant = variant or _variant_for(card, backend)
-        return TfliteClassifier(card, _open_model(card, directory, variant, backend, threads), variant)
+        path = _checked_path(card, directory, variant)
+        model = load_model(path, backend=backend, threads=threads)
+        return _checked(card, model, path, variant)
 
-    def open_on(candidate: str) -> tuple[Model, str]:
+    def path_for(candidate: str) -> tuple[Path, str]:
         suited = variant or _variant_for(card, candidate)
-        return _open_model(card, directory, suited, candidate, threads), suited
+        return _checked_path(card, directory, suited), suited
 
-    x = golden_input(card)
-    (model, suited), trials = choose(candidate_backends(), open_on, lambda opened: opened[0].run(x), name)
-    return TfliteClassifier(card, model, suited, trials)
+    def time_on(candidate: str) -> float:
+        return time_model(path_for(candidate)[0], backend=candidate, threads=threads)
+
+    def open_on(candidate: str) -> TfliteClassifier:
+        path, suited = path_for(candidate)
+        return _checked(card, open_here(path, candidate, threads=threads), path, suited)
+
+    classifier, trials = choose(candidate_backends(), time_on, open_on, name)
+    classifier.trials = trials
+    return classifier
 
 
 def _variant_for(card: Card, backend: str) -> str:
@@ -188,8 +205,8 @@ def _variant_for(card: Card, backend: str) -> str:
     return suited[0]
 
 
-def _open_model(card: Card, directory: Path, variant: str, backend: str, threads: int) -> Model:
-    """Open one file of the card on one backend, and check everything that the card says of it."""
+def _checked_path(card: Card, directory: Path, variant: str) -> Path:
+    """Return the path of one file of the card, which is what the card says."""
     file = card.files.get(variant)
     if file is None:
         raise ModelError(f"{card.name}: has no {variant} variant, only {', '.join(card.files)}; convert it")
@@ -200,10 +217,14 @@ def _open_model(card: Card, directory: Path, variant: str, backend: str, threads
         raise ModelError(
             f"{path}: SHA-256 is {found[:12]}..., the card says {file.sha256[:12]}...; restore the file"
         )
-    model = load_model(path, backend=backend, threads=threads)
+    return path
+
+
+def _checked(card: Card, model: Model, path: Path, variant: str) -> TfliteClassifier:
+    """Return the classifier of an opened file that has the tensors and gives the answer of the card."""
     _check_tensors(card, model, path, variant)
     check_golden(card, model, variant)
-    return model
+    return TfliteClassifier(card, model, variant)
 
 
 def golden_input(card: Card) -> Float32:

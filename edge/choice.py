@@ -13,6 +13,7 @@ from edge.errors import DeviceError
 log = logging.getLogger(__name__)
 
 RUNS = 5
+ENOUGH_NS = 500_000_000
 
 T = TypeVar("T")
 
@@ -31,47 +32,49 @@ class Trial:
 
 
 def choose(
-    backends: Sequence[str], open_on: Callable[[str], T], run: Callable[[T], object], what: str
+    backends: Sequence[str], time_on: Callable[[str], float], open_on: Callable[[str], T], what: str
 ) -> tuple[T, tuple[Trial, ...]]:
-    """Open on each backend, time some runs, and return the fastest with what became of all of them.
+    """Time each backend in ms, open the fastest, and return it with what became of all of them.
 
-    A backend drops out by a `DeviceError` while it is opened or run. With one backend nothing is timed.
-    Raises the last `DeviceError` when all drop out, and whatever else `open_on` raises.
+    A backend drops out by a `DeviceError`, while it is timed or when it is opened and answers wrongly; then
+    the next one is opened. With one backend nothing is timed. Raises the last `DeviceError` when all drop
+    out, and whatever else the two raise.
     """
     if len(backends) == 1:
         return open_on(backends[0]), ()
-    timed: dict[str, tuple[float, T]] = {}
+    costs_ms: dict[str, float] = {}
     failed: dict[str, DeviceError] = {}
     for backend in backends:
         try:
-            opened = open_on(backend)
-            timed[backend] = (_best_ms(lambda opened=opened: run(opened)), opened)  # type: ignore[misc]
+            costs_ms[backend] = round(time_on(backend), 3)
         except DeviceError as error:
             failed[backend] = error
-    if not timed:
-        raise failed[backends[-1]]
-    winner = min(timed, key=lambda backend: timed[backend][0])
-    trials = tuple(_trial(backend, winner, timed, failed) for backend in backends)
-    for trial in trials:
-        log.info("%s: auto: %s: %s (%s)", what, trial.backend, trial.reason, trial.detail)
-    return timed[winner][1], trials
+    for backend in sorted(costs_ms, key=lambda name: costs_ms[name]):
+        try:
+            opened = open_on(backend)
+        except DeviceError as error:
+            failed[backend] = error
+            continue
+        trials = tuple(_trial(name, backend, costs_ms, failed) for name in backends)
+        for trial in trials:
+            log.info("%s: auto: %s: %s (%s)", what, trial.backend, trial.reason, trial.detail)
+        return opened, trials
+    raise failed[backends[-1]]
 
 
-def _trial(
-    backend: str, winner: str, timed: dict[str, tuple[float, T]], failed: dict[str, DeviceError]
-) -> Trial:
-    if backend in failed:
-        return Trial(backend, failed[backend].reason, None, str(failed[backend]))
-    ms = round(timed[backend][0], 3)
-    return Trial(backend, "fastest" if backend == winner else "slower", ms, f"{ms} ms")
-
-
-def _best_ms(run: Callable[[], object]) -> float:
-    """Return the shortest of some runs: what else the machine does only ever adds to it."""
+def best_ms(run: Callable[[], object]) -> float:
+    """Return the shortest of some runs in ms: what else the machine does only ever adds to it."""
     run()
-    costs_ns = []
-    for _ in range(RUNS):
+    costs_ns: list[int] = []
+    while len(costs_ns) < RUNS and sum(costs_ns) < ENOUGH_NS:
         start_ns = time.perf_counter_ns()
         run()
         costs_ns.append(time.perf_counter_ns() - start_ns)
     return min(costs_ns) / 1e6
+
+
+def _trial(backend: str, winner: str, costs_ms: dict[str, float], failed: dict[str, DeviceError]) -> Trial:
+    if backend in failed:
+        return Trial(backend, failed[backend].reason, None, str(failed[backend]))
+    reason = "fastest" if backend == winner else "slower"
+    return Trial(backend, reason, costs_ms[backend], f"{costs_ms[backend]} ms")

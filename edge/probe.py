@@ -12,23 +12,24 @@ from pathlib import Path
 
 import numpy as np
 
+from edge.choice import best_ms
 from edge.errors import DeviceError, EdgeError, ModelError
 
 PROBE_S = 60  # a Jetson compiles its shaders for half a minute
 
 
-def probe(path: Path, backend: str, *, threads: int = 1, seconds: int = PROBE_S) -> None:
-    """Open `path` on `backend` in a child and run it once.
+def probe(path: Path, backend: str, *, threads: int = 1, seconds: int = PROBE_S) -> float:
+    """Open `path` on `backend` in a child, run it, and return how long a run takes in ms.
 
     Raises what the child raised, and `DeviceError` when it crashed (abi_mismatch while loading,
     op_unsupported while running) or was not done in `seconds` (no_device).
     """
     command = [sys.executable, "-m", "edge.probe", str(path), backend, str(threads), str(seconds)]
     done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)
-    if done.returncode == 0:
-        return
     told = [json.loads(line) for line in done.stdout.splitlines()]
     last = told[-1] if told else {"stage": "loading"}
+    if done.returncode == 0:
+        return float(last["ms"])
     if last["stage"] == "failed":
         if last["exit_code"] == ModelError.exit_code:
             raise ModelError(last["message"])
@@ -61,7 +62,8 @@ def main(path: str, backend: str, threads: str, seconds: str) -> int:
             tell(stage="loading")
             model = open_here(Path(path), backend, threads=int(threads))
             tell(stage="running")
-            model.run(*(np.zeros(info.shape, np.float32) for info in model.inputs))
+            zeros = [np.zeros(info.shape, np.float32) for info in model.inputs]
+            tell(stage="done", ms=best_ms(lambda: model.run(*zeros)))
         except EdgeError as error:
             reason = getattr(error, "reason", "")
             tell(stage="failed", message=str(error), reason=reason, exit_code=error.exit_code)

@@ -135,19 +135,33 @@ def closed(request: pytest.FixtureRequest, good: Path) -> Iterator[Path]:
         yield library
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user: sudo")
-def test_library_that_may_not_be_read(closed: Path) -> None:
-    """As another user than its owner: no_permission, with the chmod to type."""
+def as_nobody(prepare: str, backend: str) -> str:
+    """Return reason and message of opening a model on `backend` in a process of the user nobody."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user: run the tests as root")
     code = (
-        "import os, sys\nfrom edge.errors import DeviceError\nfrom edge.runtime import load_model\n"
+        "import os, sys, edge.delegates\nfrom pathlib import Path\nfrom edge.errors import DeviceError\n"
+        f"from edge.runtime import load_model\n{prepare}\n"
         f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
-        "try:\n    load_model(sys.argv[1], backend=sys.argv[2])\n"
+        "try:\n    load_model(Path(sys.argv[1]), backend=sys.argv[2])\n"
         "except DeviceError as error:\n    print(error.reason, error)\n"
     )
-    command = [sys.executable, "-c", code, str(MODEL), f"delegate:{closed}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=60)
-    assert done.stdout.startswith("no_permission ")
-    assert f"chmod a+r {closed}" in done.stdout
+    command = [sys.executable, "-c", code, str(MODEL), backend]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=60).stdout
+
+
+def test_library_that_may_not_be_read(closed: Path) -> None:
+    """As another user than its owner: no_permission, with the chmod to type."""
+    said = as_nobody("", f"delegate:{closed}")
+    assert said.startswith("no_permission ")
+    assert f"chmod a+r {closed}" in said
+
+
+def test_edge_tpu_that_may_not_be_opened(closed: Path) -> None:
+    """A Coral whose node belongs to another user: no_permission, with the groups to join."""
+    said = as_nobody(f"edge.delegates.edge_tpu_nodes = lambda: [Path({str(closed)!r})]", "edgetpu")
+    assert said.startswith("no_permission ")
+    assert "usermod -aG plugdev,apex" in said
 
 
 def test_daemon_outlives_a_crashing_library_and_takes_the_good_one(tmp_path: Path) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from edge.bench import bench_backends
 from edge.card import Card, artifacts_directory, load_card, open_classifier
 from edge.choice import choose
+from edge.config import Config, InferenceSettings
 from edge.errors import DeviceError, ModelError
 from edge.interpreter import runtime
 from edge.runtime import candidate_backends, load_model
@@ -137,34 +138,55 @@ def test_edge_tpu_that_is_not_there() -> None:
     assert caught.value.reason == "no_device"
 
 
-def spin(ms: float) -> None:
-    """Work for so long."""
-    end_ns = time.perf_counter_ns() + ms * 1e6
-    while time.perf_counter_ns() < end_ns:
-        pass
+def test_bench_has_times_or_a_reason_for_each_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """p50 and p95 of both models where they run, reason and detail where they do not."""
+    monkeypatch.setenv("VK_ICD_FILENAMES", "/nowhere/icd.json")
+    inference = InferenceSettings(backend="delegate:/nowhere/npu.so")
+    figures = bench_backends(Config(inference=inference))
+    assert set(figures) == {"cpu", "gpu", "edgetpu", "delegate:/nowhere/npu.so"}
+    assert all(0 < model["p50_ms"] <= model["p95_ms"] for model in figures.pop("cpu").values())
+    for backend, models in figures.items():
+        assert set(models) == {"face_model", "voice_model"}
+        for model in models.values():
+            assert model["reason"] in {"no_device", "abi_mismatch"}
+            assert f"inference.backend {backend}: " in model["detail"]
 
 
-def opening(costs_ms: dict[str, float], backend: str) -> float:
-    """Return what a run on `backend` costs; a backend without a cost is not permitted."""
-    if backend not in costs_ms:
-        raise DeviceError(f"{backend}: locked; unlock it", reason="no_permission")
-    return costs_ms[backend]
+COSTS_MS = {"edgetpu": 0.1, "gpu": 0.5, "cpu": 5.0}
 
 
-def test_auto_takes_the_fastest_that_opens() -> None:
-    """The others have a reason each: locked, and slower with its time."""
-    costs = {"gpu": 0.5, "cpu": 5.0}
-    chosen, trials = choose(("edgetpu", "gpu", "cpu"), partial(opening, costs), spin, "test")
-    assert chosen == 0.5
-    reasons = {trial.backend: (trial.reason, trial.ms is None) for trial in trials}
-    assert reasons == {
-        "edgetpu": ("no_permission", True),
-        "gpu": ("fastest", False),
-        "cpu": ("slower", False),
-    }
+def refusing(*names: str) -> Callable[[str], DeviceError | None]:
+    """Raise no_permission for the named backends."""
+
+    def check(backend: str) -> None:
+        if backend in names:
+            raise DeviceError(f"{backend}: locked; unlock it", reason="no_permission")
+
+    return check
+
+
+@pytest.mark.parametrize(("not_timed", "not_opened"), [("edgetpu", ""), ("", "edgetpu")])
+def test_auto_takes_the_fastest_that_answers(not_timed: str, not_opened: str) -> None:
+    """A backend may drop out while it is timed or over its golden vector; each has its reason."""
+
+    def time_on(backend: str) -> float:
+        refusing(not_timed)(backend)
+        return COSTS_MS[backend]
+
+    def open_on(backend: str) -> str:
+        refusing(not_opened)(backend)
+        return backend
+
+    chosen, trials = choose(("edgetpu", "gpu", "cpu"), time_on, open_on, "test")
+    assert chosen == "gpu"
+    assert [(trial.backend, trial.reason, trial.ms) for trial in trials] == [
+        ("edgetpu", "no_permission", None),
+        ("gpu", "fastest", 0.5),
+        ("cpu", "slower", 5.0),
+    ]
 
 
 def test_auto_with_nothing_that_opens() -> None:
     """When all drop out, the last reason is raised."""
     with pytest.raises(DeviceError, match="gpu: locked"):
-        choose(("edgetpu", "gpu"), partial(opening, {}), spin, "test")
+        choose(("edgetpu", "gpu"), COSTS_MS.__getitem__, refusing("edgetpu", "gpu"), "test")
