@@ -44,7 +44,7 @@ $(VENV)/microphone.stamp: $(VENV)/test.stamp
 # tflite-runtime 2.14 has no wheel for a Python after 3.11; ai-edge-litert would be preferred to it.
 $(TFLITE)/test.stamp: pyproject.toml
 	$(PYTHON) -m venv $(TFLITE)
-	$(TFLITE)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[tflite-runtime]' 'pytest>=8.2,<10' 'pytest-timeout>=2.3,<3' 'jsonschema>=4.21,<5'
+	$(TFLITE)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[tflite-runtime]' 'pytest>=8.2,<10' 'pytest-timeout>=2.3,<3'
 	$(TFLITE)/bin/python -m pip uninstall --quiet --yes ai-edge-litert
 	touch $@
 

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 from libraries import CRASHES_ON_LOAD, DELEGATE, LACKS_A_SYMBOL, NOT_A_DELEGATE, build, for_another_machine
-from test_system import ROOT, collect, environment, events
 
-from edge.broker import EmbeddedBroker
 from edge.card import artifacts_directory, golden_input, load_card, open_classifier
-from edge.config import MqttSettings
 from edge.delegates import parse_delegate
 from edge.errors import DeviceError
-from edge.link import Message
-from edge.listen import listen
 from edge.probe import probe
 from edge.runtime import load_model
 
+ROOT = Path(__file__).parents[1]
 CARD = load_card("report-voice")
 MODEL = artifacts_directory() / CARD.files["int8"].file
 NOBODY = 65534
@@ -135,6 +131,55 @@ def closed(request: pytest.FixtureRequest, good: Path) -> Iterator[Path]:
         yield library
 
 
+def on_edge_tpu(directory: Path, library: Path) -> subprocess.CompletedProcess[str]:
+    """Open the card in `directory` on an Edge TPU, where `library` has the directory of libedgetpu.so.1."""
+    code = (
+        "import sys, edge.delegates\nfrom pathlib import Path\nfrom edge.card import open_classifier\n"
+        "edge.delegates.edge_tpu_nodes = lambda: [Path('/dev/null')]\n"
+        "from edge.errors import DeviceError\ntry:\n"
+        "    opened = open_classifier('report-voice', task='voice', directory=Path(sys.argv[1]), "
+        "backend='edgetpu')\n    print(opened.backend, opened.name)\n"
+        "except DeviceError as error:\n    print(error.reason, error)\n"
+    )
+    command = [sys.executable, "-c", code, str(directory)]
+    env = {**os.environ, "LD_LIBRARY_PATH": str(library)}
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=env, timeout=60)
+
+
+def compiled_card(directory: Path) -> None:
+    """Write a card with an edgetpu variant, whose file is the int8 one under another name."""
+    shutil.copy(MODEL, directory / "report-voice.int8.tflite")
+    shutil.copy(MODEL, directory / "report-voice.int8_edgetpu.tflite")
+    card = json.loads((artifacts_directory() / "report-voice.json").read_text())
+    card["files"]["edgetpu"] = {**card["files"]["int8"], "file": "report-voice.int8_edgetpu.tflite"}
+    card["golden"]["output"]["edgetpu"] = card["golden"]["output"]["int8"]
+    (directory / "report-voice.json").write_text(json.dumps(card))
+
+
+def test_edge_tpu_runs_the_compiled_variant(tmp_path: Path, good: Path) -> None:
+    """libedgetpu.so.1 is found by the loader, and it gets the card's edgetpu file."""
+    compiled_card(tmp_path)
+    shutil.copy(good, tmp_path / "libedgetpu.so.1")
+    done = on_edge_tpu(tmp_path, tmp_path)
+    assert done.stdout.split() == ["edgetpu", CARD.identity("int8")]
+
+
+def test_edge_tpu_without_its_library(tmp_path: Path) -> None:
+    """A Coral without libedgetpu: no_device, and the library is named."""
+    compiled_card(tmp_path)
+    said = on_edge_tpu(tmp_path, tmp_path).stdout
+    assert said.startswith("no_device ")
+    assert "libedgetpu.so.1 does not load" in said
+
+
+def test_edge_tpu_without_a_compiled_variant(good: Path, tmp_path: Path) -> None:
+    """A card without an edgetpu file is refused, not run on the CPU in silence."""
+    shutil.copy(good, tmp_path / "libedgetpu.so.1")
+    said = on_edge_tpu(artifacts_directory(), tmp_path).stdout
+    assert said.startswith("op_unsupported ")
+    assert "report-voice has no edgetpu variant" in said
+
+
 def as_nobody(prepare: str, backend: str) -> str:
     """Return reason and message of opening a model on `backend` in a process of the user nobody."""
     if os.geteuid() != 0:
@@ -162,42 +207,3 @@ def test_edge_tpu_that_may_not_be_opened(closed: Path) -> None:
     said = as_nobody(f"edge.delegates.edge_tpu_nodes = lambda: [Path({str(closed)!r})]", "edgetpu")
     assert said.startswith("no_permission ")
     assert "usermod -aG plugdev,apex" in said
-
-
-def test_daemon_outlives_a_crashing_library_and_takes_the_good_one(tmp_path: Path) -> None:
-    """Loudly degraded on the CPU; when the library works at a later try, recovered and on it."""
-    library = build(tmp_path / "npu.so", CRASHES_ON_LOAD)
-    code = (
-        "import sys, edge.fallback\nfrom edge.__main__ import main\n"
-        "edge.fallback.RETRY_S = 1.0\nsys.exit(main(['run']))"
-    )
-    topics = ("emotion/lab/status", "emotion/lab/event")
-    with (
-        EmbeddedBroker(tmp_path / "broker") as broker,
-        closing(listen(MqttSettings(port=broker.port), *topics)) as listener,
-    ):
-        assert listener.wait_ready(10)
-        env = environment(
-            "127.0.0.1", broker.port, tmp_path, EMOTION_EDGE__INFERENCE__BACKEND=f"delegate:{library}"
-        )
-        process = subprocess.Popen([sys.executable, "-c", code], env=env, cwd=ROOT)
-
-        def wait_for(kind: str) -> list[Message]:
-            return collect(listener, lambda seen: any(e["type"] == kind for e in events(seen)), 40)
-
-        try:
-            seen = [*wait_for("device.degraded"), *wait_for("emotion.changed")]
-            build(tmp_path / "new.so", DELEGATE).replace(library)
-            seen += [*wait_for("device.recovered"), *wait_for("emotion.changed")]
-        finally:
-            process.terminate()
-            assert process.wait(10) == 0
-    status = [json.loads(m.payload) for m in seen if m.topic.endswith("/status")]
-    degraded = next(payload for payload in status if payload["state"] == "degraded")
-    assert degraded["reasons"] == ["accelerator:abi_mismatch"]
-    assert degraded["backends"]["face"] == {
-        "backend": "cpu",
-        "passed_over": {f"delegate:{library}": "abi_mismatch"},
-    }
-    changed = [e["data"]["backend"] for e in events(seen) if e["type"] == "emotion.changed"]  # type: ignore[index]
-    assert (changed[0], changed[-1]) == ("cpu", f"delegate:{library}")
