@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-APT_PACKAGES := mosquitto portaudio19-dev libasound2-plugins systemd
+# Coral boards run tflite-runtime, which wants a Python and a NumPy of its own.
+TFLITE := .venv-tflite
+APT_PACKAGES := mosquitto portaudio19-dev libasound2-plugins systemd gcc libc6-dev chromium libvulkan1
 
-.PHONY: setup run test check bench evaluate clean apt weights
+.PHONY: setup run test test-tflite check bench evaluate clean apt weights
 
 setup: $(VENV)/run.stamp
 
@@ -39,8 +41,21 @@ $(VENV)/microphone.stamp: $(VENV)/test.stamp
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check 'PyAudio>=0.2.13,<0.3'
 	touch $@
 
-test: apt $(VENV)/test.stamp $(VENV)/microphone.stamp weights
+# tflite-runtime 2.14 has no wheel for a Python after 3.11; ai-edge-litert would be preferred to it.
+$(TFLITE)/test.stamp: pyproject.toml
+	$(PYTHON) -m venv $(TFLITE)
+	$(TFLITE)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[tflite-runtime]' 'pytest>=8.2,<10' 'pytest-timeout>=2.3,<3'
+	$(TFLITE)/bin/python -m pip uninstall --quiet --yes ai-edge-litert
+	touch $@
+
+test: apt $(VENV)/test.stamp $(VENV)/microphone.stamp weights test-tflite
 	$(BIN)/python -m pytest
+
+# The models and the delegates on the other runtime.
+test-tflite:
+	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
+	  $(MAKE) --no-print-directory $(TFLITE)/test.stamp && $(TFLITE)/bin/python -m pytest tests/test_runtime.py tests/test_fallback.py tests/test_delegates.py; \
+	else echo "tflite-runtime is not tested: it needs Python 3.11"; fi
 
 check: $(VENV)/test.stamp
 	$(BIN)/ruff check .
@@ -56,4 +71,4 @@ evaluate: setup weights
 	$(BIN)/emotion-models evaluate --data "$(DATA)" --html runs/evaluation.html
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TFLITE) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

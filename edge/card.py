@@ -11,10 +11,22 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from edge.choice import Trial, choose
 from edge.errors import DeviceError, ModelError
-from edge.runtime import Model, TensorInfo, load_model
+from edge.runtime import (
+    Model,
+    TensorInfo,
+    candidate_backends,
+    check_backend,
+    load_model,
+    open_here,
+    time_model,
+)
 from edge.values import LABELS, Float32
 from edge.weights import sha256
+
+# The variants that a backend can run, the better first; all others take int8.
+VARIANTS = {"edgetpu": ("edgetpu",), "gpu": ("float16", "float32")}
 
 
 class _Part(BaseModel):
@@ -83,10 +95,14 @@ class Card(_Part):
 
 
 class TfliteClassifier:
-    """A checked model with its temperature: features in, `p` (7,) out."""
+    """A checked model with its temperature: features in, `p` (7,) out.
+
+    `trials` is what the backend `auto` tried before it took this one.
+    """
 
     def __init__(self, card: Card, model: Model, variant: str) -> None:
         self.card = card
+        self.trials: tuple[Trial, ...] = ()
         self.name = card.identity(variant)
         self.backend = model.backend
         self._model = model
@@ -138,23 +154,62 @@ def open_classifier(
     *,
     task: str,
     directory: Path | None = None,
-    variant: str = "int8",
+    variant: str | None = None,
     backend: str = "cpu",
     threads: int = 1,
 ) -> TfliteClassifier:
-    """Open a variant of `name` on `backend` after checking task, hash, shapes and golden vector.
+    """Open `name` on `backend` after checking task, hash, shapes and golden vector.
 
-    Raises `ModelError` for the model and `DeviceError` for the backend.
+    `auto` takes the fastest of the backends that this device has and that pass these checks. Without a
+    `variant` it is the one that suits the backend. Raises `ModelError` for the model and `DeviceError`
+    for the backend.
     """
     directory = directory or artifacts_directory()
     card = load_card(name, directory=directory)
     if card.task != task:
         raise ModelError(f"models.{task} {name}: is a {card.task} model; choose a {task} model")
-    if backend == "edgetpu" and "edgetpu" in card.files:
-        variant = "edgetpu"
+    if backend != "auto":
+        variant = variant or _variant_for(card, backend)
+        path = _checked_path(card, directory, variant)
+        model = load_model(path, backend=backend, threads=threads)
+        return _checked(card, model, path, variant)
+
+    def path_for(candidate: str) -> tuple[Path, str]:
+        suited = variant or _variant_for(card, candidate)
+        return _checked_path(card, directory, suited), suited
+
+    def time_on(candidate: str) -> float:
+        return time_model(path_for(candidate)[0], backend=candidate, threads=threads)
+
+    def open_on(candidate: str) -> TfliteClassifier:
+        path, suited = path_for(candidate)
+        return _checked(card, open_here(path, candidate, threads=threads), path, suited)
+
+    classifier, trials = choose(candidate_backends(), time_on, open_on, name)
+    classifier.trials = trials
+    return classifier
+
+
+def _variant_for(card: Card, backend: str) -> str:
+    check_backend(backend)
+    suited = VARIANTS.get(backend, ("int8",))
+    for variant in suited:
+        if variant in card.files:
+            return variant
+    if backend in VARIANTS:
+        raise DeviceError(
+            f"inference.backend {backend}: {card.name} has no {' or '.join(suited)} variant; "
+            "convert the model to that, or use cpu",
+            reason="op_unsupported",
+        )
+    return suited[0]
+
+
+def _checked_path(card: Card, directory: Path, variant: str) -> Path:
+    """Return the path of one file of the card, which is what the card says."""
     file = card.files.get(variant)
     if file is None:
-        raise ModelError(f"{name}: has no {variant} variant, only {', '.join(card.files)}; convert it")
+        raise ModelError(f"{card.name}: has no {variant} variant, only {', '.join(card.files)}; convert it")
     path = directory / file.file
     if not path.is_file():
         raise ModelError(f"{path}: no such model file; reinstall emotion-edge or convert the model again")
@@ -162,7 +217,11 @@ def open_classifier(
         raise ModelError(
             f"{path}: SHA-256 is {found[:12]}..., the card says {file.sha256[:12]}...; restore the file"
         )
-    model = load_model(path, backend=backend, threads=threads)
+    return path
+
+
+def _checked(card: Card, model: Model, path: Path, variant: str) -> TfliteClassifier:
+    """Return the classifier of an opened file that has the tensors and gives the answer of the card."""
     _check_tensors(card, model, path, variant)
     check_golden(card, model, variant)
     return TfliteClassifier(card, model, variant)
@@ -206,7 +265,7 @@ def _check_tensors(card: Card, model: Model, path: Path, variant: str) -> None:
         raise ModelError(
             f"{path}: tensors are {shapes}, the card says {card.input.shape} -> {card.output.shape}"
         )
-    if variant == "int8":
+    if variant in ("int8", "edgetpu"):
         for info, tensor in ((model.inputs[0], card.input), (model.outputs[0], card.output)):
             _check_quantization(info, tensor, path)
 

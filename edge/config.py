@@ -86,7 +86,14 @@ class ModelSettings(Section):
 class InferenceSettings(Section):
     """What the models run on."""
 
-    backend: Annotated[str, Field(pattern=r"^(auto|cpu|gpu|edgetpu|delegate:/.+)$")] = "auto"
+    backend: Annotated[
+        str,
+        Field(
+            pattern=r"^(auto|cpu|gpu|edgetpu|delegate:/.+)$",
+            description="auto (the fastest that answers rightly), cpu, gpu, edgetpu, or a delegate library "
+            "with its options: delegate:/path.so?key=value&key=value",
+        ),
+    ] = "auto"
     threads: Annotated[int, Field(ge=1, le=16)] = 1
 
 

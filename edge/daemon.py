@@ -8,24 +8,27 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from edge import __version__, messages
 from edge.camera import open_camera
 from edge.config import Config, outbox_path, read_password
 from edge.errors import DeviceError, OutboxError
+from edge.fallback import SteadyClassifier
 from edge.health import Health, Notifier, rss_bytes
 from edge.microphone import open_microphone
 from edge.mqtt import Publisher, backoff_s
 from edge.outbox import Outbox
-from edge.pipeline import Ears, Eyes, open_ears, open_eyes, open_or_fall_back
+from edge.pipeline import Ears, Eyes, open_ears, open_eyes, opener
 from edge.policy import allowed
 from edge.room import Room
 from edge.values import AudioChunk, Frame, Source
 
 log = logging.getLogger(__name__)
 
+TASKS: tuple[Literal["face", "voice"], ...] = ("face", "voice")
 STUCK_S = 15.0
+ACCELERATOR_TICK_S = 0.5
 CLOSE_S = 1.2  # of the two seconds that a stop may take
 
 T = TypeVar("T")
@@ -121,6 +124,7 @@ class Daemon:
         self._started_s = time.monotonic()
         self._notifier = Notifier()
         self._health = Health(self._on_fault)
+        self._classifiers: dict[str, SteadyClassifier] = {}
         self._room: Room | None = None
         self._publisher: Publisher | None = None
 
@@ -133,8 +137,10 @@ class Daemon:
         config = self._config
         password = read_password(config.mqtt)
         self._notifier.status("loading models")
-        eyes, face_fault = open_or_fall_back(open_eyes, config)
-        ears, voice_fault = open_or_fall_back(open_ears, config)
+        for task in TASKS:
+            self._classifiers[task] = SteadyClassifier(opener(config, task), config.inference.backend)
+        eyes = open_eyes(config, self._classifiers["face"])
+        ears = open_ears(config, self._classifiers["voice"])
         with ExitStack() as stack:
             outbox = Outbox(
                 outbox_path(config),
@@ -146,32 +152,27 @@ class Daemon:
             publisher = Publisher(config.mqtt, device=config.device.id, outbox=outbox, password=password)
             self._publisher = publisher
             stack.callback(publisher.close, CLOSE_S)
-            self._room = self._open_room(publisher, outbox, eyes, ears)
+            self._room = Room(
+                config.fusion,
+                policy=allowed(config.device),
+                publisher=publisher,
+                outbox=outbox,
+                health=self._health,
+                classifiers=self._classifiers,
+            )
             self._publish_status("starting")
             publisher.start()
-            for fault in (face_fault, voice_fault):
-                if fault is not None:
-                    self._health.fault("accelerator", fault.reason, str(fault))
             for worker in self._workers(eyes, ears):
                 worker.start()
                 stack.callback(worker.close)
+            if config.inference.backend != "cpu":
+                threading.Thread(target=self._keep_accelerated, name="accelerator", daemon=True).start()
             self._notifier.ready()
             self._publish_status()
             log.info("running as %s, broker %s:%d", config.device.id, config.mqtt.host, config.mqtt.port)
             self._serve(publisher, outbox)
             self._notifier.stopping()
             self._publish_status("stopping")
-
-    def _open_room(self, publisher: Publisher, outbox: Outbox, eyes: Eyes, ears: Ears) -> Room:
-        return Room(
-            self._config.fusion,
-            policy=allowed(self._config.device),
-            publisher=publisher,
-            outbox=outbox,
-            health=self._health,
-            models={"face": eyes.classifier.name, "voice": ears.classifier.name},
-            backend=eyes.classifier.backend,
-        )
 
     def _workers(self, eyes: Eyes, ears: Ears) -> Iterator[Worker[Frame] | Worker[AudioChunk]]:
         camera, microphone, room, counters = (
@@ -222,6 +223,33 @@ class Daemon:
                 next_stats_s += interval_s
                 publisher.publish_stats(self._stats(outbox))
 
+    def _keep_accelerated(self) -> None:
+        """Bring the models onto the wanted backend, and back onto it when it was lost; tell either way."""
+        told = self._backends()
+        while not self._stop.wait(ACCELERATOR_TICK_S):
+            for classifier in self._classifiers.values():
+                classifier.retry(time.monotonic())
+                if (now := self._backends()) != told:
+                    told = now
+                    log.info(
+                        "models run on %s", ", ".join(f"{told[task]['backend']} ({task})" for task in told)
+                    )
+                    self._publish_status()
+            self._tell_accelerator()
+
+    def _tell_accelerator(self) -> None:
+        fault = next((model.fault for model in self._classifiers.values() if model.fault), None)
+        if fault is None:
+            self._health.clear("accelerator")
+        elif f"accelerator:{fault.reason}" not in self._health.reasons:
+            self._health.fault("accelerator", fault.reason, f"{fault}; running on the CPU")
+
+    def _backends(self) -> dict[str, dict[str, object]]:
+        return {
+            task: {"backend": classifier.backend, "passed_over": classifier.passed_over}
+            for task, classifier in self._classifiers.items()
+        }
+
     def _stats(self, outbox: Outbox) -> dict[str, object]:
         counts = None
         with suppress(OutboxError):
@@ -247,6 +275,12 @@ class Daemon:
         reasons = self._health.reasons
         state = state or ("degraded" if reasons else "running")
         if self._publisher is not None:
-            payload = messages.status(state, reasons=reasons, since=self._health.since, version=__version__)
+            payload = messages.status(
+                state,
+                reasons=reasons,
+                since=self._health.since,
+                version=__version__,
+                backends=self._backends(),
+            )
             self._publisher.publish_state("status", payload)
         self._notifier.status(f"{state} {' '.join(reasons)}".strip())

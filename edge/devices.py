@@ -17,6 +17,7 @@ ROOT = Path("/")
 # Before and after a Coral stick has received its firmware.
 CORAL_USB_IDS = ("1a6e:089a", "18d1:9302")
 _CORAL_REMEDY = "install libedgetpu1-std: its libedgetpu.so.1 was not found"
+_VULKAN_REMEDY = "no Vulkan; `sudo apt install libvulkan1 mesa-vulkan-drivers`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,16 @@ def list_accelerators(root: Path = ROOT) -> list[Device]:
     return [cpu, *_edge_tpus(root), *_gpus(root)]
 
 
+def edge_tpu_nodes(root: Path = ROOT) -> list[Path]:
+    """Return the device nodes of Coral Edge TPUs, on PCIe and on USB."""
+    return [*_glob(root / "dev", "apex_[0-9]*"), *_coral_usb_nodes(root)]
+
+
+def forbidden_gpus(root: Path = ROOT) -> list[Path]:
+    """Return the render nodes that this user may not open."""
+    return [node for node in _glob(root / "dev/dri", "renderD*") if not _may_use(node)]
+
+
 def _pi_cameras(root: Path) -> Iterator[Device]:
     """Ask picamera2; a machine that is not this one has none."""
     if root != ROOT or _missing("picamera2"):
@@ -111,7 +122,7 @@ def _v4l2_cameras(root: Path) -> Iterator[Device]:
         token = f"v4l2:/{link.relative_to(root)}"
         if not node.exists():
             yield Device("camera", title, token, "its device node is gone; connect it again", False)
-        elif not os.access(node, os.R_OK | os.W_OK):
+        elif not _may_use(node):
             yield Device("camera", title, token, "not permitted; `sudo usermod -aG video $USER`", False)
         else:
             yield Device("camera", title, token, f"USB camera, {node.name}", True)
@@ -119,11 +130,15 @@ def _v4l2_cameras(root: Path) -> Iterator[Device]:
 
 def _edge_tpus(root: Path) -> Iterator[Device]:
     library = _library(root, "libedgetpu.so.1")
-    found = [f"USB {usb_id}" for usb_id in _usb_ids(root) if usb_id in CORAL_USB_IDS]
-    found += [f"PCIe /dev/{node.name}" for node in _glob(root / "dev", "apex_[0-9]*")]
-    for where in found:
-        detail = f"{where}, {library}" if library else f"{where}; {_CORAL_REMEDY}"
-        yield Device("accelerator", "Coral Edge TPU", "edgetpu", detail, library is not None)
+    for node in edge_tpu_nodes(root):
+        where = f"PCIe /dev/{node.name}" if node.name.startswith("apex_") else "USB"
+        if library is None:
+            detail, usable = f"{where}; {_CORAL_REMEDY}", False
+        elif not _may_use(node):
+            detail, usable = f"{where}, not permitted; `sudo usermod -aG plugdev,apex $USER`", False
+        else:
+            detail, usable = f"{where}, {library}", True
+        yield Device("accelerator", "Coral Edge TPU", "edgetpu", detail, usable)
 
 
 def _gpus(root: Path) -> Iterator[Device]:
@@ -134,23 +149,28 @@ def _gpus(root: Path) -> Iterator[Device]:
         for driver in _glob(root / directory, "*.json")
     ]
     loader = _library(root, "libvulkan.so.1")
+    if root == ROOT and (named := os.environ.get("VK_ICD_FILENAMES")):
+        # Vulkan then knows only the drivers named there; a software one has no node below /dev/dri.
+        detail = f"Vulkan {Path(named).name}" if loader else f"{named}; {_VULKAN_REMEDY}"
+        yield Device("accelerator", "Vulkan", "gpu", detail, loader is not None)
+        return
     for node in _glob(root / "dev/dri", "renderD*"):
         facts = _text(root / "sys/class/drm" / node.name / "device/uevent").splitlines()
         name = next((line.removeprefix("DRIVER=") for line in facts if line.startswith("DRIVER=")), "GPU")
         if loader is None or not drivers:
-            detail, usable = "no Vulkan; `sudo apt install libvulkan1 mesa-vulkan-drivers`", False
-        elif not os.access(node, os.R_OK | os.W_OK):
+            detail, usable = _VULKAN_REMEDY, False
+        elif not _may_use(node):
             detail, usable = "not permitted; `sudo usermod -aG render $USER`", False
         else:
             detail, usable = f"Vulkan {', '.join(drivers)}", True
         yield Device("accelerator", name, "gpu", f"{node.name}, {detail}", usable)
 
 
-def _usb_ids(root: Path) -> Iterator[str]:
+def _coral_usb_nodes(root: Path) -> Iterator[Path]:
     for device in _glob(root / "sys/bus/usb/devices", "*"):
-        vendor, product = _text(device / "idVendor"), _text(device / "idProduct")
-        if vendor and product:
-            yield f"{vendor}:{product}".lower()
+        if f"{_text(device / 'idVendor')}:{_text(device / 'idProduct')}".lower() in CORAL_USB_IDS:
+            numbers = (_text(device / name).zfill(3) for name in ("busnum", "devnum"))
+            yield root.joinpath("dev/bus/usb", *numbers)
 
 
 def _library(root: Path, name: str) -> Path | None:
@@ -176,6 +196,10 @@ def _missing(module: str) -> bool:
     except ImportError:
         return True
     return False
+
+
+def _may_use(node: Path) -> bool:
+    return os.access(node, os.R_OK | os.W_OK)
 
 
 def _glob(directory: Path, pattern: str) -> list[Path]:

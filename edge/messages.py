@@ -37,9 +37,25 @@ SCHEMAS = (
 )
 
 
-def status(state: str, *, reasons: Sequence[str], since: datetime, version: str) -> dict[str, Any]:
-    """Describe the daemon: `state` is starting, running, degraded, paused or stopping."""
-    return {"state": state, "reasons": list(reasons), "since": rfc3339(since), "version": version}
+def status(
+    state: str,
+    *,
+    reasons: Sequence[str],
+    since: datetime,
+    version: str,
+    backends: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Describe the daemon: `state` is starting, running, degraded, paused or stopping.
+
+    `backends` has for each modality the `backend` that answers and those `passed_over`, each with its reason.
+    """
+    return {
+        "state": state,
+        "reasons": list(reasons),
+        "since": rfc3339(since),
+        "version": version,
+        "backends": {modality: dict(facts) for modality, facts in backends.items()},
+    }
 
 
 def state(

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from typing import Literal
 
 from edge.card import TfliteClassifier, open_classifier
 from edge.config import Config
-from edge.errors import DeviceError
 from edge.faces import CropSpec, FaceCropper, FaceFinder, open_face_finder
+from edge.fallback import SteadyClassifier
 from edge.tracking import FaceTracker
 from edge.values import AudioChunk, Face, Frame, Modality, Prediction, UInt8
 from edge.voice import SpeechWindows, Window, window_input
 
-log = logging.getLogger(__name__)
-
-T = TypeVar("T")
+AnyClassifier = TfliteClassifier | SteadyClassifier
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +37,7 @@ class Hearing:
 class Eyes:
     """Finds, follows, crops and classifies faces; one thread at a time."""
 
-    def __init__(self, classifier: TfliteClassifier, finder: FaceFinder) -> None:
+    def __init__(self, classifier: AnyClassifier, finder: FaceFinder) -> None:
         self.classifier = classifier
         self.finder = finder
         self._cropper = FaceCropper(CropSpec.from_features(classifier.card.input.features))
@@ -63,7 +61,7 @@ class Eyes:
 class Ears:
     """Cuts sound into windows and classifies those with speech; one thread at a time."""
 
-    def __init__(self, classifier: TfliteClassifier, *, window_s: float, hop_s: float) -> None:
+    def __init__(self, classifier: AnyClassifier, *, window_s: float, hop_s: float) -> None:
         self.classifier = classifier
         self._windows = SpeechWindows(window_s=window_s, hop_s=hop_s)
         self._input = window_input(classifier.card.input.features)
@@ -81,32 +79,28 @@ class Ears:
         return Prediction(Modality.VOICE, p, window.quality, window.t_ns)
 
 
-def open_eyes(config: Config, *, backend: str | None = None) -> Eyes:
-    """Open detector and face model; `DeviceError` tells why an accelerator cannot be used."""
-    classifier = _open(config, "face", config.models.face, backend)
+def open_eyes(config: Config, classifier: AnyClassifier | None = None, *, backend: str | None = None) -> Eyes:
+    """Open the detector, and the face model unless it is given; `DeviceError` tells of an accelerator."""
+    classifier = classifier or opener(config, "face")(backend or config.inference.backend)
     return Eyes(classifier, open_face_finder(threads=config.inference.threads))
 
 
-def open_ears(config: Config, *, backend: str | None = None) -> Ears:
-    """Open the voice model; `DeviceError` tells why an accelerator cannot be used."""
-    classifier = _open(config, "voice", config.models.voice, backend)
+def open_ears(config: Config, classifier: AnyClassifier | None = None, *, backend: str | None = None) -> Ears:
+    """Open the voice model unless it is given; `DeviceError` tells of an accelerator."""
+    classifier = classifier or opener(config, "voice")(backend or config.inference.backend)
     return Ears(classifier, window_s=config.microphone.window_s, hop_s=config.microphone.hop_s)
 
 
-def open_or_fall_back(opener: Callable[..., T], config: Config) -> tuple[T, DeviceError | None]:
-    """Open on the configured backend, else on the CPU; also return why the first one cannot be used."""
-    try:
-        return opener(config), None
-    except DeviceError as error:
-        log.error("%s; running on the CPU", error)
-        return opener(config, backend="cpu"), error
+def opener(config: Config, task: Literal["face", "voice"]) -> Callable[[str], TfliteClassifier]:
+    """Return what opens the configured model of `task` on a backend."""
+    return partial(_open, config, task)
 
 
-def _open(config: Config, task: str, name: str, backend: str | None) -> TfliteClassifier:
+def _open(config: Config, task: Literal["face", "voice"], backend: str) -> TfliteClassifier:
     return open_classifier(
-        name,
+        config.models.face if task == "face" else config.models.voice,
         task=task,
         directory=config.models.directory,
-        backend=backend or config.inference.backend,
+        backend=backend,
         threads=config.inference.threads,
     )

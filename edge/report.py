@@ -64,7 +64,7 @@ def print_devices(devices: Sequence[Device], *, as_json: bool) -> None:
 
 
 def print_bench(result: dict[str, Any], *, as_json: bool) -> None:
-    """Print the stages, then the daemon as a whole."""
+    """Print the stages, the models on each backend, then the daemon as a whole."""
     if as_json:
         print(json.dumps(result, indent=2))
         return
@@ -72,6 +72,14 @@ def print_bench(result: dict[str, Any], *, as_json: bool) -> None:
     _table(
         ("stage", "p50 ms", "p95 ms"),
         [(name, f"{stage['p50_ms']:.2f}", f"{stage['p95_ms']:.2f}") for name, stage in stages],
+    )
+    _table(
+        ("backend", "model", "p50 ms", "p95 ms", "why not"),
+        [
+            (backend, model, *_times(figures), figures.get("detail", ""))
+            for backend, models in result["backends"].items()
+            for model, figures in models.items()
+        ],
     )
     rest = {**result["speech"], **result["daemon"]}
     _table(("measure", "value"), [(name, str(value)) for name, value in rest.items()])
@@ -91,6 +99,13 @@ def print_outbox(outbox: Outbox, *, as_json: bool) -> None:
     if letters:
         rows = [(str(row.sequence), row.reason, row.time) for row in letters]
         _table(("sequence", "reason", "time"), rows)
+
+
+def _times(figures: dict[str, Any]) -> tuple[str, str]:
+    """Return p50 and p95 of a model, or the reason code and nothing."""
+    if "reason" in figures:
+        return figures["reason"], "-"
+    return f"{figures['p50_ms']:.2f}", f"{figures['p95_ms']:.2f}"
 
 
 def _sentence(line: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from edge import messages
 from edge.config import FusionSettings
 from edge.errors import OutboxError
+from edge.fallback import SteadyClassifier
 from edge.fusion import Change, Fused, Fusion
 from edge.health import Health
 from edge.mqtt import Publisher
@@ -35,16 +36,14 @@ class Room:
         publisher: Publisher,
         outbox: Outbox,
         health: Health,
-        models: Mapping[str, str],
-        backend: str,
+        classifiers: Mapping[str, SteadyClassifier],
     ) -> None:
         self._fusion = Fusion(settings)
         self._policy = policy
         self._publisher = publisher
         self._outbox = outbox
         self._health = health
-        self._models = models
-        self._backend = backend
+        self._classifiers = classifiers
         self._lock = threading.Lock()
         self._told: tuple[object, ...] = ()
         self._told_ns = 0
@@ -83,8 +82,8 @@ class Room:
         return "emotion.changed", messages.event_data(
             subject,
             previous=change.previous,
-            models=self._models,
-            backend=self._backend,
+            models={modality: classifier.name for modality, classifier in self._classifiers.items()},
+            backend=self._classifiers["face"].backend,
             latency_ms=latency_ms,
         )
 

@@ -14,11 +14,13 @@ from edge.devices import (
     AlsaCard,
     Device,
     alsa_cards,
+    edge_tpu_nodes,
     list_accelerators,
     list_cameras,
     list_devices,
     list_microphones,
 )
+from edge.runtime import candidate_backends
 
 
 def write(path: Path, text: str = "") -> None:
@@ -47,6 +49,9 @@ def machine(tmp_path: Path) -> Path:
     write(tmp_path / "proc/asound/card1/pcm0c/info")
     write(tmp_path / "sys/bus/usb/devices/1-1/idVendor", "1a6e\n")
     write(tmp_path / "sys/bus/usb/devices/1-1/idProduct", "089a\n")
+    write(tmp_path / "sys/bus/usb/devices/1-1/busnum", "1\n")
+    write(tmp_path / "sys/bus/usb/devices/1-1/devnum", "4\n")
+    write(tmp_path / "dev/bus/usb/001/004")
     write(tmp_path / "sys/bus/usb/devices/usb1/idVendor", "1d6b\n")
     write(tmp_path / "usr/lib/aarch64-linux-gnu/libedgetpu.so.1")
     write(tmp_path / "usr/lib/aarch64-linux-gnu/libvulkan.so.1")
@@ -142,6 +147,20 @@ def test_coral_on_pcie(tmp_path: Path) -> None:
     """The PCIe board is a node in /dev."""
     write(tmp_path / "dev/apex_0")
     assert "PCIe /dev/apex_0" in accelerators(tmp_path)["edgetpu"].detail
+
+
+def test_edge_tpu_nodes(machine: Path) -> None:
+    """What must be opened for a Coral: the node of the stick on USB, and that of the board."""
+    assert edge_tpu_nodes(machine) == [machine / "dev/bus/usb/001/004"]
+    write(machine / "dev/apex_0")
+    assert edge_tpu_nodes(machine) == [machine / "dev/apex_0", machine / "dev/bus/usb/001/004"]
+
+
+def test_vulkan_driver_named_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that Vulkan is told of is a GPU to try, though it has no node in /dev."""
+    monkeypatch.setenv("VK_ICD_FILENAMES", "/opt/driver_icd.json")
+    assert "driver_icd.json" in {device.token: device for device in list_accelerators()}["gpu"].detail
+    assert candidate_backends()[-2:] == ("gpu", "cpu")
 
 
 def test_gpu_needs_vulkan(machine: Path) -> None:

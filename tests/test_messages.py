@@ -23,6 +23,10 @@ VOICE = Evidence(EVEN, quality=0.5, weight=0.375)
 BOTH = SubjectState("person-3", "happiness", 0.61234567, EVEN, FACE, VOICE, t_ns=1)
 NOBODY = SubjectState("room", ABSENT, 0.0, {}, None, None, t_ns=1)
 UNSURE = SubjectState("room", UNCERTAIN, 0.2, EVEN, None, VOICE, t_ns=1)
+BACKENDS = {
+    "face": {"backend": "cpu", "passed_over": {"gpu": "no_device"}},
+    "voice": {"backend": "cpu", "passed_over": {}},
+}
 MODELS = {"face": "report-face@0123456789ab", "voice": None}
 
 EVENT_DATA: dict[str, list[dict[str, Any]]] = {
@@ -50,7 +54,12 @@ PAYLOADS: list[tuple[str, Any]] = [
     ("enabled", messages.enabled(True)),
     ("enabled", messages.enabled(False)),
     *(
-        ("status", messages.status(state, reasons=["camera:no_device"], since=NOW, version="0.1.0"))
+        (
+            "status",
+            messages.status(
+                state, reasons=["camera:no_device"], since=NOW, version="0.1.0", backends=BACKENDS
+            ),
+        )
         for state in ("starting", "running", "degraded", "paused", "stopping")
     ),
     ("state", messages.state(BOTH, faces=2, present=True, fatigue={"level": "alert"}, time=NOW)),
@@ -168,7 +177,7 @@ def test_reserved_and_unknown_words_are_no_emotion(word: str) -> None:
 
 def test_times_are_utc_with_milliseconds() -> None:
     """Whatever zone a moment came in, the wire says Z; other spellings are refused."""
-    built = messages.status("running", reasons=[], since=NOW, version="1")
+    built = messages.status("running", reasons=[], since=NOW, version="1", backends=BACKENDS)
     assert built["since"] == "2026-01-02T01:04:05.678Z"
     for wrong in ("2026-01-02T01:04:05Z", "2026-01-02T01:04:05.678+00:00", "2026-01-02 01:04:05.678Z"):
         assert not is_valid("status", {**built, "since": wrong})
