@@ -104,7 +104,7 @@ def _convert_step(tf: Any, job: Job, model: Any, exported: Path, report: Report)
         walked = _walk(tf, streamed.model, examples)
         feed = walked.__iter__
     report(Stage("exporting the graph", 0.35))
-    _export_step(tf, streamed.model, streamed.states, exported)
+    _export(tf, streamed.model, exported, streamed.states)
     return _in_order(_to_tflite(tf, job, exported, feed, report))
 
 
@@ -138,7 +138,7 @@ def _fed_alone(examples: Float32 | None) -> Callable[[], Iterable[Example]] | No
     """Return what gives the examples one by one to the only input."""
     if examples is None:
         return None
-    return lambda: ({"": example[np.newaxis]} for example in examples)
+    return lambda: ({"input": example[np.newaxis]} for example in examples)
 
 
 def _walk(tf: Any, model: Any, examples: Float32) -> list[Example]:
@@ -155,31 +155,20 @@ def _walk(tf: Any, model: Any, examples: Float32) -> list[Example]:
     return fed
 
 
-def _export(tf: Any, model: Any, directory: Path) -> None:
+def _export(tf: Any, model: Any, directory: Path, states: tuple[str, ...] = ()) -> None:
     """Write a SavedModel of batch 1: straight from Keras 3, variables would stay unfrozen and fail to run."""
-    from keras.export import ExportArchive
-
-    shape = (1, *model.inputs[0].shape[1:])
-    archive = ExportArchive()
-    archive.track(model)
-    archive.add_endpoint(
-        "serve", lambda x: model(x, training=False), input_signature=[tf.TensorSpec(shape, tf.float32)]
-    )
-    archive.write_out(str(directory), verbose=False)
-
-
-def _export_step(tf: Any, model: Any, states: tuple[str, ...], directory: Path) -> None:
     from keras.export import ExportArchive
 
     names = ("input", *states)
     spec = {
-        name: tf.TensorSpec(x.shape, tf.float32, name=name)
+        name: tf.TensorSpec((1, *x.shape[1:]), tf.float32, name=name)
         for name, x in zip(names, model.inputs, strict=True)
     }
 
-    def run(inputs: dict[str, Any]) -> dict[str, Any]:
-        outputs = model([inputs[name] for name in names], training=False)
-        return dict(zip(("output", *states), outputs, strict=True))
+    def run(given: dict[str, Any]) -> dict[str, Any]:
+        inputs = [given[name] for name in names]
+        outputs = model(inputs if states else inputs[0], training=False)
+        return dict(zip(("output", *states), outputs if states else [outputs], strict=True))
 
     archive = ExportArchive()
     archive.track(model)
@@ -196,10 +185,10 @@ def _to_tflite(
     if feed is not None:
         count = sum(1 for _ in feed())
 
-        def represent() -> Iterator[Example | list[Float32]]:
+        def represent() -> Iterator[Example]:
             for i, example in enumerate(feed()):
                 report(Stage(f"calibrating with {count} examples", 0.5 + 0.3 * i / count))
-                yield list(example.values()) if "" in example else example
+                yield example
 
         converter.representative_dataset = represent
     report(Stage(f"converting to {job.kind}", 0.4))

@@ -98,8 +98,10 @@ def read_saved_model(source: Path, target: Path, *, is_integer: bool) -> tuple[i
         )
     module = tf.Module()
     module.loaded = loaded
-    fixed = tf.TensorSpec((1, *shape[1:]), tf.float32, name=name)
-    module.serve = tf.function(lambda x: next(iter(serve(**{name: x}).values())), input_signature=[fixed])
+    fixed = tf.TensorSpec((1, *shape[1:]), tf.float32, name="input")
+    module.serve = tf.function(
+        lambda x: {"output": next(iter(serve(**{name: x}).values()))}, input_signature=[fixed]
+    )
     tf.saved_model.save(module, str(target), signatures=module.serve)
     return shape[1:]
 
@@ -113,6 +115,8 @@ def check_weights(source: Path, weights: list[Any]) -> None:
 
 def first_line(error: Exception) -> str:
     """Return what an error of someone else's says, short."""
+    if complaint := re.search(r"error: ('tf\.\w+' op .*)", str(error)):  # the compiler's, after a long location
+        return complaint[1][:200]
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
 
@@ -131,7 +135,7 @@ def _why_not_loaded(error: Exception) -> str:
     custom = re.search(r"(?:Could not locate (?:class|function)|Unknown \w+:) '?([\w.>]+)", text)
     if custom:
         return f"has the custom object {custom[1]}, which only its own code knows; build it of Keras's own layers"
-    if "lambda" in text.lower():
+    if re.search(r"\bLambda\b", text):
         return "has a Lambda layer, which is code and is not run here; build it of Keras's own layers"
     return f"not a Keras model that loads here ({first_line(error)}); save it as .keras"
 
@@ -163,6 +167,8 @@ def _cleaned(node: Any) -> Any:
     if isinstance(config := cleaned.get("config"), dict):
         for key in STALE_KEYS.get(str(node.get("class_name")), ()):
             config.pop(key, None)
+        if node.get("class_name") == "BatchNormalization" and isinstance(config.get("axis"), list):
+            (config["axis"],) = config["axis"]  # [3] of `tf_keras` is 3 here
     return cleaned
 
 
