@@ -33,11 +33,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    to = commands.add_parser("convert", help="a trained model to TFLite; recurrent layers become plain operations")
+    to = commands.add_parser(
+        "convert", help="a trained model to TFLite; recurrent layers become plain operations"
+    )
     to.add_argument("model", type=Path, metavar="MODEL", help=".keras, .h5 or a SavedModel directory")
     to.add_argument("--to", choices=KINDS, default="int8", help="default: int8")
     to.add_argument(
-        "--calibrate", type=Path, metavar="DIR", help="pictures or sound for int8 and int16x8, or an .npy of inputs"
+        "--calibrate",
+        type=Path,
+        metavar="DIR",
+        help="pictures or sound for int8 and int16x8, or an .npy of inputs",
     )
     to.add_argument("--calibrate-count", type=positive, default=200, metavar="N", help="default: 200")
     to.add_argument("--ranges", choices=RANGES, default="minmax", help="of the activations; default: minmax")
@@ -48,7 +53,9 @@ def _parser() -> argparse.ArgumentParser:
         "above 400 steps fused",
     )
     to.add_argument("--io", choices=IO, help="input and output; default: integer where the model is")
-    to.add_argument("--like", metavar="NAME", help="a shipped model that reads the same; its card is the draft")
+    to.add_argument(
+        "--like", metavar="NAME", help="a shipped model that reads the same; its card is the draft"
+    )
     to.add_argument("-o", "--output", type=Path, metavar="OUT.tflite", help="default: MODEL.KIND.tflite")
     to.set_defaults(command=_convert)
 

@@ -87,7 +87,8 @@ def _read_inputs(path: Path, shape: tuple[int, ...], count: int) -> Float32:
         raise CalibrationError(f"--calibrate {path}: not an .npy file that can be read ({error})") from None
     if inputs.shape[1:] != shape:
         raise CalibrationError(
-            f"--calibrate {path}: its shape is {inputs.shape}, the model reads {('n', *shape)}; save one input a row"
+            f"--calibrate {path}: its shape is {inputs.shape}, the model reads {('n', *shape)}; "
+            "save one input a row"
         )
     if not np.issubdtype(inputs.dtype, np.number) or not np.all(np.isfinite(inputs)):
         raise CalibrationError(f"--calibrate {path}: has values that are not numbers; leave those inputs out")

@@ -1,4 +1,4 @@
-"""The child process of a conversion: reads the model, calibrates, writes the TFLite file, says steps as JSON."""
+"""The child process of a conversion: reads the model, calibrates, writes the TFLite file, says its stages."""
 
 from __future__ import annotations
 
@@ -31,20 +31,23 @@ def main() -> int:
         print(json.dumps({"stage": stage.text, "done": stage.done}), flush=True)
 
     try:
-        content = _convert(job, report)
+        content = convert_here(job, report)
         report(Stage("writing", 0.98))
         job.target.write_bytes(content)
     except EdgeError as error:
         print(json.dumps({"error": str(error), "model": isinstance(error, ModelError)}), flush=True)
         return error.exit_code
     except OSError as error:
-        sentence = f"{error.filename or job.target.parent}: cannot be written ({error.strerror}); free some space"
+        sentence = (
+            f"{error.filename or job.target.parent}: cannot be written ({error.strerror}); free some space"
+        )
         print(json.dumps({"error": sentence, "model": False}), flush=True)
         return 1
     return 0
 
 
-def _convert(job: Job, report: Report) -> bytes:
+def convert_here(job: Job, report: Report) -> bytes:
+    """Return the TFLite file of a job, made in this process; its target's directory is scratch space."""
     try:
         import tensorflow as tf
     except ImportError as error:
@@ -98,7 +101,7 @@ def _convert_step(tf: Any, job: Job, model: Any, exported: Path, report: Report)
     if job.kind in INTEGERS:
         if streamed.has_mean:
             raise ModelError(
-                f"{job.source}: a running mean counts further than integers of one scale can; use --to dynamic"
+                f"{job.source}: a running mean counts further than integers of one scale; use --to dynamic"
             )
         examples = _examples(job, tuple(model.inputs[0].shape[1:]), report)
         walked = _walk(tf, streamed.model, examples)
@@ -109,7 +112,7 @@ def _convert_step(tf: Any, job: Job, model: Any, exported: Path, report: Report)
 
 
 def _in_order(content: bytes) -> bytes:
-    """Return a TFLite file with inputs and outputs named and in the order of their names: the states line up."""
+    """Name inputs and outputs of a TFLite file and put them in the order of their names: states line up."""
     from tensorflow.lite.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
@@ -203,7 +206,7 @@ def _to_tflite(
 
 
 def _set_kind(tf: Any, converter: Any, job: Job) -> None:
-    """Set the converter's options; weights of convolutions and dense layers get a scale a channel by default."""
+    """Set the converter's options; by default it gives weights a scale a channel."""
     if job.kind != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if job.kind == "float16":

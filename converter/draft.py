@@ -19,8 +19,8 @@ def draft_like(known: Card, target: Path) -> Card:
     found = [info.shape for info in (*model.inputs, *model.outputs)]
     if found != [known.input.shape, known.output.shape]:
         raise ModelError(
-            f"{target}: its tensors are {found}, {known.name} has {known.input.shape} -> {known.output.shape}; "
-            "choose another --like, or leave it out"
+            f"{target}: its tensors are {found}, those of {known.name} are {known.input.shape} -> "
+            f"{known.output.shape}; choose another --like, or leave it out"
         )
     return draft_card(
         target.name.split(".", 1)[0],

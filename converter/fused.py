@@ -1,4 +1,4 @@
-"""Rewrites LSTM layers as TFLite's one fused operation: a small file, only where its equations are the layer's."""
+"""Rewrites LSTM layers as TFLite's fused operation: a small file, where its equations are the layer's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from converter.recurrent import check_layer, recurrent_layers, refuse_masks, rewrite, step_count
+from converter.recurrent import check_layer, parts, recurrent_layers, refuse_masks, rewrite, step_count
 from edge.errors import ModelError
 
 
@@ -59,8 +59,7 @@ def fuse(model: Any) -> Any:
     for layer in found:
         check_layer(layer)
         step_count(layer)
-        both = isinstance(layer, layers.Bidirectional)
-        for part in (layer.forward_layer, layer.backward_layer) if both else (layer,):
+        for part in parts(layer):
             _check_cell(layer.name, part.cell)
     refuse_masks(model, "the fused LSTM knows no masks; use --recurrent unroll, or sequences of one length")
     return rewrite(model, Fused)
@@ -68,7 +67,9 @@ def fuse(model: Any) -> Any:
 
 def _check_cell(name: str, cell: Any) -> None:
     if not isinstance(cell, layers.LSTMCell):
-        raise ModelError(f"layer {name}: TFLite has no fused {type(cell).__name__}; use --recurrent unroll or step")
+        raise ModelError(
+            f"layer {name}: TFLite has no fused {type(cell).__name__}; use --recurrent unroll or step"
+        )
     named = (cell.activation, cell.recurrent_activation)
     if named != (keras.activations.tanh, keras.activations.sigmoid):
         words = " and ".join(str(getattr(activation, "__name__", activation)) for activation in named)

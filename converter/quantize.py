@@ -72,7 +72,7 @@ def convert(job: Job, *, report: Report) -> None:
 
 
 def check(job: Job) -> None:
-    """Raise before anything slow is started: options that contradict each other, a model that is not there."""
+    """Raise before anything slow is started: for options that do not go together, or no model."""
     for option, value, allowed in (
         ("--to", job.kind, KINDS),
         ("--recurrent", job.recurrent, (None, *RECURRENT)),
@@ -83,9 +83,7 @@ def check(job: Job) -> None:
             raise EdgeError(f"{option} {value}: unknown; use one of {', '.join(filter(None, allowed))}")
     source_kind(job.source)
     if job.kind in INTEGERS and job.calibrate is None:
-        raise EdgeError(
-            f"--to {job.kind} needs --calibrate DIR, a directory with a hundred or more examples"
-        )
+        raise EdgeError(f"--to {job.kind} needs --calibrate DIR, a directory with a hundred or more examples")
     if job.io == "integer" and job.kind not in INTEGERS:
         raise EdgeError(f"--io integer: {job.kind} computes in floats; use --to {' or '.join(INTEGERS)}")
     if job.ranges == "percentile" and job.kind != "int8":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +68,6 @@ def _cut(counts: NDArray[np.int64], limits: tuple[float, float], percentile: flo
     edges = np.linspace(*limits, BINS + 1)
     share = np.cumsum(counts) / total
     outside = (100 - percentile) / 200
-    low = edges[np.searchsorted(share, outside, side="right")]
-    high = edges[min(np.searchsorted(share, 1 - outside) + 1, BINS)]
+    low = edges[int(np.searchsorted(share, outside, side="right"))]
+    high = edges[min(int(np.searchsorted(share, 1 - outside)) + 1, BINS)]
     return min(float(low), 0.0), max(float(high), 0.0)

@@ -35,7 +35,11 @@ class Unrolled(layers.Layer):  # type: ignore[misc]  # Keras has no types
         del training  # dropout is off on a device
         original, cell = self.original, self.original.cell
         inputs = _steps(project(cell, sequence))
-        masks = [None] * len(inputs) if mask is None else [m > 0 for m in _steps(ops.cast(mask, "float32")[..., None])]
+        masks = (
+            [None] * len(inputs)
+            if mask is None
+            else [m > 0 for m in _steps(ops.cast(mask, "float32")[..., None])]
+        )
         if original.go_backwards:
             inputs.reverse()
             masks.reverse()
@@ -45,7 +49,9 @@ class Unrolled(layers.Layer):  # type: ignore[misc]  # Keras has no types
             new = advance(cell, gates, states)
             if is_there is not None:
                 old = states or tuple(ops.zeros_like(state) for state in new)
-                new = tuple(ops.where(is_there, after, before) for after, before in zip(new, old, strict=True))
+                new = tuple(
+                    ops.where(is_there, after, before) for after, before in zip(new, old, strict=True)
+                )
             states = new
             output = new[0]
             if is_there is not None and original.zero_output_for_mask:
@@ -114,12 +120,13 @@ def unroll(model: Any, *, exact_masks: bool = True) -> Any:
         check_layer(layer)
         if (steps := step_count(layer)) > MAX_STEPS:
             raise ModelError(
-                f"layer {layer.name}: {steps} steps are too many to unroll; give the input {MAX_STEPS} or fewer, "
-                "or use --recurrent step or fused"
+                f"layer {layer.name}: {steps} steps are too many to unroll; give the input {MAX_STEPS} or "
+                "fewer, or use --recurrent step or fused"
             )
     if not exact_masks:
         refuse_masks(
-            model, "a mask compares floats exactly, integers cannot; use --to dynamic, or sequences of one length"
+            model,
+            "a mask compares floats exactly, integers cannot; use --to dynamic, or sequences of one length",
         )
     return rewrite(model, Unrolled)
 
@@ -138,7 +145,17 @@ def rewrite(model: Any, make: Callable[..., Any]) -> Any:
 def recurrent_layers(model: Any) -> list[Any]:
     """List the layers of `model`, and of the models in it, that have a state."""
     kinds = layers.RNN | layers.Bidirectional | layers.ConvLSTM1D | layers.ConvLSTM2D | layers.ConvLSTM3D
-    return [layer for layer in all_layers(model) if isinstance(getattr(layer, "layer", layer), kinds)]
+    return [
+        layer
+        for layer in all_layers(model)
+        if isinstance(layer.layer if isinstance(layer, layers.TimeDistributed) else layer, kinds)
+    ]
+
+
+def parts(layer: Any) -> tuple[Any, ...]:
+    """Return the two layers of a `Bidirectional`, or the layer alone."""
+    both = isinstance(layer, layers.Bidirectional)
+    return (layer.forward_layer, layer.backward_layer) if both else (layer,)
 
 
 def refuse_masks(model: Any, reason: str) -> None:
@@ -158,11 +175,17 @@ def all_layers(model: Any) -> list[Any]:
 
 def check_layer(layer: Any) -> None:
     """Raise `ModelError` unless all of `layer` is an LSTM, GRU or simple one that starts from zeros."""
-    both = isinstance(layer, layers.Bidirectional)
-    for part in (layer.forward_layer, layer.backward_layer) if both else (layer,):
+    if isinstance(layer, layers.TimeDistributed):
+        kind = type(layer.layer).__name__
+        raise ModelError(
+            f"layer {layer.name}: {kind} cannot be converted inside TimeDistributed; build it without"
+        )
+    for part in parts(layer):
         if not isinstance(getattr(part, "cell", None), CELLS):
-            kind = type(getattr(part, "cell", part)).__name__
-            raise ModelError(f"layer {layer.name}: {kind} cannot be converted; use LSTM, GRU or SimpleRNN layers")
+            kind = type(part.cell if type(part) is layers.RNN else part).__name__
+            raise ModelError(
+                f"layer {layer.name}: {kind} cannot be converted; use LSTM, GRU or SimpleRNN layers"
+            )
         if part.return_state or part.stateful:
             raise ModelError(f"layer {layer.name}: keeps or returns its state; build it with neither")
     calls = [node.arguments for node in layer._inbound_nodes]

@@ -14,7 +14,7 @@ import numpy as np
 from edge.errors import ModelError
 
 # Keys that `tf_keras` writes and that Keras 3 refuses, although each says what Keras 3 does anyway. Measured:
-# without them it loads LSTM, GRU, Bidirectional and CNNs of tf_keras 2.21 and answers the same to the last bit.
+# without them it loads LSTM, GRU, Bidirectional and CNNs of tf_keras 2.21 and answers the same bits.
 STALE_KEYS = {
     "LSTM": ("time_major",),
     "GRU": ("time_major",),
@@ -34,7 +34,9 @@ def source_kind(source: Path) -> str:
     if source.is_dir():
         if (source / "saved_model.pb").is_file():
             return "saved_model"
-        raise ModelError(f"{source}: a directory without saved_model.pb; give a SavedModel, a .keras or an .h5")
+        raise ModelError(
+            f"{source}: a directory without saved_model.pb; give a SavedModel, a .keras or an .h5"
+        )
     if not source.is_file():
         raise ModelError(f"{source}: no such model; `emotion-models train` makes one")
     try:
@@ -115,7 +117,9 @@ def check_weights(source: Path, weights: list[Any]) -> None:
 
 def first_line(error: Exception) -> str:
     """Return what an error of someone else's says, short."""
-    if complaint := re.search(r"error: ('tf\.\w+' op .*)", str(error)):  # the compiler's, after a long location
+    if complaint := re.search(
+        r"error: ('tf\.\w+' op .*)", str(error)
+    ):  # the compiler's, after a long location
         return complaint[1][:200]
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
@@ -134,9 +138,9 @@ def _why_not_loaded(error: Exception) -> str:
     text = str(error)
     custom = re.search(r"(?:Could not locate (?:class|function)|Unknown \w+:) '?([\w.>]+)", text)
     if custom:
-        return f"has the custom object {custom[1]}, which only its own code knows; build it of Keras's own layers"
+        return f"has the custom object {custom[1]}, which only its own code knows; use Keras's own layers"
     if re.search(r"\bLambda\b", text):
-        return "has a Lambda layer, which is code and is not run here; build it of Keras's own layers"
+        return "has a Lambda layer, which is code and is not run here; use Keras's own layers"
     return f"not a Keras model that loads here ({first_line(error)}); save it as .keras"
 
 

@@ -24,7 +24,7 @@ OVER_LAST_AXIS = (layers.BatchNormalization, layers.LayerNormalization, layers.C
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Streamed:
-    """A model of one step: its inputs are a step (1, 1, ...) and the states, its outputs a result and the states.
+    """A model of one step: a step (1, 1, ...) and the states in, a result and the new states out.
 
     `states` are the names of the states in both orders; each has the shape (1, ...) and starts as zeros.
     """
@@ -35,7 +35,7 @@ class Streamed:
 
 
 class RecurrentStep(layers.Layer):  # type: ignore[misc]  # Keras has no types
-    """One step of a recurrent layer: a step (batch, 1, features) and its states to a result and new states."""
+    """One step of a recurrent layer: (batch, 1, features) and its states to a result and new states."""
 
     def __init__(self, original: Any) -> None:
         super().__init__(name=f"{original.name}_step")
@@ -51,7 +51,7 @@ class RecurrentStep(layers.Layer):  # type: ignore[misc]  # Keras has no types
 
 
 class CausalStep(layers.Layer):  # type: ignore[misc]
-    """One step of a causal `Conv1D`; the state is what it still sees of the past, (batch, steps, features)."""
+    """One step of a causal `Conv1D`; the state is what it sees of the past, (batch, steps, features)."""
 
     def __init__(self, original: Any) -> None:
         super().__init__(name=f"{original.name}_step")
@@ -88,7 +88,9 @@ def stream(model: Any) -> Streamed:
         raise ModelError("--recurrent step: the model has no recurrent layer; leave the option out")
     for layer in found:
         if isinstance(layer, layers.Bidirectional) or getattr(layer, "go_backwards", False):
-            raise ModelError(f"layer {layer.name}: reads from the end, which is not there yet; use --recurrent unroll")
+            raise ModelError(
+                f"layer {layer.name}: reads from the end, which is not there yet; use --recurrent unroll"
+            )
         check_layer(layer)
     if any(isinstance(layer, keras.Model) for layer in model.layers):
         raise ModelError("--recurrent step: there is a model inside the model; build it of layers alone")
@@ -117,7 +119,7 @@ class _Walk:
         inputs = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
         if isinstance(layer, layers.RNN):
             units = layer.cell.units
-            shapes = {name: (1, units) for name in state_names(layer.cell)}
+            shapes = dict.fromkeys(state_names(layer.cell), (1, units))
             return self._with_states(RecurrentStep(layer), layer.name, inputs[0], shapes)
         if not any(len(x.shape) > 2 for x in inputs):
             return layer(*args, **kwargs)
@@ -141,8 +143,9 @@ class _Walk:
         reach = (layer.kernel_size[0] - 1) * layer.dilation_rate[0]
         if layer.strides[0] != 1 or (layer.padding != "causal" and reach):
             raise ModelError(
-                f"layer {layer.name}: Conv1D with padding {layer.padding!r} and strides {layer.strides[0]} looks "
-                "ahead or drops steps; build it with padding='causal' and strides=1, or use --recurrent unroll"
+                f"layer {layer.name}: Conv1D with padding {layer.padding!r} and strides {layer.strides[0]} "
+                "looks ahead or drops steps; build it with padding='causal' and strides=1, or use "
+                "--recurrent unroll"
             )
         if not reach:
             return layer(step)
