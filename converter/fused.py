@@ -31,7 +31,8 @@ class Fused(layers.Layer):  # type: ignore[misc]  # Keras has no types
         original, cell = self.original, self.original.cell
         if original.go_backwards:
             sequence = ops.flip(sequence, axis=1)
-        zeros = tf.zeros((sequence.shape[0], cell.units))
+        batch = sequence.shape[0] or tf.shape(sequence)[0]
+        zeros = tf.zeros((batch, cell.units))
         bias = cell.bias if cell.use_bias else ops.zeros((4 * cell.units,))
         weights = [tf.convert_to_tensor(weight) for weight in (cell.kernel, cell.recurrent_kernel, bias)]
         # The converter looks for this attribute and for five results; it then throws the body away.

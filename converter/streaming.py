@@ -151,7 +151,7 @@ class _Walk:
             return layer(step)
         return self._with_states(CausalStep(layer), layer.name, step, {"past": (1, reach, step.shape[2])})
 
-    def _with_states(self, layer: Any, name: str, step: Any, shapes: dict[str, tuple[int, ...]]) -> Any:
+    def _with_states(self, layer: Any, name: str, step: Any, shapes: dict[str, Any]) -> Any:
         """Call `layer` on the step and on new inputs of these shapes; keep its new states."""
         # Numbered, because TFLite puts inputs and outputs in the order of their names.
         first = len(self.before)

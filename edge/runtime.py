@@ -72,6 +72,8 @@ class Model:
             if values.shape != info.shape:
                 raise ModelError(f"input of shape {values.shape} given to a model that takes {info.shape}")
             self._interpreter.set_tensor(info.index, info.quantize(values))
+        # A fused LSTM keeps its state from one call to the next: every call here is a window of its own.
+        self._interpreter.reset_all_variables()
         self._interpreter.invoke()
         return tuple(info.dequantize(self._interpreter.get_tensor(info.index)) for info in self.outputs)
 
