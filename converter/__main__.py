@@ -6,15 +6,20 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from rich.progress import Progress
+
+from converter.draft import draft_like
 from converter.lint import lint, show_lint
-from converter.quantize import KINDS, Job, convert
+from converter.quantize import IO, KINDS, RANGES, RECURRENT, Job, Report, Stage, convert
 from converter.report import Inputs, report
-from converter.show import show_report, show_verified, write_report
+from converter.show import show_bench, show_report, show_verified, write_report
 from converter.targets import TARGETS
-from converter.verify import find_card, update_card, verify
+from converter.verify import card_name, find_card, update_card, verify
+from edge.card import load_card
 from edge.errors import EXIT_FAILURE, EXIT_OK
 from models.console import positive, run_command, say, screen
 
@@ -30,11 +35,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    to = commands.add_parser("convert", help="Keras to TFLite; LSTMs become plain operations")
-    to.add_argument("model", type=Path, metavar="MODEL.keras")
+    to = commands.add_parser(
+        "convert", help="a trained model to TFLite; recurrent layers become plain operations"
+    )
+    to.add_argument("model", type=Path, metavar="MODEL", help=".keras, .h5 or a SavedModel directory")
     to.add_argument("--to", choices=KINDS, default="int8", help="default: int8")
-    to.add_argument("--calibrate", type=Path, metavar="DIR", help="pictures or sound, for int8")
+    to.add_argument(
+        "--calibrate",
+        type=Path,
+        metavar="DIR",
+        help="pictures or sound for int8 and int16x8, or an .npy of inputs",
+    )
     to.add_argument("--calibrate-count", type=positive, default=200, metavar="N", help="default: 200")
+    to.add_argument("--ranges", choices=RANGES, default="minmax", help="of the activations; default: minmax")
+    to.add_argument(
+        "--recurrent",
+        choices=RECURRENT,
+        help="all steps written out, one step with its states, or TFLite's LSTM; default: unroll, "
+        "above 400 steps fused",
+    )
+    to.add_argument("--io", choices=IO, help="input and output; default: integer where the model is")
+    to.add_argument(
+        "--like", metavar="NAME", help="a shipped model that reads the same; its card is the draft"
+    )
     to.add_argument("-o", "--output", type=Path, metavar="OUT.tflite", help="default: MODEL.KIND.tflite")
     to.set_defaults(command=_convert)
 
@@ -57,6 +80,10 @@ def _parser() -> argparse.ArgumentParser:
     costs.add_argument("--json", action="store_true", help="stable JSON on stdout")
     costs.set_defaults(command=_report)
 
+    speed = commands.add_parser("bench", help="how much faster each form of a network is, on this machine")
+    speed.add_argument("--json", action="store_true", help="stable JSON on stdout")
+    speed.set_defaults(command=_bench)
+
     mapping = commands.add_parser("lint", help="which operations an accelerator runs, and why not the others")
     mapping.add_argument("model", type=Path, metavar="OUT.tflite")
     mapping.add_argument("--target", choices=tuple(TARGETS), required=True)
@@ -66,28 +93,56 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    target = args.output or args.model.with_name(f"{args.model.stem}.{args.to}.tflite")
+    form = "step." if args.recurrent == "step" else ""
+    target = args.output or args.model.with_name(f"{args.model.stem}.{form}{args.to}.tflite")
     card = find_card(target, args.model)
+    features = card.input.features if card else load_card(args.like).input.features if args.like else None
     job = Job(
         source=args.model,
         target=target,
         kind=args.to,
         calibrate=args.calibrate,
         count=args.calibrate_count,
-        features=card.input.features if card else None,
+        features=features,
+        recurrent=args.recurrent,
+        ranges=args.ranges,
+        io=args.io,
     )
     start = time.monotonic()
-    if screen.is_terminal:
-        with screen.status("starting TensorFlow") as status:
-            convert(job, report=status.update)
-    else:
-        convert(job, report=say)
+    with _shown_stages() as report:
+        convert(job, report=report)
     say(f"wrote {target} ({target.stat().st_size / 1000:.0f} kB, {time.monotonic() - start:.0f} s)")
+    if args.recurrent == "step":
+        say("no card: it is fed a step and its states at a time; start every state_... with zeros")
+        return EXIT_OK
+    if card is None and args.like:
+        card = draft_like(load_card(args.like), target)
     if card is None:
-        say(f"no card beside it: the daemon needs {target.name.split('.', 1)[0]}.json, which training writes")
+        say(
+            f"no card beside it: the daemon needs {card_name(target)}.json, which training writes; "
+            "--like voice-lstm drafts one for a model that reads what voice-lstm reads"
+        )
     else:
         say(f"updated {update_card(card, target, args.to)}")
     return EXIT_OK
+
+
+@contextmanager
+def _shown_stages() -> Iterator[Report]:
+    """Show the stages of a conversion: a bar on a terminal, a line a stage in a pipe."""
+    if screen.is_terminal:
+        with Progress(console=screen, transient=True) as progress:
+            task = progress.add_task("starting TensorFlow", total=1.0)
+            yield lambda stage: progress.update(task, description=stage.text, completed=stage.done)
+        return
+    said: list[str] = []
+
+    def report(stage: Stage) -> None:
+        if stage.text not in said:
+            said.append(stage.text)
+            say(stage.text)
+
+    yield report
 
 
 def _verify(args: argparse.Namespace) -> int:
@@ -123,6 +178,18 @@ def _lint(args: argparse.Namespace) -> int:
     else:
         show_lint(result)
     return EXIT_OK if result["maps"] else EXIT_FAILURE
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from converter.bench import run_bench  # brings TensorFlow
+
+    with _shown_stages() as report:
+        result = run_bench(report=report)
+    if args.json:
+        print(json.dumps(result))
+    else:
+        show_bench(result)
+    return EXIT_OK if all(ratio["met"] for ratio in result["ratios"]) else EXIT_FAILURE
 
 
 if __name__ == "__main__":

@@ -34,11 +34,15 @@ def read_examples(
 ) -> Float32:
     """Return up to `count` examples (n, *shape), drawn evenly over `directory`, the same at every call.
 
+    An .npy file in place of the directory holds inputs themselves, (n, *shape) floats.
+
     A `shape` of (h, w, 1) or (h, w, 3) takes pictures, which are faces already and only resized, in
     [0, 1], and levelled where the `features` of the model's card say so. Any other takes sound through
     these features. Files that cannot be read
     are passed over; raises `CalibrationError` when too little is left.
     """
+    if directory.suffix == ".npy":
+        return _varied(_read_inputs(directory, shape, count), directory, "input")
     is_picture = len(shape) == 3 and shape[2] in (1, 3)
     suffixes = IMAGE_SUFFIXES if is_picture else SOUND_SUFFIXES
     what = "picture" if is_picture else "sound file"
@@ -63,13 +67,33 @@ def read_examples(
         raise CalibrationError(
             f"--calibrate {directory}: none of {len(files)} files is a {what} that can be read"
         )
-    stacked = np.stack(examples)
-    if len(examples) < 2 or not np.ptp(stacked):
+    return _varied(np.stack(examples), directory, what)
+
+
+def _varied(examples: Float32, source: Path, what: str) -> Float32:
+    """Return `examples`, or raise where no range can be seen in them."""
+    if len(examples) < 2 or not np.ptp(examples):
         raise CalibrationError(
-            f"--calibrate {directory}: {len(examples)} example(s) without any difference; "
+            f"--calibrate {source}: {len(examples)} example(s) without any difference; "
             f"give a hundred different {what}s"
         )
-    return stacked
+    return examples
+
+
+def _read_inputs(path: Path, shape: tuple[int, ...], count: int) -> Float32:
+    try:
+        inputs = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise CalibrationError(f"--calibrate {path}: not an .npy file that can be read ({error})") from None
+    if inputs.shape[1:] != shape:
+        raise CalibrationError(
+            f"--calibrate {path}: its shape is {inputs.shape}, the model reads {('n', *shape)}; "
+            "save one input a row"
+        )
+    if not np.issubdtype(inputs.dtype, np.number) or not np.all(np.isfinite(inputs)):
+        raise CalibrationError(f"--calibrate {path}: has values that are not numbers; leave those inputs out")
+    drawn = np.random.default_rng(SEED).permutation(len(inputs))[:count]
+    return np.asarray(inputs[drawn], np.float32)
 
 
 def _picture_reader(shape: tuple[int, ...], features: dict[str, Any] | None) -> Callable[[Path], Float32]:

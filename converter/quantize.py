@@ -1,4 +1,4 @@
-"""Turns a Keras file into a TFLite file, in a child process whose crash is only one sentence here."""
+"""Turns a trained model into a TFLite file, in a child process whose crash is only one sentence here."""
 
 from __future__ import annotations
 
@@ -8,25 +8,39 @@ import signal
 import subprocess
 import sys
 import tempfile
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from converter.source import source_kind
 from edge.errors import EdgeError, ModelError
-from edge.values import Float32
 
-KINDS = ("float32", "float16", "dynamic", "int8")
+KINDS = ("float32", "float16", "dynamic", "int8", "int16x8")
+INTEGERS = ("int8", "int16x8")
+RECURRENT = ("unroll", "step", "fused")
+RANGES = ("minmax", "percentile")
+IO = ("float", "integer")
 
-Report = Callable[[str], None]
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What a conversion is at, and how much of it is done, 0..1."""
+
+    text: str
+    done: float
+
+
+Report = Callable[[Stage], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One conversion: `source` to `target`; int8 also needs examples to calibrate with."""
+    """One conversion: `source` to `target`; integers also need examples to calibrate with.
+
+    `recurrent` of None unrolls, and above the bound of the unrolling fuses. `io` of None is integer where
+    the kind is.
+    """
 
     source: Path
     target: Path
@@ -34,6 +48,9 @@ class Job:
     calibrate: Path | None = None
     count: int = 200
     features: dict[str, Any] | None = None
+    recurrent: str | None = None
+    ranges: str = "minmax"
+    io: str | None = None
 
 
 def convert(job: Job, *, report: Report) -> None:
@@ -55,15 +72,22 @@ def convert(job: Job, *, report: Report) -> None:
 
 
 def check(job: Job) -> None:
-    """Raise before anything slow is started: a kind, a file or a directory that is not there."""
-    if job.kind not in KINDS:
-        raise EdgeError(f"--to {job.kind}: unknown; use one of {', '.join(KINDS)}")
-    if not job.source.is_file():
-        raise ModelError(f"{job.source}: no such Keras file; `emotion-models train` makes one")
-    if not zipfile.is_zipfile(job.source):
-        raise ModelError(f"{job.source}: not a .keras file; save the model again with model.save('x.keras')")
-    if job.kind == "int8" and job.calibrate is None:
-        raise EdgeError("--to int8 needs --calibrate DIR, a directory with a hundred or more examples")
+    """Raise before anything slow is started: for options that do not go together, or no model."""
+    for option, value, allowed in (
+        ("--to", job.kind, KINDS),
+        ("--recurrent", job.recurrent, (None, *RECURRENT)),
+        ("--ranges", job.ranges, RANGES),
+        ("--io", job.io, (None, *IO)),
+    ):
+        if value not in allowed:
+            raise EdgeError(f"{option} {value}: unknown; use one of {', '.join(filter(None, allowed))}")
+    source_kind(job.source)
+    if job.kind in INTEGERS and job.calibrate is None:
+        raise EdgeError(f"--to {job.kind} needs --calibrate DIR, a directory with a hundred or more examples")
+    if job.io == "integer" and job.kind not in INTEGERS:
+        raise EdgeError(f"--io integer: {job.kind} computes in floats; use --to {' or '.join(INTEGERS)}")
+    if job.ranges == "percentile" and job.kind != "int8":
+        raise EdgeError(f"--ranges percentile: {job.kind} has no range to narrow; use --to int8")
 
 
 def _run_child(job: Job, part: Path, report: Report) -> None:
@@ -73,7 +97,7 @@ def _run_child(job: Job, part: Path, report: Report) -> None:
     with (
         tempfile.TemporaryFile(mode="w+", encoding="utf-8", errors="replace") as complaints,
         subprocess.Popen(
-            [sys.executable, "-m", "converter.quantize"],
+            [sys.executable, "-m", "converter.conversion"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=complaints,
@@ -89,8 +113,8 @@ def _run_child(job: Job, part: Path, report: Report) -> None:
             failure = None
             for line in child.stdout:
                 said = _parse(line)
-                if "step" in said:
-                    report(said["step"])
+                if "stage" in said:
+                    report(Stage(said["stage"], said["done"]))
                 failure = said if "error" in said else failure
             code = child.wait()
         except BaseException:
@@ -119,113 +143,3 @@ def _crash(code: int, complaints: str) -> str:
         return f"TensorFlow crashed while converting ({signal.Signals(-code).name})"
     lines = [line for line in complaints.splitlines() if line.strip()]
     return f"the conversion failed ({lines[-1].strip()[:200] if lines else f'exit code {code}'})"
-
-
-def _child() -> int:
-    """Do the job that stands on stdin; say steps and the one error as JSON lines on stdout."""
-    message = json.loads(sys.stdin.read())
-    job = Job(
-        source=Path(message["source"]),
-        target=Path(message["target"]),
-        kind=message["kind"],
-        calibrate=Path(message["calibrate"]) if message["calibrate"] else None,
-        count=message["count"],
-        features=message["features"],
-    )
-    try:
-        job.target.write_bytes(_convert_here(job, lambda text: print(json.dumps({"step": text}), flush=True)))
-    except EdgeError as error:
-        print(json.dumps({"error": str(error), "model": isinstance(error, ModelError)}), flush=True)
-        return error.exit_code
-    return 0
-
-
-def _convert_here(job: Job, report: Report) -> bytes:
-    from converter.calibrate import read_examples
-
-    try:
-        import tensorflow as tf
-    except ImportError as error:
-        raise EdgeError(f"{error.name}: not installed; `pip install 'emotion-edge[train]'`") from None
-    report("reading the model")
-    model = read_model(job.source)
-    examples = None
-    if job.kind == "int8":
-        assert job.calibrate is not None
-        report("reading calibration examples")
-        examples = read_examples(
-            job.calibrate, model.inputs[0].shape[1:], count=job.count, features=job.features
-        )
-        report(f"calibrating with {len(examples)} examples")
-    with tempfile.TemporaryDirectory(prefix="emotion-edge-") as scratch:
-        _export(tf, model, scratch)
-        report(f"converting to {job.kind}")
-        converter = tf.lite.TFLiteConverter.from_saved_model(scratch)
-        _set_kind(tf, converter, job.kind, examples)
-        try:
-            return bytes(converter.convert())
-        except Exception as error:  # the converter raises whatever its passes raise
-            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-            raise ModelError(
-                f"{job.source}: cannot be converted to {job.kind} ({reason}); simplify it"
-            ) from error
-
-
-def read_model(source: Path) -> Any:
-    """Load a model and rewrite its LSTMs; raise `ModelError` for what cannot become one TFLite file."""
-    import keras
-
-    from converter.lstm import unroll
-
-    try:
-        model = keras.models.load_model(source, compile=False)
-    except Exception as error:  # Keras raises anything from KeyError to zipfile.BadZipFile here
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"{source}: not a Keras model that loads here ({reason}); save it as .keras"
-        ) from error
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise ModelError(
-            f"{source}: {len(model.inputs)} inputs and {len(model.outputs)} outputs; one of each is supported"
-        )
-    if None in model.inputs[0].shape[1:]:
-        raise ModelError(
-            f"{source}: input shape {model.inputs[0].shape[1:]} is not fixed; give every side a size"
-        )
-    if any(not np.all(np.isfinite(weight)) for weight in model.get_weights()):
-        raise ModelError(f"{source}: a weight is not a number; train it again with a lower learning rate")
-    return unroll(model)
-
-
-def _export(tf: Any, model: Any, directory: str) -> None:
-    """Write a SavedModel of batch 1: straight from Keras 3, variables would stay unfrozen and fail to run."""
-    from keras.export import ExportArchive
-
-    shape = (1, *model.inputs[0].shape[1:])
-    archive = ExportArchive()
-    archive.track(model)
-    archive.add_endpoint(
-        "serve", lambda x: model(x, training=False), input_signature=[tf.TensorSpec(shape, tf.float32)]
-    )
-    archive.write_out(directory, verbose=False)
-
-
-def _set_kind(tf: Any, converter: Any, kind: str, examples: Float32 | None) -> None:
-    if kind != "float32":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if kind == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    if examples is not None:
-
-        def represent() -> Iterator[list[Float32]]:
-            for example in examples:
-                yield [example[np.newaxis]]
-
-        converter.representative_dataset = represent
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.inference_input_type = tf.int8
-        converter.inference_output_type = tf.int8
-
-
-if __name__ == "__main__":
-    sys.exit(_child())

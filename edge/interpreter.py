@@ -35,6 +35,8 @@ class InterpreterEngine:
         """Run once; `RuntimeError` or `ValueError` when the backend cannot."""
         for info, values in zip(self.inputs, arrays, strict=True):
             self._interpreter.set_tensor(info.index, values)
+        # A fused LSTM keeps its state from one call to the next: every call here is a window of its own.
+        self._interpreter.reset_all_variables()
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(info.index) for info in self.outputs]
 
