@@ -49,7 +49,7 @@ def run_bench(*, report: Report) -> dict[str, Any]:
     """Make the report's networks with random weights, convert them in every form, and time them in turns.
 
     Returns `{"version", "ms": {form: median}, "ratios": [{"what", "ratio", "wanted", "met"}],
-    "convert_s": {form: seconds}}`. Turns and medians make the ratios hold on a machine that does other things.
+    "convert_s": {form: seconds}}`. Turns and medians make the ratios hold on a busy machine.
     """
     with tempfile.TemporaryDirectory(prefix="emotion-edge-") as scratch:
         jobs = _jobs(Path(scratch), report)

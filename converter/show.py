@@ -17,6 +17,8 @@ ANSWERS = ("file", "kB", "accuracy %", "UAR %", "labelled examples")
 DIFFERENCE = ("compared", "largest difference", "mean difference", "agreement %")
 VERIFIED = ("what", "value")
 BACKENDS = ("backend", "file", "golden difference", "largest difference", "reason")
+SPEEDS = ("form", "ms", "converted in s")
+RATIOS = ("what", "times", "wanted", "")
 LATENCY = ("backend", "file", "ms", "reason")
 WORST = 20  # layers in a terminal and in the chart; the page and the JSON have all
 NOISY_PERCENT = 10.0  # 20 dB
@@ -44,6 +46,24 @@ def show_verified(result: dict[str, Any]) -> None:
         for entry in result["backends"]
     ]
     show_table("backends", BACKENDS, backends)
+
+
+def show_bench(result: dict[str, Any]) -> None:
+    """Print what `converter.bench.run_bench` measured."""
+    times = [
+        (form, f"{ms:.4f}", f"{result['convert_s'][form]:.0f}") for form, ms in sorted(result["ms"].items())
+    ]
+    show_table("one answer on one thread", SPEEDS, times)
+    rows = [
+        (
+            entry["what"],
+            f"{entry['ratio']:.1f}",
+            f"{entry['wanted']:.1f}",
+            "met" if entry["met"] else "missed",
+        )
+        for entry in result["ratios"]
+    ]
+    show_table("times faster, in this run", RATIOS, rows)
 
 
 def show_report(result: dict[str, Any]) -> None:
