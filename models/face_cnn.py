@@ -79,7 +79,7 @@ VIEWS, VIEWS_SEED = 4, 11  # of each wild face, the teacher asked about each: as
 POSED_TEACHER_SHARE = 0.3
 SMOOTHING = 0.03
 # fer2013 has 18 faces of happiness for one of disgust; a room has not. A part of that is taken back.
-PRIOR_TAKEN_BACK = 0.2
+PRIOR_TAKEN_BACK = 0.1
 WILD_AN_EPOCH = 10_000  # fer2013 faces beside the posed ones, which come `POSED_TIMES` each
 POSED_TIMES = 2
 FOLDS = 5
@@ -225,7 +225,8 @@ class _Training:
                 np.concatenate([wild.crops, posed.crops]), np.concatenate([wild.targets, posed.targets])
             )
 
-        model = self._learn(name, lambda: _loaded(self._base), examples_of, POSED_STAGE)
+        # Learnt under another name, so that what is taken back is taken back once, also when resumed.
+        model = self._learn(f"{name}-learnt", lambda: _loaded(self._base), examples_of, POSED_STAGE)
         _take_back_prior(model, targets.mean(axis=(0, 1)))
         model.save(self.run.out / f"{name}.keras")
         p = Network(model).predict(self._inputs)
