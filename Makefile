@@ -62,8 +62,10 @@ check: $(VENV)/test.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup weights
+# The device's stages and backends, then what converting is worth: ratios, each measured in one run.
+bench: $(VENV)/test.stamp weights
 	$(BIN)/emotion-edge bench
+	$(BIN)/emotion-convert bench
 
 # Every model on the data sets below DATA; what is not there is said. The page lands in runs/.
 evaluate: setup weights
