@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from converter.names import tidy
 from converter.quantize import INTEGERS, Job, Stage
 from converter.source import first_line, read_model, read_saved_model, source_kind
 from edge.errors import EdgeError, ModelError
@@ -108,21 +109,7 @@ def _convert_step(tf: Any, job: Job, model: Any, exported: Path, report: Report)
         feed = walked.__iter__
     report(Stage("exporting the graph", 0.35))
     _export(tf, streamed.model, exported, streamed.states)
-    return _in_order(_to_tflite(tf, job, exported, feed, report))
-
-
-def _in_order(content: bytes) -> bytes:
-    """Name inputs and outputs of a TFLite file and put them in the order of their names: states line up."""
-    from tensorflow.lite.tools import flatbuffer_utils
-
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
-    graph, signature = model.subgraphs[0], model.signatureDefs[0]
-    for end in ("inputs", "outputs"):
-        ordered = sorted(getattr(signature, end), key=lambda tensor: tensor.name)
-        for tensor in ordered:
-            graph.tensors[tensor.tensorIndex].name = tensor.name
-        setattr(graph, end, [tensor.tensorIndex for tensor in ordered])
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    return _to_tflite(tf, job, exported, feed, report)
 
 
 def _examples(job: Job, shape: tuple[int, ...], report: Report) -> Float32:
@@ -197,8 +184,8 @@ def _to_tflite(
     report(Stage(f"converting to {job.kind}", 0.4))
     try:
         if job.ranges == "percentile":
-            return _with_percentiles(converter, feed, report)
-        return bytes(converter.convert())
+            return tidy(_with_percentiles(converter, feed, report))
+        return tidy(bytes(converter.convert()))
     except Exception as error:  # the converter raises whatever its passes raise
         raise ModelError(
             f"{job.source}: cannot be converted to {job.kind} ({first_line(error)}); simplify it"

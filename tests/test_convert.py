@@ -6,8 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,10 @@ import numpy as np
 import pytest
 import trees
 
-from converter.calibrate import CalibrationError, read_examples
-from converter.quantize import Job, convert, read_model
+from converter.calibrate import read_examples
 from converter.verify import verify
 from edge.card import Source, load_card
-from edge.errors import EdgeError, ModelError
+from edge.errors import ModelError
 from edge.faces import FER_CROP
 from edge.runtime import load_model
 from edge.values import Float32
@@ -29,13 +26,10 @@ keras = pytest.importorskip("keras", reason="the [train] extra is not installed"
 pytest.importorskip("tensorflow", reason="the [train] extra is not installed")
 from keras import layers  # noqa: E402
 
-from converter.lstm import unroll  # noqa: E402
-
 # Keras 3.15 converts variables in a way that NumPy 2 means to forbid; it can go with a Keras that does not.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 ROOT = Path(__file__).parent.parent
-STEPS = 12
 
 
 def run_command(
@@ -65,12 +59,6 @@ def small_face() -> Any:
             layers.Dense(7, activation="softmax"),
         ]
     )
-
-
-def recurrent(*stack: Any) -> Any:
-    """Return an untrained model (12, 3) -> 7 around recurrent layers."""
-    keras.utils.set_random_seed(4)
-    return keras.Sequential([keras.Input((STEPS, 3)), *stack, layers.Dense(7, activation="softmax")])
 
 
 def write_card(directory: Path, name: str) -> None:
@@ -104,117 +92,9 @@ def converted(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-LSTMS: dict[str, Callable[[], list[Any]]] = {
-    "linear": lambda: [layers.LSTM(5, activation="linear")],
-    "tanh": lambda: [layers.LSTM(5)],
-    "relu and hard sigmoid": lambda: [layers.LSTM(5, activation="relu", recurrent_activation="hard_sigmoid")],
-    "no bias": lambda: [layers.LSTM(5, use_bias=False)],
-    "backwards": lambda: [layers.LSTM(5, go_backwards=True)],
-    "sequences": lambda: [layers.LSTM(5, return_sequences=True), layers.Flatten()],
-    "stacked": lambda: [layers.LSTM(6, return_sequences=True, activation="linear"), layers.LSTM(4)],
-    "one unit": lambda: [layers.LSTM(1)],
-}
-
-
-@pytest.mark.parametrize("name", LSTMS)
-def test_unrolled_lstm_is_the_keras_lstm(name: str) -> None:
-    """Every form agrees with Keras within 1e-5, holding the very same weights."""
-    model = recurrent(*LSTMS[name]())
-    # Zero biases would hide a gate that reads another gate's bias.
-    random = np.random.default_rng(0)
-    model.set_weights([random.normal(0, 0.4, weight.shape) for weight in model.get_weights()])
-    unrolled = unroll(model)
-    x = random.normal(0, 1, (20, STEPS, 3)).astype(np.float32)
-    np.testing.assert_allclose(
-        np.asarray(unrolled(x, training=False)), np.asarray(model(x, training=False)), atol=1e-5
-    )
-    assert {id(weight) for weight in unrolled.weights} == {id(weight) for weight in model.weights}
-
-
-def test_model_without_lstm_is_left_alone() -> None:
-    """A CNN is not touched."""
-    model = small_face()
-    assert unroll(model) is model
-
-
-REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
-    "gru": (lambda: recurrent(layers.GRU(4, name="gru")), "layer gru: GRU cannot be converted yet"),
-    "both ways": (
-        lambda: recurrent(layers.Bidirectional(layers.LSTM(4), name="bi")),
-        "layer bi: Bidirectional",
-    ),
-    "mask": (lambda: recurrent(layers.Masking(name="mask"), layers.LSTM(4)), "layer mask: masks cannot"),
-    "state": (
-        lambda: keras.Sequential(
-            [keras.Input((4, 2), batch_size=1), layers.LSTM(4, stateful=True, name="s")]
-        ),
-        "layer s: keeps or returns its state",
-    ),
-    "any length": (
-        lambda: keras.Sequential([keras.Input((None, 2)), layers.LSTM(4, name="free")]),
-        "layer free: any number of steps",
-    ),
-    "too long": (lambda: keras.Sequential([keras.Input((401, 2)), layers.LSTM(4, name="long")]), "401 steps"),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_exact_is_refused(name: str) -> None:
-    """The sentence names the layer and the reason."""
-    build, sentence = REFUSED[name]
-    with pytest.raises(ModelError, match=sentence):
-        unroll(build())
-
-
-def read_operations(path: Path) -> set[str]:
-    """Return the names of the operations in a TFLite file."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_path=str(path))
-    return {operation["op_name"] for operation in interpreter._get_ops_details()}
-
-
-def test_lstm_becomes_full_int8_without_loops(tmp_path: Path) -> None:
-    """A linear LSTM of the report's shape converts to int8 in and out, no WHILE, close to Keras."""
-    keras.utils.set_random_seed(5)
-    model = keras.Sequential(
-        [keras.Input((40, 1)), layers.LSTM(9, activation="linear"), layers.Dense(7, activation="softmax")]
-    )
-    model.save(tmp_path / "voice.keras")
-    data = trees.write_speech(tmp_path / "data")
-    features = {"kind": "mfcc_mean", "mean": [0.0] * 40, "std": [20.0] * 40}
-    target = tmp_path / "voice.int8.tflite"
-    convert(
-        Job(tmp_path / "voice.keras", target, "int8", calibrate=data, count=30, features=features),
-        report=lambda _: None,
-    )
-    operations = read_operations(target)
-    assert not operations & {"WHILE", "UNPACK", "UNIDIRECTIONAL_SEQUENCE_LSTM", "QUANTIZE", "DEQUANTIZE"}
-    converted = load_model(target)
-    assert converted.inputs[0].dtype == converted.outputs[0].dtype == np.int8
-    examples = read_examples(data, (40, 1), count=30, features=features)
-    expected = np.asarray(model(examples, training=False))
-    np.testing.assert_allclose(run_all(converted, examples), expected, atol=0.03)
-
-
 def run_all(model: Any, examples: Float32) -> Float32:
     """Run examples (n, ...) one by one: (n, 7)."""
     return np.stack([model.run(example[np.newaxis])[0][0] for example in examples])
-
-
-@pytest.mark.parametrize(("kind", "atol"), [("float16", 2e-3), ("dynamic", 0.03)])
-def test_other_kinds_agree_with_keras(kind: str, atol: float, pictures: Path, tmp_path: Path) -> None:
-    """float16 and dynamic take floats and stay close to the Keras model."""
-    model = small_face()
-    model.save(tmp_path / "tiny.keras")
-    target = tmp_path / f"tiny.{kind}.tflite"
-    convert(Job(tmp_path / "tiny.keras", target, kind), report=lambda _: None)
-    examples = read_examples(pictures, (48, 48, 1), count=10)
-    converted = load_model(target)
-    assert converted.inputs[0].dtype == np.float32
-    np.testing.assert_allclose(
-        run_all(converted, examples), np.asarray(model(examples, training=False)), atol=atol
-    )
 
 
 def test_int8_agrees_with_float32(converted: Path, pictures: Path) -> None:
@@ -297,62 +177,11 @@ def test_no_card_is_said(pictures: Path, tmp_path: Path) -> None:
     assert load_model(tmp_path / "own.int8.tflite").inputs[0].shape == (1, 48, 48, 1)
 
 
-def broken_model(kind: str, path: Path) -> None:
-    """Write a Keras file that cannot be converted."""
-    if kind == "text":
-        path.write_text("this is no model")
-    elif kind == "empty":
-        path.write_bytes(b"")
-    elif kind == "zip":
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("config.json", "{}")
-    elif kind == "nan":
-        model = small_face()
-        model.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])
-        model.save(path)
-    elif kind == "dynamic":
-        x = keras.Input((None, None, 1))
-        keras.Model(x, layers.GlobalAveragePooling2D()(x)).save(path)
-    elif kind == "two inputs":
-        a, b = keras.Input((3,)), keras.Input((3,))
-        keras.Model([a, b], layers.Add()([a, b])).save(path)
-
-
-@pytest.mark.parametrize(
-    ("kind", "sentence"),
-    [("missing", "no such Keras file"), ("text", r"not a \.keras file"), ("empty", r"not a \.keras file"),
-     ("nan", "a weight is not a number")],
-)  # fmt: skip
-def test_bad_model_is_one_sentence_and_no_file(kind: str, sentence: str, tmp_path: Path) -> None:
-    """`ModelError` with the reason, from the child too, and nothing is left beside the model."""
-    source = tmp_path / "bad.keras"
-    broken_model(kind, source)
-    before = sorted(tmp_path.iterdir())
-    with pytest.raises(ModelError, match=sentence):
-        convert(Job(source, tmp_path / "bad.tflite", "float32"), report=lambda _: None)
-    assert sorted(tmp_path.iterdir()) == before
-
-
-@pytest.mark.parametrize(
-    ("kind", "sentence"),
-    [
-        ("dynamic", "is not fixed"),
-        ("two inputs", "2 inputs and 1 outputs"),
-        ("zip", "not a Keras model that loads"),
-    ],
-)
-def test_unfit_model_is_refused(kind: str, sentence: str, tmp_path: Path) -> None:
-    """What cannot become one TFLite file of fixed shapes is refused when it is read."""
-    broken_model(kind, tmp_path / "bad.keras")
-    with pytest.raises(ModelError, match=sentence):
-        read_model(tmp_path / "bad.keras")
-
-
 def test_crash_of_the_child_is_one_sentence(converted: Path, tmp_path: Path) -> None:
     """When the converting process dies of a signal, the command names it, exits 4 and leaves nothing."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os, signal, sys\n"
-        "if 'converter.quantize' in sys.orig_argv: os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "if 'converter.conversion' in sys.orig_argv: os.kill(os.getpid(), signal.SIGSEGV)\n"
     )
     target = tmp_path / "out" / "tiny.tflite"
     done = run_command(
@@ -384,49 +213,27 @@ def test_unwritable_target_is_one_sentence(converted: Path, tmp_path: Path) -> N
     assert "Traceback" not in done.stderr
 
 
-def test_calibration_reads_faces_as_the_device_does(pictures: Path) -> None:
-    """Pictures come as (n, 48, 48, 1) in [0, 1], drawn over the whole tree, the same at every call."""
-    examples = read_examples(pictures, (48, 48, 1), count=20)
-    assert examples.shape == (20, 48, 48, 1)
-    assert examples.dtype == np.float32
-    assert 0 <= examples.min() < 0.2
-    assert 0.8 < examples.max() <= 1
-    np.testing.assert_array_equal(examples, read_examples(pictures, (48, 48, 1), count=20))
+def test_card_is_drafted_like_another(pictures: Path, tmp_path: Path) -> None:
+    """With --like, somebody's own model gets the features and labels of a shipped one, and verifies."""
+    small_face().save(tmp_path / "own.keras")
+    done = run_command(
+        "convert", tmp_path / "own.keras", "--like", "report-face", "--calibrate", pictures,
+        "--calibrate-count", "20",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    known, card = load_card("report-face"), load_card("own", directory=tmp_path)
+    assert card.input.features == known.input.features
+    assert verify(tmp_path / "own.int8.tflite")["model"] == "own"
 
 
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        ("nothing", "no picture in it"),
-        ("one", "1 example"),
-        ("constant", "without any difference"),
-        ("broken", "none of 2 files"),
-        ("no directory", "no such directory"),
-    ],
-)
-def test_poor_calibration_is_refused(content: str, sentence: str, tmp_path: Path) -> None:
-    """Zero, one, constant or unreadable examples: an error that names the directory."""
-    import cv2
-
-    directory = tmp_path / "cal"
-    if content != "no directory":
-        directory.mkdir()
-    for number in range({"one": 1, "constant": 3, "broken": 2}.get(content, 0)):
-        path = directory / f"{number}.png"
-        if content == "broken":
-            path.write_bytes(b"no picture")
-        else:
-            cv2.imwrite(str(path), trees.face(1) if content == "one" else np.full((48, 48), 7, np.uint8))
-    with pytest.raises(CalibrationError, match=sentence) as caught:
-        read_examples(directory, (48, 48, 1), count=10)
-    assert "cal" in str(caught.value)
-
-
-def test_sound_needs_the_card_s_features(tmp_path: Path) -> None:
-    """Without a card nothing says how sound becomes numbers, so it is refused; wrong sizes too."""
-    data = trees.write_speech(tmp_path, actors=())
-    with pytest.raises(CalibrationError, match="no card beside it says how"):
-        read_examples(data, (40, 1), count=5)
-    features = {"kind": "mfcc_mean", "mean": [0.0] * 40, "std": [1.0] * 40}
-    with pytest.raises(EdgeError, match="match them"):
-        read_examples(data, (39, 1), count=5, features=features)
+def test_single_step_is_a_file_of_its_own(tmp_path: Path) -> None:
+    """--recurrent step writes MODEL.step.KIND.tflite, says how to start, and touches no card."""
+    model = keras.Sequential([keras.Input((12, 3)), layers.GRU(4), layers.Dense(7, activation="softmax")])
+    model.save(tmp_path / "own.keras")
+    done = run_command("convert", tmp_path / "own.keras", "--to", "float32", "--recurrent", "step")
+    assert done.returncode == 0, done.stderr
+    assert "recurrent layers: one step" in done.stderr
+    assert "start every state_... with zeros" in done.stderr
+    file = load_model(tmp_path / "own.step.float32.tflite")
+    assert [info.shape for info in file.inputs] == [(1, 1, 3), (1, 4)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["own.keras", "own.step.float32.tflite"]
