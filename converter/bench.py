@@ -20,7 +20,7 @@ from models.networks import report_face, report_voice
 WINDOW_S, HOP_S, WINDOWS_A_SECOND = 3.0, 0.01, 10
 ROUNDS, SPELL_S = 15, 0.02
 CALIBRATE = 32
-SECONDS = 60.0  # that converting a model may take
+SHIPPED, SECONDS = ("lstm-int8", "cnn-int8"), 60.0  # how long converting one of these may take
 
 Report = Callable[[Stage], None]
 
@@ -72,10 +72,10 @@ def run_bench(*, report: Report) -> dict[str, Any]:
                 "met": slow / fast >= ratio.wanted,
             }
         )
-    slowest = max(seconds.values())
+    slowest = max(seconds[form] for form in SHIPPED)
     ratios.append(
         {
-            "what": f"the slowest conversion ({slowest:.0f} s) against {SECONDS:.0f} s",
+            "what": f"converting a shipped network ({slowest:.0f} s) against {SECONDS:.0f} s",
             "ratio": round(SECONDS / slowest, 2),
             "wanted": 1.0,
             "met": slowest <= SECONDS,
