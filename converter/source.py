@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
@@ -27,6 +28,7 @@ STALE_KEYS = {
 }
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 LOOPS = {"While", "StatelessWhile", "TensorListReserve"}
+NO_SPACE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 def source_kind(source: Path) -> str:
@@ -60,6 +62,8 @@ def read_model(source: Path, scratch: Path) -> Any:
         _without_stale_keys(source, copy)
         model = keras.models.load_model(copy, compile=False)
     except Exception as error:  # Keras raises anything from KeyError to zipfile.BadZipFile here
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            raise  # the copy's fault, not the model's
         raise ModelError(f"{source}: {_why_not_loaded(error)}") from error
     finally:
         copy.unlink(missing_ok=True)
