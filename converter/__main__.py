@@ -1,4 +1,4 @@
-"""The `emotion-convert` command: convert a Keras model, verify what came out."""
+"""The `emotion-convert` command: convert a trained model, verify what came out."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def _picture_reader(shape: tuple[int, ...], features: dict[str, Any] | None) -> 
 def _sound_reader(shape: tuple[int, ...], features: dict[str, Any] | None) -> Callable[[Path], Float32]:
     if features is None:
         raise CalibrationError(
-            "this model reads sound and no card beside it says how; `emotion-models train` writes one"
+            "this model reads sound and no card beside it says how; --like voice-lstm takes that model's way"
         )
     features_of = window_input(features)
 

@@ -39,9 +39,8 @@ def main() -> int:
         print(json.dumps({"error": str(error), "model": isinstance(error, ModelError)}), flush=True)
         return error.exit_code
     except OSError as error:
-        sentence = (
-            f"{error.filename or job.target.parent}: cannot be written ({error.strerror}); free some space"
-        )
+        directory = job.target.parent.parent  # the other is gone when somebody reads this
+        sentence = f"{directory}: cannot be written to ({error.strerror}); free some space"
         print(json.dumps({"error": sentence, "model": False}), flush=True)
         return 1
     return 0

@@ -26,9 +26,9 @@ STALE_KEYS = {
     "SeparableConv1D": ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint"),
     "SeparableConv2D": ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint"),
 }
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 LOOPS = {"While", "StatelessWhile", "TensorListReserve"}
-NO_SPACE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 def source_kind(source: Path) -> str:
@@ -54,7 +54,10 @@ def source_kind(source: Path) -> str:
 
 
 def read_model(source: Path, scratch: Path) -> Any:
-    """Load a Keras file; raise `ModelError` for what cannot become one TFLite file of fixed shapes."""
+    """Load a Keras file; raise `ModelError` for what cannot become one TFLite file of fixed shapes.
+
+    Raises `OSError` when `scratch`, where a copy is made, is full.
+    """
     import keras
 
     copy = scratch / f"source.{source_kind(source)}"
@@ -63,7 +66,7 @@ def read_model(source: Path, scratch: Path) -> Any:
         model = keras.models.load_model(copy, compile=False)
     except Exception as error:  # Keras raises anything from KeyError to zipfile.BadZipFile here
         if isinstance(error, OSError) and error.errno in NO_SPACE:
-            raise  # the copy's fault, not the model's
+            raise
         raise ModelError(f"{source}: {_why_not_loaded(error)}") from error
     finally:
         copy.unlink(missing_ok=True)

@@ -162,7 +162,7 @@ def test_full_disk_is_one_sentence_and_no_file(tmp_path: Path) -> None:
     )
     said = child.communicate(timeout=120)[1]
     assert child.returncode == 1, said
-    assert "cannot be written" in said
+    assert f"{tmp_path / 'out'}: cannot be written to" in said
     assert "Traceback" not in said
     assert list((tmp_path / "out").iterdir()) == []
 
