@@ -100,7 +100,13 @@ def read_saved_model(source: Path, target: Path, *, is_integer: bool) -> tuple[i
     shape = tuple(spec.shape)
     _check_shape(source, shape)
     check_weights(source, [variable.numpy() for variable in loaded.variables])
-    if is_integer and (loops := _loops(serve.graph.as_graph_def())):
+    loops = _loops(serve.graph.as_graph_def())
+    if shape[0] is None and "TensorListReserve" in loops:
+        raise ModelError(
+            f"{source}: has a loop over a batch of any size, which TFLite cannot hold; give the .keras file, "
+            "or export with a batch of 1: model.export(DIR, input_signature=[keras.InputSpec(shape=(1, ...))])"
+        )
+    if is_integer and loops:
         raise ModelError(
             f"{source}: has a loop ({', '.join(sorted(loops))}), which cannot be calibrated; "
             "give the .keras file instead, or use --to float32 or dynamic"

@@ -298,11 +298,22 @@ def test_saved_model_is_converted_as_it_is(tmp_path: Path) -> None:
 def test_loop_of_a_saved_model_is_refused_in_integers(lstm: Path, tmp_path: Path) -> None:
     """Calibrating a loop crashes TensorFlow, so the sentence comes first and names the way out."""
     model = keras.models.load_model(lstm)
-    model.export(tmp_path / "net", verbose=False)
+    one = [keras.InputSpec(shape=(1, *model.inputs[0].shape[1:]), dtype="float32")]
+    model.export(tmp_path / "net", verbose=False, input_signature=one)
+    x = inputs_for(model)
     with pytest.raises(ModelError, match=r"has a loop .*give the \.keras file"):
-        converted(tmp_path / "net", "int8", tmp_path / "out", x=inputs_for(model))
+        converted(tmp_path / "net", "int8", tmp_path / "out", x=x)
+    file = converted(tmp_path / "net", "float32", tmp_path / "float")
+    np.testing.assert_allclose(tflite_answers(file, x), answers(model, x), atol=1e-4)
     with pytest.raises(ModelError, match="a SavedModel has no layers to rewrite"):
         converted(tmp_path / "net", "float32", tmp_path / "again", recurrent="unroll")
+
+
+def test_loop_over_an_open_batch_is_refused(lstm: Path, tmp_path: Path) -> None:
+    """TFLite cannot hold it even in floats; the sentence says how to export."""
+    keras.models.load_model(lstm).export(tmp_path / "net", verbose=False)
+    with pytest.raises(ModelError, match=r"loop over a batch of any size.*batch of 1"):
+        converted(tmp_path / "net", "float32", tmp_path / "out")
 
 
 def test_stages_only_go_forward(lstm: Path, tmp_path: Path) -> None:
