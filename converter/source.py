@@ -104,7 +104,7 @@ def read_saved_model(source: Path, target: Path, *, is_integer: bool) -> tuple[i
     if shape[0] is None and "TensorListReserve" in loops:
         raise ModelError(
             f"{source}: has a loop over a batch of any size, which TFLite cannot hold; give the .keras file, "
-            "or export with a batch of 1: model.export(DIR, input_signature=[keras.InputSpec(shape=(1, ...))])"
+            "or export a batch of 1: model.export(DIR, input_signature=[keras.InputSpec(shape=(1, ...))])"
         )
     if is_integer and loops:
         raise ModelError(
