@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ tf = pytest.importorskip("tensorflow", reason="the [train] extra is not installe
 from keras import layers  # noqa: E402
 
 from converter.conversion import convert_here  # noqa: E402
+from models import networks  # noqa: E402
 
 # Keras 3.15 converts variables in a way that NumPy 2 means to forbid; it can go with a Keras that does not.
 pytestmark = [
@@ -178,6 +180,28 @@ def test_kinds_agree_with_keras(
     file = converted(lstm, kind, tmp_path, x=x, io=io)
     assert file.inputs[0].dtype == file.outputs[0].dtype == dtype
     np.testing.assert_allclose(tflite_answers(file, x), answers(model, x), atol=atol)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        networks.report_face,
+        partial(networks.report_face_rgb, 88),
+        networks.report_voice,
+        partial(networks.report_voice, activation="tanh"),
+    ],
+    ids=["CNN of 48 grey", "CNN of 88 RGB", "linear LSTM", "tanh LSTM"],
+)
+def test_networks_of_the_report_become_int8(build: Build, tmp_path: Path) -> None:
+    """Each keeps its answers within the bounds and leaves nothing in floats and no loop."""
+    model = build()
+    x = np.random.default_rng(5).random((20, *model.inputs[0].shape[1:]), dtype=np.float32)
+    file = converted(saved(model, tmp_path / "net.keras"), "int8", tmp_path / "out", x=x)
+    difference = np.abs(tflite_answers(file, x) - answers(model, x))
+    assert difference.max() <= WORST
+    assert difference.mean() <= MEAN
+    found = operations(tmp_path / "out" / "net.int8.tflite")
+    assert not found & {"WHILE", "UNPACK", "DEQUANTIZE"}
 
 
 def test_percentile_narrows_the_ranges(tmp_path: Path) -> None:
