@@ -12,13 +12,14 @@ from pathlib import Path
 
 from rich.progress import Progress
 
+from converter.compare import card_name
 from converter.draft import draft_like
 from converter.lint import lint, show_lint
 from converter.quantize import IO, KINDS, RANGES, RECURRENT, Job, Report, Stage, convert
 from converter.report import Inputs, report
 from converter.show import show_bench, show_report, show_verified, write_report
 from converter.targets import TARGETS
-from converter.verify import card_name, find_card, update_card, verify
+from converter.verify import find_card, update_card, verify
 from edge.card import load_card
 from edge.errors import EXIT_FAILURE, EXIT_OK
 from models.console import positive, run_command, say, screen

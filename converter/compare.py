@@ -10,16 +10,20 @@ from typing import Any
 import numpy as np
 
 from converter.quantize import KINDS
-from edge.card import Card
+from edge.card import VARIANTS, Card
 from edge.errors import DeviceError, EdgeError
 from edge.runtime import Model
 from edge.values import Float32
 
-BACKENDS = ("cpu", "gpu", "edgetpu")
 FLOATS = ("float32", "float16")
 LATENCY_RUNS = 50
 LATENCY_S = 0.5  # enough of a backend on which one run takes long
 WARM_UP_RUNS = 3
+
+
+def card_name(target: Path) -> str:
+    """Return the name of the card of `NAME.int8.tflite`."""
+    return target.name.split(".", 1)[0]
 
 
 def compiled_path(source: Path) -> Path:
@@ -30,8 +34,7 @@ def compiled_path(source: Path) -> Path:
 def variants_beside(target: Path, card: Card | None) -> dict[str, Path]:
     """Return the files that belong together with `target`, by variant: by its card, else by their names."""
     if card is None:
-        name = target.name.split(".", 1)[0]
-        files = {kind: target.with_name(f"{name}.{kind}.tflite") for kind in KINDS}
+        files = {kind: target.with_name(f"{card_name(target)}.{kind}.tflite") for kind in KINDS}
         files["edgetpu"] = compiled_path(target)
     else:
         files = {kind: target.parent / file.file for kind, file in card.files.items()}
@@ -43,8 +46,7 @@ def variant_for(backend: str, variant: str, files: dict[str, Path]) -> str:
 
     LiteRT 2.3's GPU path has an int8 1x1 convolution with strides wrong: answers of face-cnn are 0.45 off.
     """
-    wanted = {"gpu": ("float16", "float32"), "edgetpu": ("edgetpu",)}.get(backend, ())
-    return next((kind for kind in wanted if kind in files), variant)
+    return next((kind for kind in VARIANTS.get(backend, ()) if kind in files), variant)
 
 
 def answers(model: Model, inputs: Sequence[Float32]) -> Float32:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from converter.compare import card_name
 from edge.card import Card, Source
 from edge.errors import ModelError
 from edge.runtime import load_model
@@ -23,7 +24,7 @@ def draft_like(known: Card, target: Path) -> Card:
             f"{known.output.shape}; choose another --like, or leave it out"
         )
     return draft_card(
-        target.name.split(".", 1)[0],
+        card_name(target),
         task=known.task,
         shape=known.input.shape,
         value_range=known.input.range,

@@ -14,10 +14,10 @@ import numpy as np
 
 from converter.calibrate import CalibrationError, read_examples
 from converter.compare import (
-    BACKENDS,
     FLOATS,
     absent,
     answers,
+    card_name,
     difference,
     latency_ms,
     variant_for,
@@ -29,7 +29,7 @@ from converter.quantize import Job, convert
 from converter.verify import find_card
 from edge.card import Card
 from edge.errors import DeviceError, ModelError
-from edge.runtime import Model, load_model
+from edge.runtime import BACKENDS, Model, load_model
 from edge.values import Float32
 from models.cards import made_input
 from models.datasets import DataError, label_of
@@ -135,7 +135,7 @@ def _reference(
 ) -> Iterator[Path | None]:
     """Give the float file to compare with; one that has to be made first is gone afterwards."""
     beside = next((files[kind] for kind in FLOATS if kind in files and kind != variant), None)
-    source = target.with_name(f"{target.name.split('.', 1)[0]}.keras")
+    source = target.with_name(f"{card_name(target)}.keras")
     if beside is not None or variant in FLOATS or not source.is_file():
         yield beside
         return

@@ -7,20 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from converter.compare import BACKENDS, FLOATS, absent, answers, difference, variant_for, variants_beside
+from converter.compare import FLOATS, absent, answers, card_name, difference, variant_for, variants_beside
 from edge.card import Card, check_golden, golden_input, load_card, open_classifier
 from edge.errors import DeviceError, ModelError
-from edge.runtime import load_model
+from edge.runtime import BACKENDS, load_model
 from edge.values import Float32
 from models.cards import file_entry, made_input, save_card
 
 MADE_INPUTS = 64
 BACKEND_INPUTS = 8  # accelerators are slow to start and may be slow to run
-
-
-def card_name(target: Path) -> str:
-    """Return the name of the card of `NAME.int8.tflite`."""
-    return target.name.split(".", 1)[0]
 
 
 def find_card(target: Path, source: Path) -> Card | None:

@@ -24,6 +24,7 @@ from edge.faces import CropSpec, FaceCropper
 from edge.listen import listen
 from edge.media import read_sound, read_video_frames
 from edge.pipeline import Eyes, open_ears, open_eyes, opener
+from edge.runtime import BACKENDS
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Frame
 
 REPEATS = 100
@@ -82,7 +83,7 @@ def _cost_ms(work: Callable[[], object]) -> float:
 
 def bench_backends(config: Config) -> dict[str, dict[str, dict[str, Any]]]:
     """Return p50 and p95 of each model on each backend, or the reason why it does not run there."""
-    names = ["cpu", "gpu", "edgetpu"]
+    names = list(BACKENDS)
     if config.inference.backend.startswith("delegate:"):
         names.append(config.inference.backend)
     return {

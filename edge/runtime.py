@@ -26,7 +26,7 @@ __all__ = [
     "time_model",
 ]
 
-BACKENDS = ("cpu", "gpu", "edgetpu", "delegate:/path.so?key=value")
+BACKENDS = ("cpu", "gpu", "edgetpu")  # besides delegate:/path.so?key=value
 
 
 def load_model(path: Path, *, backend: str = "cpu", threads: int = 1) -> Model:
@@ -63,8 +63,9 @@ def check_backend(backend: str) -> None:
         check_library(backend)
     elif backend == "edgetpu":
         check_edge_tpu()
-    elif backend not in ("cpu", "gpu"):
-        raise ModelError(f"backend {backend!r}: unknown; use auto or one of {', '.join(BACKENDS)}")
+    elif backend not in BACKENDS:
+        known = ", ".join((*BACKENDS, "delegate:/path.so?key=value"))
+        raise ModelError(f"backend {backend!r}: unknown; use auto or one of {known}")
 
 
 def open_here(path: Path, backend: str, *, threads: int) -> Model:
