@@ -86,7 +86,7 @@ class Metrics(Collector):
         if now.outbox is not None:
             yield from _outbox(now.outbox)
         quantiles = [
-            ({"stage": stage, "quantile": f"0.{name[1:]}"}, value / 1e3)
+            ({"stage": stage, "quantile": str(int(name[1:]) / 100)}, value / 1e3)
             for stage, values in now.latency_ms.items()
             for name, value in values.items()
         ]
@@ -135,12 +135,16 @@ def _split(reason: str) -> dict[str, str]:
 
 
 def _gauge(name: str, what: str, samples: Iterable[tuple[dict[str, str], float]]) -> Metric:
-    return _filled(GaugeMetricFamily(f"emotion_edge_{name}", what.capitalize()), samples)
+    return _filled(GaugeMetricFamily(f"emotion_edge_{name}", _sentence(what)), samples)
 
 
 def _counter(name: str, what: str, samples: Iterable[tuple[dict[str, str], float]]) -> Metric:
-    family = CounterMetricFamily(f"emotion_edge_{name}", what.capitalize())
+    family = CounterMetricFamily(f"emotion_edge_{name}", _sentence(what))
     return _filled(family, samples, suffix="_total")
+
+
+def _sentence(what: str) -> str:
+    return what[0].upper() + what[1:]
 
 
 def _filled(family: Metric, samples: Iterable[tuple[dict[str, str], float]], suffix: str = "") -> Metric:
