@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -246,3 +248,12 @@ def test_metrics_say_no_more_than_was_told() -> None:
     assert b"emotion_edge_uptime_seconds" in text
     assert b"edge_room" not in text
     assert b"edge_group" not in text
+
+
+def test_daemon_starts_without_the_web_stack() -> None:
+    """The first prediction does not wait for imports that only the pages need."""
+    code = (
+        "import sys, edge.daemon\n"
+        "assert not {'starlette', 'uvicorn', 'prometheus_client', 'asyncio'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

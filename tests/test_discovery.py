@@ -18,7 +18,8 @@ import edge.discovery
 from edge import messages
 from edge.__main__ import main
 from edge.config import CameraSettings, Config, DeviceSettings, MqttSettings
-from edge.discovery import Announcer, discovery_payload, discovery_topic, entity_ids
+from edge.discovery import Announcer, discovery_topic
+from edge.entities import discovery_payload, entity_ids
 from edge.mqtt import Publisher, encode
 from edge.outbox import Counts, Outbox
 from edge.policy import allowed

@@ -20,7 +20,7 @@ from test_system import daemon, environment
 from edge.__main__ import main
 from edge.config import Config
 from edge.demo import clip_path
-from edge.discovery import entity_ids
+from edge.entities import entity_ids
 from edge.integrations import INTEGRATIONS, render_integration
 from edge.messages import load_schema
 from edge.policy import RESTRICTED_TOPICS
