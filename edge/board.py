@@ -95,8 +95,8 @@ class Board:
     def view(self, now_ns: int) -> View:
         """Return what is there now."""
         with self._lock:
-            is_seen = 0 < self._seen_ns and now_ns - self._seen_ns < FRESH_S * 1e9
-            is_heard = 0 < self._heard_ns and now_ns - self._heard_ns < FRESH_S * 1e9
+            is_seen = self._seen_ns > 0 and now_ns - self._seen_ns < FRESH_S * 1e9
+            is_heard = self._heard_ns > 0 and now_ns - self._heard_ns < FRESH_S * 1e9
             return View(
                 boxes=self._boxes if is_seen else (),
                 size_px=self._size_px,
