@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Coral boards run tflite-runtime, which wants a Python and a NumPy of its own.
 TFLITE := .venv-tflite
+# Home Assistant judges what is announced to it, on the Python that this version of it wants.
+HA := .venv-ha
 APT_PACKAGES := mosquitto portaudio19-dev libasound2-plugins systemd gcc libc6-dev chromium libvulkan1
 
 .PHONY: setup run test test-tflite check bench evaluate clean apt weights
@@ -48,7 +50,14 @@ $(TFLITE)/test.stamp: pyproject.toml
 	$(TFLITE)/bin/python -m pip uninstall --quiet --yes ai-edge-litert
 	touch $@
 
-test: apt $(VENV)/test.stamp $(VENV)/microphone.stamp weights test-tflite
+$(HA)/test.stamp:
+	@for python in python3.13 $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/python3.13); do \
+	  if $$python -c '' 2>/dev/null; then $$python -m venv $(HA) && \
+	    $(HA)/bin/python -m pip install --quiet --disable-pip-version-check 'homeassistant==2025.1.4' 'paho-mqtt<2' && \
+	    touch $@; exit; fi; done; \
+	echo "Home Assistant's schemas are not tested: they need Python 3.13"
+
+test: apt $(VENV)/test.stamp $(VENV)/microphone.stamp weights test-tflite $(HA)/test.stamp
 	$(BIN)/python -m pytest
 
 # The models and the delegates on the other runtime.
@@ -73,4 +82,4 @@ evaluate: setup weights
 	$(BIN)/emotion-models evaluate --data "$(DATA)" --html runs/evaluation.html
 
 clean:
-	rm -rf $(VENV) $(TFLITE) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TFLITE) $(HA) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

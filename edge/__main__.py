@@ -14,6 +14,7 @@ from pathlib import Path
 from edge import __version__
 from edge.config import Config, load_config, outbox_path, to_toml
 from edge.errors import EXIT_OK, EdgeError
+from edge.integrations import INTEGRATIONS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -107,6 +108,25 @@ def _outbox(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _discovery(options: argparse.Namespace) -> int:
+    from edge.discovery import clear_discovery, discovery_payload, discovery_topic
+
+    config = load_config(options.config)
+    if options.action == "show":
+        print(json.dumps(discovery_payload(config), indent=2))
+        return EXIT_OK
+    clear_discovery(config)
+    print(f"{discovery_topic(config)}: removed; a daemon started with mqtt.discovery = true brings it back")
+    return EXIT_OK
+
+
+def _integration(options: argparse.Namespace) -> int:
+    from edge.integrations import render_integration
+
+    sys.stdout.write(render_integration(options.name, load_config(options.config)))
+    return EXIT_OK
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "emotion-edge", description="Face and voice in, one fused emotion out, over MQTT."
@@ -143,9 +163,17 @@ def _parser() -> argparse.ArgumentParser:
     outbox = commands.add_parser("outbox", help="what waits to be sent, what was refused, what was dropped")
     outbox.set_defaults(command=_outbox)
 
+    discovery = commands.add_parser("discovery", help="what Home Assistant is told, or its removal there")
+    discovery.add_argument("action", choices=["show", "remove"])
+    discovery.set_defaults(command=_discovery)
+
+    integration = commands.add_parser("integration", help="a flow or a dashboard for this device, to import")
+    integration.add_argument("name", choices=INTEGRATIONS)
+    integration.set_defaults(command=_integration)
+
     for command in (analyze, devices, bench, outbox):
         command.add_argument("--json", action="store_true", help="stable JSON instead of a table")
-    for command in (run, analyze, bench, config, outbox):
+    for command in (run, analyze, bench, config, outbox, discovery, integration):
         command.add_argument("--config", type=Path, metavar="FILE", help="TOML; defaults apply without one")
     return parser
 

@@ -146,6 +146,8 @@ def _daemon(config: Config, seconds: float) -> dict[str, float]:
             "EMOTION_EDGE__MICROPHONE__SOURCE": clip,
             "EMOTION_EDGE__OUTBOX__PATH": str(Path(directory) / "outbox.sqlite3"),
             "EMOTION_EDGE__DEVICE__ID": "bench",
+            "EMOTION_EDGE__DASHBOARD__BIND": "none",
+            "EMOTION_EDGE__MQTT__DISCOVERY": "false",
         }
         listener = listen(settings, f"{settings.prefix}/bench/state", f"{settings.prefix}/bench/event")
         listener.wait_ready(5.0)

@@ -6,6 +6,7 @@ Every key is known here or refused with the nearest name; secrets are files, nev
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import re
 import stat
@@ -25,6 +26,13 @@ CAMERA_TOKENS = re.compile(
     r"auto|none|picamera:\d+|v4l2:/dev/\S+|rtsps?://\S+|https?://\S+|gstreamer:.+|file:.+|fake:.+"
 )
 MICROPHONE_TOKENS = re.compile(r"auto|none|alsa:\S+|usb:[0-9a-fA-F]{4}:[0-9a-fA-F]{4}|file:.+|fake:.+")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name may lead anywhere
 
 
 class Section(BaseModel):
@@ -133,6 +141,8 @@ class MqttSettings(Section):
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")] = "emotion"
     keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 30
     stats_interval_s: Annotated[float, Field(ge=0)] = 60.0
+    discovery: Annotated[bool, Field(description="announce the device to Home Assistant")] = True
+    discovery_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")] = "homeassistant"
 
 
 class OutboxSettings(Section):
@@ -144,10 +154,35 @@ class OutboxSettings(Section):
 
 
 class DashboardSettings(Section):
-    """The status page."""
+    """The status page and `/metrics`."""
 
-    bind: str = "127.0.0.1:8770"
+    bind: Annotated[str, Field(description="HOST:PORT, or none")] = "127.0.0.1:8770"
     token_file: Path | None = None
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port of `bind`; None when nothing is served."""
+        if self.bind in ("", "none"):
+            return None
+        host, _, port = self.bind.rpartition(":")
+        return host.removeprefix("[").removesuffix("]"), int(port)
+
+    @field_validator("bind")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        if value not in ("", "none") and not re.fullmatch(r"([\w.-]+|\[[0-9a-fA-F:.]+\]):\d{1,5}", value):
+            raise ValueError("use HOST:PORT such as 127.0.0.1:8770 or [::1]:8770, or none")
+        return value
+
+    @model_validator(mode="after")
+    def _open_needs_token(self) -> DashboardSettings:
+        if self.address is not None and self.address[1] > 65535:
+            raise ValueError(f"bind {self.bind!r}: ports end at 65535")
+        if self.address is not None and self.token_file is None and not _is_loopback(self.address[0]):
+            raise ValueError(
+                f"bind {self.bind!r} lets others in; set token_file, or bind to 127.0.0.1:{self.address[1]}"
+            )
+        return self
 
 
 class Config(Section):
@@ -248,6 +283,11 @@ def state_directory(*, environ: Mapping[str, str] = os.environ) -> Path:
 def outbox_path(config: Config) -> Path:
     """Return the outbox file: configured, or in the state directory, one per device id."""
     return config.outbox.path or state_directory() / f"outbox-{config.device.id}.sqlite3"
+
+
+def switches_path(config: Config) -> Path:
+    """Return where the switches are remembered: beside the outbox, one file per device id."""
+    return outbox_path(config).with_name(f"switches-{config.device.id}.json")
 
 
 def to_toml(config: Config) -> str:

@@ -5,24 +5,33 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from datetime import UTC, datetime
-from typing import Generic, Literal, TypeVar
+from functools import cache, partial
+from typing import TYPE_CHECKING, Literal
 
 from edge import __version__, messages
 from edge.camera import open_camera
-from edge.config import Config, outbox_path, read_password
-from edge.errors import DeviceError, OutboxError
+from edge.config import Config, outbox_path, read_password, switches_path
+from edge.dashboard import Answers, Dashboard, read_token
+from edge.discovery import Announcer
+from edge.errors import OutboxError
 from edge.fallback import SteadyClassifier
 from edge.health import Health, Notifier, rss_bytes
+from edge.latency import Latencies
 from edge.microphone import open_microphone
-from edge.mqtt import Publisher, backoff_s
-from edge.outbox import Outbox
+from edge.mqtt import Publisher
+from edge.outbox import Counts, Outbox
 from edge.pipeline import Ears, Eyes, open_ears, open_eyes, opener
-from edge.policy import allowed
+from edge.policy import PERSONAL_STATES, allowed
 from edge.room import Room
-from edge.values import AudioChunk, Frame, Source
+from edge.switches import Switches
+from edge.values import AudioChunk, Frame, Modality
+from edge.worker import Worker
+
+if TYPE_CHECKING:
+    from edge.metrics import Metrics, Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -30,86 +39,8 @@ TASKS: tuple[Literal["face", "voice"], ...] = ("face", "voice")
 STUCK_S = 15.0
 ACCELERATOR_TICK_S = 0.5
 CLOSE_S = 1.2  # of the two seconds that a stop may take
-
-T = TypeVar("T")
-
-
-class Worker(Generic[T]):
-    """One device on a thread of its own: opened, read, and opened again when it fails."""
-
-    def __init__(
-        self, name: str, opener: Callable[[], Source[T]], handle: Callable[[T], None], health: Health
-    ) -> None:
-        self._name = name
-        self._opener = opener
-        self._handle = handle
-        self._health = health
-        self._stop = threading.Event()
-        self._source: Source[T] | None = None
-        self._had_items = False
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def start(self) -> None:
-        """Begin; faults go to `Health`, never to the caller."""
-        self._health.progress(self._name)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Close the device and wait a little; a driver that hangs is left behind."""
-        self._stop.set()
-        if (source := self._source) is not None:
-            source.close()
-        self._thread.join(0.5)
-
-    def _run(self) -> None:
-        attempt = 0
-        while True:
-            self._had_items = False
-            try:
-                self._read()
-                reason, detail = "ended", f"{self._name}: the recording is over"
-            except DeviceError as error:
-                reason, detail = error.reason, str(error)
-            except Exception as error:  # outermost loop: one bad frame must not end a modality for good
-                log.exception("%s: failed on an error of our own", self._name)
-                reason, detail = "internal", f"{self._name}: {type(error).__name__}"
-            if self._stop.is_set():
-                return
-            if reason == "ended":
-                log.info("%s", detail)
-                self._health.fault(self._name, reason, detail)
-                self._pause(float("inf"))
-                return
-            log.log(logging.DEBUG if self._is_known(reason) else logging.WARNING, "%s", detail)
-            self._health.fault(self._name, reason, detail)
-            attempt = 0 if self._had_items else attempt + 1
-            if self._pause(backoff_s(attempt)):
-                return
-
-    def _read(self) -> None:
-        self._source = source = self._opener()
-        try:
-            for item in source:
-                if self._stop.is_set():
-                    break
-                self._handle(item)
-                self._had_items = True
-                self._health.progress(self._name)
-                self._health.clear(self._name)
-        finally:
-            source.close()
-
-    def _is_known(self, reason: str) -> bool:
-        return f"{self._name}:{reason}" in self._health.reasons
-
-    def _pause(self, seconds: float) -> bool:
-        """Wait before the next attempt, still making progress; True when it is time to stop."""
-        end_s = time.monotonic() + seconds
-        while (left_s := end_s - time.monotonic()) > 0:
-            self._health.progress(self._name)
-            if self._stop.wait(min(1.0, left_s)):
-                return True
-        return self._stop.is_set()
+PAGE_DELAY_S = 3.0  # at most, for the first picture or sound to be judged before the web server is loaded
+MODALITIES = {"camera": Modality.FACE, "microphone": Modality.VOICE}
 
 
 class Daemon:
@@ -127,6 +58,9 @@ class Daemon:
         self._classifiers: dict[str, SteadyClassifier] = {}
         self._room: Room | None = None
         self._publisher: Publisher | None = None
+        self._switches: Switches | None = None
+        self._latencies = Latencies()
+        self._status: dict[str, object] = {}
 
     def stop(self) -> None:
         """Ask `run` to return."""
@@ -136,6 +70,7 @@ class Daemon:
         """Serve until stopped, then say `offline` and return, within two seconds."""
         config = self._config
         password = read_password(config.mqtt)
+        token = read_token(config.dashboard)
         self._notifier.status("loading models")
         for task in TASKS:
             self._classifiers[task] = SteadyClassifier(opener(config, task), config.inference.backend)
@@ -149,7 +84,13 @@ class Daemon:
                 max_bytes=config.outbox.max_bytes,
             )
             stack.callback(outbox.close)
-            publisher = Publisher(config.mqtt, device=config.device.id, outbox=outbox, password=password)
+            publisher = Publisher(
+                config.mqtt,
+                device=config.device.id,
+                outbox=outbox,
+                password=password,
+                on_acked=lambda seconds: self._latencies.add("publish", seconds),
+            )
             self._publisher = publisher
             stack.callback(publisher.close, CLOSE_S)
             self._room = Room(
@@ -160,21 +101,66 @@ class Daemon:
                 health=self._health,
                 classifiers=self._classifiers,
             )
+            workers: dict[str, Worker[Frame] | Worker[AudioChunk]] = {}
+            switches = self._switches = self._open_switches(workers)
             self._publish_status("starting")
+            self._tell_switches(publisher, switches)
+            self._withdraw(publisher)
+            if config.mqtt.discovery:
+                announcer = Announcer(config, publisher)
+                announcer.start()
+                stack.callback(announcer.close)
             publisher.start()
-            for worker in self._workers(eyes, ears):
+            for name, worker in self._workers(eyes, ears, switches):
+                workers[name] = worker
                 worker.start()
                 stack.callback(worker.close)
+            switches.start()
+            stack.callback(switches.close)
             if config.inference.backend != "cpu":
                 threading.Thread(target=self._keep_accelerated, name="accelerator", daemon=True).start()
             self._notifier.ready()
             self._publish_status()
             log.info("running as %s, broker %s:%d", config.device.id, config.mqtt.host, config.mqtt.port)
-            self._serve(publisher, outbox)
+            page = Dashboard(config.dashboard, self._answers(publisher, outbox), self._health, token)
+            stack.callback(page.close)
+            self._serve(publisher, outbox, page)
             self._notifier.stopping()
             self._publish_status("stopping")
 
-    def _workers(self, eyes: Eyes, ears: Ears) -> Iterator[Worker[Frame] | Worker[AudioChunk]]:
+    def _open_switches(self, workers: Mapping[str, Worker[Frame] | Worker[AudioChunk]]) -> Switches:
+        config = self._config
+
+        def switch(part: str, is_on: bool) -> None:
+            if part in workers:
+                workers[part].switch(is_on)
+            assert self._publisher is not None, "commands come through it"
+            self._publisher.publish_state(f"{part}/enabled/state", messages.enabled(is_on))
+            self._health.since = datetime.now(UTC)
+            self._publish_status()
+
+        return Switches(
+            switches_path(config),
+            parts=[part for part in MODALITIES if getattr(config, part).source != "none"],
+            apply=switch,
+            health=self._health,
+        )
+
+    def _tell_switches(self, publisher: Publisher, switches: Switches) -> None:
+        for part in switches.parts:
+            publisher.publish_state(f"{part}/enabled/state", messages.enabled(switches.is_on(part)))
+            publisher.subscribe(f"{part}/enabled/set", partial(switches.command, part))
+
+    def _withdraw(self, publisher: Publisher) -> None:
+        """Take back what an earlier context had left in the broker and this one may not say."""
+        policy = allowed(self._config.device)
+        for subtopic in PERSONAL_STATES:
+            if not policy.permits_topic(subtopic):
+                publisher.clear_retained(subtopic)
+
+    def _workers(
+        self, eyes: Eyes, ears: Ears, switches: Switches
+    ) -> Iterator[tuple[str, Worker[Frame] | Worker[AudioChunk]]]:
         camera, microphone, room, counters = (
             self._config.camera,
             self._config.microphone,
@@ -183,35 +169,62 @@ class Daemon:
         )
         assert room is not None
 
+        def forget_sound() -> None:
+            nonlocal ears
+            # What was heard last must not be judged together with what is heard after the pause.
+            ears = open_ears(self._config, self._classifiers["voice"])
+            room.forget(Modality.VOICE)
+
         def see(frame: Frame) -> None:
-            sightings = eyes.see(frame)
+            with self._latencies.measure("see"):
+                sightings = eyes.see(frame)
             counters["frames"] += 1
             counters["faces"] += len(sightings)
             room.observe([sighting.prediction for sighting in sightings], t_ns=frame.t_ns)
 
         def hear(chunk: AudioChunk) -> None:
             counters["audio_gap_samples"] += chunk.gap
+            start_s = time.perf_counter()
             for hearing in ears.hear(chunk):
+                self._latencies.add("hear", time.perf_counter() - start_s)
                 counters["windows"] += 1
                 if hearing.prediction is not None:
                     counters["spoken_windows"] += 1
                     room.observe([hearing.prediction], t_ns=hearing.window.t_ns)
 
         if camera.source != "none":
-            yield Worker(
+            yield (
                 "camera",
-                lambda: open_camera(camera.source, fps=camera.fps, width=camera.width, height=camera.height),
-                see,
-                self._health,
+                Worker(
+                    "camera",
+                    lambda: open_camera(
+                        camera.source, fps=camera.fps, width=camera.width, height=camera.height
+                    ),
+                    see,
+                    self._health,
+                    is_on=switches.is_on("camera"),
+                    when_off=lambda: room.forget(Modality.FACE),
+                ),
             )
         if microphone.source != "none":
-            yield Worker("microphone", lambda: open_microphone(microphone.source), hear, self._health)
+            yield (
+                "microphone",
+                Worker(
+                    "microphone",
+                    lambda: open_microphone(microphone.source),
+                    hear,
+                    self._health,
+                    is_on=switches.is_on("microphone"),
+                    when_off=forget_sound,
+                ),
+            )
 
-    def _serve(self, publisher: Publisher, outbox: Outbox) -> None:
+    def _serve(self, publisher: Publisher, outbox: Outbox, page: Dashboard) -> None:
         """Once a second: let opinions age, feed the watchdog, send statistics."""
         assert self._room is not None
         interval_s = self._config.mqtt.stats_interval_s
         next_stats_s = time.monotonic() + interval_s
+        is_served = False
         while not self._stop.wait(min(1.0, self._notifier.watchdog_s or 1.0)):
             self._room.tick()
             if stuck := self._health.stuck(STUCK_S):
@@ -222,6 +235,14 @@ class Daemon:
             if interval_s and time.monotonic() >= next_stats_s:
                 next_stats_s += interval_s
                 publisher.publish_stats(self._stats(outbox))
+            if not is_served and (self._has_begun or time.monotonic() - self._started_s > PAGE_DELAY_S):
+                is_served = True
+                page.start()
+
+    @property
+    def _has_begun(self) -> bool:
+        counters = self._health.counters
+        return bool(counters["frames"] or counters["windows"])
 
     def _keep_accelerated(self) -> None:
         """Bring the models onto the wanted backend, and back onto it when it was lost; tell either way."""
@@ -251,15 +272,45 @@ class Daemon:
         }
 
     def _stats(self, outbox: Outbox) -> dict[str, object]:
-        counts = None
-        with suppress(OutboxError):
-            counts = outbox.counts()
         return messages.stats(
             time=datetime.now(UTC),
             uptime_s=time.monotonic() - self._started_s,
             counters={**self._health.counters, "rss_bytes": rss_bytes()},
-            latency_ms={},
-            outbox=counts,
+            latency_ms=self._latencies.quantiles_ms(),
+            outbox=_counts(outbox),
+        )
+
+    def _answers(self, publisher: Publisher, outbox: Outbox) -> Answers:
+        @cache
+        def metrics() -> Metrics:
+            # Imported with the rest of the web server, and by its thread.
+            from edge.metrics import Metrics
+
+            return Metrics(lambda: self._snapshot(publisher, outbox))
+
+        return Answers(
+            metrics=lambda: metrics().text(),
+            stuck=lambda: self._health.stuck(STUCK_S),
+            status=lambda: self._status,
+            is_connected=lambda: publisher.link.connected,
+        )
+
+    def _snapshot(self, publisher: Publisher, outbox: Outbox) -> Snapshot:
+        from edge.metrics import Snapshot
+
+        assert self._room is not None
+        assert self._switches is not None
+        return Snapshot(
+            uptime_s=time.monotonic() - self._started_s,
+            counters=dict(self._health.counters),
+            faults=self._health.reasons,
+            outbox=_counts(outbox),
+            is_connected=publisher.link.connected,
+            live_dropped=publisher.live_dropped,
+            latency_ms=self._latencies.quantiles_ms(),
+            backends={task: classifier.backend for task, classifier in self._classifiers.items()},
+            switches={part: self._switches.is_on(part) for part in self._switches.parts},
+            told=dict(self._room.told),
         )
 
     def _on_fault(self, component: str, reason: str, detail: str) -> None:
@@ -273,14 +324,24 @@ class Daemon:
 
     def _publish_status(self, state: str | None = None) -> None:
         reasons = self._health.reasons
+        if state is None and self._switches is not None and self._switches.are_all_off:
+            state = "paused"
         state = state or ("degraded" if reasons else "running")
         if self._publisher is not None:
-            payload = messages.status(
+            self._status = messages.status(
                 state,
                 reasons=reasons,
                 since=self._health.since,
                 version=__version__,
                 backends=self._backends(),
             )
-            self._publisher.publish_state("status", payload)
+            self._publisher.publish_state("status", self._status)
         self._notifier.status(f"{state} {' '.join(reasons)}".strip())
+
+
+def _counts(outbox: Outbox) -> Counts | None:
+    """Return the counts of the outbox; None while the disk is away."""
+    try:
+        return outbox.counts()
+    except OutboxError:
+        return None

@@ -119,6 +119,13 @@ class Fusion:
         room_state = self._advance(ROOM, room, now_ns, changes)
         return Fused(room_state, tuple(states), tuple(changes))
 
+    def forget(self, modality: Modality) -> None:
+        """Drop what one modality said: its device was switched off."""
+        if modality is Modality.VOICE:
+            self._voice = None
+        else:
+            self._faces.clear()
+
     def voice_alone(self, room: SubjectState) -> SubjectState:
         """Return what the voice says by itself, by the same threshold; `absent` while nobody speaks."""
         p = None if room.voice is None or self._voice is None else self._voice.p

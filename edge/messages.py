@@ -33,6 +33,8 @@ SCHEMAS = (
     "ha_event",
     "stats",
     "enabled",
+    "discovery",
+    "birth",
     "analyze",
 )
 

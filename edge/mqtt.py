@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from edge.config import MqttSettings
@@ -60,6 +60,7 @@ class _Sent:
     topic: str
     sequence: int = 0
     payload: bytes = b""
+    sent_s: float = field(default_factory=time.monotonic)
 
 
 class Publisher:
@@ -77,6 +78,7 @@ class Publisher:
         outbox: Outbox,
         password: str | None = None,
         on_state: Callable[[LinkState], None] | None = None,
+        on_acked: Callable[[float], None] | None = None,
     ) -> None:
         self.link = LinkState(False, "connecting", time.monotonic_ns())
         self.refused_topics: dict[str, str] = {}  # full topic: why the broker refused the last message
@@ -86,6 +88,7 @@ class Publisher:
         self._root = f"{settings.prefix}/{device}"
         self._availability = self.topic("availability")
         self._on_state = on_state
+        self._on_acked = on_acked  # gets the seconds from sending to the acknowledgement
         self._lock = threading.Lock()
         self._retained: dict[str, bytes] = {self._availability: b"online"}
         self._pending: dict[str, None] = {}  # topics of _retained to be sent, in order
@@ -296,6 +299,8 @@ class Publisher:
             if sent is None:
                 continue
             self._progress_s = time.monotonic()
+            if self._on_acked is not None:
+                self._on_acked(self._progress_s - sent.sent_s)
             if sent.sequence:
                 self._stream.settle(sent.sequence, refusal)
                 self._has_settled = True

@@ -31,6 +31,7 @@ RESTRICTED_TOPICS = frozenset(
         "microphone/enabled/state",
     }
 )
+PERSONAL_STATES = ("state", "face/state", "voice/state")  # topics that the broker stores
 RESTRICTED_EVENTS = frozenset({"fatigue.changed", "device.degraded", "device.recovered"})
 
 

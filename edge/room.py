@@ -19,7 +19,7 @@ from edge.health import Health
 from edge.mqtt import Publisher
 from edge.outbox import Outbox
 from edge.policy import Policy
-from edge.values import ABSENT, EmotionEvent, Prediction
+from edge.values import ABSENT, EmotionEvent, Modality, Prediction
 
 STATE_EVERY_S = 30.0
 STATE_STEP = 0.1  # a change of confidence worth telling, at most once a second
@@ -45,6 +45,7 @@ class Room:
         self._health = health
         self._classifiers = classifiers
         self._lock = threading.Lock()
+        self.told: dict[str, dict[str, Any]] = {}  # the newest payload of each live topic, as published
         self._told: tuple[object, ...] = ()
         self._told_ns = 0
         self._told_confidence = 0.0
@@ -59,6 +60,12 @@ class Room:
     def tick(self) -> None:
         """Let opinions age while nothing comes in."""
         with self._lock:
+            self._advance(time.monotonic_ns())
+
+    def forget(self, modality: Modality) -> None:
+        """Drop what a device that was switched off had seen or heard, and tell so."""
+        with self._lock:
+            self._fusion.forget(modality)
             self._advance(time.monotonic_ns())
 
     def report_device(self, component: str, reason: str) -> None:
@@ -140,4 +147,5 @@ class Room:
         }
         for subtopic, payload in payloads.items():
             if self._policy.permits_topic(subtopic):
+                self.told[subtopic] = payload
                 self._publisher.publish_state(subtopic, payload)

@@ -12,6 +12,8 @@ import jsonschema
 import pytest
 
 from edge import messages
+from edge.config import Config, DeviceSettings
+from edge.discovery import discovery_payload
 from edge.messages import EVENT_TYPES, SCHEMAS, load_schema
 from edge.outbox import Counts
 from edge.values import ABSENT, LABELS, UNCERTAIN, EmotionEvent, Evidence, SubjectState
@@ -86,6 +88,12 @@ PAYLOADS: list[tuple[str, Any]] = [
         ),
     ),
     ("stats", messages.stats(time=NOW, uptime_s=0, counters={}, latency_ms={}, outbox=None)),
+    *(
+        ("discovery", discovery_payload(Config(device=DeviceSettings(context=context))))
+        for context in ("home", "workplace")
+    ),
+    ("birth", "online"),
+    ("birth", "offline"),
 ]
 ANALYZED: dict[str, Any] = {
     "file": "a.mp4",
@@ -265,6 +273,8 @@ def test_asyncapi_channels_are_the_topics() -> None:
         "event": ("send", False, 1),
         "ha_event": ("send", False, 1),
         "stats": ("send", False, 0),
+        "homeassistant/device/{device}/config": ("send", True, 1),
+        "homeassistant/status": ("receive", False, 1),
         "camera/enabled/set": ("receive", False, 1),
         "microphone/enabled/set": ("receive", False, 1),
     }

@@ -50,6 +50,7 @@ def environment(host: str, port: int, directory: Path, **more: str) -> dict[str,
         "EMOTION_EDGE__CAMERA__SOURCE": clip,
         "EMOTION_EDGE__MICROPHONE__SOURCE": clip,
         "EMOTION_EDGE__OUTBOX__PATH": str(directory / "outbox.sqlite3"),
+        "EMOTION_EDGE__DASHBOARD__BIND": "none",
         **more,
     }
 

@@ -1,0 +1,179 @@
+"""Serves `/metrics`, `/healthz` and `/readyz` over HTTP, on loopback unless a token protects them."""
+
+from __future__ import annotations
+
+import errno
+import hmac
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from edge.config import DashboardSettings
+from edge.errors import ConfigError
+from edge.health import Health
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 60.0
+REASONS = {
+    errno.EADDRINUSE: "port_in_use",
+    errno.EADDRNOTAVAIL: "no_address",
+    errno.EACCES: "no_permission",
+}
+LOCAL_NAMES = ["127.0.0.1", "localhost", "[::1]"]
+MAX_REQUESTS = 32  # at once; the rest gets 503
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What the pages show: each is asked anew for every request, on the server's thread.
+
+    `metrics` returns Prometheus text; `stuck` names workers without progress; `status` is the payload of
+    the status topic; `is_connected` tells whether the broker is there.
+    """
+
+    metrics: Callable[[], bytes]
+    stuck: Callable[[], list[str]]
+    status: Callable[[], dict[str, Any]]
+    is_connected: Callable[[], bool]
+
+
+@dataclass(slots=True)
+class Dashboard:
+    """The server on a thread of its own; a port that is taken degrades the daemon and is tried again.
+
+    Nothing of the web stack is imported before `start`: the first prediction must not wait for it.
+    """
+
+    settings: DashboardSettings
+    answers: Answers
+    health: Health
+    token: str | None = None
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _server: Any = None
+
+    def start(self) -> None:
+        """Serve in the background, unless `dashboard.bind` is none."""
+        if self.settings.address is not None:
+            threading.Thread(target=self._run, name="dashboard", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop serving; what is being answered is cut off with the process."""
+        self._stop.set()
+        if self._server is not None:
+            self._server.should_exit = True
+
+    def _run(self) -> None:
+        try:
+            while (listener := self._listen()) is None:
+                if self._stop.wait(RETRY_S):
+                    return
+            with listener:
+                self._serve(listener)
+        except Exception:  # outermost loop: a page that fails must not take the daemon along
+            log.exception("dashboard.bind %s: failed on an error of our own", self.settings.bind)
+            self.health.fault("dashboard", "internal", f"dashboard.bind {self.settings.bind}: see the log")
+
+    def _listen(self) -> socket.socket | None:
+        address = self.settings.address
+        assert address is not None, "only started where there is one"
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        try:
+            listener = socket.create_server(address, family=family)
+        except OSError as error:
+            reason = REASONS.get(error.errno or 0, "no_address")
+            detail = f"dashboard.bind {self.settings.bind}: {error.strerror}; choose another, or none"
+            self.health.fault("dashboard", reason, detail)
+            return None
+        self.health.clear("dashboard")
+        return listener
+
+    def _serve(self, listener: socket.socket) -> None:
+        import uvicorn
+
+        config = uvicorn.Config(
+            build_app(self.answers, token=self.token),
+            loop="asyncio",
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            limit_concurrency=MAX_REQUESTS,
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = server = uvicorn.Server(config)
+        if not self._stop.is_set():
+            log.info("http://%s/metrics", self.settings.bind)
+            server.run(sockets=[listener])
+
+
+def read_token(settings: DashboardSettings) -> str | None:
+    """Return the token that `Authorization: Bearer` must bring; None where there is no `token_file`."""
+    path = settings.token_file
+    if path is None:
+        return None
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"dashboard.token_file {path}: {error}; check owner and permissions") from None
+    if not token:
+        raise ConfigError(f"dashboard.token_file {path}: empty; write a long random word into it")
+    return token
+
+
+def build_app(answers: Answers, *, token: str | None) -> Starlette:
+    """Return the ASGI application; without a token only requests to a loopback name are answered."""
+    from starlette.applications import Starlette
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.responses import JSONResponse, Response
+    from starlette.routing import Route
+
+    from edge.metrics import CONTENT_TYPE
+
+    def guarded(answer: Callable[[], Response]) -> Callable[[Request], Response]:
+        # Plain functions run on starlette's thread pool: SQLite and templates may take their time.
+        def endpoint(request: Request) -> Response:
+            given = request.headers.get("authorization", "")
+            if token is not None and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+                return JSONResponse(
+                    {"error": "send the content of dashboard.token_file as `Authorization: Bearer`"},
+                    status_code=401,
+                    headers={"WWW-Authenticate": "Bearer"},
+                )
+            return answer()
+
+        return endpoint
+
+    def metrics() -> Response:
+        return Response(answers.metrics(), media_type=CONTENT_TYPE)
+
+    def healthz() -> Response:
+        stuck = answers.stuck()
+        return JSONResponse({"ok": not stuck, "stuck": stuck}, status_code=503 if stuck else 200)
+
+    def readyz() -> Response:
+        is_ready = answers.is_connected() and not answers.stuck()
+        body = {"ready": is_ready, "connected": answers.is_connected(), **answers.status()}
+        return JSONResponse(body, status_code=200 if is_ready else 503)
+
+    routes = [
+        Route("/metrics", guarded(metrics)),
+        Route("/healthz", guarded(healthz)),
+        Route("/readyz", guarded(readyz)),
+    ]
+    # A page of somewhere else, led here by a name that it owns, brings that name along: not ours.
+    local_only = [Middleware(TrustedHostMiddleware, allowed_hosts=LOCAL_NAMES)] if token is None else []
+    return Starlette(routes=routes, middleware=local_only)
