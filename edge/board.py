@@ -17,6 +17,7 @@ from edge.values import AudioChunk, Face, Frame, UInt8
 
 FRESH_S = 1.5  # older boxes and levels are not about now
 HOUR_S = 3600.0
+FPS_FRAMES = 20
 MAX_CHANGES = 4096  # of the last hour; more than one a second is nothing that an eye can see
 PREVIEW_S = 60.0
 QUIETEST_DB = -96.0  # one step of 16 bits
@@ -35,11 +36,12 @@ class Box:
 class View:
     """What the camera and the microphone have now; None where there is nothing fresh.
 
-    `size_px` is (width, height), `level_db` the level against full scale, `hour` is (seconds ago, emotion)
-    for every change of the last hour, the oldest first.
+    `fps` counts the frames that were looked at, `size_px` is (width, height), `level_db` the level against
+    full scale, `hour` is (seconds ago, emotion) for every change of the last hour, the oldest first.
     """
 
     boxes: tuple[Box, ...]
+    fps: float
     size_px: tuple[int, int] | None
     level_db: float | None
     hour: tuple[tuple[float, str], ...]
@@ -53,7 +55,7 @@ class Board:
         self._lock = threading.Lock()
         self._boxes: tuple[Box, ...] = ()
         self._size_px: tuple[int, int] | None = None
-        self._seen_ns = 0
+        self._seen_ns: deque[int] = deque(maxlen=FPS_FRAMES)
         self._level_db = QUIETEST_DB
         self._heard_ns = 0
         self._hour: deque[tuple[int, str]] = deque(maxlen=MAX_CHANGES)
@@ -67,12 +69,13 @@ class Board:
         boxes = tuple(
             Box(
                 f"person-{face.track}",
-                tuple(round(v / s, 4) for v, s in zip(face.box_px, scale, strict=True)),  # type: ignore[arg-type]
+                tuple(round(v / s, 4) for v, s in zip(face.box_px, scale, strict=True)),
             )
             for face in faces
         )
         with self._lock:
-            self._boxes, self._size_px, self._seen_ns = boxes, (width, height), frame.t_ns
+            self._boxes, self._size_px = boxes, (width, height)
+            self._seen_ns.append(frame.t_ns)
             # A copy: the source uses its buffer again.
             self._pixels = frame.pixels.copy() if frame.t_ns < self._preview_ns else None
 
@@ -95,15 +98,20 @@ class Board:
     def view(self, now_ns: int) -> View:
         """Return what is there now."""
         with self._lock:
-            is_seen = self._seen_ns > 0 and now_ns - self._seen_ns < FRESH_S * 1e9
+            is_seen = bool(self._seen_ns) and now_ns - self._seen_ns[-1] < FRESH_S * 1e9
             is_heard = self._heard_ns > 0 and now_ns - self._heard_ns < FRESH_S * 1e9
             return View(
                 boxes=self._boxes if is_seen else (),
+                fps=self._fps() if is_seen else 0.0,
                 size_px=self._size_px,
                 level_db=round(self._level_db, 1) if is_heard else None,
                 hour=tuple((round((now_ns - t_ns) / 1e9, 1), emotion) for t_ns, emotion in self._hour),
                 preview_s=max(0.0, round((self._preview_ns - now_ns) / 1e9, 1)),
             )
+
+    def _fps(self) -> float:
+        span_ns = self._seen_ns[-1] - self._seen_ns[0]
+        return round((len(self._seen_ns) - 1) * 1e9 / span_ns, 1) if span_ns > 0 else 0.0
 
     def start_preview(self, now_ns: int) -> None:
         """Keep pixels for the next 60 s."""

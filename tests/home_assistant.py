@@ -51,7 +51,11 @@ async def check(config: str, messages: dict[str, str]) -> dict[str, Any]:
 
 def render(template: Any, message: str | None) -> Any:
     """Return what a template makes of a message, as MQTT entities do it; None without a message."""
-    return None if message is None else MqttValueTemplate(template).async_render_with_possible_json_value(message)
+    return (
+        None
+        if message is None
+        else MqttValueTemplate(template).async_render_with_possible_json_value(message)
+    )
 
 
 if __name__ == "__main__":

@@ -102,7 +102,9 @@ def test_file_that_cannot_be_written_is_a_fault_and_the_switch_works(tmp_path: P
         assert health.reasons == []
 
 
-@pytest.mark.parametrize("payload", [b"", b"on", b"ON ", b"true", b"\x00", "AUS ☃".encode(), b"x" * 1_000_000])
+@pytest.mark.parametrize(
+    "payload", [b"", b"on", b"ON ", b"true", b"\x00", "AUS ☃".encode(), b"x" * 1_000_000]
+)
 def test_garbage_is_refused_once_in_the_log_and_always_counted(
     tmp_path: Path, payload: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -90,7 +90,7 @@ function draw(seen) {
   drawBars(told);
   drawBoxes(seen.boxes, told["face/state"], seen.frame);
   drawLevel(seen.level_db);
-  drawHour(seen.hour);
+  if (seen.hour !== null) drawHour(seen.hour);
   drawFacts(seen);
   drawButtons(seen);
 }
