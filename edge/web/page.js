@@ -163,7 +163,7 @@ function drawBoxes(boxes, faces, frame) {
     const kind = `is-${emotion}`;
     return [
       drawn("rect", { class: kind, x: x * width, y: y * height, width: w * width, height: h * height }),
-      drawn("text", { class: kind, x: x * width, y: Math.max(22 * unit, y * height - 8 * unit), "font-size": 20 * unit },
+      drawn("text", { class: kind, x: x * width, y: Math.max(22 * unit, y * height - 8 * unit), "font-size": 22 * unit },
         emotions[subject] ? `${subject}: ${emotion}` : subject),
     ];
   });
