@@ -60,7 +60,10 @@ def describe(now: Snapshot, view: View) -> list[list[str]]:
     if "microphone" in now.switches:
         facts.append(["microphone", _heard(view) if now.switches["microphone"] else "off"])
     facts.append(["accelerator", ", ".join(f"{name} ({task})" for task, name in now.backends.items())])
-    times = [f"{stage} {values['p50']:.0f} ms" for stage, values in now.latency_ms.items()]
+    stages = [
+        (stage, now.latency_ms[stage]) for stage in ("see", "hear", "publish") if stage in now.latency_ms
+    ]
+    times = [f"{stage} {values['p50']:.0f} ms" for stage, values in stages]
     facts.append(["latency", ", ".join(times) or "nothing measured yet"])
     if now.outbox is None:
         facts.append(["outbox", "not writable"])
