@@ -109,7 +109,8 @@ def _outbox(options: argparse.Namespace) -> int:
 
 
 def _discovery(options: argparse.Namespace) -> int:
-    from edge.discovery import clear_discovery, discovery_payload, discovery_topic
+    from edge.discovery import clear_discovery, discovery_topic
+    from edge.entities import discovery_payload
 
     config = load_config(options.config)
     if options.action == "show":

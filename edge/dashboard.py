@@ -148,8 +148,8 @@ def build_app(answers: Answers, *, token: str | None) -> Starlette:
     def guarded(answer: Callable[[Request], Response]) -> Callable[[Request], Response]:
         # Plain functions run on starlette's thread pool: SQLite and templates may take their time.
         def endpoint(request: Request) -> Response:
-            given = request.headers.get("authorization", "")
-            if token is not None and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+            given = request.headers.get("authorization", "").encode("latin-1")  # as it came
+            if token is not None and not hmac.compare_digest(given, f"Bearer {token}".encode()):
                 return JSONResponse(
                     {"error": "send the content of dashboard.token_file as `Authorization: Bearer`"},
                     status_code=401,

@@ -119,13 +119,14 @@ def _outbox(counts: Counts) -> Iterable[Metric]:
 
 def _room(told: Mapping[str, Mapping[str, Any]]) -> Iterable[Metric]:
     """Yield what was told of the room: one emotion of nine is 1, the others are 0."""
+    words = (*LABELS, UNCERTAIN, ABSENT)
     if state := told.get("state"):
-        words = [({"emotion": word}, word == state["emotion"]) for word in (*LABELS, UNCERTAIN, ABSENT)]
-        yield _gauge("room_emotion", "1 for the emotion of the room", words)
+        one = [({"emotion": word}, word == state["emotion"]) for word in words]
+        yield _gauge("room_emotion", "1 for the emotion of the room", one)
         yield _gauge("room_confidence", "how sure that is, 0 to 1", [({}, state["confidence"])])
         yield _gauge("room_present", "whether anybody is seen or heard", [({}, state["present"])])
     if (group := told.get("group/state")) and group["counts"] is not None:
-        counts = [({"emotion": word}, number) for word, number in sorted(group["counts"].items())]
+        counts = [({"emotion": word}, group["counts"].get(word, 0)) for word in words]
         yield _gauge("group_faces", "faces in view by emotion", counts)
 
 

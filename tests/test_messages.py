@@ -13,7 +13,7 @@ import pytest
 
 from edge import messages
 from edge.config import Config, DeviceSettings
-from edge.discovery import discovery_payload
+from edge.entities import discovery_payload
 from edge.messages import EVENT_TYPES, SCHEMAS, load_schema
 from edge.outbox import Counts
 from edge.values import ABSENT, LABELS, UNCERTAIN, EmotionEvent, Evidence, SubjectState
