@@ -28,7 +28,8 @@ CAMERA_TOKENS = re.compile(
 MICROPHONE_TOKENS = re.compile(r"auto|none|alsa:\S+|usb:[0-9a-fA-F]{4}:[0-9a-fA-F]{4}|file:.+|fake:.+")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach `host`."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -178,7 +179,7 @@ class DashboardSettings(Section):
     def _open_needs_token(self) -> DashboardSettings:
         if self.address is not None and self.address[1] > 65535:
             raise ValueError(f"bind {self.bind!r}: ports end at 65535")
-        if self.address is not None and self.token_file is None and not _is_loopback(self.address[0]):
+        if self.address is not None and self.token_file is None and not is_loopback(self.address[0]):
             raise ValueError(
                 f"bind {self.bind!r} lets others in; set token_file, or bind to 127.0.0.1:{self.address[1]}"
             )

@@ -12,8 +12,9 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Literal
 
 from edge import __version__, messages
+from edge.board import Board, View
 from edge.camera import open_camera
-from edge.config import Config, outbox_path, read_password, switches_path
+from edge.config import Config, is_loopback, outbox_path, read_password, switches_path
 from edge.dashboard import Answers, Dashboard, read_token
 from edge.discovery import Announcer
 from edge.errors import OutboxError
@@ -23,11 +24,12 @@ from edge.latency import Latencies
 from edge.microphone import open_microphone
 from edge.mqtt import Publisher
 from edge.outbox import Counts, Outbox
+from edge.page import Facts, describe
 from edge.pipeline import Ears, Eyes, open_ears, open_eyes, opener
 from edge.policy import PERSONAL_STATES, allowed
 from edge.room import Room
 from edge.switches import Switches
-from edge.values import AudioChunk, Frame, Modality
+from edge.values import AudioChunk, Frame, Modality, rfc3339
 from edge.worker import Worker
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ class Daemon:
         self._publisher: Publisher | None = None
         self._switches: Switches | None = None
         self._latencies = Latencies()
+        self._board = Board()
         self._status: dict[str, object] = {}
 
     def stop(self) -> None:
@@ -180,10 +183,12 @@ class Daemon:
                 sightings = eyes.see(frame)
             counters["frames"] += 1
             counters["faces"] += len(sightings)
+            self._board.see(frame, [sighting.face for sighting in sightings])
             room.observe([sighting.prediction for sighting in sightings], t_ns=frame.t_ns)
 
         def hear(chunk: AudioChunk) -> None:
             counters["audio_gap_samples"] += chunk.gap
+            self._board.hear(chunk)
             start_s = time.perf_counter()
             for hearing in ears.hear(chunk):
                 self._latencies.add("hear", time.perf_counter() - start_s)
@@ -227,6 +232,9 @@ class Daemon:
         is_served = False
         while not self._stop.wait(min(1.0, self._notifier.watchdog_s or 1.0)):
             self._room.tick()
+            if state := self._room.told.get("state"):
+                self._board.note(state["emotion"], time.monotonic_ns())
+            self._tell_preview()
             if stuck := self._health.stuck(STUCK_S):
                 # No ping: systemd restarts a daemon whose worker hangs.
                 self._notifier.status(f"no progress in {', '.join(stuck)}")
@@ -293,7 +301,56 @@ class Daemon:
             stuck=lambda: self._health.stuck(STUCK_S),
             status=lambda: self._status,
             is_connected=lambda: publisher.link.connected,
+            facts=Facts(
+                board=self._board,
+                now=lambda view: self._page(view, publisher, outbox),
+                switch=self._press,
+                preview=self._preview,
+            ),
         )
+
+    def _page(self, view: View, publisher: Publisher, outbox: Outbox) -> dict[str, object]:
+        assert self._room is not None
+        now, link = self._snapshot(publisher, outbox), publisher.link
+        return {
+            "device": self._config.device.id,
+            "version": __version__,
+            "time": rfc3339(datetime.now(UTC)),
+            "payloads": {"status": self._status, **self._room.told},
+            "broker": {"connected": link.connected, "reason": link.reason, "protocol": link.protocol},
+            "enabled": {part: now.switches.get(part) for part in MODALITIES},
+            "facts": describe(now, view),
+            "preview_s": view.preview_s if self._may_preview else None,
+        }
+
+    def _press(self, part: str, is_on: bool) -> bool:
+        assert self._switches is not None
+        if part not in self._switches.parts:
+            return False
+        self._switches.command(part, b"ON" if is_on else b"OFF", retained=False)
+        return True
+
+    @property
+    def _may_preview(self) -> bool:
+        """Only who sits at the device may see through its camera, to aim it."""
+        address = self._config.dashboard.address
+        return address is not None and is_loopback(address[0]) and self._config.camera.source != "none"
+
+    def _preview(self, is_on: bool) -> bool:
+        if not self._may_preview:
+            return False
+        if is_on:
+            self._board.start_preview(time.monotonic_ns())
+        else:
+            self._board.stop_preview()
+        self._tell_preview()
+        return True
+
+    def _tell_preview(self) -> None:
+        """Say on the status topic that a preview runs, and that it ended."""
+        is_on = self._board.view(time.monotonic_ns()).preview_s > 0
+        if is_on != self._status.get("preview"):
+            self._publish_status()
 
     def _snapshot(self, publisher: Publisher, outbox: Outbox) -> Snapshot:
         from edge.metrics import Snapshot
@@ -334,6 +391,7 @@ class Daemon:
                 since=self._health.since,
                 version=__version__,
                 backends=self._backends(),
+                preview=self._board.view(time.monotonic_ns()).preview_s > 0,
             )
             self._publisher.publish_state("status", self._status)
         self._notifier.status(f"{state} {' '.join(reasons)}".strip())

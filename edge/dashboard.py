@@ -1,4 +1,4 @@
-"""Serves `/metrics`, `/healthz` and `/readyz` over HTTP, on loopback unless a token protects them."""
+"""Serves the status page, `/metrics`, `/healthz` and `/readyz`, on loopback unless a token protects them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edge.config import DashboardSettings
 from edge.errors import ConfigError
 from edge.health import Health
+from edge.page import Facts, page_routes
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -37,13 +38,14 @@ class Answers:
     """What the pages show: each is asked anew for every request, on the server's thread.
 
     `metrics` returns Prometheus text; `stuck` names workers without progress; `status` is the payload of
-    the status topic; `is_connected` tells whether the broker is there.
+    the status topic; `is_connected` tells whether the broker is there; `facts` are for the page.
     """
 
     metrics: Callable[[], bytes]
     stuck: Callable[[], list[str]]
     status: Callable[[], dict[str, Any]]
     is_connected: Callable[[], bool]
+    facts: Facts
 
 
 @dataclass(slots=True)
@@ -115,7 +117,7 @@ class Dashboard:
         )
         self._server = server = uvicorn.Server(config)
         if not self._stop.is_set():
-            log.info("http://%s/metrics", self.settings.bind)
+            log.info("page: http://%s/", self.settings.bind)
             server.run(sockets=[listener])
 
 
@@ -143,7 +145,7 @@ def build_app(answers: Answers, *, token: str | None) -> Starlette:
 
     from edge.metrics import CONTENT_TYPE
 
-    def guarded(answer: Callable[[], Response]) -> Callable[[Request], Response]:
+    def guarded(answer: Callable[[Request], Response]) -> Callable[[Request], Response]:
         # Plain functions run on starlette's thread pool: SQLite and templates may take their time.
         def endpoint(request: Request) -> Response:
             given = request.headers.get("authorization", "").encode("latin-1")  # as it came
@@ -153,18 +155,18 @@ def build_app(answers: Answers, *, token: str | None) -> Starlette:
                     status_code=401,
                     headers={"WWW-Authenticate": "Bearer"},
                 )
-            return answer()
+            return answer(request)
 
         return endpoint
 
-    def metrics() -> Response:
+    def metrics(_request: Request) -> Response:
         return Response(answers.metrics(), media_type=CONTENT_TYPE)
 
-    def healthz() -> Response:
+    def healthz(_request: Request) -> Response:
         stuck = answers.stuck()
         return JSONResponse({"ok": not stuck, "stuck": stuck}, status_code=503 if stuck else 200)
 
-    def readyz() -> Response:
+    def readyz(_request: Request) -> Response:
         is_ready = answers.is_connected() and not answers.stuck()
         body = {"ready": is_ready, "connected": answers.is_connected(), **answers.status()}
         return JSONResponse(body, status_code=200 if is_ready else 503)
@@ -173,6 +175,7 @@ def build_app(answers: Answers, *, token: str | None) -> Starlette:
         Route("/metrics", guarded(metrics)),
         Route("/healthz", guarded(healthz)),
         Route("/readyz", guarded(readyz)),
+        *page_routes(answers.facts, guarded),
     ]
     # A page of somewhere else, led here by a name that it owns, brings that name along: not ours.
     local_only = [Middleware(TrustedHostMiddleware, allowed_hosts=LOCAL_NAMES)] if token is None else []

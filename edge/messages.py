@@ -36,6 +36,7 @@ SCHEMAS = (
     "discovery",
     "birth",
     "analyze",
+    "page",
 )
 
 
@@ -46,10 +47,12 @@ def status(
     since: datetime,
     version: str,
     backends: Mapping[str, Mapping[str, Any]],
+    preview: bool = False,
 ) -> dict[str, Any]:
     """Describe the daemon: `state` is starting, running, degraded, paused or stopping.
 
-    `backends` has for each modality the `backend` that answers and those `passed_over`, each with its reason.
+    `backends` has for each modality the `backend` that answers and those `passed_over`, each with its reason;
+    `preview` tells that somebody at the device looks through its camera just now.
     """
     return {
         "state": state,
@@ -57,6 +60,7 @@ def status(
         "since": rfc3339(since),
         "version": version,
         "backends": {modality: dict(facts) for modality, facts in backends.items()},
+        "preview": preview,
     }
 
 

@@ -56,9 +56,11 @@ def environment(host: str, port: int, directory: Path, **more: str) -> dict[str,
 
 
 @contextmanager
-def daemon(env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the daemon while the block lasts."""
-    process = subprocess.Popen([sys.executable, "-m", "edge", "run"], env=env, cwd=ROOT)
+def daemon(env: dict[str, str], *, log: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the daemon while the block lasts; what it says goes to `log`."""
+    with ExitStack() as stack:
+        file = stack.enter_context(log.open("ab")) if log else None
+        process = subprocess.Popen([sys.executable, "-m", "edge", "run"], env=env, cwd=ROOT, stderr=file)
     try:
         yield process
     finally:

@@ -1,0 +1,259 @@
+// Draws what /stream sends: the payloads that the broker got, and what only this page may know (boxes, level).
+"use strict";
+
+const LABELS = ["anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"];
+const RETRY_MS = 1000;
+const SVG = "http://www.w3.org/2000/svg";
+const $ = (id) => document.getElementById(id);
+
+// A fragment never reaches the server or its log; sessionStorage ends with the tab.
+const given = new URLSearchParams(location.hash.slice(1)).get("token");
+if (given) {
+  sessionStorage.setItem("token", given);
+  history.replaceState(null, "", location.pathname + location.search);
+}
+if (new URLSearchParams(location.search).has("kiosk")) document.body.classList.add("kiosk");
+
+function ask(path, options = {}) {
+  const headers = { ...options.headers };
+  const token = sessionStorage.getItem("token");
+  if (token) headers.Authorization = `Bearer ${token}`;
+  return fetch(path, { ...options, headers, cache: "no-store", credentials: "omit" });
+}
+
+async function follow() {
+  const answer = await ask("stream");
+  if (answer.status === 401) {
+    sessionStorage.removeItem("token");
+    $("ask").hidden = false;
+    $("content").hidden = true;
+    $("token").focus();
+    return false;
+  }
+  if (!answer.ok) throw new Error(`stream: ${answer.status}`);
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) throw new Error("stream: ended");
+    rest += value;
+    const blocks = rest.split("\n\n");
+    rest = blocks.pop();
+    for (const block of blocks) {
+      const data = block.split("\n").filter((line) => line.startsWith("data: ")).map((line) => line.slice(6)).join("");
+      if (data) draw(JSON.parse(data));
+    }
+  }
+}
+
+async function stay() {
+  for (;;) {
+    try {
+      if (!(await follow())) return;
+    } catch {
+      $("lost").hidden = false;
+    }
+    await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+  }
+}
+
+function element(name, text = "", kind = "") {
+  const made = document.createElement(name);
+  made.textContent = text;
+  made.className = kind;
+  return made;
+}
+
+function drawn(name, attributes, text = "") {
+  const made = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.textContent = text;
+  return made;
+}
+
+function bar(share, kind) {
+  const made = element("div", "", "bar");
+  const filled = element("i", "", kind);
+  filled.style.width = `${Math.round(100 * share)}%`;
+  made.append(filled);
+  return made;
+}
+
+function draw(seen) {
+  $("lost").hidden = $("ask").hidden = true;
+  $("content").hidden = false;
+  const told = seen.payloads;
+  $("device").textContent = seen.device;
+  document.title = told.state ? `${told.state.emotion} - ${seen.device}` : seen.device;
+  drawStatus(told.status, seen.broker);
+  drawNow(told.state, told["group/state"], told["fatigue/state"]);
+  drawBars(told);
+  drawBoxes(seen.boxes, told["face/state"], seen.frame);
+  drawLevel(seen.level_db);
+  if (seen.hour !== null) drawHour(seen.hour);
+  drawFacts(seen);
+  drawButtons(seen);
+}
+
+function drawStatus(status, broker) {
+  const state = status ? status.state : "starting";
+  $("status").textContent = status && status.reasons.length ? `${state}: ${status.reasons.join(", ")}` : state;
+  $("status").className = `pill ${state === "running" ? "good" : state === "degraded" ? "bad" : ""}`;
+  $("broker").textContent = broker.connected ? `broker, MQTT ${broker.protocol}` : `broker: ${broker.reason}`;
+  $("broker").className = `pill ${broker.connected ? "good" : "bad"}`;
+}
+
+function drawNow(state, group, fatigue) {
+  const emotion = state ? state.emotion : "";
+  set($("emotion"), emotion || (group ? "group" : "\u00a0"));
+  $("emotion").className = emotion ? `is-${emotion}` : "";
+  const faces = state ? state.faces : group && group.faces;
+  const words = [];
+  if (state && emotion !== "absent") words.push(`${Math.round(100 * state.confidence)} % sure`);
+  if (faces !== null && faces !== undefined) words.push(faces === 1 ? "1 face" : `${faces} faces`);
+  if (state && emotion === "absent") words.push("nobody seen, nobody heard");
+  if (fatigue) words.push(`fatigue: ${fatigue.level}`);
+  $("summary").textContent = words.join(" \u00b7 ");
+  const share = state ? state.confidence : 0;
+  $("confidence").firstElementChild.style.width = `${Math.round(100 * share)}%`;
+  $("confidence").firstElementChild.className = emotion ? `is-${emotion}` : "";
+  $("confidence").setAttribute("aria-valuenow", Math.round(100 * share));
+}
+
+function set(node, text) {
+  // Only a change is read out by a screen reader.
+  if (node.textContent !== text) node.textContent = text;
+}
+
+function drawBars(told) {
+  const columns = [];
+  if (told.state) columns.push(["room", told.state.probabilities]);
+  for (const face of (told["face/state"] || { faces: [] }).faces) columns.push([face.subject, face.probabilities]);
+  const voice = told["voice/state"];
+  if (voice && voice.emotion !== "absent") columns.push(["voice", voice.probabilities]);
+  const head = element("tr");
+  head.append(element("th"), ...columns.map(([name]) => element("th", name)));
+  $("bars").tHead.replaceChildren(head);
+  const rows = LABELS.map((label) => {
+    const row = element("tr");
+    row.append(element("th", label));
+    for (const [, p] of columns) {
+      const cell = element("td");
+      cell.title = `${label} ${Math.round(100 * (p[label] || 0))} %`;
+      cell.append(bar(p[label] || 0, `is-${label}`));
+      row.append(cell);
+    }
+    return row;
+  });
+  $("bars").tBodies[0].replaceChildren(...(columns.length ? rows : []));
+  const group = told["group/state"];
+  $("withheld").hidden = Boolean(told.state) || !group;
+  if (group && !told.state) {
+    const counts = Object.entries(group.counts || {}).map(([label, n]) => `${label} ${n}`);
+    $("withheld").textContent = counts.join(", ") || "Fewer than five faces: no emotion leaves the device here.";
+  }
+}
+
+function drawBoxes(boxes, faces, frame) {
+  const { width, height } = frame || { width: 640, height: 480 };
+  const emotions = Object.fromEntries(((faces && faces.faces) || []).map((face) => [face.subject, face.emotion]));
+  const unit = height / 480;
+  const shapes = boxes.flatMap(({ subject, box: [x, y, w, h] }) => {
+    const emotion = emotions[subject] || "neutral";
+    const kind = `is-${emotion}`;
+    return [
+      drawn("rect", { class: kind, x: x * width, y: y * height, width: w * width, height: h * height }),
+      drawn("text", { class: kind, x: x * width, y: Math.max(22 * unit, y * height - 8 * unit), "font-size": 22 * unit },
+        emotions[subject] ? `${subject}: ${emotion}` : subject),
+    ];
+  });
+  $("boxes").setAttribute("viewBox", `0 0 ${width} ${height}`);
+  $("boxes").replaceChildren(...shapes);
+}
+
+function drawLevel(level) {
+  $("loudness").hidden = level === null;
+  if (level === null) return;
+  const shown = Math.max(-80, Math.min(0, level));
+  $("level").firstElementChild.style.width = `${Math.round((100 * (shown + 80)) / 80)}%`;
+  $("level").setAttribute("aria-valuenow", Math.round(shown));
+  $("level-db").textContent = `${Math.round(level)} dB`;
+}
+
+function drawHour(hour) {
+  // [seconds ago, label], oldest first: each lasts until the next.
+  const spans = hour.map(([ago, label], i) => {
+    const from = Math.min(3600, ago);
+    const until = i + 1 < hour.length ? hour[i + 1][0] : 0;
+    const span = drawn("rect", { class: `is-${label}`, x: 3600 - from, y: 0, width: Math.max(2, from - until), height: 100 });
+    span.append(drawn("title", {}, `${label}, ${Math.round(from / 60)} min ago`));
+    return span;
+  });
+  $("hour").replaceChildren(...spans);
+  const there = [...LABELS, "uncertain"].filter((label) => hour.some(([, seen]) => seen === label));
+  $("legend").replaceChildren(...there.map((label) => {
+    const entry = element("span", "", `is-${label}`);
+    entry.append(element("b", label));
+    return entry;
+  }));
+}
+
+function drawFacts(seen) {
+  const reasons = (seen.payloads.status || { reasons: [] }).reasons;
+  const facts = seen.facts.map(([name, value]) => [name, value, reasons.some((reason) => reason.startsWith(`${name}:`))]);
+  $("facts").replaceChildren(...facts.flatMap(([name, value, bad]) => [element("dt", name), element("dd", value, bad ? "bad" : "")]));
+}
+
+function drawButtons(seen) {
+  for (const part of ["camera", "microphone"]) {
+    const on = seen.enabled[part];
+    $(part).hidden = on === null;
+    $(part).setAttribute("aria-pressed", on === false);
+    set($(part), on === false ? `Resume ${part}` : `Pause ${part}`);
+  }
+  $("preview").hidden = seen.preview_s === null || seen.enabled.camera === false;
+  const left = seen.preview_s || 0;
+  set($("preview"), left > 0 ? `Hide the camera (${Math.ceil(left)} s)` : "Show the camera for 60 s");
+  $("preview").setAttribute("aria-pressed", left > 0);
+  if (left > 0) watch();
+  else $("picture").hidden = true;
+}
+
+let watching = false;
+async function watch() {
+  if (watching) return;
+  watching = true;
+  try {
+    for (;;) {
+      const answer = await ask("preview.jpg");
+      if (!answer.ok) break;
+      const url = URL.createObjectURL(await answer.blob());
+      const old = $("picture").src;
+      $("picture").src = url;
+      $("picture").hidden = false;
+      if (old.startsWith("blob:")) URL.revokeObjectURL(old);
+      await new Promise((resolve) => setTimeout(resolve, 200));
+    }
+  } catch { /* the stream tells that the device is gone */ }
+  $("picture").hidden = true;
+  $("picture").removeAttribute("src");
+  watching = false;
+}
+
+async function press(path, on) {
+  // A JSON body makes the browser ask first when another site tries this; the server checks Host and Origin, too.
+  const answer = await ask(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ on }) });
+  if (!answer.ok) set($("lost"), await answer.text()), ($("lost").hidden = false);
+}
+
+for (const part of ["camera", "microphone"]) {
+  $(part).addEventListener("click", () => press(`${part}/enabled`, $(part).getAttribute("aria-pressed") === "true"));
+}
+$("preview").addEventListener("click", () => press("preview", $("preview").getAttribute("aria-pressed") !== "true"));
+$("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem("token", $("token").value);
+  $("ask").hidden = true;
+  stay();
+});
+stay();
