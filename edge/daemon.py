@@ -17,7 +17,7 @@ from edge.camera import open_camera
 from edge.config import Config, is_loopback, outbox_path, read_password, switches_path
 from edge.dashboard import Answers, Dashboard, read_token
 from edge.discovery import Announcer
-from edge.errors import OutboxError
+from edge.errors import DeviceError, OutboxError
 from edge.fallback import SteadyClassifier
 from edge.health import Health, Notifier, rss_bytes
 from edge.latency import Latencies
@@ -48,7 +48,8 @@ MODALITIES = {"camera": Modality.FACE, "microphone": Modality.VOICE}
 class Daemon:
     """The whole device. `run` blocks until `stop`, which may be called from a signal handler.
 
-    Raises `ConfigError` and `ModelError` at start; everything later is a status, not an exception.
+    Raises `ConfigError` and `ModelError` at start; everything later is a status, not an exception, except
+    that `run` ends with a `DeviceError` when a driver hangs for good.
     """
 
     def __init__(self, config: Config) -> None:
@@ -60,6 +61,7 @@ class Daemon:
         self._classifiers: dict[str, SteadyClassifier] = {}
         self._room: Room | None = None
         self._publisher: Publisher | None = None
+        self._failure: DeviceError | None = None
         self._switches: Switches | None = None
         self._latencies = Latencies()
         self._board = Board()
@@ -130,6 +132,13 @@ class Daemon:
             self._serve(publisher, outbox, page)
             self._notifier.stopping()
             self._publish_status("stopping")
+        if self._failure is not None:
+            raise self._failure
+
+    def _give_up(self, error: DeviceError) -> None:
+        """Leave, so that systemd starts a process that no driver holds."""
+        self._failure = error
+        self._stop.set()
 
     def _open_switches(self, workers: Mapping[str, Worker[Frame] | Worker[AudioChunk]]) -> Switches:
         config = self._config
@@ -209,6 +218,7 @@ class Daemon:
                     self._health,
                     is_on=switches.is_on("camera"),
                     when_off=lambda: room.forget(Modality.FACE),
+                    when_stuck=self._give_up,
                 ),
             )
         if microphone.source != "none":
@@ -221,6 +231,7 @@ class Daemon:
                     self._health,
                     is_on=switches.is_on("microphone"),
                     when_off=forget_sound,
+                    when_stuck=self._give_up,
                 ),
             )
 

@@ -20,7 +20,7 @@ from contextlib import suppress
 import numpy as np
 
 from edge.capture import Buffers, LiveCamera
-from edge.config import state_directory
+from edge.config import public_name, state_directory
 from edge.errors import DeviceError
 from edge.values import Frame, Source, UInt8
 
@@ -33,7 +33,7 @@ _JETSON_REST = (
     " ! nvvidconv ! video/x-raw,format=I420,width={width},height={height}"
 )
 _CAPS = re.compile(r"GstFdSink:edge\.GstPad:sink: caps = .*width=\(int\)(\d+), height=\(int\)(\d+)")
-_FAULT = re.compile(r"(?:ERROR: from element [^:]*:[^:]*:?[^:]*|WARNING: erroneous pipeline|ERROR): (.+)")
+_FAULT = re.compile(r"(?:ERROR: from element \S+|WARNING: erroneous pipeline): (.+)")
 
 
 class GstDriver:
@@ -74,7 +74,9 @@ class GstDriver:
             self.release()
             if is_over:
                 raise DeviceError(f"{fault or 'ended at once'}; try it with gst-launch-1.0")
-            raise DeviceError(f"no picture in {OPEN_TIMEOUT_S:g} s; try it with gst-launch-1.0", reason="timeout")
+            raise DeviceError(
+                f"no picture in {OPEN_TIMEOUT_S:g} s; try it with gst-launch-1.0", reason="timeout"
+            )
 
     def grab(self) -> bool:
         assert self._size is not None
@@ -98,7 +100,9 @@ class GstDriver:
         width, height = self._size
         if pixels.shape[1] == 3 * width:
             return pixels.reshape(height, width, 3)  # (h, w * 3) -> (h, w, 3)
-        return np.ascontiguousarray(pixels[:, : 3 * width]).reshape(height, width, 3)  # (h, w * 3 + 1..3) -> (h, w, 3)
+        return np.ascontiguousarray(pixels[:, : 3 * width]).reshape(
+            height, width, 3
+        )  # (h, w * 3 + 1..3) -> (h, w, 3)
 
     def cancel(self) -> None:
         with suppress(ProcessLookupError):
@@ -129,9 +133,10 @@ def open_gstreamer(token: str, *, fps: float, width: int, height: int) -> Source
     `gstreamer:nvarguscamerasrc` and its properties are enough for a Jetson's camera; `width` and `height`
     count only there. Raises `DeviceError`.
     """
+    name = public_name(token)
     if shutil.which("gst-launch-1.0") is None:
         raise DeviceError(
-            f"{token}: gst-launch-1.0 is missing; `sudo apt install gstreamer1.0-tools gstreamer1.0-plugins-good`",
+            f"{name}: gst-launch-1.0 is missing; `sudo apt install gstreamer1.0-tools gstreamer1.0-plugins-good`",
             reason="unsupported",
         )
     pipeline = token.removeprefix("gstreamer:")
@@ -141,10 +146,10 @@ def open_gstreamer(token: str, *, fps: float, width: int, height: int) -> Source
         driver = GstDriver(pipeline, fps=fps)
         driver.wait_ready()
     except ValueError as error:  # of shlex
-        raise DeviceError(f"{token}: {error}; quote it as in a shell", reason="unsupported") from None
+        raise DeviceError(f"{name}: {error}; quote it as in a shell", reason="unsupported") from None
     except DeviceError as error:
-        raise DeviceError(f"{token}: {error}", reason=error.reason) from None
-    return LiveCamera(token, driver, fps=fps, from_sensor=is_jetson)
+        raise DeviceError(f"{name}: {error}", reason=error.reason) from None
+    return LiveCamera(name, driver, fps=fps, from_sensor=is_jetson)
 
 
 def _registry() -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import re
 import time
 from pathlib import Path
 from typing import cast
@@ -18,6 +17,7 @@ os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|fflag
 import cv2
 
 from edge.capture import FROZEN_S, Buffers, LiveCamera
+from edge.config import public_name
 from edge.errors import DeviceError
 from edge.holders import in_use
 from edge.values import Frame, Source, UInt8
@@ -92,11 +92,6 @@ def open_network(token: str, *, fps: float, width: int, height: int) -> Source[F
     if time.monotonic() - started_s >= OPEN_TIMEOUT_S * 0.9:
         raise DeviceError(f"{name}: no answer in {OPEN_TIMEOUT_S:g} s; check the address", reason="timeout")
     raise DeviceError(f"{name}: no video there; check address, port, path, user and password")
-
-
-def public_name(token: str) -> str:
-    """Return the token without user and password, for logs, errors and status topics."""
-    return re.sub(r"//[^/@]*@", "//***@", token)
 
 
 def _check_v4l2(token: str, path: Path) -> None:

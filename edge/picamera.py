@@ -112,7 +112,9 @@ def open_picamera(token: str, *, fps: float, width: int, height: int) -> Source[
                 f"{token}: not permitted; `sudo usermod -aG video $USER` and log in again",
                 reason="no_permission",
             )
-        raise DeviceError(f"{token}: no such camera; check the ribbon cable; `emotion-edge devices` lists them")
+        raise DeviceError(
+            f"{token}: no such camera; check the ribbon cable; `emotion-edge devices` lists them"
+        )
     camera = None
     try:
         camera = picamera2.Picamera2(number)
