@@ -83,7 +83,7 @@ class GstDriver:
         width, height = self._size
         # GStreamer fills every row up to four bytes.
         pixels = self._buffers.take((height, -(-3 * width // 4) * 4))
-        left = memoryview(pixels).cast("B")
+        left = pixels.data.cast("B")
         while left:
             count = self._pictures.readinto(left)
             if not count:
@@ -102,7 +102,7 @@ class GstDriver:
             return pixels.reshape(height, width, 3)  # (h, w * 3) -> (h, w, 3)
         return np.ascontiguousarray(pixels[:, : 3 * width]).reshape(
             height, width, 3
-        )  # (h, w * 3 + 1..3) -> (h, w, 3)
+        )  # (h, w * 3) -> (h, w, 3)
 
     def cancel(self) -> None:
         with suppress(ProcessLookupError):
@@ -136,7 +136,8 @@ def open_gstreamer(token: str, *, fps: float, width: int, height: int) -> Source
     name = public_name(token)
     if shutil.which("gst-launch-1.0") is None:
         raise DeviceError(
-            f"{name}: gst-launch-1.0 is missing; `sudo apt install gstreamer1.0-tools gstreamer1.0-plugins-good`",
+            f"{name}: gst-launch-1.0 is missing; "
+            "`sudo apt install gstreamer1.0-tools gstreamer1.0-plugins-good`",
             reason="unsupported",
         )
     pipeline = token.removeprefix("gstreamer:")
@@ -153,7 +154,7 @@ def open_gstreamer(token: str, *, fps: float, width: int, height: int) -> Source
 
 
 def _registry() -> str:
-    """Return where GStreamer may keep its list of plug-ins: without one it looks through all at each start."""
+    """Return where GStreamer may keep its list of plug-ins, or it would look through all at each start."""
     directory = state_directory()
     with suppress(OSError):
         directory.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Brings live sound to 16 kHz, block by block, picks the better one of several channels, and hears silence."""
+"""Brings live sound to 16 kHz, block by block, picks the better of several channels, and hears silence."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Silence:
             self._still += len(frames)
             if self._still > self._limit:
                 raise DeviceError(
-                    f"{self._name}: perfect silence for {SILENT_S:g} s; unmute it (`alsamixer`) or check its plug",
+                    f"{self._name}: perfect silence for {SILENT_S:g} s; unmute it (`alsamixer`), check its plug",
                     reason="silent",
                 )
         return self._is_alive
