@@ -98,11 +98,8 @@ class GstDriver:
         assert pixels is not None, "grabbed before"
         assert self._size is not None
         width, height = self._size
-        if pixels.shape[1] == 3 * width:
-            return pixels.reshape(height, width, 3)  # (h, w * 3) -> (h, w, 3)
-        return np.ascontiguousarray(pixels[:, : 3 * width]).reshape(
-            height, width, 3
-        )  # (h, w * 3) -> (h, w, 3)
+        # (h, w * 3, filled up) -> (h, w, 3), without a copy where nothing was filled up
+        return np.ascontiguousarray(pixels[:, : 3 * width]).reshape(height, width, 3)
 
     def cancel(self) -> None:
         with suppress(ProcessLookupError):

@@ -15,11 +15,8 @@ class Resampler:
     """Resamples a signal that arrives in blocks, as soxr would the whole of it."""
 
     def __init__(self, from_hz: int, to_hz: int) -> None:
-        self._stream = (
-            None
-            if from_hz == to_hz
-            else soxr.ResampleStream(from_hz, to_hz, 1, dtype="float32", quality="HQ")
-        )
+        # HQ is soxr's default; None: there is nothing to do.
+        self._stream = soxr.ResampleStream(from_hz, to_hz, 1, dtype="float32") if from_hz != to_hz else None
 
     @property
     def delay(self) -> int:
@@ -55,7 +52,7 @@ class Silence:
             self._still += len(frames)
             if self._still > self._limit:
                 raise DeviceError(
-                    f"{self._name}: perfect silence for {SILENT_S:g} s; unmute it (`alsamixer`), check its plug",
+                    f"{self._name}: perfect silence for {SILENT_S:g} s; unmute it (`alsamixer`)",
                     reason="silent",
                 )
         return self._is_alive

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 import threading
+import time
+from collections.abc import Callable
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,6 +27,14 @@ def tone(
     """Return a sine (n,) float32."""
     t = np.arange(round(seconds * rate_hz)) / rate_hz
     return (amplitude * np.sin(2 * np.pi * hz * t)).astype(np.float32)
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    """Look every hundredth of a second; fail when it does not become true."""
+    end_s = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end_s, f"not within {seconds:g} s"
+        threading.Event().wait(0.01)
 
 
 def write_sound(

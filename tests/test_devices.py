@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_camera import Picamera2, picamera2  # noqa: F401 - a fixture
+from fake_picamera2 import Picamera2, picamera2  # noqa: F401 - a fixture
 
 from edge.config import CAMERA_TOKENS, MICROPHONE_TOKENS
 from edge.devices import (

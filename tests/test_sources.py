@@ -12,7 +12,7 @@ from typing import Any
 import media
 import numpy as np
 import pytest
-from test_camera import picamera2  # noqa: F401 - a fixture
+from fake_picamera2 import picamera2  # noqa: F401 - a fixture
 
 from edge.camera import open_camera
 from edge.config import CAMERA_TOKENS, MICROPHONE_TOKENS
