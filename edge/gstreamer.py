@@ -124,11 +124,11 @@ class GstDriver:
         self._told.set()
 
 
-def open_gstreamer(token: str, *, fps: float, width: int, height: int) -> Source[Frame]:
+def open_gstreamer(token: str, *, fps: float, width: int, height: int) -> Source[Frame]:  # noqa: ARG001 - 16:9
     """Open `gstreamer:PIPELINE`: what stands before a `! fdsink`, as for gst-launch-1.0 in a shell.
 
-    `gstreamer:nvarguscamerasrc` and its properties are enough for a Jetson's camera; `width` and `height`
-    count only there. Raises `DeviceError`.
+    `gstreamer:nvarguscamerasrc` and its properties are enough for a Jetson's camera; `width`
+    counts only there, its pictures are 16:9. Raises `DeviceError`.
     """
     name = public_name(token)
     if shutil.which("gst-launch-1.0") is None:
@@ -139,7 +139,8 @@ def open_gstreamer(token: str, *, fps: float, width: int, height: int) -> Source
         )
     pipeline = token.removeprefix("gstreamer:")
     if is_jetson := _JETSON.fullmatch(pipeline) is not None:
-        pipeline += _JETSON_REST.format(width=width - width % 4, height=height - height % 2)
+        width -= width % 32  # both sides even, and the rows whole
+        pipeline += _JETSON_REST.format(width=width, height=width * 9 // 16)
     try:
         driver = GstDriver(pipeline, fps=fps)
         driver.wait_ready()

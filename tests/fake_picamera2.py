@@ -41,11 +41,10 @@ class CompletedRequest:
 class MappedArray:
     """A look into the buffer itself, for as long as the block lasts."""
 
-    def __init__(
-        self, request: CompletedRequest, stream: str, reshape: bool = True, write: bool = True
-    ) -> None:
+    def __init__(self, request: CompletedRequest, stream: str, *, write: bool = True) -> None:
         assert request.ref_count > 0, "mapped after its release"
         assert stream in request.camera.configuration
+        assert not write, "nobody draws into the camera's buffers"
         self._request = request
 
     def __enter__(self) -> MappedArray:
@@ -77,7 +76,7 @@ class Picamera2:
                 "Num": 1,
                 "Model": "C920",
                 "Location": 2,
-                "Id": "/base/scb/pcie@7d500000/usb@0,0-1:1.0-046d:082d",
+                "Id": "/base/scb/pcie/usb@0,0-1:1.0-046d:082d",
             },
         ]
 
