@@ -257,6 +257,8 @@ def _format(portaudio: Any, token: str, info: Mapping[str, Any]) -> tuple[int, i
                     raise OSError(_DEVICE_UNAVAILABLE) from None
                 continue
             return rate_hz, channels
+    if not is_hardware:
+        raise DeviceError(f"{token}: its sound server has nothing to record; connect a microphone to it")
     raise DeviceError(f"{token}: does neither 16, 44.1 nor 48 kHz; use another device", reason="unsupported")
 
 

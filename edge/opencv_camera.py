@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 from typing import cast
 
-# Read when OpenCV opens its first stream. Without them FFmpeg writes to stderr and keeps seconds of delay.
+# Read when OpenCV opens its first stream. Without them FFmpeg writes to stderr, and RTP over UDP loses pictures.
+# Not `nobuffer`: it throws away the key picture that opening has read, and a camera may take 10 s for the next.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay")
+os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|flags;low_delay")
 
 import cv2
 

@@ -60,7 +60,7 @@ class MappedArray:
 class Picamera2:
     """A camera with one thread that fulfils jobs, one a picture, as libcamera's event loop does."""
 
-    # What the next camera is like: "busy", "hangs" in stop until that is set, "still", "stops" after so many pictures.
+    # What the next camera is like; it hangs in `stop` until `hangs` is set.
     busy = False
     hangs: threading.Event | None = None
     still = False

@@ -11,10 +11,13 @@ import time
 import media
 import numpy as np
 import pytest
+from rtsp_server import RtspServer
 
 from edge import capture, opencv_camera
 from edge.camera import open_camera
+from edge.demo import clip_path
 from edge.errors import DeviceError
+from edge.media import read_video_frames
 
 SIZE = {"fps": 10, "width": 64, "height": 48}
 
@@ -66,6 +69,37 @@ def test_network_camera_that_freezes(monkeypatch: pytest.MonkeyPatch) -> None:
         source.close()
         assert time.monotonic() - started_s < 0.5
     assert caught.value.reason == "timeout"
+
+
+def test_rtsp_camera() -> None:
+    """H.264 over RTSP: the first picture is that of the clip, although its next key picture is 10 s away."""
+    first = next(read_video_frames(clip_path())).pixels.astype(int)
+    with RtspServer(clip_path()) as server:
+        source = open_camera(server.url, **SIZE)
+        frames = list(itertools.islice(source, 10))
+        source.close()
+    assert np.abs(frames[0].pixels - first).mean() < 4
+    assert 0.7 < (frames[-1].t_ns - frames[0].t_ns) / 1e9 < 1.5
+
+
+def test_rtsp_camera_that_freezes_and_comes_back() -> None:
+    """A line that stays open and says nothing is told within five seconds; a new server at the port is used."""
+    with RtspServer(clip_path()) as server:
+        source = open_camera(server.url, **SIZE)
+        next(iter(source))
+        server.stall()
+        started_s = time.monotonic()
+        with pytest.raises(DeviceError) as caught:
+            list(source)
+        assert time.monotonic() - started_s < 5
+        source.close()
+    assert caught.value.reason in ("timeout", "no_device")
+    with pytest.raises(DeviceError, match="no video there"):
+        open_camera(server.url, **SIZE)
+    with RtspServer(clip_path(), port=server.port):
+        source = open_camera(server.url, **SIZE)
+        assert next(iter(source)).pixels.shape == (480, 640, 3)
+        source.close()
 
 
 def test_server_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,7 +129,7 @@ def test_killed_process_is_a_fault() -> None:
 
 
 def test_jetson_camera_needs_only_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NVIDIA's source becomes a whole pipeline, scaled by the hardware to the wanted width, as wide as the sensor sees."""
+    """NVIDIA's source becomes a whole pipeline, scaled by the hardware to the wanted width."""
     started: list[str] = []
 
     def driver(pipeline: str, *, fps: float) -> None:
