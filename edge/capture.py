@@ -125,7 +125,7 @@ class LiveCamera:
     def __iter__(self) -> Iterator[Frame]:
         while True:
             with self._news:
-                self._news.wait_for(lambda: self._closed or self._frame or self._error, FROZEN_S / 4)
+                self._news.wait_for(lambda: self._closed or self._frame or self._error, FROZEN_S / 8)
                 if self._closed:
                     return
                 frame, self._frame = self._frame, None

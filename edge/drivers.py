@@ -7,6 +7,7 @@ Nothing can stop a thread that waits in a driver. It is abandoned, the device is
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
@@ -17,6 +18,7 @@ from edge.values import Source
 
 CALL_S = 10.0  # to open a device; a Pi camera or PortAudio on a slow card takes up to four
 CLOSE_S = 0.4  # what closing may wait; the daemon has two seconds to stop
+LATE_S = 2.0  # until then an abandoned call is only slow
 TRIES = 3
 
 T = TypeVar("T")
@@ -28,19 +30,23 @@ class DriverThread(threading.Thread):
     def __init__(self, kind: str, work: Callable[[], None]) -> None:
         super().__init__(target=work, name=f"{kind}-driver", daemon=True)
         self.kind = kind
-        self.is_abandoned = False
+        self.abandoned_s: float | None = None
 
     def leave(self, wait_s: float = CLOSE_S) -> None:
         """Wait a little for its end; what then still runs is abandoned."""
         if threading.current_thread() is not self:
             self.join(wait_s)
-            self.is_abandoned = True
+            self.abandoned_s = time.monotonic()
 
 
-def is_hanging(kind: str | None = None) -> bool:
-    """Tell whether an abandoned call has not come back yet, of one kind of device or of any."""
+def is_hanging(kind: str | None = None, *, for_s: float = 0.0) -> bool:
+    """Tell whether a call that was abandoned `for_s` ago has not come back, of one kind of device or any."""
+    limit_s = time.monotonic() - for_s
     return any(
-        isinstance(thread, DriverThread) and thread.is_abandoned and kind in (None, thread.kind)
+        isinstance(thread, DriverThread)
+        and kind in (None, thread.kind)
+        and thread.abandoned_s is not None
+        and thread.abandoned_s <= limit_s
         for thread in threading.enumerate()
     )
 
@@ -88,7 +94,7 @@ class Strikes:
 
     def failed(self) -> bool:
         """Note a failure; True when it is the last one that is worth a new try."""
-        self._count = self._count + 1 if is_hanging(self._kind) else 0
+        self._count = self._count + 1 if is_hanging(self._kind, for_s=LATE_S) else 0
         return self._count >= TRIES
 
 

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import cast
 
-# Read when OpenCV opens its first stream. Without them FFmpeg writes to stderr, and RTP over UDP loses pictures.
-# Not `nobuffer`: it throws away the key picture that opening has read, and a camera may take 10 s for the next.
+# Read when OpenCV opens its first stream. Without them FFmpeg writes to stderr and loses pictures over UDP.
+# Not `nobuffer`: it throws away the key picture that opening has read, and the next may be 10 s away.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|flags;low_delay")
@@ -24,6 +24,7 @@ from edge.holders import in_use
 from edge.values import Frame, Source, UInt8
 
 OPEN_TIMEOUT_S = 4.0
+READ_TIMEOUT_S = FROZEN_S - 0.3  # so that `grab` comes back before anybody thinks that it hangs
 _LIST = "`emotion-edge devices` lists cameras"
 
 # linux/videodev2.h: VIDIOC_QUERYCAP fills struct v4l2_capability, 104 bytes; device_caps is at byte 88.
@@ -40,7 +41,14 @@ class OpenCvDriver:
         self._buffers = Buffers()
 
     def grab(self) -> bool:
-        return self._capture.grab()
+        started_s = time.monotonic()
+        is_there = self._capture.grab()
+        if time.monotonic() - started_s >= READ_TIMEOUT_S:
+            # FFmpeg gives up, and its decoder then gives away what it had kept: not a picture of now.
+            raise DeviceError(
+                f"no picture for {READ_TIMEOUT_S:g} s; check its cable and power", reason="timeout"
+            )
+        return is_there
 
     def retrieve(self) -> UInt8 | None:
         # OpenCV has only BGR to give; both pictures are written over the ones before.
@@ -81,12 +89,16 @@ def open_v4l2(token: str, *, fps: float, width: int, height: int) -> Source[Fram
 def open_network(token: str, *, fps: float, width: int, height: int) -> Source[Frame]:  # noqa: ARG001 - the camera decides
     """Open `rtsp://...` or `http://...`; opening and reading give up after a few seconds."""
     name = public_name(token)
-    timeout_ms = round(OPEN_TIMEOUT_S * 1000)
     started_s = time.monotonic()
     capture = cv2.VideoCapture(
         token,
         cv2.CAP_FFMPEG,
-        [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, timeout_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(FROZEN_S * 1000)],
+        [
+            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
+            timeout_ms,
+            cv2.CAP_PROP_READ_TIMEOUT_MSEC,
+            round(READ_TIMEOUT_S * 1000),
+        ],
     )
     if capture.isOpened():
         return LiveCamera(name, OpenCvDriver(capture), fps=fps)

@@ -63,7 +63,7 @@ def test_network_camera_that_freezes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capture, "FROZEN_S", 0.6)
     with media.MjpegServer(media.picture(), count=20, then="stall") as server:
         source = open_camera(server.url, **SIZE)
-        with pytest.raises(DeviceError, match=r"no picture for 0\.6 s; ") as caught:
+        with pytest.raises(DeviceError, match=r"no picture for .+ s; ") as caught:
             list(source)
         started_s = time.monotonic()
         source.close()
@@ -83,7 +83,7 @@ def test_rtsp_camera() -> None:
 
 
 def test_rtsp_camera_that_freezes_and_comes_back() -> None:
-    """A line that stays open and says nothing is told within five seconds; a new server at the port is used."""
+    """A line that stays open and says nothing is told within 5 s; a new server at the port is used."""
     with RtspServer(clip_path()) as server:
         source = open_camera(server.url, **SIZE)
         next(iter(source))
