@@ -95,7 +95,7 @@ def open_network(token: str, *, fps: float, width: int, height: int) -> Source[F
         cv2.CAP_FFMPEG,
         [
             cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
-            timeout_ms,
+            round(OPEN_TIMEOUT_S * 1000),
             cv2.CAP_PROP_READ_TIMEOUT_MSEC,
             round(READ_TIMEOUT_S * 1000),
         ],

@@ -62,7 +62,7 @@ def camera(
         request.getfixturevalue("picamera2")
     if request.param == "gstreamer":
         if shutil.which("gst-launch-1.0") is None:
-            pytest.skip("GStreamer is missing: sudo apt install gstreamer1.0-tools gstreamer1.0-plugins-good")
+            pytest.skip("GStreamer is missing: sudo apt install gstreamer1.0-tools")
         monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path_factory.getbasetemp() / "state"))
     stall = {"count": 20, "then": "stall"} if request.param == "stall" else {}
     with (
@@ -71,7 +71,7 @@ def camera(
     ):
         tokens = {
             "rtsp": rtsp.url if rtsp is not None else "",
-            "gstreamer": "gstreamer:videotestsrc is-live=true ! video/x-raw,width=96,height=64,framerate=30/1",
+            "gstreamer": "gstreamer:videotestsrc is-live=true ! video/x-raw,framerate=30/1",
             "file": f"file:{clip}",
             "loop": f"file:{clip}?loop",
             "http": server.url,
