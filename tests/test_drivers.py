@@ -41,7 +41,7 @@ def test_answer_and_error_come_through() -> None:
     """What the call returns is returned, what it raises is raised, on the caller's own thread."""
     source = Late()
     assert opened("camera", "x", lambda: source) is source
-    with pytest.raises(DeviceError, match="^gone$") as caught:
+    with pytest.raises(DeviceError, match=r"^gone$") as caught:
         within("camera", "x", lambda: (_ for _ in ()).throw(DeviceError("gone", reason="busy")))
     assert caught.value.reason == "busy"
     assert not is_hanging()
