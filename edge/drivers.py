@@ -93,8 +93,9 @@ class Strikes:
         self._count = 0
 
     def failed(self) -> bool:
-        """Note a failure; True when it is the last one that is worth a new try."""
-        self._count = self._count + 1 if is_hanging(self._kind, for_s=LATE_S) else 0
+        """Note a failure; True when it was the last one that was worth a try."""
+        # The failure that the call began with counts, too.
+        self._count = max(1, self._count) + 1 if is_hanging(self._kind, for_s=LATE_S) else 0
         return self._count >= TRIES
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import struct
 import threading
-import time
-from collections.abc import Callable
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,14 +25,6 @@ def tone(
     """Return a sine (n,) float32."""
     t = np.arange(round(seconds * rate_hz)) / rate_hz
     return (amplitude * np.sin(2 * np.pi * hz * t)).astype(np.float32)
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 5.0) -> None:
-    """Look every hundredth of a second; fail when it does not become true."""
-    end_s = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end_s, f"not within {seconds:g} s"
-        threading.Event().wait(0.01)
 
 
 def write_sound(
@@ -198,7 +188,7 @@ def write_cmyk_jpeg(path: Path, cmyk: tuple[int, int, int, int]) -> Path:
 
 
 class MjpegServer:
-    """A network camera on a free port of 127.0.0.1: one JPEG after the other as multipart HTTP.
+    """A network camera on a port of 127.0.0.1, else a free one: one JPEG after the other as multipart HTTP.
 
     After `count` pictures it hangs up, or stalls with the line open. Nothing at all comes with count 0.
     """
@@ -210,6 +200,7 @@ class MjpegServer:
         fps: float = 25,
         count: int | None = None,
         then: Literal["hang up", "stall"] = "hang up",
+        port: int = 0,
     ) -> None:
         jpeg = cv2.imencode(".jpg", image)[1].tobytes()
         self._over = threading.Event()
@@ -238,7 +229,7 @@ class MjpegServer:
             def log_message(self, *_: object) -> None:
                 """Keep quiet."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
         self._thread.start()

@@ -8,9 +8,9 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import media
 import numpy as np
 import pytest
+from brokers import wait_until
 from numpy.typing import NDArray
 
 RATE_HZ = 48_000
@@ -36,7 +36,7 @@ class SoundServer:
         protocol = f"module-native-protocol-unix auth-anonymous=1 socket={self.socket}"
         options = "-n --daemonize=no --use-pid-file=no --exit-idle-time=-1 --disable-shm=yes"
         self._process = self._start("pulseaudio", *options.split(), f"--load={protocol}")
-        media.wait_until(self.socket.exists, 10)
+        wait_until(self.socket.exists, "PulseAudio listens")
         self.connect()
 
     def connect(self) -> None:

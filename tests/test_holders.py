@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import media
+from brokers import wait_until
 
 from edge.holders import holders, in_use, pcm_node
 
@@ -22,7 +22,7 @@ def test_another_process_is_named(tmp_path: Path) -> None:
     assert holders(link) == []
     assert in_use(node) == f"in use; stop the other program (`sudo fuser -v {node}` names it)"
     with subprocess.Popen([sys.executable, "-c", HOLD, node], stdin=subprocess.PIPE) as process:
-        media.wait_until(lambda: holders(link))
+        wait_until(lambda: holders(link), "the program has the node open")
         command = Path(f"/proc/{process.pid}/comm").read_text().strip()
         assert holders(link) == [(process.pid, command)]
         assert in_use(node) == f"in use by {process.pid} ({command}); stop that program"

@@ -7,9 +7,9 @@ import sys
 import threading
 import time
 
-import media
 import numpy as np
 import pytest
+from brokers import wait_until
 from fake_picamera2 import Picamera2, picamera2  # noqa: F401 - a fixture
 
 from edge import capture, drivers, picamera
@@ -91,7 +91,7 @@ def test_close_that_hangs(picamera2: type[Picamera2], monkeypatch: pytest.Monkey
     assert time.monotonic() - started_s < 0.5
     assert drivers.is_hanging("camera")
     comes_back.set()
-    media.wait_until(lambda: not drivers.is_hanging("camera"))
+    wait_until(lambda: not drivers.is_hanging("camera"), "the camera is let go")
 
 
 def test_faults_at_opening(picamera2: type[Picamera2], monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
