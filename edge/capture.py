@@ -1,8 +1,7 @@
-"""Fetches the pictures of a live camera: only the newest one waits, in memory that is used again."""
+"""Fetches the pictures of a live camera, of which only the newest one waits, and sees when it is stuck."""
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -34,32 +33,6 @@ class Driver(Protocol):
 
     def release(self) -> None:
         """Give the device back; may hang in the driver."""
-
-
-class Buffers:
-    """Pictures of one size, each used again once nobody looks at it any more."""
-
-    def __init__(self) -> None:
-        self._arrays: list[UInt8] = []
-        self._unused = self._references()
-
-    def take(self, shape: tuple[int, ...]) -> UInt8:
-        """Return an array of `shape` that nobody holds, neither itself nor a view of it."""
-        for array in self._arrays:
-            if array.shape == shape and sys.getrefcount(array) == self._unused:
-                return array
-        self._arrays = [array for array in self._arrays if array.shape == shape]
-        array = np.empty(shape, np.uint8)
-        self._arrays.append(array)
-        return array
-
-    @staticmethod
-    def _references() -> int:
-        """Count, as `take` does, the references to what is in a list and nowhere else."""
-        arrays = [np.empty(0, np.uint8)]
-        for array in arrays:
-            return sys.getrefcount(array)
-        raise AssertionError
 
 
 class Sensor:
@@ -106,7 +79,7 @@ class LiveCamera:
 
     At most `fps` pictures a second are converted; the others are thrown away as the driver hands them out.
     Iterating raises `DeviceError` when the driver fails, is silent or (with `from_sensor`) repeats itself
-    for `FROZEN_S`. A picture stays as it is for as long as somebody holds it.
+    for `FROZEN_S`.
     """
 
     def __init__(self, name: str, driver: Driver, *, fps: float, from_sensor: bool = False) -> None:
@@ -132,7 +105,6 @@ class LiveCamera:
                 error = self._error
             if frame is not None:
                 yield frame
-                del frame  # or it would hold its buffer until the next one is here
             elif error is not None:
                 raise error
             elif time.monotonic() - self._grabbed_s > FROZEN_S:

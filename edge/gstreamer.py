@@ -19,7 +19,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from edge.capture import Buffers, LiveCamera
+from edge.capture import LiveCamera
 from edge.config import public_name, state_directory
 from edge.errors import DeviceError
 from edge.values import Frame, Source, UInt8
@@ -40,7 +40,6 @@ class GstDriver:
     """A running `gst-launch-1.0`: what it says is read by one thread, its pictures by another."""
 
     def __init__(self, pipeline: str, *, fps: float) -> None:
-        self._buffers = Buffers()
         self._pixels: UInt8 | None = None
         self._size: tuple[int, int] | None = None
         self._fault = ""
@@ -81,8 +80,9 @@ class GstDriver:
     def grab(self) -> bool:
         assert self._size is not None
         width, height = self._size
-        # GStreamer fills every row up to four bytes.
-        pixels = self._buffers.take((height, -(-3 * width // 4) * 4))
+        pixels = self._pixels
+        if pixels is None:  # else the one before was not wanted
+            pixels = np.empty((height, -(-3 * width // 4) * 4), np.uint8)  # rows are filled up to four bytes
         left = pixels.data.cast("B")
         while left:
             count = self._pictures.readinto(left)

@@ -17,7 +17,7 @@ os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|flags
 
 import cv2
 
-from edge.capture import FROZEN_S, Buffers, LiveCamera
+from edge.capture import FROZEN_S, LiveCamera
 from edge.config import public_name
 from edge.errors import DeviceError
 from edge.holders import in_use
@@ -37,8 +37,6 @@ class OpenCvDriver:
 
     def __init__(self, capture: cv2.VideoCapture) -> None:
         self._capture = capture
-        self._bgr: UInt8 | None = None
-        self._buffers = Buffers()
 
     def grab(self) -> bool:
         started_s = time.monotonic()
@@ -51,12 +49,8 @@ class OpenCvDriver:
         return is_there
 
     def retrieve(self) -> UInt8 | None:
-        # OpenCV has only BGR to give; both pictures are written over the ones before.
-        ok, bgr = self._capture.retrieve(self._bgr)
-        if not ok:
-            return None
-        self._bgr = cast(UInt8, bgr)
-        return cast(UInt8, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=self._buffers.take(bgr.shape)))
+        ok, bgr = self._capture.retrieve()
+        return cast(UInt8, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)) if ok else None
 
     def cancel(self) -> None:
         """OpenCV cannot be interrupted; its time-outs end `grab`."""

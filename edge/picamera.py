@@ -6,12 +6,12 @@ import importlib
 import os
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
 
-from edge.capture import FROZEN_S, Buffers, LiveCamera
+from edge.capture import FROZEN_S, LiveCamera
 from edge.errors import DeviceError
 from edge.holders import in_use
 from edge.values import Frame, Source, UInt8
@@ -36,7 +36,6 @@ class PiDriver:
         self._mapped = picamera2.MappedArray
         self._camera = camera
         self._cancelled = threading.Event()
-        self._buffers = Buffers()
         self._request: Any = None
         size = (width - width % 2, height - height % 2)  # YUV 4:2:0 has a colour for every 2x2 pixels
         frame_us = round(1e6 / max(fps, _LEAST_FPS))
@@ -74,8 +73,7 @@ class PiDriver:
     def retrieve(self) -> UInt8 | None:
         with self._mapped(self._request, "lores", write=False) as mapped:
             yuv = mapped.array  # (h * 3 / 2, stride) uint8, a row may end in padding
-            rgb = self._buffers.take((yuv.shape[0] * 2 // 3, yuv.shape[1], 3))
-            cv2.cvtColor(yuv, cv2.COLOR_YUV2RGB_I420, dst=rgb)
+            rgb = cast(UInt8, cv2.cvtColor(yuv, cv2.COLOR_YUV2RGB_I420))
             del yuv  # the camera's memory; it may not be seen after its release
         self._let_go()
         return rgb if rgb.shape[1] == self._width else np.ascontiguousarray(rgb[:, : self._width])

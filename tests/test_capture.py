@@ -1,11 +1,11 @@
-"""Live pictures: memory that is used again, and the sensor that repeats itself."""
+"""A sensor that repeats itself is told from a quiet scene."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from edge.capture import FROZEN_S, Buffers, Sensor
+from edge.capture import FROZEN_S, Sensor
 from edge.errors import DeviceError
 
 SHAPE = (48, 64, 3)
@@ -14,34 +14,6 @@ STEP_NS = round(FROZEN_S * 1e9 / 4)
 
 def noise(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, SHAPE, np.uint8)
-
-
-def test_memory_is_used_again_when_nobody_looks() -> None:
-    """Who lets go of a picture gets the same memory next time; who holds it, or a part of it, keeps it."""
-    buffers = Buffers()
-    first = buffers.take(SHAPE)
-    address = first.ctypes.data
-    del first
-    again = buffers.take(SHAPE)
-    assert again.ctypes.data == address
-    part = again[10:20]
-    del again
-    other = buffers.take(SHAPE)
-    assert other.ctypes.data != address
-    del part
-    assert buffers.take(SHAPE).ctypes.data == address
-
-
-def test_another_size_is_another_memory() -> None:
-    """After a change of size the old pictures are forgotten, and one in use stays whole."""
-    buffers = Buffers()
-    small = buffers.take(SHAPE)
-    small[:] = 7
-    large = buffers.take((480, 640, 3))
-    large[:] = 9
-    assert (small == 7).all()
-    assert buffers.take((480, 640, 3)).shape == (480, 640, 3)
-    assert len(buffers._arrays) == 2
 
 
 def test_sensor_with_noise_is_alive() -> None:

@@ -37,6 +37,7 @@ def status_with(reason: str) -> Callable[[list[Message]], bool]:
 
 
 def running(messages: list[Message]) -> bool:
+    """Tell whether the newest status is that all is well."""
     told = [json.loads(m.payload)["state"] for m in messages if m.topic.endswith("/status")]
     return bool(told) and told[-1] == "running"
 
@@ -64,7 +65,7 @@ def test_camera_that_freezes(tmp_path: Path) -> None:
 
 
 def test_camera_that_is_pulled_out(tmp_path: Path) -> None:
-    """Unplugged, the camera is a fault within five seconds; plugged in again, it is used without a restart."""
+    """Unplugged, the camera is a fault in time; plugged in again, it is used without a restart."""
     port = free_port()
     url = f"http://127.0.0.1:{port}/video"
     with (
