@@ -66,7 +66,7 @@ class Publisher:
     """Keeps one connection alive on a thread of its own; every method returns at once.
 
     At every connect: `status`, the other retained topics, `online`, then all events that the outbox holds.
-    A row leaves the outbox only with its PUBACK, or as a dead letter when the broker refuses it (MQTT 5).
+    A row leaves the outbox only a second after its PUBACK, or as a dead letter when the broker refuses it (MQTT 5).
     """
 
     def __init__(
@@ -218,6 +218,7 @@ class Publisher:
             self._send(connection, events=not farewell)
             if farewell and not self._pending and not self._waits_for(self._availability):
                 connection.disconnect()
+                self._stream.record(float("inf"))
                 return "closed"
             now_s = time.monotonic()
             if now_s > self._deadline_s:
@@ -297,10 +298,10 @@ class Publisher:
                 continue
             self._progress_s = time.monotonic()
             if sent.sequence:
-                self._stream.settle(sent.sequence, refusal)
+                self._stream.settle(sent.sequence, refusal, now_s=self._progress_s)
                 self._has_settled = True
             self._note_topic(sent, refusal)
-        self._stream.record()
+        self._stream.record(time.monotonic())
         while connection.subscribed:
             if refusal := connection.subscribed.popleft():
                 log.warning("mqtt: a subscription was refused (%s); check the broker's access list", refusal)
