@@ -66,7 +66,8 @@ class Publisher:
     """Keeps one connection alive on a thread of its own; every method returns at once.
 
     At every connect: `status`, the other retained topics, `online`, then all events that the outbox holds.
-    A row leaves the outbox only a second after its PUBACK, or as a dead letter when the broker refuses it (MQTT 5).
+    A row leaves the outbox only a second after its PUBACK, or as a dead letter when the broker refuses it
+    (MQTT 5).
     """
 
     def __init__(
