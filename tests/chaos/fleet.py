@@ -77,10 +77,8 @@ class Fleet:
         path = self._directory / "plan.json"
         path.write_text(json.dumps(dataclasses.asdict(self.plan)))
         path.chmod(0o600)
-        env = {
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-        }  # a script finds what lies beside it, not what it is run in
+        # A script finds what lies beside it, not what it was started in.
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
         self._process = subprocess.Popen([sys.executable, __file__, str(path)], env=env)
 
     def kill(self) -> None:

@@ -15,7 +15,7 @@ class Proxy:
 
     `cut` loses everything from now on, as a pulled cable does: nobody is told. After `mend` both sides get
     what the other one sent meanwhile, as TCP repeats it. `forget` makes only the connections that there are
-    half-open: they stay silent for ever, new ones work. `slow` limits what passes to so many bytes a second each way.
+    half-open: they stay silent for ever, new ones work. `slow` limits how many bytes a second pass each way.
     """
 
     def __init__(self, host: str, port: int) -> None:

@@ -18,7 +18,7 @@ SECONDS = pick(8, 120)
 RATE_HZ = pick(50.0, 200.0)  # of all together
 EVENTS = round(SECONDS * RATE_HZ / DEVICES)  # of each
 BIN_S = 0.1
-MOST_IN_A_BIN = 0.2  # of the fleet
+MOST_IN_A_BIN = max(12, DEVICES // 10)
 PASSWORD = "of-this-test"
 
 
@@ -62,10 +62,9 @@ def test_broker_restart_under_a_fleet(
         broker.stop()
         broker.start()
         restarted_s = time.time()
-        back = lambda: connects(fleet.links(), down_s)  # noqa: E731
-        wait_until(lambda: len(back()) == DEVICES, "all back", timeout_s=120)
+        wait_until(lambda: len(connects(fleet.links(), down_s)) == DEVICES, "all back", timeout_s=120)
         wait_until(lambda: has_arrived(total), "all events", timeout_s=SECONDS * 3)
-        times_s = back()
+        times_s = connects(fleet.links(), down_s)
         histogram = Counter(int(t_s / BIN_S) for t_s in times_s)
         busiest = max(histogram.values())
         lost = sum(len(auditor.lost(device, EVENTS)) for device in devices)
@@ -80,8 +79,8 @@ def test_broker_restart_under_a_fleet(
             f"connects from {times_s[0]:.1f} to {times_s[-1]:.1f} s, at most {busiest} in 100 ms, "
             f"first event {auditor.recover_s(restarted_s):.1f} s",
         )
-        print([histogram[n] for n in range(max(histogram) + 1)])
+        print("connects per 100 ms:", [histogram[n] for n in range(max(histogram) + 1)])
     record(outcome)
     assert lost == 0
     assert auditor.out_of_order == 0
-    assert busiest <= MOST_IN_A_BIN * DEVICES, sorted(histogram.items())
+    assert busiest <= MOST_IN_A_BIN, sorted(histogram.items())
