@@ -54,7 +54,7 @@ class EventStream:
         rows = []
         for row in self._rows(limit):
             self._cursor = row.sequence
-            if row.sequence in self._unrecorded:
+            if row.sequence in self._unrecorded or row.sequence in self._fresh:
                 continue
             if len(row.payload) > max_bytes:
                 self._refuse(row.sequence, "packet_too_large")

@@ -58,7 +58,9 @@ def sentence_of(error: ConfigError, key: str) -> str:
 def test_hostile_device_id_is_refused(tmp_path: Path, value: str) -> None:
     """What would break out of the topic, or of the file name of the outbox, is no id."""
     path = tmp_path / "config.toml"
-    path.write_text(f"version = 1\n[device]\nid = {json.dumps(value, ensure_ascii=False)}\n", encoding="utf-8")
+    path.write_text(
+        f"version = 1\n[device]\nid = {json.dumps(value, ensure_ascii=False)}\n", encoding="utf-8"
+    )
     with pytest.raises(ConfigError) as refused:
         load_config(path, environ={})
     assert refused.value.exit_code == 3

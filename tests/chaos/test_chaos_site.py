@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from audit import Auditor
 from brokers import running, wait_until
-from fleet import Fleet, Plan
+from fleet import ROOT, Fleet, Plan
 from outcome import Outcome, pick
 from sites import SiteMosquitto
+
+from edge.demo import clip_path
+from edge.outbox import Outbox
 
 EVENTS = pick(400, 5000)
 RATE_HZ = 100.0
@@ -160,3 +167,52 @@ def test_both_killed_at_once(site: Site, record: Record) -> None:
             start()
         site.fault_is_over()
     check(site.outcome("both, at once", f"{faults} kills, seed {seed}"), record)
+
+
+def test_whole_daemon_killed(tmp_path: Path, record: Record, progress: Progress) -> None:
+    """`emotion-edge run` with camera, models and fusion, killed while it recognises: no number is missing."""
+    kills = pick(1, 4)
+    broker = SiteMosquitto(tmp_path, {"kitchen": PASSWORD, "reader": PASSWORD})
+    password, path = tmp_path / "password", tmp_path / "outbox.sqlite3"
+    password.write_text(PASSWORD)
+    password.chmod(0o600)
+    clip = f"file:{clip_path()}?loop"
+    environment = {
+        **os.environ,
+        "EMOTION_EDGE__DEVICE__ID": "kitchen",
+        "EMOTION_EDGE__CAMERA__SOURCE": clip,
+        "EMOTION_EDGE__MICROPHONE__SOURCE": clip,
+        "EMOTION_EDGE__MQTT__PORT": str(broker.port),
+        "EMOTION_EDGE__MQTT__USERNAME": "kitchen",
+        "EMOTION_EDGE__MQTT__PASSWORD_FILE": str(password),
+        "EMOTION_EDGE__OUTBOX__PATH": str(path),
+    }
+    faults_s = []
+    with (
+        running(broker),
+        Auditor([(broker.host, broker.port)], username="reader", password=PASSWORD) as auditor,
+    ):
+
+        def wait_for(count: int) -> None:
+            progress(f"{auditor.arrived} events")
+            wait_until(lambda: auditor.arrived >= count, f"{count} events", timeout_s=60)
+
+        for turn in range(kills + 1):
+            with subprocess.Popen([sys.executable, "-m", "edge", "run"], env=environment, cwd=ROOT) as daemon:
+                try:
+                    wait_for(auditor.arrived + 4)
+                finally:
+                    daemon.send_signal(signal.SIGKILL if turn < kills else signal.SIGTERM)
+            if turn < kills:
+                faults_s.append(time.time())
+        with closing(Outbox(path, device="kitchen", max_events=1000, max_bytes=1 << 24)) as outbox:
+            last = outbox.counts().last_sequence
+            assert outbox.counts().dropped == outbox.counts().refused == 0
+        wait_until(lambda: auditor.arrived >= last, f"all {last} events")
+    recover_s = max(auditor.recover_s(fault_s) for fault_s in faults_s)
+    lost = len(auditor.lost("kitchen", last))
+    fault = f"kill -9 x{kills}, with models and clip"
+    check(
+        Outcome("daemon", f"{last} events", fault, lost, auditor.duplicated, auditor.out_of_order, recover_s),
+        record,
+    )
