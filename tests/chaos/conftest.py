@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from outcome import IS_FULL, Outcome, print_outcomes, save_outcomes
+from outcome import IS_FULL, Outcome, format_outcomes, save_outcomes
 
 OUTCOMES: list[Outcome] = []
 PROGRESS_EVERY_S = 5.0
@@ -31,7 +31,7 @@ def progress(request: pytest.FixtureRequest) -> Callable[[str], None]:
     def tell(text: str) -> None:
         nonlocal next_s
         if IS_FULL and time.monotonic() >= next_s:
-            next_s += PROGRESS_EVERY_S
+            next_s = time.monotonic() + PROGRESS_EVERY_S
             with capture.global_and_fixture_disabled():
                 elapsed_s = time.monotonic() - started_s
                 print(f"\n{request.node.name} {elapsed_s:.0f} s: {text}", end="", file=sys.stderr, flush=True)
@@ -44,6 +44,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not OUTCOMES:
         return
     terminalreporter.section("chaos" if IS_FULL else "chaos, short form")
-    terminalreporter.write_line(print_outcomes(OUTCOMES, is_terminal=sys.stdout.isatty()))
+    terminalreporter.write_line(format_outcomes(OUTCOMES, is_terminal=sys.stdout.isatty()))
     if path := os.environ.get("CHAOS_JSON"):
         save_outcomes(OUTCOMES, Path(path))

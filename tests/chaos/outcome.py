@@ -16,6 +16,8 @@ from rich.table import Table
 
 IS_FULL = os.environ.get("CHAOS") == "full"
 
+ORDER = ["daemon", "broker", "both, at once", "network", "cluster", "fleet", "disk"]
+
 T = TypeVar("T")
 
 
@@ -42,8 +44,9 @@ class Outcome:
     note: str = ""
 
 
-def print_outcomes(outcomes: Sequence[Outcome], *, is_terminal: bool) -> str:
+def format_outcomes(outcomes: Sequence[Outcome], *, is_terminal: bool) -> str:
     """Return the table for a terminal, or tab-separated lines for a pipe."""
+    outcomes = sorted(outcomes, key=lambda outcome: ORDER.index(outcome.test))
     head = [field.name.replace("_", " ") for field in dataclasses.fields(Outcome)]
     rows = [
         [f"{value:.1f}" if isinstance(value, float) else str(value) for value in dataclasses.astuple(outcome)]

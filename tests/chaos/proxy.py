@@ -73,6 +73,11 @@ class Proxy:
         self._loop.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self._open.is_set():
+            # A cable that is pulled loses the SYN; here it came through, and nothing more of it may.
+            await self._open.wait()
+            writer.close()
+            return
         try:
             upstream = await asyncio.open_connection(*self._target)
         except OSError:  # the broker is down

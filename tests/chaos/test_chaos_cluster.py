@@ -13,7 +13,7 @@ from outcome import Outcome, pick
 from sites import NatsNode, running_cluster
 
 DEVICES = pick(6, 50)
-EVENTS = pick(60, 200)  # of each
+EVENTS = pick(40, 200)  # of each
 RATE_HZ = pick(60.0, 150.0)  # of all together
 BACK_S = 30.0
 PATIENCE_S = 120.0

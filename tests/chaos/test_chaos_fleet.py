@@ -14,7 +14,7 @@ from outcome import Outcome, pick
 from sites import SiteMosquitto
 
 DEVICES = pick(50, 1000)
-SECONDS = pick(8, 120)
+SECONDS = pick(5, 120)
 RATE_HZ = pick(50.0, 200.0)  # of all together
 EVENTS = round(SECONDS * RATE_HZ / DEVICES)  # of each
 BIN_S = 0.1

@@ -15,10 +15,10 @@ from outcome import Outcome, pick
 from proxy import Proxy
 from sites import SiteMosquitto
 
-EVENTS = pick(300, 5000)
+EVENTS = pick(200, 5000)
 RATE_HZ = pick(60.0, 80.0)
 KEEPALIVE_S = pick(5, 20)
-HOLE_S = pick(3.0, 60.0)
+HOLE_S = pick(2.0, 60.0)
 SLOW_S = pick(2.0, 30.0)
 PASSWORD = "of-this-test"
 

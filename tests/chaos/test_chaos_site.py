@@ -22,8 +22,8 @@ from sites import SiteMosquitto
 from edge.demo import clip_path
 from edge.outbox import Outbox
 
-EVENTS = pick(400, 5000)
-RATE_HZ = 100.0
+EVENTS = pick(300, 5000)
+RATE_HZ = pick(120.0, 100.0)
 PATIENCE_S = pick(30.0, 120.0)
 PASSWORD = "of-this-test"
 
