@@ -365,8 +365,10 @@ def encode(payload: Mapping[str, Any] | str) -> bytes:
 
 
 def backoff_s(attempt: int) -> float:
-    """Return the pause after failure `attempt` (from 0): by chance up to 2, 4, 8 ... 60 s, half on average.
+    """Return the pause after failure `attempt` (from 0): 1, 2, 4 ... 60 s, less up to half by chance.
 
-    All of it is chance, since a fleet loses its broker in one moment and should not come back in one.
+    The first is anything up to 2 s, since a fleet loses its broker in one moment and must not return in one.
     """
-    return min(BACKOFF_MAX_S, 2.0 ** min(attempt + 1, 6)) * random.uniform(0.05, 1.0)
+    if attempt == 0:
+        return random.uniform(0.1, 2.0)
+    return min(BACKOFF_MAX_S, 2.0 ** min(attempt, 6)) * random.uniform(0.5, 1.0)

@@ -32,8 +32,8 @@ class SiteMosquitto(Mosquitto):
         super().__init__(directory)
         passwords, access = directory / "emotion-edge.passwd", directory / "emotion-edge.acl"
         passwords.touch(mode=0o600)
-        for name, password in users.items():
-            subprocess.run(["mosquitto_passwd", "-b", passwords, name, password], check=True)
+        passwords.write_text("".join(f"{name}:{password}\n" for name, password in users.items()))
+        subprocess.run(["mosquitto_passwd", "-U", passwords], check=True)  # puts hashes in their places
         access.write_text((SAMPLES / "mosquitto.acl").read_text())
         text = (SAMPLES / "mosquitto.conf").read_text()
         listener = "listener 1883\n"

@@ -96,9 +96,13 @@ class Auditor:
         return steps
 
     def recover_s(self, fault_s: float) -> float:
-        """Return how long after `fault_s` an event that was made after it was here; inf if none was."""
-        arrivals_s = [arrived_s for made_s, arrived_s in list(self._times) if made_s >= fault_s]
-        return min(arrivals_s, default=float("inf")) - fault_s
+        """Return how long after `fault_s` an event that was made after it was here.
+
+        Where all had been made before, it is the last of them that counts.
+        """
+        times = list(self._times)
+        after_s = [arrived_s for made_s, arrived_s in times if made_s >= fault_s]
+        return (min(after_s) if after_s else max(arrived_s for _, arrived_s in times)) - fault_s
 
     def _run(self) -> None:
         turn = 0
