@@ -13,6 +13,7 @@ MAX_LOSSES = 5  # connections that one event may end before it counts as refused
 # mosquitto acknowledges first and writes to its disk right after, even with `autosave_on_changes`: killed in
 # between, it has forgotten what it acknowledged. What it survived by so much is safe.
 CONFIRM_S = 1.0
+MAX_RECORDED = 64  # acknowledgements in one transaction
 NOT_ITS_FAULT = ("no_ack", "keep_alive_timeout")  # a silent broker says nothing about the event
 
 
@@ -74,7 +75,7 @@ class EventStream:
             self._fresh[sequence] = now_s
 
     def record(self, now_s: float) -> None:
-        """Write what was acknowledged for good to the outbox, at once; keep it in mind where that fails.
+        """Write what was acknowledged for good to the outbox; keep it in mind where that fails.
 
         `now_s` is infinite where the connection was ended by us.
         """
@@ -84,9 +85,13 @@ class EventStream:
         self._unrecorded.update(due)
         if not self._unrecorded:
             return
+        sequences = sorted(self._unrecorded)
         try:
-            self._outbox.acknowledge(sorted(self._unrecorded))
-            self._unrecorded.clear()
+            # A few at a time: each transaction needs room in the log, of which a full disk has little.
+            for start in range(0, len(sequences), MAX_RECORDED):
+                some = sequences[start : start + MAX_RECORDED]
+                self._outbox.acknowledge(some)
+                self._unrecorded.difference_update(some)
         except OutboxError as error:
             log.debug("%d acknowledgements wait for the disk: %s", len(self._unrecorded), error)
 
