@@ -44,6 +44,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not OUTCOMES:
         return
     terminalreporter.section("chaos" if IS_FULL else "chaos, short form")
-    terminalreporter.write_line(format_outcomes(OUTCOMES, is_terminal=sys.stdout.isatty()))
+    terminalreporter.write_line(format_outcomes(OUTCOMES, is_terminal=terminalreporter.isatty))
     if path := os.environ.get("CHAOS_JSON"):
         save_outcomes(OUTCOMES, Path(path))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import sys
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +57,8 @@ def format_outcomes(outcomes: Sequence[Outcome], *, is_terminal: bool) -> str:
     table = Table(*head)
     for row in rows:
         table.add_row(*row)
-    console = Console(file=sys.stdout)
+    # pytest holds stdout, so rich cannot see the terminal by itself.
+    console = Console(force_terminal=True, width=shutil.get_terminal_size().columns)
     with console.capture() as capture:
         console.print(table)
     return capture.get()
