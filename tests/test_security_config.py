@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -94,8 +95,14 @@ def test_hostile_device_id_in_the_environment_ends_with_3(tmp_path: Path, value:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("kind", ["missing", "directory", "garbage", "nul", "key-only", "10-kB"])
-@pytest.mark.parametrize("key", ["ca_file", "password_file"])
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        *itertools.product(["ca_file", "key_file", "password_file"], ["missing", "directory", "garbage"]),
+        *itertools.product(["ca_file", "key_file", "password_file"], ["nul", "10-kB"]),
+        *[("ca_file", "key-only"), ("key_file", "key-only")],
+    ],
+)
 def test_hostile_file_is_a_mistake_in_the_config(tmp_path: Path, outbox: Outbox, key: str, kind: str) -> None:
     """A path that leads to nothing usable is told at the start, not as a traceback of a thread."""
     path = tmp_path / "file.pem"
@@ -108,16 +115,18 @@ def test_hostile_file_is_a_mistake_in_the_config(tmp_path: Path, outbox: Outbox,
     name = {"nul": f"{path}\0", "10-kB": "/" + "x" * 10_240}.get(kind, str(path))
     if path.is_file():
         path.chmod(0o600)
-    if (key, kind) == ("password_file", "key-only"):
-        pytest.skip("any text is a password")
-    more = {"tls": True} if key == "ca_file" else {"username": "kitchen"}
+    more = {
+        "ca_file": {"tls": True},
+        "key_file": {"tls": True, "cert_file": name},
+        "password_file": {"username": "kitchen"},
+    }
 
     def start() -> None:
-        config = parse_config({"mqtt": {key: name, **more}})
+        config = parse_config({"mqtt": {key: name, **more[key]}})
         password = read_password(config.mqtt, environ={})
         Publisher(config.mqtt, device="kitchen", outbox=outbox, password=password)
 
-    with pytest.raises(ConfigError, match=f"^(config: )?mqtt.{key} ") as refused:
+    with pytest.raises(ConfigError, match=rf"^(config: )?(mqtt\.cert_file .*)?mqtt\.{key} ") as refused:
         start()
     assert refused.value.exit_code == 3
 
