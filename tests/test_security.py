@@ -146,6 +146,7 @@ def test_device_hears_only_its_own_switches(site: SiteMosquitto) -> None:
         publish_as(site, "attic", "emotion/attic/event", b"{}")
         publish_as(site, "homeassistant", "emotion/attic/camera/enabled/set", b"OFF")
         publish_as(site, "kitchen", "emotion/kitchen/state", b"{}")
+        publish_as(site, "attic", "homeassistant/device/attic/config", b"{}")
         publish_as(site, "homeassistant", "homeassistant/status", b"online")
         publish_as(site, "homeassistant", "emotion/kitchen/camera/enabled/set", b"OFF")
         wait_until(lambda: len(seen) >= 2, "its own")
