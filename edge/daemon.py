@@ -169,7 +169,7 @@ class Daemon:
                 threading.Thread(target=self._keep_accelerated, name="accelerator", daemon=True).start()
             self._notifier.ready()
             self._publish_status()
-            log.info("running as %s, broker %s:%d", config.device.id, config.mqtt.host, config.mqtt.port)
+            log.info("running as %s, broker %s", config.device.id, ", ".join(map(str, config.mqtt.addresses)))
             self._serve(publisher, outbox)
             self._notifier.stopping()
             self._publish_status("stopping")
