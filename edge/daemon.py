@@ -124,7 +124,7 @@ class Daemon:
                 threading.Thread(target=self._keep_accelerated, name="accelerator", daemon=True).start()
             self._notifier.ready()
             self._publish_status()
-            log.info("running as %s, broker %s:%d", config.device.id, config.mqtt.host, config.mqtt.port)
+            log.info("running as %s, broker %s", config.device.id, ", ".join(map(str, config.mqtt.addresses)))
             page = Dashboard(config.dashboard, self._answers(publisher, outbox), self._health, token)
             stack.callback(page.close)
             self._serve(publisher, outbox, page)

@@ -39,7 +39,6 @@ class Listener:
 
     def __init__(self, settings: MqttSettings, *topics: str, password: str | None = None) -> None:
         self._topics = topics
-        self._where = f"mqtt.host {settings.host}:{settings.port}"
         self._dial = Dial(settings, f"emotion-edge-listen-{os.getpid()}-{id(self):x}", password)
         self._connection: Connection | None = None
         self._unconfirmed = len(topics)
@@ -95,10 +94,9 @@ class Listener:
         connection.pump(min(1.0, max(0.0, deadline_s - time.monotonic())), self._wake)
         while connection.subscribed:
             self._unconfirmed -= 1
-            if refusal := connection.subscribed.popleft():
-                log.warning(
-                    "%s: a subscription was refused (%s); check the access list", self._where, refusal
-                )
+            topic, refusal = connection.subscribed.popleft()
+            if refusal:
+                log.warning("mqtt.host %s: %s refused (%s)", connection.address, topic, refusal)
         while connection.received:
             message = connection.received.popleft()
             if not self._is_repeated(message):
@@ -121,7 +119,9 @@ class Listener:
 
     def _note(self, reason: str) -> None:
         if reason != self._reason:
-            log.warning("%s: %s; %s", self._where, reason, REMEDIES.get(reason, "trying again"))
+            log.warning(
+                "mqtt.host %s: %s; %s", self._dial.address, reason, REMEDIES.get(reason, "trying again")
+            )
         self._reason = reason
 
     def _is_repeated(self, message: Message) -> bool:

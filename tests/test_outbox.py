@@ -224,15 +224,15 @@ def test_close_leaves_one_file(tmp_path: Path) -> None:
 
 
 class FailingConnection(sqlite3.Connection):
-    """A real connection on which the n-th statement fails as a full disk does; 0 lets all pass."""
+    """A real connection on which the n-th statement fails as a bad disk does; 0 lets all pass."""
 
     countdown = 0
 
     def execute(self, *args: Any) -> sqlite3.Cursor:
         FailingConnection.countdown -= 1
         if FailingConnection.countdown == 0:
-            error = sqlite3.OperationalError("database or disk is full")
-            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
             raise error
         return super().execute(*args)
 
