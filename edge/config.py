@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from edge.errors import ConfigError
 
 ENV_PREFIX = "EMOTION_EDGE__"
+MAX_SHOWN = 80  # characters of a refused value
 DEFAULT_PATH = Path("/etc/emotion-edge/config.toml")
 
 CAMERA_TOKENS = re.compile(
@@ -372,8 +373,10 @@ def _sentence(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if not key:
         return message
-    value = first["input"] if not isinstance(first["input"], Mapping) else "{...}"
-    return f"{key} = {value!r}: {message[0].lower()}{message[1:]}"
+    value = ascii(first["input"]) if not isinstance(first["input"], Mapping) else "{...}"
+    if len(value) > MAX_SHOWN:
+        value = f"{value[:MAX_SHOWN]}... ({len(value)} characters)"
+    return f"{key} = {value}: {message[0].lower()}{message[1:]}"
 
 
 def _keys_beside(location: list[str]) -> list[str]:

@@ -140,7 +140,8 @@ class Connection:
             self._client.connect(
                 self._settings.host,
                 self._settings.port,
-                self._settings.keepalive_s,
+                # paho gives a silent connection up after twice this, and we are to be back within twice ours.
+                self._settings.keepalive_s * 3 // 4,
                 clean_start=True if self.protocol == V5 else paho.MQTT_CLEAN_START_FIRST_ONLY,
             )
         except OSError as error:

@@ -67,7 +67,8 @@ class Publisher:
     """Keeps one connection alive on a thread of its own; every method returns at once.
 
     At every connect: `status`, the other retained topics, `online`, then all events that the outbox holds.
-    A row leaves the outbox only with its PUBACK, or as a dead letter when the broker refuses it (MQTT 5).
+    A row leaves the outbox only a second after its PUBACK, or as a dead letter when the broker refuses it
+    (MQTT 5).
     """
 
     def __init__(
@@ -221,6 +222,7 @@ class Publisher:
             self._send(connection, events=not farewell)
             if farewell and not self._pending and not self._waits_for(self._availability):
                 connection.disconnect()
+                self._stream.record(float("inf"))
                 return "closed"
             now_s = time.monotonic()
             if now_s > self._deadline_s:
@@ -302,10 +304,10 @@ class Publisher:
             if self._on_acked is not None:
                 self._on_acked(self._progress_s - sent.sent_s)
             if sent.sequence:
-                self._stream.settle(sent.sequence, refusal)
+                self._stream.settle(sent.sequence, refusal, now_s=self._progress_s)
                 self._has_settled = True
             self._note_topic(sent, refusal)
-        self._stream.record()
+        self._stream.record(time.monotonic())
         while connection.subscribed:
             if refusal := connection.subscribed.popleft():
                 log.warning("mqtt: a subscription was refused (%s); check the broker's access list", refusal)
@@ -368,5 +370,10 @@ def encode(payload: Mapping[str, Any] | str) -> bytes:
 
 
 def backoff_s(attempt: int) -> float:
-    """Return the pause after failure `attempt` (from 0): 1, 2, 4 ... 60 s, less up to half by chance."""
+    """Return the pause after failure `attempt` (from 0): 1, 2, 4 ... 60 s, less up to half by chance.
+
+    The first is anything up to 2 s, since a fleet loses its broker in one moment and must not return in one.
+    """
+    if attempt == 0:
+        return random.uniform(0.1, 2.0)
     return min(BACKOFF_MAX_S, 2.0 ** min(attempt, 6)) * random.uniform(0.5, 1.0)
