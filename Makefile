@@ -8,7 +8,7 @@ TFLITE := .venv-tflite
 HA := .venv-ha
 APT_PACKAGES := mosquitto portaudio19-dev libasound2-plugins systemd gcc libc6-dev chromium libvulkan1
 
-.PHONY: setup run test test-tflite check chaos bench evaluate clean apt weights
+.PHONY: setup run test test-tflite check chaos soak bench evaluate clean apt weights
 
 setup: $(VENV)/run.stamp
 
@@ -75,6 +75,10 @@ check: $(VENV)/test.stamp
 # short form. One table at the end, and runs/chaos.json.
 chaos: apt $(VENV)/test.stamp
 	CHAOS=full CHAOS_JSON=runs/chaos.json $(BIN)/python -m pytest tests/chaos --quiet --timeout=900
+
+# The daemon fast and among failures for MINUTES: what grows, what is lost.
+soak: apt $(VENV)/test.stamp weights
+	$(BIN)/python tests/soak.py --minutes $(or $(MINUTES),30)
 
 # The device's stages and backends, then what converting is worth: ratios, each measured in one run.
 bench: $(VENV)/test.stamp weights
