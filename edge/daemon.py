@@ -16,11 +16,13 @@ from edge.config import Config, outbox_path, read_password
 from edge.errors import DeviceError, OutboxError
 from edge.fallback import SteadyClassifier
 from edge.health import Health, Notifier, rss_bytes
+from edge.linkstate import LinkState
 from edge.microphone import open_microphone
 from edge.mqtt import Publisher, backoff_s
-from edge.outbox import Outbox
+from edge.outbox import Outbox, open_outbox
 from edge.pipeline import Ears, Eyes, open_ears, open_eyes, opener
 from edge.policy import allowed
+from edge.recorder import Recorder
 from edge.room import Room
 from edge.values import AudioChunk, Frame, Source
 
@@ -142,26 +144,30 @@ class Daemon:
         eyes = open_eyes(config, self._classifiers["face"])
         ears = open_ears(config, self._classifiers["voice"])
         with ExitStack() as stack:
-            outbox = Outbox(
-                outbox_path(config),
-                device=config.device.id,
-                max_events=config.outbox.max_events,
-                max_bytes=config.outbox.max_bytes,
-            )
+            outbox = open_outbox(outbox_path(config), config.outbox, device=config.device.id)
             stack.callback(outbox.close)
-            publisher = Publisher(config.mqtt, device=config.device.id, outbox=outbox, password=password)
+            publisher = Publisher(
+                config.mqtt,
+                device=config.device.id,
+                outbox=outbox,
+                password=password,
+                on_state=self._on_link,
+            )
             self._publisher = publisher
             stack.callback(publisher.close, CLOSE_S)
+            recorder = Recorder(outbox, publisher, self._health)
+            stack.callback(recorder.close)
             self._room = Room(
                 config.fusion,
                 policy=allowed(config.device),
                 publisher=publisher,
-                outbox=outbox,
+                recorder=recorder,
                 health=self._health,
                 classifiers=self._classifiers,
             )
             self._publish_status("starting")
             publisher.start()
+            recorder.start()
             for worker in self._workers(eyes, ears):
                 worker.start()
                 stack.callback(worker.close)
@@ -262,13 +268,21 @@ class Daemon:
             outbox=counts,
         )
 
+    def _on_link(self, state: LinkState) -> None:
+        """Tell that the broker does not take what we publish; that it is away, it cannot be told."""
+        if state.publishing == "refused":
+            detail = f"mqtt.host {state.address}: refuses what this device publishes; check the access list"
+            self._health.fault("mqtt", "publish_refused", detail)
+        elif state.publishing == "allowed":
+            self._health.clear("mqtt")
+
     def _on_fault(self, component: str, reason: str, detail: str) -> None:
         if reason:
             log.warning("%s degraded: %s", component, detail or reason)
         else:
             log.info("%s recovered", component)
         self._publish_status()
-        if self._room is not None and component != "outbox" and reason != "ended":
+        if self._room is not None and component not in ("outbox", "mqtt") and reason != "ended":
             self._room.report_device(component, reason)
 
     def _publish_status(self, state: str | None = None) -> None:

@@ -54,12 +54,16 @@ class LinkError(ConnectionError):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message from the broker; `retained` means that it was stored, not sent just now."""
+    """One message from the broker; `retained` means that it was stored, not sent just now.
+
+    `missing` is known for events that a `Listener` yields: how many of the device were left out before it.
+    """
 
     topic: str
     payload: bytes
     retained: bool
     qos: int
+    missing: int | None = None
 
 
 class _Client(paho.Client):

@@ -31,7 +31,8 @@ from brokers import (
 
 import edge.mqtt
 from edge.config import MqttSettings
-from edge.mqtt import LinkState, Publisher
+from edge.linkstate import LinkState
+from edge.mqtt import Publisher
 from edge.outbox import Outbox
 
 ROOT = "emotion/kitchen"
