@@ -154,8 +154,8 @@ def _parser() -> argparse.ArgumentParser:
         "outbox",
         help="what waits to be sent, what was refused, what was dropped",
         description="show (default): counts and the newest dead letters. retry: dead letters wait again, "
-        "with their ids and numbers. export: JSON lines of what waits and of the dead letters. purge: deletes "
-        "them. All are safe while the daemon runs.",
+        "with their ids and numbers. export: JSON lines of what waits and of the dead letters. purge: deletes"
+        " them. All are safe while the daemon runs.",
     )
     outbox.add_argument("action", nargs="?", default="show", choices=["show", "retry", "export", "purge"])
     outbox.add_argument("--waiting", action="store_true", help="export, purge: only what waits")

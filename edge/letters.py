@@ -84,13 +84,11 @@ class Letters:
         return self._store.run(delete)
 
     def export(self, *parts: Part) -> Iterator[dict[str, Any]]:
-        """Yield every event of these parts, oldest first: `state`, `reason` and `time` of a refusal, `event`."""
+        """Yield every event of these parts, oldest first, with `reason` and `time` of a refusal."""
         for part in parts:
             columns = "payload, NULL, NULL" if part == "waiting" else "payload, reason, time"
             table = "events" if part == "waiting" else "refused"
-            query = (
-                f"SELECT sequence, {columns} FROM {table} WHERE sequence > ? ORDER BY sequence LIMIT {PAGE}"
-            )
+            query = f"SELECT sequence, {columns} FROM {table} WHERE sequence > ? ORDER BY sequence LIMIT ?"
             after = 0
             while rows := self._read(query, after):
                 for sequence, payload, reason, time in rows:
@@ -102,7 +100,7 @@ class Letters:
         self._store.close()
 
     def _read(self, query: str, after: int) -> list[tuple[Any, ...]]:
-        return self._store.run(lambda: self._store.execute(query, after).fetchall())
+        return self._store.run(lambda: self._store.execute(query, after, PAGE).fetchall())
 
     def _count_anew(self) -> None:
         self._store.execute("UPDATE totals SET value = (SELECT count(*) FROM events) WHERE name = 'waiting'")

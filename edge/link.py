@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import random
@@ -11,6 +12,7 @@ import socket
 import ssl
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -301,6 +303,13 @@ def code_of(reason: ReasonCode) -> str:
         "unsupported_protocol_version": "unsupported_protocol",
     }
     return known.get(code, code)
+
+
+def encode(payload: Mapping[str, Any] | str) -> bytes:
+    """Return the bytes of a payload: a str as it is, everything else as compact JSON."""
+    if isinstance(payload, str):
+        return payload.encode()
+    return json.dumps(payload, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def _reason_of(error: OSError) -> str:

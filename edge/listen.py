@@ -123,7 +123,8 @@ class Listener:
             self._note(error.reason)
             self._refusals = self._refusals + 1 if error.reason in LASTING else 0
             if self._refusals >= self._dial.round:
-                self.refusal = f"mqtt.host {self._dial.address}: {error.reason}; {REMEDIES.get(error.reason, 'see its log')}"
+                remedy = REMEDIES.get(error.reason, "the broker's log says why")
+                self.refusal = f"mqtt.host {self._dial.address}: {error.reason}; {remedy}"
             return False
         self._reason, self.refusal, self._refusals, self._granted = "", "", 0, 0
         self._connection.subscribe(*self._topics)

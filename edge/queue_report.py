@@ -61,8 +61,9 @@ def retry(outbox: Letters, *, as_json: bool) -> int:
 def purge(outbox: Letters, parts: tuple[Part, ...], *, is_sure: bool, as_json: bool) -> int:
     """Delete for good, or without `is_sure` say what would go, and return 1."""
     what = outbox.contents()
-    there = {"waiting": what.counts.waiting, "refused": what.dead_letters}
-    counts: dict[str, int] = dict(outbox.purge(*parts)) if is_sure else {part: there[part] for part in parts}
+    there: dict[Part, int] = {"waiting": what.counts.waiting, "refused": what.dead_letters}
+    gone = outbox.purge(*parts) if is_sure else there
+    counts = {str(part): gone[part] for part in parts}
     if as_json:
         print(json.dumps(action("purge", **counts, is_done=is_sure)))
     else:

@@ -134,8 +134,8 @@ class Recorder:
             if self._dropped is not None and counts.dropped > self._dropped:
                 if not self._is_dropping:
                     log.warning(
-                        "outbox.path %s: the oldest events are dropped, since there is no room or they are too "
-                        "old; is the broker away? `emotion-edge outbox` counts them",
+                        "outbox.path %s: the oldest events are dropped, for want of room or for their "
+                        "age; is the broker away? `emotion-edge outbox` counts them",
                         self._outbox.path,
                     )
                 self._is_dropping = True

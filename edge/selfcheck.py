@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets
 from typing import Literal
 
-from edge.link import V5, Connection, Message
+from edge import messages
+from edge.link import V5, Connection, Message, encode
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class SelfCheck:
                 "mqtt: reading %s is not allowed, so that a refused publication would go unnoticed",
             )
         else:
-            connection.publish(self._topic, json.dumps({"token": self._token}).encode(), qos=1)
+            connection.publish(self._topic, encode(messages.probe(self._token)), qos=1)
             self._deadline_s = now_s + PROBE_S
         return True
 

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from edge import messages
-from edge.messages import EVENT_TYPES, SCHEMAS, load_schema
+from edge.messages import COMMAND_SCHEMAS, EVENT_TYPES, SCHEMAS, load_schema
 from edge.outbox import Counts
 from edge.values import ABSENT, LABELS, UNCERTAIN, EmotionEvent, Evidence, SubjectState
 
@@ -86,6 +86,7 @@ PAYLOADS: list[tuple[str, Any]] = [
         ),
     ),
     ("stats", messages.stats(time=NOW, uptime_s=0, counters={}, latency_ms={}, outbox=None)),
+    ("probe", messages.probe("0123456789abcdef")),
 ]
 ANALYZED: dict[str, Any] = {
     "file": "a.mp4",
@@ -115,7 +116,7 @@ def test_what_is_built_fits_its_schema(name: str, payload: Any) -> None:
 
 def test_no_schema_is_without_a_payload() -> None:
     """Each schema is used by at least one example above."""
-    assert {name for name, _ in PAYLOADS} | {"analyze"} == set(SCHEMAS)
+    assert {name for name, _ in PAYLOADS} | {"analyze", *COMMAND_SCHEMAS} == set(SCHEMAS)
     assert set(EVENT_DATA) == set(EVENT_TYPES)
 
 
@@ -246,7 +247,7 @@ def test_asyncapi_points_to_every_schema() -> None:
             name = reference.removeprefix("./").removesuffix(".json")
             files.add(name)
             assert load_schema(name)
-    assert files == set(SCHEMAS) - {"analyze"}
+    assert files == set(SCHEMAS) - {"analyze", *COMMAND_SCHEMAS}
 
 
 def test_asyncapi_channels_are_the_topics() -> None:
@@ -264,6 +265,7 @@ def test_asyncapi_channels_are_the_topics() -> None:
         **dict.fromkeys(stored, ("send", True, 1)),
         "event": ("send", False, 1),
         "ha_event": ("send", False, 1),
+        "probe": ("send", False, 1),
         "stats": ("send", False, 0),
         "camera/enabled/set": ("receive", False, 1),
         "microphone/enabled/set": ("receive", False, 1),
