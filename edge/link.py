@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 CONNECT_TIMEOUT_S = 5.0
 V5 = MQTTProtocolVersion.MQTTv5
 V311 = MQTTProtocolVersion.MQTTv311
+PROTOCOLS = (V5, V311)  # in the order in which they are tried
 
 REMEDIES = {
     "dns": "check mqtt.host and the name server",
@@ -253,7 +254,7 @@ class Dial:
         self._tls = tls_context(settings)
         addresses = settings.addresses
         self._order = random.sample(addresses, len(addresses))
-        self._protocols = {address: [V5, V311] for address in addresses}
+        self._protocols = {address: list(PROTOCOLS) for address in addresses}
         self.address = self._order[0]  # that is tried now, or was tried last
         if password is not None and self._tls is None:
             open_to_all = [str(address) for address in addresses if not address.is_loopback]

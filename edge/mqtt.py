@@ -342,6 +342,7 @@ class Publisher:
         self._live.extendleft((sent.topic, sent.payload, 1) for sent in reversed(unsaved))
         self._inflight.clear()
         if not self._closing.is_set():
+            self._check.lose()
             self._stream.lose(reason)
         return reason
 
