@@ -43,8 +43,8 @@ class SelfCheck:
         if self._token:
             # QoS 0 is enough to hear of it, and costs a NATS server no consumer.
             connection.subscribe(self._topic, qos=0)
-        else:
-            self.verdict = "unknown"
+        if self.verdict == "allowed" or not self._token:
+            self.verdict = "unknown"  # while `refused` stands until there is a better answer
 
     def take_suback(self, connection: Connection, topic: str, refusal: str | None, *, now_s: float) -> bool:
         """Publish the token once its topic is subscribed; tell whether the answer was for us."""

@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -90,7 +90,7 @@ def test_close_stores_what_was_taken(tmp_path: Path, mosquitto: Mosquitto) -> No
 
 
 def test_locked_outbox_holds_nobody_up(tmp_path: Path, mosquitto: Mosquitto) -> None:
-    """Another process's lock: callers return at once, events go out live without a number, then all is well."""
+    """Another process's lock: callers return at once, events go out live and without a number."""
     with watching(mosquitto, EVENT) as watcher, recording(tmp_path / "o.db", mosquitto) as bench:
         with closing(sqlite3.connect(bench.path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -134,16 +134,15 @@ def small_disk(directory: Path, size: str) -> Iterator[Path]:
 
 
 def test_full_disk(tmp_path: Path, mosquitto: Mosquitto) -> None:
-    """Filled by others: `disk_full`, events live; with room again they are stored; what waited is still there."""
+    """Filled by others: `disk_full`, events live; what waited is still there when there is room again."""
     mosquitto.stop()
     with small_disk(tmp_path / "disk", "1m") as disk, recording(disk / "o.db", mosquitto) as bench:
         bench.recorder.record([make_event(n) for n in range(50)])
         wait_until(lambda: bench.outbox.counts().waiting == 50, "50 events")
         filler = disk / "log"
-        with filler.open("wb") as file, pytest.raises(OSError, match="No space"):
-            while True:
-                file.write(b"x" * 512)
-                file.flush()
+        with filler.open("wb", buffering=0) as file, suppress(OSError):
+            while file.write(b"x" * 4096):
+                pass
         number = 50
         while "disk_full" not in bench.told:
             bench.recorder.record([make_event(number, padding=20_000)])
@@ -161,7 +160,7 @@ def test_full_disk(tmp_path: Path, mosquitto: Mosquitto) -> None:
 
 
 def test_queue_larger_than_the_disk(tmp_path: Path, mosquitto: Mosquitto) -> None:
-    """A disk of 1 MB: the oldest are dropped, counted and told; then everything that is left drains, in order."""
+    """A disk of 1 MB: the oldest are dropped, counted and told; then the rest drains."""
     mosquitto.stop()
     with small_disk(tmp_path / "disk", "1m") as disk, recording(disk / "o.db", mosquitto) as bench:
         for start in range(0, 2000, 20):
@@ -192,6 +191,7 @@ def test_read_only_file_system(tmp_path: Path, mosquitto: Mosquitto) -> None:
         wait_until(lambda: bench.outbox.close() or not subprocess.run(remount, check=False).returncode, "ro")
         wait_until(lambda: bench.health.reasons == ["outbox:read_only"], "degraded")
         bench.recorder.record([make_event(2)])
+        wait_until(lambda: not bench.recorder._queue, "the second event, in memory only")
         subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
         wait_until(lambda: not bench.health.reasons, "recovered")
         mosquitto.start()
