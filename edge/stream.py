@@ -10,6 +10,7 @@ from edge.outbox import Outbox, Row
 log = logging.getLogger(__name__)
 
 MAX_LOSSES = 5  # connections that one event may end before it counts as refused
+BATCH = 64  # acknowledgements written at once: many need more room than an almost full disk has
 NOT_ITS_FAULT = ("no_ack", "keep_alive_timeout")  # a silent broker says nothing about the event
 
 
@@ -70,12 +71,14 @@ class EventStream:
             self._unrecorded.add(sequence)
 
     def record(self) -> None:
-        """Write what was acknowledged to the outbox, in one transaction; keep it in mind where that fails."""
+        """Write what was acknowledged to the outbox; keep in mind what the disk does not take."""
         if not self._unrecorded:
             return
+        waiting = sorted(self._unrecorded)
         try:
-            self._outbox.acknowledge(sorted(self._unrecorded))
-            self._unrecorded.clear()
+            for start in range(0, len(waiting), BATCH):
+                self._outbox.acknowledge(waiting[start : start + BATCH])
+                self._unrecorded.difference_update(waiting[start : start + BATCH])
         except OutboxError as error:
             log.debug("%d acknowledgements wait for the disk: %s", len(self._unrecorded), error)
 

@@ -109,6 +109,28 @@ def test_latest_state_wins_while_offline(broker: Broker, outbox: Outbox) -> None
             assert later.seen[0].retained
 
 
+def test_reconnects_replay_events_in_order_and_states_never(mosquitto: Mosquitto, outbox: Outbox) -> None:
+    """Over three outages every event arrives, in order; of the states only what held at each return."""
+    state = f"{ROOT}/state"
+    with (
+        watching(mosquitto, EVENT, state, client_id="foreign", durable=True) as watcher,
+        publishing(settings_of(mosquitto), outbox) as publisher,
+    ):
+        wait_until(lambda: publisher.link.connected, "a connection")
+        for outage in range(3):
+            mosquitto.kill()
+            wait_until(lambda: not publisher.link.connected, "a lost connection")
+            for number in range(20):
+                outbox.append(make_event(100 * outage + number))
+                publisher.event_added()
+                publisher.publish_state("state", {"outage": outage, "number": number})
+            mosquitto.start()
+            wait_until(is_empty(outbox), "an empty outbox")
+            wait_until(lambda n=outage: b'{"outage":%d,"number":19}' % n in watcher.on(state), "the state")
+        assert list(dict.fromkeys(sequences(watcher.on(EVENT)))) == list(range(1, 61))
+        assert {json.loads(payload)["number"] for payload in watcher.on(state)} == {19}
+
+
 def test_clean_close_says_offline_and_keeps_the_will_back(broker: Broker, outbox: Outbox) -> None:
     """`stopping`, then one `offline`, in this order; both are what a later subscriber finds."""
     with watching(broker, f"{ROOT}/#") as watcher:

@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -33,8 +34,10 @@ def make_event(number: int, *, padding: int = 0) -> EmotionEvent:
     return EmotionEvent(id=f"event-{number}", type="emotion.changed", time=MOMENT, t_ns=number, data=data)
 
 
-def open_outbox(path: Path, *, max_events: int = 1000, max_bytes: int = 1 << 20) -> Outbox:
-    return Outbox(path, device="kitchen", max_events=max_events, max_bytes=max_bytes)
+def open_outbox(
+    path: Path, *, max_events: int = 1000, max_bytes: int = 1 << 20, max_age_s: float = 0
+) -> Outbox:
+    return Outbox(path, device="kitchen", max_events=max_events, max_bytes=max_bytes, max_age_s=max_age_s)
 
 
 def sequences(outbox: Outbox) -> list[int]:
@@ -391,12 +394,72 @@ def test_kill_9_loses_nothing_that_was_returned(tmp_path: Path) -> None:
         promised = last
 
 
-def test_thousands_of_durable_events_a_second(outbox: Outbox, record_property: Any) -> None:
-    """Batches of twenty are far faster than the daemon needs; the figure is reported, the bound is loose."""
-    started = datetime.now(UTC)
-    for start in range(0, 1000, 20):
-        outbox.append_many([make_event(start + n, padding=700) for n in range(20)])
-    per_second = 1000 / (datetime.now(UTC) - started).total_seconds()
-    record_property("durable_events_per_second", round(per_second))
-    print(f"{per_second:.0f} durable events a second")
-    assert per_second > 100
+def hours(outbox: Outbox, since_s: float, count: int) -> None:
+    """Let an outbox live for so many hours, with a look every five minutes."""
+    for step in range(count * 12 + 1):
+        outbox.expire(since_s + step * 300)
+
+
+@pytest.mark.parametrize(("lived_h", "dropped"), [(23, 0), (25, 3)])
+def test_events_older_than_max_age_are_dropped(tmp_path: Path, lived_h: int, dropped: int) -> None:
+    """Shortly before a day all are there, shortly after it the old ones are gone and counted."""
+    with closing(open_outbox(tmp_path / "outbox.sqlite3", max_age_s=86_400)) as outbox:
+        outbox.append_many([make_event(n) for n in range(3)])
+        hours(outbox, 1000.0, 2)
+        outbox.append(make_event(3))
+        hours(outbox, 1000.0 + 2 * 3600, lived_h - 2)
+        assert outbox.counts().dropped == dropped
+        assert sequences(outbox) == [1, 2, 3, 4][dropped:]
+
+
+def test_age_counts_over_restarts_and_not_while_off(tmp_path: Path) -> None:
+    """Each process has a monotonic clock of its own, and what the wall clock says in between is nothing."""
+    path = tmp_path / "outbox.sqlite3"
+    for number, boot_s in enumerate((50_000.0, 3.0, 9e9)):
+        with closing(open_outbox(path, max_age_s=86_400)) as outbox:
+            if number == 0:
+                outbox.append(make_event(1))
+            assert outbox.counts().waiting == 1
+            hours(outbox, boot_s, 11)
+    with closing(open_outbox(path, max_age_s=86_400)) as outbox:
+        assert outbox.counts().dropped == 1
+
+
+def test_no_age_limit_keeps_everything(tmp_path: Path) -> None:
+    """0 means off, and leaves no marks in the file."""
+    with closing(open_outbox(tmp_path / "outbox.sqlite3", max_age_s=0)) as outbox:
+        outbox.append(make_event(1))
+        hours(outbox, 0.0, 100)
+        assert outbox.counts().waiting == 1
+        with closing(sqlite3.connect(outbox.path)) as reader:
+            assert reader.execute("SELECT count(*) FROM marks").fetchone() == (0,)
+
+
+def test_clock_that_jumps_back_costs_no_dead_letter(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was refused last is kept, whatever time it was then."""
+    monkeypatch.setattr(edge.outbox, "MAX_REFUSED", 2)
+    outbox.append_many([make_event(n) for n in range(4)])
+    for sequence, year in ((1, 2030), (2, 2030), (3, 1970)):
+        with monkeypatch.context() as clock:
+            clock.setattr(edge.outbox, "rfc3339", lambda _, y=year: f"{y}-01-01T00:00:00.000Z")
+            outbox.refuse(sequence, "no")
+    assert [letter.sequence for letter in outbox.refused()] == [3, 2]
+
+
+def test_reasons_are_told_apart(tmp_path: Path) -> None:
+    """What is wrong has a stable code, and the time that a caller waits for a lock is bounded."""
+    path = tmp_path / "outbox.sqlite3"
+    with closing(open_outbox(path)) as outbox:
+        outbox.append(make_event(1))
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            started_s = time.monotonic()
+            with pytest.raises(OutboxError, match="another process holds it") as caught:
+                outbox.append(make_event(2))
+            assert time.monotonic() - started_s < 1.0
+            assert caught.value.reason == "locked"
+            assert sequences(outbox) == [1]  # reading goes on
+        assert outbox.append(make_event(2)) == 2
+    with closing(open_outbox(tmp_path)) as directory, pytest.raises(OutboxError) as caught:
+        directory.append(make_event(1))
+    assert caught.value.reason == "not_writable"
