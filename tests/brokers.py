@@ -265,6 +265,18 @@ def make_event(number: int, *, padding: int = 0) -> EmotionEvent:
     )
 
 
+def open_outbox(
+    path: Path, *, max_events: int = 1000, max_bytes: int = 1 << 20, max_age_s: float = 0
+) -> Outbox:
+    """Return the outbox of the device `kitchen`."""
+    return Outbox(path, device="kitchen", max_events=max_events, max_bytes=max_bytes, max_age_s=max_age_s)
+
+
+def waiting_sequences(outbox: Outbox) -> list[int]:
+    """Return the numbers of what waits, in order."""
+    return [row.sequence for row in outbox.waiting(10_000)]
+
+
 def settings_of(broker: Any, **more: Any) -> MqttSettings:
     """Return the configuration that leads to a broker."""
     return MqttSettings(host=broker.host, port=broker.port, **more)

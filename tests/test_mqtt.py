@@ -53,10 +53,14 @@ def test_events_arrive_in_order_and_leave_the_outbox(broker: Broker, outbox: Out
         for number in range(150, 300):
             outbox.append(make_event(number))
             publisher.event_added()
-        wait_until(lambda: len(watcher.on(EVENT)) >= 300, "300 events")
+        wait_until(lambda: len(set(watcher.on(EVENT))) >= 300, "300 events")
         wait_until(is_empty(outbox), "an empty outbox")
-        assert sequences(watcher.on(EVENT)) == list(range(1, 301))
-        assert watcher.on(EVENT)[:150] == stored
+        # NATS sends again what a subscriber did not acknowledge in 2 s, such as one on a busy machine.
+        arrived = (
+            watcher.on(EVENT) if isinstance(broker, Mosquitto) else list(dict.fromkeys(watcher.on(EVENT)))
+        )
+        assert sequences(arrived) == list(range(1, 301))
+        assert arrived[:150] == stored
         assert not any(message.retained for message in watcher.seen)
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -23,6 +28,7 @@ import edge.link
 import edge.selfcheck
 from edge.link import V311
 from edge.linkstate import LinkState
+from edge.listen import listen
 from edge.outbox import Outbox
 
 PERMISSIONS = """
@@ -127,3 +133,44 @@ def test_permissions_of_nats(tmp_path: Path, outbox: Outbox, rules: str, verdict
             if verdict == "unknown":
                 wait_until(lambda: publisher._check._told == "unreadable", "an answer")
             wait_until(lambda: publisher.link.publishing == verdict, f"{verdict}, not {publisher.link}")
+
+
+def test_daemon_says_that_its_publications_are_refused(tmp_path: Path) -> None:
+    """A NATS that takes status and nothing else: `degraded`, `mqtt:publish_refused`, and a sentence."""
+    users = """
+        mqtt { listen: "127.0.0.1:{port}" }
+        authorization { users: [
+            { user: "watch", password: "pw" },
+            { user: "edge", password: "pw", permissions: {
+                publish: ["$MQTT.>", "$JS.>", "emotion.lab.status", "emotion.lab.availability"] } } ] }
+    """
+    (tmp_path / "nats").mkdir()
+    secret = tmp_path / "password"
+    secret.write_text("pw")
+    secret.chmod(0o600)
+    with running(NatsServer(tmp_path / "nats", users)) as broker, (tmp_path / "log").open("wb") as log:
+        settings = settings_of(broker, username="watch")
+        with closing(listen(settings, "emotion/lab/status", password="pw")) as messages:
+            assert messages.wait_ready(10)
+            environment = {
+                **os.environ,
+                "EMOTION_EDGE__DEVICE__ID": "lab",
+                "EMOTION_EDGE__CAMERA__SOURCE": "none",
+                "EMOTION_EDGE__MICROPHONE__SOURCE": "none",
+                "EMOTION_EDGE__OUTBOX__PATH": str(tmp_path / "outbox.sqlite3"),
+                "EMOTION_EDGE__MQTT__PORT": str(broker.port),
+                "EMOTION_EDGE__MQTT__USERNAME": "edge",
+                "EMOTION_EDGE__MQTT__PASSWORD_FILE": str(secret),
+            }
+            daemon = subprocess.Popen([sys.executable, "-m", "edge", "run"], env=environment, stderr=log)
+            try:
+                while (message := messages.receive(30)) is not None:
+                    status = json.loads(message.payload)
+                    if status["reasons"]:
+                        break
+            finally:
+                daemon.terminate()
+                daemon.wait(10)
+        assert message is not None
+        assert (status["state"], status["reasons"]) == ("degraded", ["mqtt:publish_refused"])
+        assert "the probe published to emotion/lab/probe did not come back" in (tmp_path / "log").read_text()
