@@ -13,9 +13,10 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from edge.config import OutboxSettings
 from edge.errors import OutboxError
-from edge.store import MAX_REFUSED, Store, reason_of
+from edge.store import Store, reason_of
 from edge.values import EmotionEvent, rfc3339
 
+MAX_REFUSED = 1000  # rows kept for reading; the count of refusals goes on
 MAX_DONE = 1000  # ids of delivered events that are still recognised when they are appended again
 MARK_S = 300.0  # how exactly the age of an event is known
 PAGE_BYTES = 4096  # SQLite's default

@@ -86,7 +86,7 @@ class Recorder:
                     next_check_s = time.monotonic() + CHECK_S
                     self._check()
             except Exception:  # outermost loop: one bad event must not end all recording
-                log.exception("outbox: events lost to an error of our own")
+                log.exception("outbox: an event is lost to an error of our own")
 
     def _store(self) -> None:
         """Store all that is queued, or publish it from memory where that does not work."""
@@ -107,7 +107,10 @@ class Recorder:
                 self._tell()
                 time.sleep(GATHER_S)  # lets the sender have the outbox in between
             except Exception:
-                self._take(len(events))  # whatever is wrong with them must not come again
+                if len(events) > 1:
+                    events = events[:1]  # finds the one that is wrong; the others stay queued
+                    continue
+                self._take(1)  # it must not come again
                 raise
         self._take(len(events))
         self._tell()

@@ -19,7 +19,6 @@ log = logging.getLogger(__name__)
 
 BUSY_S = 0.25  # how long a call waits for another process's lock; nobody else is held up longer
 LOW_SPACE_BYTES = 16 << 20  # below this the log is kept short
-MAX_REFUSED = 1000  # rows kept for reading; the count of refusals goes on
 
 TABLES = ("events", "done", "refused", "totals", "marks")
 SCHEMA = """

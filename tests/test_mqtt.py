@@ -131,6 +131,7 @@ def test_reconnects_replay_events_in_order_and_states_never(mosquitto: Mosquitto
             mosquitto.start()
             wait_until(is_empty(outbox), "an empty outbox")
             wait_until(lambda n=outage: b'{"outage":%d,"number":19}' % n in watcher.on(state), "the state")
+        wait_until(lambda: len(set(watcher.on(EVENT))) == 60, "60 events")
         assert list(dict.fromkeys(sequences(watcher.on(EVENT)))) == list(range(1, 61))
         assert {json.loads(payload)["number"] for payload in watcher.on(state)} == {19}
 
