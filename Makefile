@@ -9,7 +9,7 @@ HA := .venv-ha
 APT_PACKAGES := mosquitto portaudio19-dev libasound2-plugins systemd gcc libc6-dev chromium libvulkan1 \
   pulseaudio pulseaudio-utils gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good
 
-.PHONY: setup run test test-tflite check bench evaluate clean apt weights
+.PHONY: setup run test test-tflite check chaos soak bench evaluate clean apt weights
 
 setup: $(VENV)/run.stamp
 
@@ -71,6 +71,15 @@ check: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Daemon, broker, network, cluster, fleet and disk fail under load (a quarter of an hour); `make test` has the
+# short form. One table at the end, and runs/chaos.json.
+chaos: apt $(VENV)/test.stamp
+	CHAOS=full CHAOS_JSON=runs/chaos.json $(BIN)/python -m pytest tests/chaos --quiet --timeout=900
+
+# The daemon fast and among failures for MINUTES: what grows, what is lost.
+soak: apt $(VENV)/test.stamp weights
+	$(BIN)/python tests/soak.py --minutes $(or $(MINUTES),30)
 
 # The device's stages and backends, then what converting is worth: ratios, each measured in one run.
 bench: $(VENV)/test.stamp weights

@@ -9,7 +9,6 @@ import difflib
 import ipaddress
 import os
 import re
-import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +17,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edge.errors import ConfigError
+from edge.hosts import Address, parse_address
+from edge.secrets import check_secret_file, read_secret
 
 ENV_PREFIX = "EMOTION_EDGE__"
+MAX_SHOWN = 80  # characters of a refused value
 DEFAULT_PATH = Path("/etc/emotion-edge/config.toml")
 
 CAMERA_TOKENS = re.compile(
@@ -131,19 +133,59 @@ class FatigueSettings(Section):
 
 
 class MqttSettings(Section):
-    """The broker."""
+    """The broker, or the brokers of one cluster."""
 
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=1, le=65535)] = 1883
+    host: Annotated[
+        str | tuple[str, ...],
+        Field(description="one name or a list of them, each with a port of its own if need be: b.local:1884"),
+    ] = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535, description="of the hosts that name none")] = 1883
+    transport: Literal["tcp", "websockets"] = "tcp"
+    path: Annotated[str, Field(pattern=r"^/[!-~]*$", description="of the websocket")] = "/mqtt"
     tls: bool = False
     username: str | None = None
     password_file: Path | None = None
     ca_file: Path | None = None
+    cert_file: Annotated[Path | None, Field(description="client certificate, PEM")] = None
+    key_file: Annotated[Path | None, Field(description="its key, PEM, not encrypted")] = None
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")] = "emotion"
     keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 30
     stats_interval_s: Annotated[float, Field(ge=0)] = 60.0
     discovery: Annotated[bool, Field(description="announce the device to Home Assistant")] = True
     discovery_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")] = "homeassistant"
+
+    @field_validator("host", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        # Strict validation takes no list for a tuple, and a variable has no other way to name several.
+        if isinstance(value, str) and "," in value:
+            return tuple(name.strip() for name in value.split(","))
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("host")
+    @classmethod
+    def _are_addresses(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for name in (value,) if isinstance(value, str) else value:
+            parse_address(name, default_port=1883)
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> MqttSettings:
+        addresses = self.addresses
+        if len(set(addresses)) < len(addresses) or not addresses:
+            raise ValueError(f"host {self.host!r} is empty or names one broker twice; name each once")
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file belong together; set both or neither")
+        files = [name for name in ("ca_file", "cert_file") if getattr(self, name)]
+        if files and not self.tls:
+            raise ValueError(f"{files[0]} is set, but nothing is encrypted; set tls = true")
+        return self
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Every broker with its port, in the order of the configuration."""
+        names = (self.host,) if isinstance(self.host, str) else self.host
+        return tuple(parse_address(name, default_port=self.port) for name in names)
 
 
 class OutboxSettings(Section):
@@ -152,6 +194,9 @@ class OutboxSettings(Section):
     path: Path | None = None
     max_events: Annotated[int, Field(ge=1)] = 100_000
     max_bytes: Annotated[int, Field(ge=4096)] = 64 * 1024 * 1024
+    max_age_s: Annotated[float, Field(ge=0, description="of time that the daemon ran; 0 = any age")] = (
+        30 * 86_400.0
+    )
 
 
 class DashboardSettings(Section):
@@ -240,37 +285,26 @@ def parse_config(raw: Mapping[str, Any], *, where: str = "config") -> Config:
         config = Config.model_validate(_with_paths(raw))
     except ValidationError as error:
         raise ConfigError(f"{where}: {_sentence(error)}") from None
-    if config.mqtt.password_file:
-        check_secret_file(config.mqtt.password_file, key="mqtt.password_file")
-    if config.dashboard.token_file:
-        check_secret_file(config.dashboard.token_file, key="dashboard.token_file")
+    secrets = {
+        "mqtt.password_file": config.mqtt.password_file,
+        "mqtt.key_file": config.mqtt.key_file,
+        "dashboard.token_file": config.dashboard.token_file,
+    }
+    for key, path in secrets.items():
+        if path is not None:
+            check_secret_file(path, key=key)
     return config
-
-
-def check_secret_file(path: Path, *, key: str) -> None:
-    """Raise `ConfigError` unless `path` exists and nobody but its owner and group can read it."""
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        raise ConfigError(f"{key} {path}: {error.strerror}; create it, or remove the key") from None
-    if mode & stat.S_IROTH:
-        raise ConfigError(f"{key} {path}: everybody may read it; `chmod 600 {path}`")
 
 
 def read_password(settings: MqttSettings, *, environ: Mapping[str, str] = os.environ) -> str | None:
     """Return the broker password from `password_file`, else from `$CREDENTIALS_DIRECTORY/mqtt-password`."""
-    path = settings.password_file
-    if path is None and (directory := environ.get("CREDENTIALS_DIRECTORY")):
+    if settings.password_file is not None:
+        return read_secret(settings.password_file, key="mqtt.password_file")
+    if directory := environ.get("CREDENTIALS_DIRECTORY"):
         credential = Path(directory) / "mqtt-password"
-        path = credential if credential.exists() else None
-    if path is None:
-        return None
-    try:
-        return path.read_text(encoding="utf-8").rstrip("\r\n")
-    except OSError as error:
-        raise ConfigError(
-            f"mqtt.password_file {path}: {error.strerror}; check owner and permissions"
-        ) from None
+        if credential.exists():
+            return read_secret(credential, key="credential")
+    return None
 
 
 def state_directory(*, environ: Mapping[str, str] = os.environ) -> Path:
@@ -314,6 +348,8 @@ def _toml_value(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return repr(value)
+    if isinstance(value, list):
+        return f"[{', '.join(_toml_value(item) for item in value)}]"
     escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
@@ -378,8 +414,10 @@ def _sentence(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if not key:
         return message
-    value = first["input"] if not isinstance(first["input"], Mapping) else "{...}"
-    return f"{key} = {value!r}: {message[0].lower()}{message[1:]}"
+    value = ascii(first["input"]) if not isinstance(first["input"], Mapping) else "{...}"
+    if len(value) > MAX_SHOWN:
+        value = f"{value[:MAX_SHOWN]}... ({len(value)} characters)"
+    return f"{key} = {value}: {message[0].lower()}{message[1:]}"
 
 
 def _keys_beside(location: list[str]) -> list[str]:

@@ -55,4 +55,11 @@ class MediaError(EdgeError, ValueError):
 
 
 class OutboxError(EdgeError, OSError):
-    """The queue on disk cannot be read or written now; it works again by itself when the disk does."""
+    """The queue on disk cannot be read or written now; it works again by itself when the disk does.
+
+    `reason` is a stable code for the status: `disk_full read_only locked not_permitted corrupt not_writable`.
+    """
+
+    def __init__(self, message: str, *, reason: str = "not_writable") -> None:
+        super().__init__(message)
+        self.reason = reason

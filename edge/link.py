@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
+import os
+import random
 import select
 import socket
 import ssl
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,20 +22,23 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge.config import MqttSettings
-from edge.errors import ConfigError
+from edge.hosts import Address
+from edge.tls import tls_context
 
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
 V5 = MQTTProtocolVersion.MQTTv5
 V311 = MQTTProtocolVersion.MQTTv311
+PROTOCOLS = (V5, V311)  # in the order in which they are tried
 
 REMEDIES = {
     "dns": "check mqtt.host and the name server",
     "refused": "nothing listens there; start the broker or check mqtt.port",
     "timeout": "no answer; check mqtt.host, mqtt.port and the firewall",
     "unreachable": "no route; check the network",
-    "tls": "check mqtt.tls, mqtt.ca_file and the name in the broker's certificate",
+    "tls": "check mqtt.tls, mqtt.ca_file, mqtt.cert_file and the name in the broker's certificate",
+    "websocket": "no MQTT over websockets there; check mqtt.transport, mqtt.path and mqtt.port",
     "not_authorized": "check mqtt.username and mqtt.password_file",
     "unsupported_protocol": "the broker speaks neither MQTT 5 nor 3.1.1",
     "closed": "the broker closed the connection; its log says why",
@@ -50,44 +57,37 @@ class LinkError(ConnectionError):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message from the broker; `retained` means that it was stored, not sent just now."""
+    """One message from the broker; `retained` means that it was stored, not sent just now.
+
+    `missing` is known for events that a `Listener` yields: how many of the device were left out before it.
+    """
 
     topic: str
     payload: bytes
     retained: bool
     qos: int
+    missing: int | None = None
 
 
-def tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
-    """Return the context for `mqtt.tls`, with `mqtt.ca_file` or the system's own; None without TLS."""
-    if not settings.tls:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=str(settings.ca_file) if settings.ca_file else None)
-    except OSError as error:  # SSLError is one
-        raise ConfigError(
-            f"mqtt.ca_file {settings.ca_file}: {error}; give a PEM file, or unset the key"
-        ) from None
-    context.sslsocket_class = _TlsSocket
-    return context
+class _Client(paho.Client):
+    """Remembers its socket: paho-mqtt 2.2 leaves it open where the websocket handshake fails."""
 
+    last_socket: socket.socket | None = None
 
-class _TlsSocket(ssl.SSLSocket):
-    """Closes itself when the handshake fails: paho-mqtt 2.2 leaves such a socket open."""
+    def _create_socket_connection(self) -> socket.socket:
+        self.last_socket = super()._create_socket_connection()
+        return self.last_socket
 
-    def do_handshake(self, block: bool = False) -> None:
-        try:
-            super().do_handshake(block)
-        except BaseException:
-            self.close()
-            raise
+    def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
+        self.last_socket = wrapped = super()._ssl_wrap_socket(tcp_sock)
+        return wrapped
 
 
 class Connection:
     """A client of paho's without its threads, queues and reconnects: those must not outlive a connection.
 
     Callbacks only fill three deques, which the owner empties after `pump`: `acked` (message id, None or the
-    reason of the refusal), `received`, and `subscribed` (None or the reason of the refusal, one a topic).
+    reason of the refusal), `received`, and `subscribed` (a topic, None or the reason of the refusal).
     `lost` is None while connected, then the reason.
     """
 
@@ -96,22 +96,26 @@ class Connection:
         settings: MqttSettings,
         *,
         client_id: str,
+        address: Address | None = None,
         password: str | None = None,
         tls: ssl.SSLContext | None = None,
         will: tuple[str, bytes] | None = None,
         protocol: MQTTProtocolVersion = V5,
     ) -> None:
         self.protocol = protocol
+        self.address = address or settings.addresses[0]
         self.acked: deque[tuple[int, str | None]] = deque()
         self.received: deque[Message] = deque()
-        self.subscribed: deque[str | None] = deque()
+        self.subscribed: deque[tuple[str, str | None]] = deque()
         self.lost: str | None = None
         self.receive_maximum = 65_535
         self.maximum_packet_bytes = 268_435_455
         self._connack: str | None = None
-        client = paho.Client(
+        self._asked: dict[int, str] = {}
+        client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
+            transport=settings.transport,
             # No session in the broker: the outbox is the memory, and sends again what was not acknowledged.
             clean_session=True if protocol != V5 else None,
             protocol=protocol,
@@ -125,6 +129,8 @@ class Connection:
         client.on_publish = self._on_publish
         client.on_message = self._on_message
         client.on_subscribe = self._on_subscribe
+        if settings.transport == "websockets":
+            client.ws_set_options(path=settings.path)
         if settings.username is not None:
             client.username_pw_set(settings.username, password)
         if tls is not None:
@@ -132,15 +138,16 @@ class Connection:
         if will is not None:
             client.will_set(will[0], will[1], qos=1, retain=True)
         self._client = client
-        self._settings = settings
+        self._keepalive_s = settings.keepalive_s
 
     def open(self) -> None:
         """Connect and wait for the answer; raise `LinkError`, with nothing left open, unless accepted."""
         try:
             self._client.connect(
-                self._settings.host,
-                self._settings.port,
-                self._settings.keepalive_s,
+                self.address.host,
+                self.address.port,
+                # paho gives a silent connection up after twice this, and we are to be back within twice ours.
+                self._keepalive_s * 3 // 4,
                 clean_start=True if self.protocol == V5 else paho.MQTT_CLEAN_START_FIRST_ONLY,
             )
         except OSError as error:
@@ -162,8 +169,8 @@ class Connection:
         if sock is None or self.lost:
             self.lost = self.lost or "closed"
             return
-        # What TLS has decrypted already, poll cannot see.
-        has_more = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+        # What TLS has decrypted already, poll cannot see; plain sockets have no such method.
+        has_more = hasattr(sock, "pending") and sock.pending() > 0
         poll = select.poll()
         poll.register(sock.fileno(), select.POLLIN | (select.POLLOUT if self._client.want_write() else 0))
         if wake_fd is not None:
@@ -180,10 +187,16 @@ class Connection:
         """Send now, as far as the socket takes it; return the message id that `acked` will name (QoS 1)."""
         return self._client.publish(topic, payload, qos=qos, retain=retain).mid
 
-    def subscribe(self, *topics: str) -> None:
-        """Ask for topics at QoS 1; `subscribed` gets one entry each."""
+    def subscribe(self, *topics: str, qos: int = 1) -> None:
+        """Ask for topics; `subscribed` gets one entry each: the topic, and why it was refused."""
         for topic in topics:
-            self._client.subscribe(topic, qos=1)
+            mid = self._client.subscribe(topic, qos=qos)[1]
+            if mid is not None:  # None: the connection is lost, which `pump` will say
+                self._asked[mid] = topic
+
+    def unsubscribe(self, topic: str) -> None:
+        """Have a topic no longer."""
+        self._client.unsubscribe(topic)
 
     def disconnect(self) -> None:
         """Say goodbye, which makes the broker drop the will."""
@@ -195,7 +208,7 @@ class Connection:
 
     def abort(self) -> None:
         """Close without a word, which makes the broker publish the will."""
-        sock = self._client.socket()
+        sock = self._client.last_socket
         if sock is not None:
             sock.close()
         self.lost = self.lost or "closed"
@@ -222,27 +235,51 @@ class Connection:
         self.received.append(Message(message.topic, bytes(message.payload), message.retain, message.qos))
 
     def _on_subscribe(
-        self, _client: Any, _userdata: Any, _mid: int, reasons: list[ReasonCode], _properties: Any
+        self, _client: Any, _userdata: Any, mid: int, reasons: list[ReasonCode], _properties: Any
     ) -> None:
-        self.subscribed.extend(code_of(reason) if reason.is_failure else None for reason in reasons)
+        topic = self._asked.pop(mid, "")
+        self.subscribed.extend((topic, code_of(reason) if reason.is_failure else None) for reason in reasons)
 
 
 class Dial:
-    """Opens connections: MQTT 5 first, 3.1.1 where the broker knows no better, which is remembered."""
+    """Opens connections to one broker after the other: MQTT 5 first, 3.1.1 where a broker knows no better.
+
+    The order is drawn by lot once, so that what one broker loses is spread over all the others, and each
+    `open` tries the next. What version a broker speaks is remembered.
+    """
 
     def __init__(self, settings: MqttSettings, client_id: str, password: str | None) -> None:
         self._settings = settings
         self._client_id = client_id
         self._password = password
         self._tls = tls_context(settings)
-        self._protocols = [V5, V311]
+        addresses = settings.addresses
+        self._order = random.sample(addresses, len(addresses))
+        self._protocols = {address: list(PROTOCOLS) for address in addresses}
+        self.address = self._order[0]  # that is tried now, or was tried last
+        if password is not None and self._tls is None:
+            open_to_all = [str(address) for address in addresses if not address.is_loopback]
+            if open_to_all:
+                log.warning(
+                    "mqtt.host %s: the password goes there unencrypted; set mqtt.tls = true",
+                    ", ".join(open_to_all),
+                )
+
+    @property
+    def round(self) -> int:
+        """How many brokers there are, which is the number of calls of `open` until all were tried."""
+        return len(self._order)
 
     def open(self, *, will: tuple[str, bytes] | None = None) -> Connection:
-        """Return an accepted connection, or raise `LinkError`."""
-        for protocol in self._protocols:
+        """Return an accepted connection to the next broker, or raise `LinkError`."""
+        self.address = self._order[0]
+        self._order.append(self._order.pop(0))
+        protocols = self._protocols[self.address]
+        for protocol in list(protocols):
             connection = Connection(
                 self._settings,
                 client_id=self._client_id,
+                address=self.address,
                 password=self._password,
                 tls=self._tls,
                 will=will,
@@ -252,10 +289,10 @@ class Dial:
                 connection.open()
             except LinkError as error:
                 # Old brokers refuse the version, or close the connection without a word.
-                if protocol == self._protocols[-1] or error.reason not in ("unsupported_protocol", "closed"):
+                if protocol == protocols[-1] or error.reason not in ("unsupported_protocol", "closed"):
                     raise
             else:
-                self._protocols = self._protocols[self._protocols.index(protocol) :]
+                self._protocols[self.address] = protocols[protocols.index(protocol) :]
                 return connection
         raise AssertionError("the last protocol returns or raises")
 
@@ -270,9 +307,18 @@ def code_of(reason: ReasonCode) -> str:
     return known.get(code, code)
 
 
+def encode(payload: Mapping[str, Any] | str) -> bytes:
+    """Return the bytes of a payload: a str as it is, everything else as compact JSON."""
+    if isinstance(payload, str):
+        return payload.encode()
+    return json.dumps(payload, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
 def _reason_of(error: OSError) -> str:
     if isinstance(error, ssl.SSLError | ssl.CertificateError):
         return "tls"
+    if isinstance(error, paho.WebsocketConnectionError):
+        return "websocket"
     if isinstance(error, socket.gaierror):
         return "dns"
     if isinstance(error, TimeoutError):
@@ -283,5 +329,7 @@ def _reason_of(error: OSError) -> str:
 
 
 def _without_delay(_client: paho.Client, _userdata: Any, sock: Any) -> None:
-    # Nagle would hold an event back until the acknowledgement of the one before.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # Nagle would hold an event back until the acknowledgement of the one before. Through a second handle
+    # to the same socket, since paho's websocket has no `setsockopt`.
+    with socket.socket(fileno=os.dup(sock.fileno())) as twin:
+        twin.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -9,7 +9,6 @@ publisher.close()
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import random
@@ -22,8 +21,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edge.config import MqttSettings
-from edge.link import REMEDIES, V5, Connection, Dial, LinkError, Message
+from edge.link import V5, Connection, Dial, LinkError, Message, encode
+from edge.linkstate import LinkLog, LinkState
 from edge.outbox import Outbox
+from edge.selfcheck import SelfCheck, Verdict
 from edge.stream import EventStream
 from edge.values import EmotionEvent
 
@@ -40,20 +41,6 @@ Handler = Callable[[bytes, bool], None]
 
 
 @dataclass(frozen=True, slots=True)
-class LinkState:
-    """Whether the broker is there; if not, why (`connecting dns refused timeout tls not_authorized ...`).
-
-    `since_ns` is monotonic; `protocol` is `5`, `3.1.1` or empty; `failures` counts attempts since then.
-    """
-
-    connected: bool
-    reason: str
-    since_ns: int
-    protocol: str = ""
-    failures: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class _Sent:
     """A message that waits for its PUBACK: a row of the outbox, or a topic of the live ones."""
 
@@ -67,7 +54,11 @@ class Publisher:
     """Keeps one connection alive on a thread of its own; every method returns at once.
 
     At every connect: `status`, the other retained topics, `online`, then all events that the outbox holds.
-    A row leaves the outbox only with its PUBACK, or as a dead letter when the broker refuses it (MQTT 5).
+    States are about now and are never replayed: only the latest of each topic is known, and not on disk.
+    Of several brokers each failure leads to the next; the pause between two is such that each of them hears
+    from us as often as an only one would: after 1 s, then less and less, at last once in 60 s.
+    A row leaves the outbox only a second after its PUBACK, or as a dead letter when the broker refuses it
+    (MQTT 5).
     """
 
     def __init__(
@@ -80,15 +71,14 @@ class Publisher:
         on_state: Callable[[LinkState], None] | None = None,
         on_acked: Callable[[float], None] | None = None,
     ) -> None:
-        self.link = LinkState(False, "connecting", time.monotonic_ns())
         self.refused_topics: dict[str, str] = {}  # full topic: why the broker refused the last message
         self.live_dropped = 0
         self._dial = Dial(settings, f"emotion-edge-{device}", password)
-        self._settings = settings
         self._root = f"{settings.prefix}/{device}"
         self._availability = self.topic("availability")
-        self._on_state = on_state
         self._on_acked = on_acked  # gets the seconds from sending to the acknowledgement
+        self._log = LinkLog(on_state)
+        self._check = SelfCheck(self.topic("probe"))
         self._lock = threading.Lock()
         self._retained: dict[str, bytes] = {self._availability: b"online"}
         self._pending: dict[str, None] = {}  # topics of _retained to be sent, in order
@@ -103,6 +93,11 @@ class Publisher:
         self._deadline_s = float("inf")
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
+
+    @property
+    def link(self) -> LinkState:
+        """Whether the broker is there, which one, and whether it takes what we publish."""
+        return self._log.state
 
     def topic(self, subtopic: str) -> str:
         """Return the full topic, such as `emotion/kitchen/state`."""
@@ -198,18 +193,18 @@ class Publisher:
             finally:
                 if connection is not None:
                     connection.abort()
-            self._set_link(False, reason)
+            self._log.lost(self._dial.address, reason, is_closing=self._closing.is_set())
             # mosquitto 2.0.11 hangs up after each publish that it refuses: that must not cost a minute each.
             is_useful = self._has_settled and reason != "session_taken_over"
             if is_useful or time.monotonic() - opened_s >= STABLE_S:
                 attempt = 0
-            self._closing.wait(backoff_s(attempt))
+            self._closing.wait(backoff_s(attempt // self._dial.round) / self._dial.round)
             attempt += 1
 
     def _serve(self, connection: Connection) -> str:
         """Send and receive until the connection ends; return why it did."""
-        self._begin()
-        self._set_link(True, "connected", "5" if connection.protocol == V5 else "3.1.1")
+        self._begin(connection)
+        self._log.connected(connection.address, "5" if connection.protocol == V5 else "3.1.1")
         farewell = False
         while connection.lost is None:
             if self._closing.is_set() and not farewell and self._is_time_to_go():
@@ -221,6 +216,7 @@ class Publisher:
             self._send(connection, events=not farewell)
             if farewell and not self._pending and not self._waits_for(self._availability):
                 connection.disconnect()
+                self._stream.record(float("inf"))
                 return "closed"
             now_s = time.monotonic()
             if now_s > self._deadline_s:
@@ -231,7 +227,7 @@ class Publisher:
             self._settle(connection)
         return self._lose(connection.lost or "closed")
 
-    def _begin(self) -> None:
+    def _begin(self, connection: Connection) -> None:
         self._inflight.clear()
         self._stream.restart()
         self._progress_s = time.monotonic()
@@ -241,6 +237,7 @@ class Publisher:
             first = [status] if status in self._retained else []
             rest = [topic for topic in self._retained if topic not in (status, self._availability)]
             self._pending = dict.fromkeys([*first, *rest, self._availability])
+        self._check.begin(connection)
 
     def _is_time_to_go(self) -> bool:
         idle = not self._inflight and not self._pending and not self._live and self._stream.is_idle
@@ -302,15 +299,28 @@ class Publisher:
             if self._on_acked is not None:
                 self._on_acked(self._progress_s - sent.sent_s)
             if sent.sequence:
-                self._stream.settle(sent.sequence, refusal)
+                self._stream.settle(sent.sequence, refusal, now_s=self._progress_s)
                 self._has_settled = True
             self._note_topic(sent, refusal)
-        self._stream.record()
+        self._stream.record(time.monotonic())
         while connection.subscribed:
-            if refusal := connection.subscribed.popleft():
-                log.warning("mqtt: a subscription was refused (%s); check the broker's access list", refusal)
+            topic, refusal = connection.subscribed.popleft()
+            if self._check.take_suback(connection, topic, refusal, now_s=time.monotonic()):
+                continue
+            if refusal:
+                log.warning("mqtt: %s may not be read (%s); check the broker's access list", topic, refusal)
         while connection.received:
-            self._handle(connection.received.popleft())
+            message = connection.received.popleft()
+            if not self._check.take_message(connection, message):
+                self._handle(message)
+        self._check.watch(time.monotonic())
+        self._log.publishing(self._verdict(connection))
+
+    def _verdict(self, connection: Connection) -> Verdict:
+        """Tell whether the broker takes what we publish: by its own words, or by what the probe found."""
+        if self.refused_topics:
+            return "refused"
+        return "allowed" if connection.protocol == V5 and self._has_settled else self._check.verdict
 
     def _note_topic(self, sent: _Sent, refusal: str | None) -> None:
         if refusal:
@@ -339,34 +349,16 @@ class Publisher:
         self._live.extendleft((sent.topic, sent.payload, 1) for sent in reversed(unsaved))
         self._inflight.clear()
         if not self._closing.is_set():
+            self._check.lose()
             self._stream.lose(reason)
         return reason
 
-    def _set_link(self, connected: bool, reason: str, protocol: str = "") -> None:
-        before = self.link
-        if not connected and not before.connected and before.reason == reason:
-            self.link = LinkState(False, reason, before.since_ns, failures=before.failures + 1)
-            return
-        self.link = LinkState(connected, reason, time.monotonic_ns(), protocol, 0 if connected else 1)
-        where = f"mqtt.host {self._settings.host}:{self._settings.port}"
-        if connected:
-            log.info("%s: connected, MQTT %s", where, protocol)
-        elif not self._closing.is_set():
-            log.warning("%s: %s; %s", where, reason, REMEDIES.get(reason, "trying again"))
-        if self._on_state is not None:
-            try:
-                self._on_state(self.link)
-            except Exception:  # as for handlers
-                log.exception("mqtt: on_state failed")
-
-
-def encode(payload: Mapping[str, Any] | str) -> bytes:
-    """Return the bytes of a payload: a str as it is, everything else as compact JSON."""
-    if isinstance(payload, str):
-        return payload.encode()
-    return json.dumps(payload, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-
 
 def backoff_s(attempt: int) -> float:
-    """Return the pause after failure `attempt` (from 0): 1, 2, 4 ... 60 s, less up to half by chance."""
+    """Return the pause after failure `attempt` (from 0): 1, 2, 4 ... 60 s, less up to half by chance.
+
+    The first is anything up to 2 s, since a fleet loses its broker in one moment and must not return in one.
+    """
+    if attempt == 0:
+        return random.uniform(0.1, 2.0)
     return min(BACKOFF_MAX_S, 2.0 ** min(attempt, 6)) * random.uniform(0.5, 1.0)

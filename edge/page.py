@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -97,6 +96,8 @@ def page_routes(
     facts: Facts, guarded: Callable[[Callable[[Request], Response]], Callable[[Request], Response]]
 ) -> list[BaseRoute]:
     """Return the routes; `guarded` refuses who has no token. The files themselves hold nothing to guard."""
+    import asyncio
+
     from starlette.concurrency import run_in_threadpool
     from starlette.responses import PlainTextResponse, Response, StreamingResponse
     from starlette.routing import Route

@@ -1,11 +1,14 @@
 """Files as devices: a clip is camera and microphone at once, at the pace at which it was recorded.
 
+`file:clip.mp4[?loop][&speed=20]`: again from the start when it is over, and faster or slower than it was.
+
 Everything that replays the same file in one process shares one clock, which starts with the first item
 that anyone asks for. So picture and sound stay in step, whoever opens them, in which order, and again.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -44,6 +47,8 @@ CHUNK = SAMPLE_RATE_HZ // 50  # 20 ms
 NS_PER_SAMPLE = 1_000_000_000 // SAMPLE_RATE_HZ  # exactly 62500
 # Whoever comes less late than this gets everything at once; later, the past is skipped as a device would.
 CATCH_UP_NS = 1_000_000_000
+_OPTION = r"(?:loop|speed=(?:0\.[1-9]\d?|[1-9]\d?(?:\.\d+)?))"  # from a tenth of the pace to 99 times it
+OPTIONS = re.compile(f"{_OPTION}(?:&{_OPTION})?")
 
 
 class _Clock:
@@ -88,8 +93,8 @@ class _FileSource:
 
     def __init__(self, token: str, *, want: str) -> None:
         self.name = token
-        path, self._loops = token.removeprefix("file:"), token.endswith("?loop")
-        self._path = Path(path.removesuffix("?loop")).expanduser().resolve()
+        path, self._loops, self._speed = _parse(token)
+        self._path = Path(path).expanduser().resolve()
         self._closed = threading.Event()
         try:
             with open_media(self._path) as container:
@@ -109,16 +114,21 @@ class _FileSource:
         self._clock = None
 
     def _position(self) -> tuple[int, int, int]:
-        """Return the origin, the lap that is on now and how far it is; (origin, 0, 0) for a fresh start."""
+        """Return the origin, the lap that is on and how far into the file; (origin, 0, 0) at the start."""
         clock = self._clock
         origin_ns = clock.origin_ns() if clock is not None else time.monotonic_ns()
         elapsed_ns = time.monotonic_ns() - origin_ns
         if elapsed_ns < CATCH_UP_NS:
             return origin_ns, 0, 0
+        played_ns = round(elapsed_ns * self._speed)
         if not self._loops:
-            return origin_ns, 0, elapsed_ns
-        lap, into_ns = divmod(elapsed_ns, self._period_ns)
+            return origin_ns, 0, played_ns
+        lap, into_ns = divmod(played_ns, self._period_ns)
         return origin_ns, lap, into_ns
+
+    def _instant_ns(self, origin_ns: int, played_ns: int) -> int:
+        """Return when so much of the file, laps included, has been played."""
+        return origin_ns + (played_ns if self._speed == 1 else round(played_ns / self._speed))
 
     def _wait_until(self, t_ns: int) -> bool:
         """Sleep until `t_ns`; False when the source was closed meanwhile."""
@@ -151,7 +161,7 @@ class FileCamera(_FileSource):
                 for at_s, picture in pictures(container, stream, from_s=from_ns / 1e9) if stream else ():
                     if self._loops and at_s * 1e9 >= self._period_ns:
                         break
-                    t_ns = origin_ns + lap * self._period_ns + round(at_s * 1e9)
+                    t_ns = self._instant_ns(origin_ns, lap * self._period_ns + round(at_s * 1e9))
                     if not thinner.takes(t_ns):
                         continue
                     if not self._wait_until(t_ns):
@@ -184,9 +194,9 @@ class FileMicrophone(_FileSource):
         index = (lap * self._period_ns + from_ns) // NS_PER_SAMPLE  # samples since the origin
         gap = 0
         for samples in self._cut(self._blocks(from_ns)):
-            t_ns = origin_ns + index * NS_PER_SAMPLE
+            t_ns = self._instant_ns(origin_ns, index * NS_PER_SAMPLE)
             index += len(samples)
-            end_ns = origin_ns + index * NS_PER_SAMPLE
+            end_ns = self._instant_ns(origin_ns, index * NS_PER_SAMPLE)
             if time.monotonic_ns() - end_ns > CATCH_UP_NS:
                 gap += len(samples)
                 continue
@@ -220,6 +230,15 @@ class FileMicrophone(_FileSource):
             rest = rest[whole:]
         if len(rest):
             yield rest
+
+
+def _parse(token: str) -> tuple[str, bool, float]:
+    """Return path, whether it loops, and speed; a question mark may be part of a name."""
+    path, mark, query = token.removeprefix("file:").rpartition("?")
+    if not mark or not OPTIONS.fullmatch(query):
+        return token.removeprefix("file:"), False, 1.0
+    options = dict(part.partition("=")[::2] for part in query.split("&"))
+    return path, "loop" in options, float(options.get("speed", "1"))
 
 
 def _period_ns(length_s: float) -> int:

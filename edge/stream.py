@@ -10,11 +10,17 @@ from edge.outbox import Outbox, Row
 log = logging.getLogger(__name__)
 
 MAX_LOSSES = 5  # connections that one event may end before it counts as refused
+# mosquitto acknowledges first and writes to its disk right after, even with `autosave_on_changes`: killed in
+# between, it has forgotten what it acknowledged. What it survived by so much is safe.
+CONFIRM_S = 1.0
+MAX_RECORDED = 64  # acknowledgements in one transaction
 NOT_ITS_FAULT = ("no_ack", "keep_alive_timeout")  # a silent broker says nothing about the event
 
 
 class EventStream:
-    """Hands out the outbox in order, all of what is unacknowledged again after `restart`.
+    """Hands out the outbox in order, and after `restart` again what was not acknowledged, or only just.
+
+    An acknowledgement counts once the connection has lasted `CONFIRM_S` longer, or was ended by us.
 
     An event on which connections end is sent alone the next time, so that it can be told from its
     neighbours, and becomes a dead letter after `MAX_LOSSES`: it must not stand at the head for ever.
@@ -25,7 +31,8 @@ class EventStream:
         self._outbox = outbox
         self._cursor = 0  # the last sequence handed out
         self._in_flight: set[int] = set()
-        self._unrecorded: set[int] = set()  # acknowledged, but the disk did not take it yet
+        self._fresh: dict[int, float] = {}  # acknowledged less than CONFIRM_S ago, and when
+        self._unrecorded: set[int] = set()  # acknowledged for good, but the disk did not take it yet
         self._suspect = 0
         self._losses = 0
         self._told = ""  # the reason of the last refusal, which the log has
@@ -39,15 +46,19 @@ class EventStream:
         """Begin with the oldest event again, for a new connection."""
         self._cursor = 0
         self._in_flight.clear()
+        self._fresh.clear()
 
     def take(self, limit: int, *, max_bytes: int) -> list[Row]:
         """Return the next events, `limit` at most; refuse those whose payload is above `max_bytes`."""
         if self._suspect:
             limit = min(limit, 0 if self._in_flight else 1)
-        rows = []
-        for row in self._rows(limit):
+        found, rows = self._rows(limit), []
+        if not found and limit > 0 and self._was_changed():
+            self._cursor = 0  # `emotion-edge outbox retry` puts old numbers back
+            found = self._rows(limit)
+        for row in found:
             self._cursor = row.sequence
-            if row.sequence in self._unrecorded:
+            if any(row.sequence in known for known in (self._unrecorded, self._fresh, self._in_flight)):
                 continue
             if len(row.payload) > max_bytes:
                 self._refuse(row.sequence, "packet_too_large")
@@ -56,7 +67,7 @@ class EventStream:
             rows.append(row)
         return rows
 
-    def settle(self, sequence: int, refusal: str | None) -> None:
+    def settle(self, sequence: int, refusal: str | None, *, now_s: float) -> None:
         """Note the broker's answer to one event: None, or why it was refused."""
         self._in_flight.discard(sequence)
         if sequence >= self._suspect:
@@ -64,15 +75,26 @@ class EventStream:
         if refusal:
             self._refuse(sequence, refusal)
         else:
-            self._unrecorded.add(sequence)
+            self._fresh[sequence] = now_s
 
-    def record(self) -> None:
-        """Write what was acknowledged to the outbox, in one transaction; keep it in mind where that fails."""
+    def record(self, now_s: float) -> None:
+        """Write what was acknowledged for good to the outbox; keep it in mind where that fails.
+
+        `now_s` is infinite where the connection was ended by us.
+        """
+        due = [sequence for sequence, acked_s in self._fresh.items() if now_s - acked_s >= CONFIRM_S]
+        for sequence in due:
+            del self._fresh[sequence]
+        self._unrecorded.update(due)
         if not self._unrecorded:
             return
+        sequences = sorted(self._unrecorded)
         try:
-            self._outbox.acknowledge(sorted(self._unrecorded))
-            self._unrecorded.clear()
+            # A few at a time: each transaction needs room in the log, of which a full disk has little.
+            for start in range(0, len(sequences), MAX_RECORDED):
+                some = sequences[start : start + MAX_RECORDED]
+                self._outbox.acknowledge(some)
+                self._unrecorded.difference_update(some)
         except OutboxError as error:
             log.debug("%d acknowledgements wait for the disk: %s", len(self._unrecorded), error)
 
@@ -92,6 +114,12 @@ class EventStream:
             return self._outbox.waiting(limit, after=self._cursor) if limit > 0 else []
         except OutboxError:  # whoever appends next hears of it
             return []
+
+    def _was_changed(self) -> bool:
+        try:
+            return self._outbox.was_changed_by_others()
+        except OutboxError:
+            return False
 
     def _refuse(self, sequence: int, reason: str) -> None:
         if reason != self._told:

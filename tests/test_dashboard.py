@@ -18,12 +18,14 @@ from brokers import free_port, wait_until
 from prometheus_client.parser import text_string_to_metric_families
 
 import edge.dashboard
+from edge.board import Board
 from edge.config import DashboardSettings, parse_config
 from edge.dashboard import Answers, Dashboard, read_token
 from edge.errors import ConfigError
 from edge.health import Health
 from edge.metrics import Metrics, Snapshot
 from edge.outbox import Counts
+from edge.page import Facts
 
 STATUS = {"state": "running", "reasons": []}
 
@@ -69,6 +71,7 @@ class Site:
             stuck=lambda: self.stuck,
             status=lambda: STATUS,
             is_connected=lambda: self.is_connected,
+            facts=Facts(Board(), now=lambda _view: {}, switch=lambda *_: False, preview=lambda _: False),
         )
         self.dashboard = Dashboard(DashboardSettings(bind=self.root), answers, self.health, token)
 

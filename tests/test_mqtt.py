@@ -31,12 +31,14 @@ from brokers import (
 
 import edge.mqtt
 from edge.config import MqttSettings
-from edge.mqtt import LinkState, Publisher
+from edge.linkstate import LinkState
+from edge.mqtt import Publisher
 from edge.outbox import Outbox
 
 ROOT = "emotion/kitchen"
 EVENT = f"{ROOT}/event"
 AVAILABILITY = f"{ROOT}/availability"
+PROBE = f"{ROOT}/probe"  # which only brokers of MQTT 3.1.1 get
 
 
 def sequences(payloads: list[bytes]) -> list[int]:
@@ -51,10 +53,14 @@ def test_events_arrive_in_order_and_leave_the_outbox(broker: Broker, outbox: Out
         for number in range(150, 300):
             outbox.append(make_event(number))
             publisher.event_added()
-        wait_until(lambda: len(watcher.on(EVENT)) >= 300, "300 events")
+        wait_until(lambda: len(set(watcher.on(EVENT))) >= 300, "300 events")
         wait_until(is_empty(outbox), "an empty outbox")
-        assert sequences(watcher.on(EVENT)) == list(range(1, 301))
-        assert watcher.on(EVENT)[:150] == stored
+        # NATS sends again what a subscriber did not acknowledge in 2 s, such as one on a busy machine.
+        arrived = (
+            watcher.on(EVENT) if isinstance(broker, Mosquitto) else list(dict.fromkeys(watcher.on(EVENT)))
+        )
+        assert sequences(arrived) == list(range(1, 301))
+        assert arrived[:150] == stored
         assert not any(message.retained for message in watcher.seen)
 
 
@@ -83,11 +89,12 @@ def test_online_comes_last_at_every_connect(broker: Broker, outbox: Outbox) -> N
         publisher.start()
         with closing(publisher):
             watcher.wait_for(AVAILABILITY, b"online")
-            assert [message.topic for message in watcher.seen] == wanted
+            assert [message.topic for message in watcher.seen if message.topic != PROBE] == wanted
             with watching(broker, client_id="emotion-edge-kitchen"):  # takes the connection over
                 wait_until(lambda: len(states) > 1, "a lost connection")
             wait_until(lambda: watcher.on(AVAILABILITY).count(b"online") == 2, "online again")
-            assert [m.topic for m in watcher.seen[4:] if m.payload != b"offline"] == wanted
+            seen = [m.topic for m in watcher.seen if m.payload != b"offline" and m.topic != PROBE]
+            assert seen == wanted * 2
 
 
 def test_latest_state_wins_while_offline(broker: Broker, outbox: Outbox) -> None:
@@ -106,6 +113,29 @@ def test_latest_state_wins_while_offline(broker: Broker, outbox: Outbox) -> None
             assert later.seen[0].retained
 
 
+def test_reconnects_replay_events_in_order_and_states_never(mosquitto: Mosquitto, outbox: Outbox) -> None:
+    """Over three outages every event arrives, in order; of the states only what held at each return."""
+    state = f"{ROOT}/state"
+    with (
+        watching(mosquitto, EVENT, state, client_id="foreign", durable=True) as watcher,
+        publishing(settings_of(mosquitto), outbox) as publisher,
+    ):
+        wait_until(lambda: publisher.link.connected, "a connection")
+        for outage in range(3):
+            mosquitto.kill()
+            wait_until(lambda: not publisher.link.connected, "a lost connection")
+            for number in range(20):
+                outbox.append(make_event(100 * outage + number))
+                publisher.event_added()
+                publisher.publish_state("state", {"outage": outage, "number": number})
+            mosquitto.start()
+            wait_until(is_empty(outbox), "an empty outbox")
+            wait_until(lambda n=outage: b'{"outage":%d,"number":19}' % n in watcher.on(state), "the state")
+        wait_until(lambda: len(set(watcher.on(EVENT))) == 60, "60 events")
+        assert list(dict.fromkeys(sequences(watcher.on(EVENT)))) == list(range(1, 61))
+        assert {json.loads(payload)["number"] for payload in watcher.on(state)} == {19}
+
+
 def test_clean_close_says_offline_and_keeps_the_will_back(broker: Broker, outbox: Outbox) -> None:
     """`stopping`, then one `offline`, in this order; both are what a later subscriber finds."""
     with watching(broker, f"{ROOT}/#") as watcher:
@@ -117,7 +147,8 @@ def test_clean_close_says_offline_and_keeps_the_will_back(broker: Broker, outbox
         watcher.wait_for(AVAILABILITY, b"offline")
         watcher.publish(f"{ROOT}/fence", b"")  # whatever the broker had to say before is seen before this
         watcher.wait_for(f"{ROOT}/fence", b"")
-        after_online = [(m.topic, m.payload) for m in watcher.seen if m.payload not in (b"online", b"")]
+        seen = [m for m in watcher.seen if m.topic != PROBE]
+        after_online = [(m.topic, m.payload) for m in seen if m.payload not in (b"online", b"")]
         assert after_online == [(f"{ROOT}/status", b'{"state":"stopping"}'), (AVAILABILITY, b"offline")]
     with watching(broker, AVAILABILITY) as later:
         later.wait_for(AVAILABILITY, b"offline")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -148,6 +149,34 @@ def test_loop_has_no_drift(tmp_path: Path) -> None:
     assert np.abs(np.array(flashes_s) - beeps_s).max() < 0.025  # a chunk is 20 ms
     steps_ns = np.diff([chunk.t_ns for chunk in chunks])
     assert set(steps_ns) == {20_000_000}, "sound is continuous over the seam"
+
+
+@pytest.mark.parametrize("speed", [0.5, 4])
+def test_speed_stretches_picture_and_sound_alike(tmp_path: Path, speed: float) -> None:
+    """At another speed flash and beep stay together, a period lasts so much shorter or longer."""
+    clip = media.write_clip(tmp_path / "c.mp4", seconds=1.0, mark_s=0.5)
+    token = f"file:{clip}?loop&speed={speed}"
+    camera, microphone = open_camera(token, **{**SIZE, "fps": 400.0}), open_microphone(token)
+    frames: list[Frame] = []
+    chunks: list[AudioChunk] = []
+    drain_together((camera, frames), (microphone, chunks), limit_s=1.9 / speed)
+    flashes_s = [
+        b.t_ns / 1e9 for a, b in itertools.pairwise(frames) if a.pixels.mean() < 128 <= b.pixels.mean()
+    ]
+    loud = [chunk.t_ns / 1e9 for chunk in chunks if np.abs(chunk.samples).max() > 0.2]
+    beeps_s = [loud[0], *(b for a, b in itertools.pairwise(loud) if b - a > 0.1 / speed)]
+    assert len(flashes_s) == len(beeps_s) == 2
+    assert np.diff(flashes_s)[0] == pytest.approx(1 / speed, abs=1e-6)
+    assert np.abs(np.array(flashes_s) - beeps_s).max() < 0.025 / speed
+    steps_ns = np.diff([chunk.t_ns for chunk in chunks])
+    assert set(steps_ns) == {round(20_000_000 / speed)}
+
+
+@pytest.mark.parametrize("query", ["?speed=0", "?speed=100", "?speed=-1", "?loop&loop=", "?fast"])
+def test_other_options_are_part_of_the_name(tmp_path: Path, query: str) -> None:
+    """What is no option is looked for as a file, and said to be missing."""
+    with pytest.raises(DeviceError, match=re.escape(query)):
+        open_camera(f"file:{tmp_path}/c.mp4{query}", **SIZE)
 
 
 def test_reopened_microphone_joins_the_camera(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from brokers import make_event
 
 from edge.outbox import Outbox
-from edge.stream import MAX_LOSSES, EventStream
+from edge.stream import CONFIRM_S, MAX_LOSSES, EventStream
 
 BIG = 1 << 20
 
@@ -25,24 +25,36 @@ def test_takes_in_order_and_again_after_a_restart(outbox: Outbox) -> None:
     assert take(stream, 3) == [4, 5]
     assert take(stream, 3) == []
     assert not stream.is_idle
-    stream.settle(2, None)
-    stream.record()
+    stream.settle(2, None, now_s=0)
+    stream.record(CONFIRM_S)
     stream.restart()
     assert take(stream, 10) == [1, 3, 4, 5]
 
 
-def test_answers_leave_the_outbox_only_when_recorded(outbox: Outbox) -> None:
-    """Acknowledgements are written together, and a restart in between does not send them again."""
+@pytest.mark.parametrize(("after_s", "again"), [(CONFIRM_S - 0.01, [1, 2, 3]), (CONFIRM_S, [3])])
+def test_connection_that_ends_right_after_an_acknowledgement(
+    outbox: Outbox, after_s: float, again: list[int]
+) -> None:
+    """A broker that was killed may have forgotten what it acknowledged last: it is sent once more."""
     outbox.append_many([make_event(n) for n in range(3)])
     stream = EventStream(outbox)
     take(stream, 3)
-    stream.settle(1, None)
-    stream.settle(2, None)
-    assert outbox.counts().waiting == 3
+    stream.settle(1, None, now_s=0)
+    stream.settle(2, None, now_s=0)
+    stream.record(after_s)
+    assert outbox.counts().waiting == len(again)
     stream.restart()
-    assert take(stream, 3) == [3]
-    stream.record()
-    assert outbox.counts().waiting == 1
+    assert take(stream, 3) == again
+
+
+def test_goodbye_confirms_what_was_acknowledged(outbox: Outbox) -> None:
+    """Where we end the connection ourselves, nothing is sent again at the next one."""
+    outbox.append(make_event(1))
+    stream = EventStream(outbox)
+    take(stream, 1)
+    stream.settle(1, None, now_s=0)
+    stream.record(float("inf"))
+    assert outbox.counts().waiting == 0
 
 
 @pytest.mark.parametrize(("spare", "is_sent"), [(1, True), (0, True), (-1, False)])
@@ -84,8 +96,7 @@ def test_suspected_event_that_passes_opens_the_window_again(outbox: Outbox) -> N
         stream.restart()
         assert take(stream, 10) == [1]
         assert take(stream, 10) == []
-        stream.settle(1, None)  # not recorded: the next connection begins behind it
-        stream.restart()
+        stream.settle(1, None, now_s=0)
         assert take(stream, 10) == [2, 3]
         stream = EventStream(outbox)
     assert outbox.counts().refused == 0
@@ -112,7 +123,7 @@ def test_suspect_that_was_dropped_does_not_hold_the_others(tmp_path: Path) -> No
     outbox.append(make_event(3))  # drops sequence 1
     stream.restart()
     assert take(stream, 10) == [2]
-    stream.settle(2, None)
+    stream.settle(2, None, now_s=0)
     assert take(stream, 10) == [3, 4]
     outbox.close()
 
@@ -124,16 +135,16 @@ def test_disk_that_fails_is_waited_for(tmp_path: Path) -> None:
     outbox.append_many([make_event(n) for n in range(3)])
     stream = EventStream(outbox)
     assert take(stream, 2) == [1, 2]
-    stream.settle(1, None)
+    stream.settle(1, None, now_s=0)
     outbox.close()
     directory.rename(tmp_path / "away")
     directory.write_text("no directory")
-    stream.record()
-    stream.settle(2, "not_authorized")
+    stream.record(CONFIRM_S)
+    stream.settle(2, "not_authorized", now_s=0)
     assert take(stream, 2) == []
     directory.unlink()
     (tmp_path / "away").rename(directory)
-    stream.record()
+    stream.record(CONFIRM_S)
     assert [row.sequence for row in outbox.waiting(10)] == [
         2,
         3,

@@ -1,0 +1,55 @@
+"""Where a broker is: a name and a port, as the configuration writes them."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9.])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One broker: a name or an IP address without brackets, and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Tell whether what is sent there stays on this machine."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host.rstrip(".").lower() == "localhost"
+
+
+def parse_address(text: str, *, default_port: int) -> Address:
+    """Read `broker.local`, `broker.local:1884`, `192.168.1.5`, `::1` or `[::1]:1883`; raise `ValueError`."""
+    if _is_ip(text):
+        return Address(text, default_port)
+    host, colon, port = text.rpartition(":") if not text.endswith("]") else (text, "", "")
+    if not colon:
+        host, port = text, str(default_port)
+    if host.startswith("[") and host.endswith("]") and _is_ip(host[1:-1]):
+        host = host[1:-1]
+    elif not NAME.fullmatch(host):
+        raise ValueError(
+            f"{text[:80]!r} is no name; write broker.local, broker.local:1884 or [::1]:1883, "
+            "without mqtt:// before and a path behind"
+        )
+    if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
+        raise ValueError(f"{text[:80]!r} has port {port[:10]!r}; a port is 1 to 65535")
+    return Address(host, int(port))
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,202 @@
+"""The outbox's file: one SQLite database, opened, repaired and explained; what is in it is for `outbox`."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from edge.errors import OutboxError
+
+log = logging.getLogger(__name__)
+
+BUSY_S = 0.25  # how long a call waits for another process's lock; nobody else is held up longer
+LOW_SPACE_BYTES = 16 << 20  # below this the log is kept short
+
+TABLES = ("events", "done", "refused", "totals", "marks")
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS events (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, payload BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS done (sequence INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS refused (
+    sequence INTEGER PRIMARY KEY, id TEXT NOT NULL, payload BLOB NOT NULL,
+    reason TEXT NOT NULL, time TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS totals (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS marks (clock_s REAL PRIMARY KEY, sequence INTEGER NOT NULL) WITHOUT ROWID;
+INSERT OR IGNORE INTO totals VALUES ('waiting', 0), ('waiting_bytes', 0), ('refused', 0), ('dropped', 0);
+"""
+REMEDIES = {
+    "disk_full": "free some space",
+    "read_only": "make the file system writable",
+    "locked": "another process holds it; end that",
+    "not_permitted": "check owner and permissions",
+    "corrupt": "start the daemon, which sets it aside and begins a new one",
+    "not_writable": "check that it is a file on a disk that works",
+}
+
+R = TypeVar("R")
+
+
+class Store:
+    """One open connection, made when it is first needed and again after it failed; used under `lock`.
+
+    With `may_create` the file is ours: it is made where there is none, and one that is corrupt is renamed to
+    `<name>.corrupt-<UTC time>`, never deleted, and `set_aside` names it. Without, a missing or corrupt file
+    is an error and stays as it is: that is for a second process, which looks into a daemon's outbox.
+    """
+
+    def __init__(self, path: Path, *, may_create: bool, on_open: Callable[[], None] = lambda: None) -> None:
+        self.path = path
+        self.set_aside: Path | None = None
+        self.lock = threading.RLock()
+        self._may_create = may_create
+        self._on_open = on_open
+        self._connection: sqlite3.Connection | None = None
+        self._is_durable: bool | None = None
+        self._version = -1
+
+    def run(self, work: Callable[[], R]) -> R:
+        """Return `work()`, done under the lock on an open connection; raise `OutboxError`."""
+        with self.lock:
+            try:
+                self._open()
+                return work()
+            except (sqlite3.Error, OSError) as error:
+                if reason_of(error) != "corrupt" or not self._may_create:
+                    raise self._explained(error) from error
+            try:
+                self._rename()
+                self._open()
+                return work()
+            except (sqlite3.Error, OSError) as error:
+                raise self._explained(error) from error
+
+    def execute(self, statement: str, *values: object) -> sqlite3.Cursor:
+        """Run one statement of `work`."""
+        assert self._connection is not None, "only called within `run`"
+        return self._connection.execute(statement, values)
+
+    @contextmanager
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
+        """Commit at the end of the block, or roll back; `durable` waits until the disk has it."""
+        if durable != self._is_durable:
+            self.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._is_durable = durable
+        if self.free_bytes() < LOW_SPACE_BYTES:
+            self.checkpoint()
+        self.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):  # some errors have rolled back already
+                self.execute("ROLLBACK")
+            raise
+
+    def checkpoint(self) -> None:
+        """Move the log into the file, so that the log's space is used again instead of new space."""
+        with suppress(sqlite3.Error):
+            self.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def free_bytes(self) -> int:
+        """Return how much more fits on the disk for us."""
+        status = os.statvfs(self.path.parent)
+        return status.f_bavail * status.f_frsize
+
+    def was_changed_by_others(self) -> bool:
+        """Tell whether another process wrote since this was last asked."""
+        before, self._version = self._version, int(self.execute("PRAGMA data_version").fetchone()[0])
+        return before != self._version
+
+    def close(self) -> None:
+        """Move the log into the file and close it; a later call opens it again."""
+        with self.lock:
+            if self._connection is not None:
+                # On a full disk the log stays beside the file and is read next time.
+                with suppress(sqlite3.Error):
+                    self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._disconnect()
+
+    def _open(self) -> None:
+        if self._connection is not None:
+            return
+        if self._may_create:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Made here, since SQLite would make it readable to everybody; its log gets the same mode.
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if self._may_create else 0)
+        os.close(os.open(self.path, flags, 0o600))
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_S)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            with closing(connection.execute("PRAGMA quick_check(1)")) as check:
+                if (verdict := check.fetchone()[0]) != "ok":
+                    raise _corrupt(verdict)
+            names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+            if not names.issuperset(TABLES):  # asked first: writing would need room on the disk
+                connection.executescript(SCHEMA)
+            self._connection, self._is_durable, self._version = connection, None, -1
+            self._on_open()
+        except BaseException:
+            self._connection = None
+            connection.close()
+            raise
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            with suppress(sqlite3.Error):
+                self._connection.close()
+            self._connection = None
+
+    def _explained(self, error: Exception) -> OutboxError:
+        reason = reason_of(error)
+        if reason not in ("locked", "disk_full", "read_only"):  # with these, reading goes on
+            self._disconnect()  # the next call starts from a fresh connection
+        return OutboxError(f"outbox.path {self.path}: {error}; {REMEDIES[reason]}", reason=reason)
+
+    def _rename(self) -> None:
+        self._disconnect()
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        name, number = f"{self.path.name}.corrupt-{stamp}", 1
+        while (target := self.path.with_name(name)).exists():  # a clock that stands still must not overwrite
+            name, number = f"{self.path.name}.corrupt-{stamp}-{number}", number + 1
+        for suffix in ("-wal", "-shm", ""):
+            with suppress(FileNotFoundError):
+                Path(f"{self.path}{suffix}").rename(f"{target}{suffix}")
+        self.set_aside = target
+        log.error("outbox.path %s: corrupt; kept as %s, a new one is started", self.path, target)
+
+
+def reason_of(error: Exception) -> str:
+    """Return the stable code of what is wrong with the file: a key of `REMEDIES`."""
+    if isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the primary code
+        return {
+            sqlite3.SQLITE_CORRUPT: "corrupt",
+            sqlite3.SQLITE_NOTADB: "corrupt",
+            sqlite3.SQLITE_FULL: "disk_full",
+            sqlite3.SQLITE_BUSY: "locked",
+            sqlite3.SQLITE_LOCKED: "locked",
+            sqlite3.SQLITE_READONLY: "read_only",
+            sqlite3.SQLITE_PERM: "not_permitted",
+        }.get(code, "not_writable")
+    number = error.errno if isinstance(error, OSError) else None
+    return {
+        errno.ENOSPC: "disk_full",
+        errno.EDQUOT: "disk_full",
+        errno.EROFS: "read_only",
+        errno.EACCES: "not_permitted",
+        errno.EPERM: "not_permitted",
+    }.get(number or 0, "not_writable")
+
+
+def _corrupt(verdict: str) -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError(verdict)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
