@@ -4,8 +4,8 @@ v4l2:/dev/v4l/by-id/...   rtsp://...   http://...    opencv_camera.py
 gstreamer:PIPELINE   gstreamer:nvarguscamerasrc      gstreamer.py
 picamera:0                                           picamera.py
 file:clip.mp4[?loop]   fake:pattern                  replay.py, fakes.py
-auto                      a Pi camera, else a Jetson's, else the first USB camera that delivers, else none
-none                      nothing, for ever
+auto                     a Pi camera, a Jetson's, or the first USB camera that delivers
+none                     nothing, for ever
 """
 
 from __future__ import annotations

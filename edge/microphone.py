@@ -3,7 +3,7 @@
 alsa:CARD=Device   a card by the name that /proc/asound gives it; alsa:NAME for any other ALSA device
 usb:VID:PID        a card by its USB ids, whatever number it got at boot
 file:  fake:       replay.py, fakes.py
-auto               the first card that delivers, else ALSA's default, else none
+auto               the first card that delivers, else ALSA's default
 none               nothing, for ever
 """
 

@@ -102,6 +102,11 @@ def open_picamera(token: str, *, fps: float, width: int, height: int) -> Source[
             "--system-site-packages, or `pip install emotion-edge[picamera]`",
             reason="unsupported",
         ) from None
+    if not hasattr(picamera2.Picamera2, "cancel_all_and_flush"):
+        raise DeviceError(
+            f"{token}: picamera2 is older than 0.3.22; `sudo apt update && sudo apt full-upgrade`",
+            reason="unsupported",
+        )
     number = int(token.removeprefix("picamera:"))
     if number not in [camera["Num"] for camera in picamera2.Picamera2.global_camera_info()]:
         nodes = _media_nodes()

@@ -15,6 +15,7 @@ from rtsp_server import RtspServer
 
 from edge import capture, opencv_camera
 from edge.camera import open_camera
+from edge.config import parse_config, to_toml
 from edge.demo import clip_path
 from edge.errors import DeviceError
 from edge.media import read_video_frames
@@ -122,6 +123,8 @@ def test_password_stays_secret() -> None:
         source = open_camera(secret, **SIZE)
         source.close()
     assert "hunter2" not in str(caught.value)
+    shown = to_toml(parse_config({"camera": {"source": secret}}))
+    assert f'source = "{source.name}"' in shown, "what `config show` prints"
     assert "admin" not in source.name
     assert source.name == server.url.replace("//", "//***@")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -9,9 +10,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import jsonschema
 import pytest
 from fake_picamera2 import Picamera2, picamera2  # noqa: F401 - a fixture
 
+from edge.__main__ import main
 from edge.camera import open_camera
 from edge.config import CAMERA_TOKENS, MICROPHONE_TOKENS
 from edge.devices import (
@@ -25,6 +28,8 @@ from edge.devices import (
     list_microphones,
 )
 from edge.errors import DeviceError
+from edge.messages import load_schema
+from edge.report import print_devices
 from edge.runtime import candidate_backends
 
 
@@ -82,6 +87,18 @@ def test_this_machine_can_be_listed() -> None:
     for device in devices:
         pattern = {"camera": CAMERA_TOKENS, "microphone": MICROPHONE_TOKENS}.get(device.kind)
         assert pattern is None or pattern.fullmatch(device.token)
+
+
+def test_json_fits_its_schema(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`devices --json` of this machine, and of one that has everything, is what the schema promises."""
+    validator = jsonschema.Draft202012Validator(load_schema("devices"))
+    assert main(["devices", "--json"]) == 0
+    validator.validate(json.loads(capsys.readouterr().out))
+    print_devices(list_devices(machine), as_json=True)
+    printed = json.loads(capsys.readouterr().out)
+    validator.validate(printed)
+    assert [device["kind"] for device in printed] == ["camera", "microphone", *["accelerator"] * 3]
+    assert not validator.is_valid([{**printed[0], "secret": 1}])
 
 
 def test_webcam(machine: Path) -> None:

@@ -6,6 +6,8 @@ import itertools
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -126,6 +128,22 @@ def test_killed_process_is_a_fault() -> None:
         list(source)
     source.close()
     assert time.monotonic() - started_s < 2
+
+
+def test_no_process_is_left_behind() -> None:
+    """After kill -9 of the daemon its gst-launch ends by itself: nobody reads its pictures."""
+    code = (
+        "import sys; from edge.camera import open_camera;"
+        "source = open_camera(sys.argv[1], fps=10, width=64, height=48);"
+        "next(iter(source)); print(flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, TEST_CARD.format(64, 48)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        (child,) = psutil.Process(process.pid).children()
+        process.kill()
+    child.wait(5)
 
 
 def test_jetson_camera_needs_only_its_name(monkeypatch: pytest.MonkeyPatch) -> None:

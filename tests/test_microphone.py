@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import media
 import numpy as np
 import pytest
 import soxr
+from brokers import wait_until
 from sound_server import SoundServer, sound_server  # noqa: F401 - a fixture
 
 from edge import microphone, resample
-from edge.devices import alsa_cards
+from edge.devices import AlsaCard, alsa_cards
+from edge.drivers import is_hanging
 from edge.errors import DeviceError
 from edge.microphone import LiveMicrophone, open_microphone
 from edge.resample import LouderChannel, Resampler, Silence
@@ -176,6 +179,45 @@ def tone_48k(seconds: float) -> np.ndarray:
     return np.stack([left, 5 * left], axis=1)
 
 
+def test_usb_microphone_under_another_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The USB ids lead to the number that the card has now, not to the one of the last boot."""
+    opened: list[object] = []
+
+    def note(token: str, *, hardware: tuple[int, int]) -> None:
+        opened.append((token, hardware))
+        raise DeviceError("not here", reason="busy")
+
+    monkeypatch.setattr(microphone, "_open_portaudio", note)
+    for index in (1, 3):
+        card = AlsaCard(index=index, id="Device", title="USB", usb_id="0d8c:0014", captures=True)
+        monkeypatch.setattr(microphone, "alsa_cards", lambda card=card: [card])
+        for token in ("usb:0D8C:0014", "alsa:CARD=Device", "alsa:CARD=Device,DEV=2"):
+            with pytest.raises(DeviceError):
+                open_microphone(token)
+    assert opened == [
+        (token, (index, device))
+        for index in (1, 3)
+        for token, device in (("usb:0D8C:0014", 0), ("alsa:CARD=Device", 0), ("alsa:CARD=Device,DEV=2", 2))
+    ]
+
+
+@pytest.mark.usefixtures("alsa")
+def test_closing_a_driver_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PortAudio that cannot stop a lost device costs less than half a second, and is counted."""
+    comes_back = threading.Event()
+    source = open_microphone("alsa:stereo48")
+    assert isinstance(source, LiveMicrophone)
+    next(iter(source))
+    release = source._release
+    monkeypatch.setattr(source, "_release", lambda: (comes_back.wait(), release()))
+    started_s = time.monotonic()
+    source.close()
+    assert time.monotonic() - started_s < 0.5
+    assert is_hanging("microphone")
+    comes_back.set()
+    wait_until(lambda: not is_hanging("microphone"), "the driver returns")
+
+
 def test_sound_server_is_heard(sound_server: SoundServer) -> None:  # noqa: F811
     """PulseAudio's monitor through ALSA and PortAudio: both channels at the mixer's rate, the louder one."""
     sound_server.play(tone_48k(5))
@@ -279,7 +321,8 @@ def test_libraries_are_quiet() -> None:
     """ALSA and JACK write nothing to stderr, and what Python writes afterwards still arrives."""
     code = """
 import sys
-from edge.devices import alsa_cards
+from edge.devices import AlsaCard, alsa_cards
+from edge.drivers import is_hanging
 from edge.errors import DeviceError
 from edge.microphone import open_microphone
 try:

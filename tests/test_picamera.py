@@ -112,6 +112,14 @@ def test_without_picamera2(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.reason == "unsupported"
 
 
+def test_old_picamera2(picamera2: type[Picamera2], monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """One that cannot stop waiting for a picture is refused with what to type."""
+    monkeypatch.delattr(picamera2, "cancel_all_and_flush")
+    with pytest.raises(DeviceError, match="older than") as caught:
+        open_camera("picamera:0", **SIZE)
+    assert caught.value.reason == "unsupported"
+
+
 @pytest.mark.usefixtures("picamera2")
 def test_auto_prefers_the_pi_camera() -> None:
     """With a Pi camera listed, `auto` is that camera and says so."""
