@@ -357,8 +357,8 @@ class Publisher:
 def backoff_s(attempt: int) -> float:
     """Return the pause after failure `attempt` (from 0): 1, 2, 4 ... 60 s, less up to half by chance.
 
-    The first is anything up to 2 s, since a fleet loses its broker in one moment and must not return in one.
+    The first is anything up to 3 s, since a fleet loses its broker in one moment and must not return in one.
     """
     if attempt == 0:
-        return random.uniform(0.1, 2.0)
+        return random.uniform(0.1, 3.0)
     return min(BACKOFF_MAX_S, 2.0 ** min(attempt, 6)) * random.uniform(0.5, 1.0)

@@ -207,8 +207,8 @@ def test_ca_file_that_is_none(tmp_path: Path, outbox: Outbox) -> None:
 
 
 def test_backoff_grows_to_a_minute_and_scatters() -> None:
-    """Two seconds, then doubled each time, a minute at most, half of it by chance; the first one wholly."""
-    for attempt, longest_s in enumerate([2, 2, 4, 8, 16, 32, 60, 60, 60]):
+    """Three seconds by chance, then two, doubled each time, a minute at most, half of it by chance."""
+    for attempt, longest_s in enumerate([3, 2, 4, 8, 16, 32, 60, 60, 60]):
         pauses = [backoff_s(attempt) for _ in range(200)]
         assert (longest_s / 2 if attempt else 0.1) <= min(pauses) < max(pauses) <= longest_s
         assert max(pauses) - min(pauses) > longest_s / (4 if attempt else 2)
