@@ -35,7 +35,7 @@ install_packages() {
     if apt-cache show python3-picamera2 >/dev/null 2>&1; then packages="$packages python3-picamera2"; fi
     if ls /dev/dri/renderD* >/dev/null 2>&1; then packages="$packages libvulkan1 mesa-vulkan-drivers"; fi
     # shellcheck disable=SC2086 # one word for each package
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >/dev/null
 }
 
 check_python() {
@@ -48,8 +48,8 @@ install_program() {
     # picamera2 is compiled against Debian's NumPy, and crashes on one of another major version.
     limit=$("$python" -c 'import numpy; print("numpy<" + str(int(numpy.__version__.split(".")[0]) + 1))' \
         2>/dev/null || echo numpy)
-    "$program/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy \
-        only-if-needed "$here/.." "$limit"
+    "$program/bin/python" -m pip install --quiet --disable-pip-version-check --use-pep517 \
+        --upgrade --upgrade-strategy only-if-needed "$here/.." "$limit"
     EMOTION_EDGE_WEIGHTS=$program/weights "$program/bin/emotion-models" fetch
     cat >"$command" <<EOF
 #!/bin/sh
