@@ -9,10 +9,12 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 from edge import __version__
-from edge.config import Config, load_config, outbox_path, to_toml
+from edge.config import Config, load_config, outbox_path, read_password, to_toml
 from edge.errors import EXIT_OK, EdgeError
 from edge.integrations import INTEGRATIONS
 
@@ -91,20 +93,28 @@ def _config(options: argparse.Namespace) -> int:
 
 
 def _outbox(options: argparse.Namespace) -> int:
-    from edge.outbox import Outbox
-    from edge.report import print_outbox
+    from edge import queue_report
+    from edge.letters import Letters
+
+    parts = queue_report.chosen(waiting=options.waiting, refused=options.refused)
+    with closing(Letters(outbox_path(load_config(options.config)))) as outbox:
+        if options.action == "retry":
+            return queue_report.retry(outbox, as_json=options.json)
+        if options.action == "export":
+            return queue_report.export(outbox, parts, output=options.output)
+        if options.action == "purge":
+            return queue_report.purge(outbox, parts, is_sure=options.yes, as_json=options.json)
+        return queue_report.show(outbox, as_json=options.json)
+
+
+def _listen(options: argparse.Namespace) -> int:
+    from edge.follow import follow
 
     config = load_config(options.config)
-    path = outbox_path(config)
-    if not path.exists():
-        raise EdgeError(f"{path}: no outbox there; start the daemon once, or check device.id")
-    outbox = Outbox(
-        path, device=config.device.id, max_events=config.outbox.max_events, max_bytes=config.outbox.max_bytes
+    topics = options.topic or [f"{config.mqtt.prefix}/+/event"]
+    follow(
+        config.mqtt, topics, password=read_password(config.mqtt), since=options.since, as_json=options.json
     )
-    try:
-        print_outbox(outbox, as_json=options.json)
-    finally:
-        outbox.close()
     return EXIT_OK
 
 
@@ -161,7 +171,18 @@ def _parser() -> argparse.ArgumentParser:
     config.add_argument("action", choices=["show", "schema", "check"])
     config.set_defaults(command=_config)
 
-    outbox = commands.add_parser("outbox", help="what waits to be sent, what was refused, what was dropped")
+    outbox = commands.add_parser(
+        "outbox",
+        help="what waits to be sent, what was refused, what was dropped",
+        description="show (default): counts and the newest dead letters. retry: dead letters wait again, "
+        "with their ids and numbers. export: JSON lines of what waits and of the dead letters. purge: deletes"
+        " them. All are safe while the daemon runs.",
+    )
+    outbox.add_argument("action", nargs="?", default="show", choices=["show", "retry", "export", "purge"])
+    outbox.add_argument("--waiting", action="store_true", help="export, purge: only what waits")
+    outbox.add_argument("--refused", action="store_true", help="export, purge: only the dead letters")
+    outbox.add_argument("--output", type=Path, metavar="FILE", help="export: a new file, not standard output")
+    outbox.add_argument("--yes", action="store_true", help="purge: do it, not only say what would go")
     outbox.set_defaults(command=_outbox)
 
     discovery = commands.add_parser("discovery", help="what Home Assistant is told, or its removal there")
@@ -172,9 +193,20 @@ def _parser() -> argparse.ArgumentParser:
     integration.add_argument("name", choices=INTEGRATIONS)
     integration.set_defaults(command=_integration)
 
-    for command in (analyze, devices, bench, outbox):
+    hear = commands.add_parser("listen", help="the events of all devices as they come, each once")
+    hear.add_argument("topic", nargs="*", help="MQTT filters; default: the events of every device")
+    hear.add_argument(
+        "--since",
+        type=_since,
+        metavar="TIME",
+        help="leave out what is older: 2026-01-02T03:04:05Z, or 10m, 2h, 1d. It brings back nothing that the "
+        "broker no longer has",
+    )
+    hear.set_defaults(command=_listen)
+
+    for command in (analyze, devices, bench, outbox, hear):
         command.add_argument("--json", action="store_true", help="stable JSON instead of a table")
-    for command in (run, analyze, bench, config, outbox, discovery, integration):
+    for command in (run, analyze, bench, config, outbox, hear, discovery, integration):
         command.add_argument("--config", type=Path, metavar="FILE", help="TOML; defaults apply without one")
     return parser
 
@@ -184,6 +216,15 @@ def _positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text}: must be above 0")
     return value
+
+
+def _since(text: str) -> datetime:
+    from edge.follow import parse_since
+
+    try:
+        return parse_since(text, now=datetime.now(UTC))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 if __name__ == "__main__":

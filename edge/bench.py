@@ -17,7 +17,7 @@ import numpy as np
 
 from edge.broker import EmbeddedBroker
 from edge.card import TfliteClassifier, golden_input
-from edge.config import Config
+from edge.config import Config, MqttSettings
 from edge.demo import clip_path
 from edge.errors import DeviceError
 from edge.faces import CropSpec, FaceCropper
@@ -137,7 +137,7 @@ def _daemon(config: Config, seconds: float) -> dict[str, float]:
     """Run the daemon as its own process on the clip, and watch it from outside."""
     clip = f"file:{clip_path()}?loop"
     with tempfile.TemporaryDirectory() as directory, EmbeddedBroker(Path(directory) / "broker") as broker:
-        settings = config.mqtt.model_copy(update={"host": broker.host, "port": broker.port, "tls": False})
+        settings = MqttSettings(host=broker.host, port=broker.port, prefix=config.mqtt.prefix)
         environment = {
             **os.environ,
             "EMOTION_EDGE__MQTT__HOST": broker.host,

@@ -162,6 +162,13 @@ class MqttSettings(Section):
             return tuple(name.strip() for name in value.split(","))
         return tuple(value) if isinstance(value, list) else value
 
+    @field_validator("host")
+    @classmethod
+    def _are_addresses(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for name in (value,) if isinstance(value, str) else value:
+            parse_address(name, default_port=1883)
+        return value
+
     @model_validator(mode="after")
     def _fits_together(self) -> MqttSettings:
         addresses = self.addresses

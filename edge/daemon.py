@@ -21,12 +21,14 @@ from edge.errors import OutboxError
 from edge.fallback import SteadyClassifier
 from edge.health import Health, Notifier, rss_bytes
 from edge.latency import Latencies
+from edge.linkstate import LinkState
 from edge.microphone import open_microphone
 from edge.mqtt import Publisher
-from edge.outbox import Counts, Outbox
+from edge.outbox import Counts, Outbox, open_outbox
 from edge.page import Facts, describe
 from edge.pipeline import Ears, Eyes, open_ears, open_eyes, opener
 from edge.policy import PERSONAL_STATES, allowed
+from edge.recorder import Recorder
 from edge.room import Room
 from edge.switches import Switches
 from edge.values import AudioChunk, Frame, Modality, rfc3339
@@ -80,12 +82,7 @@ class Daemon:
         eyes = open_eyes(config, self._classifiers["face"])
         ears = open_ears(config, self._classifiers["voice"])
         with ExitStack() as stack:
-            outbox = Outbox(
-                outbox_path(config),
-                device=config.device.id,
-                max_events=config.outbox.max_events,
-                max_bytes=config.outbox.max_bytes,
-            )
+            outbox = open_outbox(outbox_path(config), config.outbox, device=config.device.id)
             stack.callback(outbox.close)
             publisher = Publisher(
                 config.mqtt,
@@ -93,14 +90,17 @@ class Daemon:
                 outbox=outbox,
                 password=password,
                 on_acked=lambda seconds: self._latencies.add("publish", seconds),
+                on_state=self._on_link,
             )
             self._publisher = publisher
             stack.callback(publisher.close, CLOSE_S)
+            recorder = Recorder(outbox, publisher, self._health)
+            stack.callback(recorder.close)
             self._room = Room(
                 config.fusion,
                 policy=allowed(config.device),
                 publisher=publisher,
-                outbox=outbox,
+                recorder=recorder,
                 health=self._health,
                 classifiers=self._classifiers,
             )
@@ -114,6 +114,7 @@ class Daemon:
                 announcer.start()
                 stack.callback(announcer.close)
             publisher.start()
+            recorder.start()
             for name, worker in self._workers(eyes, ears, switches):
                 workers[name] = worker
                 worker.start()
@@ -370,13 +371,21 @@ class Daemon:
             told=dict(self._room.told),
         )
 
+    def _on_link(self, state: LinkState) -> None:
+        """Tell that the broker does not take what we publish; that it is away, it cannot be told."""
+        if state.publishing == "refused":
+            detail = f"mqtt.host {state.address}: refuses what this device publishes; check the access list"
+            self._health.fault("mqtt", "publish_refused", detail)
+        elif state.publishing == "allowed":
+            self._health.clear("mqtt")
+
     def _on_fault(self, component: str, reason: str, detail: str) -> None:
         if reason:
             log.warning("%s degraded: %s", component, detail or reason)
         else:
             log.info("%s recovered", component)
         self._publish_status()
-        if self._room is not None and component != "outbox" and reason != "ended":
+        if self._room is not None and component not in ("outbox", "mqtt") and reason != "ended":
             self._room.report_device(component, reason)
 
     def _publish_status(self, state: str | None = None) -> None:

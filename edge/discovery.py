@@ -10,8 +10,8 @@ import time
 from edge.config import Config, read_password
 from edge.entities import discovery_payload
 from edge.errors import BrokerError
-from edge.link import Dial, LinkError
-from edge.mqtt import Publisher, encode
+from edge.link import Dial, LinkError, encode
+from edge.mqtt import Publisher
 
 log = logging.getLogger(__name__)
 

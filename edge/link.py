@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import random
@@ -11,6 +12,7 @@ import socket
 import ssl
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 CONNECT_TIMEOUT_S = 5.0
 V5 = MQTTProtocolVersion.MQTTv5
 V311 = MQTTProtocolVersion.MQTTv311
+PROTOCOLS = (V5, V311)  # in the order in which they are tried
 
 REMEDIES = {
     "dns": "check mqtt.host and the name server",
@@ -54,12 +57,16 @@ class LinkError(ConnectionError):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message from the broker; `retained` means that it was stored, not sent just now."""
+    """One message from the broker; `retained` means that it was stored, not sent just now.
+
+    `missing` is known for events that a `Listener` yields: how many of the device were left out before it.
+    """
 
     topic: str
     payload: bytes
     retained: bool
     qos: int
+    missing: int | None = None
 
 
 class _Client(paho.Client):
@@ -248,7 +255,7 @@ class Dial:
         self._tls = tls_context(settings)
         addresses = settings.addresses
         self._order = random.sample(addresses, len(addresses))
-        self._protocols = {address: [V5, V311] for address in addresses}
+        self._protocols = {address: list(PROTOCOLS) for address in addresses}
         self.address = self._order[0]  # that is tried now, or was tried last
         if password is not None and self._tls is None:
             open_to_all = [str(address) for address in addresses if not address.is_loopback]
@@ -298,6 +305,13 @@ def code_of(reason: ReasonCode) -> str:
         "unsupported_protocol_version": "unsupported_protocol",
     }
     return known.get(code, code)
+
+
+def encode(payload: Mapping[str, Any] | str) -> bytes:
+    """Return the bytes of a payload: a str as it is, everything else as compact JSON."""
+    if isinstance(payload, str):
+        return payload.encode()
+    return json.dumps(payload, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def _reason_of(error: OSError) -> str:

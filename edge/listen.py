@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
+from dataclasses import replace
 
 from edge.config import MqttSettings
+from edge.consumer import Consumer
 from edge.link import REMEDIES, Connection, Dial, LinkError, Message
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
-MAX_IDS = 10_000  # event ids remembered; at least once means that some arrive twice
+# What waiting does not cure: somebody has to change the configuration here or at the broker.
+LASTING = ("not_authorized", "unsupported_protocol", "tls", "banned", "client_identifier_not_valid")
 
 
 def listen(settings: MqttSettings, *topics: str, password: str | None = None) -> Listener:
@@ -33,8 +34,10 @@ def listen(settings: MqttSettings, *topics: str, password: str | None = None) ->
 class Listener:
     """Messages of some topics, in order; connects again by itself, and misses what is sent meanwhile.
 
-    A message on a topic that ends in `/event` is yielded once for each CloudEvents `id`. The connection is
-    served by the thread that iterates; `close` may be called from any other and ends the iteration.
+    A message on a topic that ends in `/event` is yielded once for each CloudEvents `id`, with what
+    `edge.consumer` knows of those missing before it. `refusal` says why no broker lets us in, or lets us read
+    any of the topics; it is empty otherwise, also while none is there. The connection is served by the thread
+    that iterates; `close` may be called from any other and ends the iteration.
     """
 
     def __init__(self, settings: MqttSettings, *topics: str, password: str | None = None) -> None:
@@ -43,8 +46,11 @@ class Listener:
         self._connection: Connection | None = None
         self._unconfirmed = len(topics)
         self._messages: deque[Message] = deque()
-        self._ids: OrderedDict[str, None] = OrderedDict()
+        self._consumer = Consumer()
         self._reason = ""
+        self._refusals = 0  # by one broker after the other
+        self._granted = 0
+        self.refusal = ""
         self._closing = threading.Event()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._lock = threading.Lock()  # held while the connection is served
@@ -97,10 +103,13 @@ class Listener:
             topic, refusal = connection.subscribed.popleft()
             if refusal:
                 log.warning("mqtt.host %s: %s refused (%s)", connection.address, topic, refusal)
+            self._granted += not refusal
+            if self._unconfirmed == 0 and not self._granted:
+                self.refusal = f"mqtt.host {connection.address}: no topic may be read; check the access list"
         while connection.received:
             message = connection.received.popleft()
-            if not self._is_repeated(message):
-                self._messages.append(message)
+            if (new := self._unless_repeated(message)) is not None:
+                self._messages.append(new)
         if connection.lost is not None:
             self._note(connection.lost)
             connection.abort()
@@ -112,8 +121,12 @@ class Listener:
             self._connection = self._dial.open()
         except LinkError as error:
             self._note(error.reason)
+            self._refusals = self._refusals + 1 if error.reason in LASTING else 0
+            if self._refusals >= self._dial.round:
+                remedy = REMEDIES.get(error.reason, "the broker's log says why")
+                self.refusal = f"mqtt.host {self._dial.address}: {error.reason}; {remedy}"
             return False
-        self._reason = ""
+        self._reason, self.refusal, self._refusals, self._granted = "", "", 0, 0
         self._connection.subscribe(*self._topics)
         return True
 
@@ -124,14 +137,11 @@ class Listener:
             )
         self._reason = reason
 
-    def _is_repeated(self, message: Message) -> bool:
+    def _unless_repeated(self, message: Message) -> Message | None:
         if not message.topic.endswith("/event"):
-            return False
-        with suppress(ValueError, KeyError, TypeError):  # not an event of ours: let it through
-            event_id = str(json.loads(message.payload)["id"])
-            if event_id in self._ids:
-                return True
-            self._ids[event_id] = None
-            if len(self._ids) > MAX_IDS:
-                self._ids.popitem(last=False)
-        return False
+            return message
+        try:
+            event = self._consumer.take(message.payload)
+        except ValueError:  # not an event of ours: let it through
+            return message
+        return None if event is None else replace(message, missing=event.missing)

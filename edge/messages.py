@@ -21,6 +21,7 @@ EVENT_TYPES = (
     "device.degraded",
     "device.recovered",
 )
+COMMAND_SCHEMAS = ("outbox", "outbox_action", "outbox_entry", "heard")  # what `--json` prints
 SCHEMAS = (
     "availability",
     "status",
@@ -37,6 +38,8 @@ SCHEMAS = (
     "birth",
     "analyze",
     "page",
+    "probe",
+    *COMMAND_SCHEMAS,
 )
 
 
@@ -129,6 +132,11 @@ def outbox_counts(counts: Counts) -> dict[str, int]:
         "dropped": counts.dropped,
         "last_sequence": counts.last_sequence,
     }
+
+
+def probe(token: str) -> dict[str, str]:
+    """Return what the device publishes for itself under MQTT 3.1.1: 16 hexadecimal digits to recognise."""
+    return {"token": token}
 
 
 def enabled(is_on: bool) -> str:

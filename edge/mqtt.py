@@ -9,7 +9,6 @@ publisher.close()
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import random
@@ -22,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edge.config import MqttSettings
-from edge.link import V5, Connection, Dial, LinkError, Message
+from edge.link import V5, Connection, Dial, LinkError, Message, encode
 from edge.linkstate import LinkLog, LinkState
 from edge.outbox import Outbox
 from edge.selfcheck import SelfCheck, Verdict
@@ -350,15 +349,9 @@ class Publisher:
         self._live.extendleft((sent.topic, sent.payload, 1) for sent in reversed(unsaved))
         self._inflight.clear()
         if not self._closing.is_set():
+            self._check.lose()
             self._stream.lose(reason)
         return reason
-
-
-def encode(payload: Mapping[str, Any] | str) -> bytes:
-    """Return the bytes of a payload: a str as it is, everything else as compact JSON."""
-    if isinstance(payload, str):
-        return payload.encode()
-    return json.dumps(payload, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def backoff_s(attempt: int) -> float:

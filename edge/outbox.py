@@ -13,12 +13,13 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from edge.config import OutboxSettings
 from edge.errors import OutboxError
-from edge.store import MAX_REFUSED, Store, reason_of
+from edge.store import Store, reason_of
 from edge.values import EmotionEvent, rfc3339
 
+MAX_REFUSED = 1000  # rows kept for reading; the count of refusals goes on
 MAX_DONE = 1000  # ids of delivered events that are still recognised when they are appended again
 MARK_S = 300.0  # how exactly the age of an event is known
-LOW_SPACE_BYTES = 16 << 20  # below this the log is kept short
+PAGE_BYTES = 4096  # SQLite's default
 RESERVE_BYTES = 256 << 10  # below this the queue grows no more: the log needs room to delete anything
 PAGE_BYTES = 4096  # SQLite's default
 SPARE_BYTES = 64 << 10  # which a queue may have even then
@@ -117,8 +118,6 @@ class Outbox:
     @_guarded
     def append_many(self, events: Sequence[EmotionEvent]) -> list[int]:
         """Store events in one transaction, all or none; return their sequences."""
-        if self._store.free_bytes() < LOW_SPACE_BYTES:
-            self._store.checkpoint()
         try:
             sequences = self._insert(events)
         except sqlite3.OperationalError as error:
@@ -154,8 +153,6 @@ class Outbox:
 
         Not synced to the disk: what a power loss brings back is sent twice, which at-least-once allows.
         """
-        if self._store.free_bytes() < LOW_SPACE_BYTES:
-            self._store.checkpoint()
         with self._store.transaction(durable=False):
             totals = self._totals()
             for sequence in sequences:
@@ -202,6 +199,12 @@ class Outbox:
         """Return the totals, which survive restarts."""
         return Counts(**self._totals(), last_sequence=self._last_sequence())
 
+    @_guarded
+    def check(self) -> None:
+        """Write something that changes nothing; raise `OutboxError` while the disk does not take it."""
+        with self._store.transaction(durable=False):
+            self._store.execute("UPDATE totals SET value = value")
+
     def has_room(self, counts: Counts) -> bool:
         """Tell whether a tenth of the queue is free, so that nothing is about to be dropped."""
         return counts.waiting <= 0.9 * self._max_events and counts.waiting_bytes <= 0.9 * self._max_bytes
@@ -244,11 +247,10 @@ class Outbox:
     def _insert(self, events: Sequence[EmotionEvent]) -> list[int]:
         max_bytes = self._max_bytes
         if self._store.free_bytes() < RESERVE_BYTES:
-            free_pages, page_bytes = (
-                self._store.execute(f"PRAGMA {name}").fetchone()[0]
-                for name in ("freelist_count", "page_size")
-            )
-            space = self._totals()["waiting_bytes"] + free_pages * page_bytes // 2
+            (free_pages,) = self._store.execute("PRAGMA freelist_count").fetchone()
+            # What the file holds beyond its events is used again, save for as much as the log may need.
+            unused = max(0, free_pages * PAGE_BYTES - RESERVE_BYTES)
+            space = self._totals()["waiting_bytes"] + unused // 2
             max_bytes = min(max_bytes, max(space, SPARE_BYTES))
         with self._store.transaction():
             totals = self._totals()

@@ -22,6 +22,7 @@ RESTRICTED_TOPICS = frozenset(
         "availability",
         "status",
         "stats",
+        "probe",  # a random number
         "event",  # the stream; `permits_event` decides for each
         "group/state",
         "fatigue/state",

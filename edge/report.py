@@ -5,19 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from edge.analyze import Analyzer
 from edge.devices import Device
 from edge.errors import EXIT_FAILURE, EXIT_OK, MediaError
-from edge.outbox import Outbox
+from edge.tables import print_table
 
 
 def print_lines(analyzer: Analyzer, files: Sequence[Path], *, every_s: float | None, as_json: bool) -> int:
@@ -60,7 +59,7 @@ def print_devices(devices: Sequence[Device], *, as_json: bool) -> None:
         (device.kind, device.name, device.token, "yes" if device.usable else "no", device.detail)
         for device in devices
     ]
-    _table(("kind", "name", "token", "usable", "detail"), rows)
+    print_table(("kind", "name", "token", "usable", "detail"), rows)
 
 
 def print_bench(result: dict[str, Any], *, as_json: bool) -> None:
@@ -69,11 +68,11 @@ def print_bench(result: dict[str, Any], *, as_json: bool) -> None:
         print(json.dumps(result, indent=2))
         return
     stages = result["stages"].items()
-    _table(
+    print_table(
         ("stage", "p50 ms", "p95 ms"),
         [(name, f"{stage['p50_ms']:.2f}", f"{stage['p95_ms']:.2f}") for name, stage in stages],
     )
-    _table(
+    print_table(
         ("backend", "model", "p50 ms", "p95 ms", "why not"),
         [
             (backend, model, *_times(figures), figures.get("detail", ""))
@@ -82,23 +81,7 @@ def print_bench(result: dict[str, Any], *, as_json: bool) -> None:
         ],
     )
     rest = {**result["speech"], **result["daemon"]}
-    _table(("measure", "value"), [(name, str(value)) for name, value in rest.items()])
-
-
-def print_outbox(outbox: Outbox, *, as_json: bool) -> None:
-    """Print the totals and the newest dead letters."""
-    counts = dataclasses.asdict(outbox.counts())
-    letters = outbox.refused(20)
-    refused = [
-        {"sequence": row.sequence, "id": row.id, "reason": row.reason, "time": row.time} for row in letters
-    ]
-    if as_json:
-        print(json.dumps({**counts, "dead_letters": refused}, indent=2))
-        return
-    _table(("what", "count"), [(name, str(value)) for name, value in counts.items()])
-    if letters:
-        rows = [(str(row.sequence), row.reason, row.time) for row in letters]
-        _table(("sequence", "reason", "time"), rows)
+    print_table(("measure", "value"), [(name, str(value)) for name, value in rest.items()])
 
 
 def _times(figures: dict[str, Any]) -> tuple[str, str]:
@@ -114,16 +97,3 @@ def _sentence(line: dict[str, Any]) -> str:
     voice = "speech" if line["voice"] else "no speech"
     who = f"{faces} face{'' if faces == 1 else 's'}"
     return f"{line['file']}{when}: {fused['emotion']} {fused['confidence']:.2f} ({who}, {voice})"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table on a terminal and tab-separated lines into a pipe."""
-    if not sys.stdout.isatty():
-        print("\t".join(head))
-        for row in rows:
-            print("\t".join(row))
-        return
-    table = Table(*head)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)

@@ -12,13 +12,12 @@ from typing import Any
 
 from edge import messages
 from edge.config import FusionSettings
-from edge.errors import OutboxError
 from edge.fallback import SteadyClassifier
 from edge.fusion import Change, Fused, Fusion
 from edge.health import Health
 from edge.mqtt import Publisher
-from edge.outbox import Outbox
 from edge.policy import Policy
+from edge.recorder import Recorder
 from edge.values import ABSENT, EmotionEvent, Modality, Prediction
 
 STATE_EVERY_S = 30.0
@@ -34,14 +33,14 @@ class Room:
         *,
         policy: Policy,
         publisher: Publisher,
-        outbox: Outbox,
+        recorder: Recorder,
         health: Health,
         classifiers: Mapping[str, SteadyClassifier],
     ) -> None:
         self._fusion = Fusion(settings)
         self._policy = policy
         self._publisher = publisher
-        self._outbox = outbox
+        self._recorder = recorder
         self._health = health
         self._classifiers = classifiers
         self._lock = threading.Lock()
@@ -95,7 +94,7 @@ class Room:
         )
 
     def _emit(self, events: Sequence[tuple[str, Mapping[str, Any]]], t_ns: int) -> None:
-        """Store what the policy permits, then wake the sender; a broken disk does not stop live events."""
+        """Have stored and sent what the policy permits."""
         moment = datetime.now(UTC) - timedelta(microseconds=(time.monotonic_ns() - t_ns) / 1e3)
         permitted = [
             EmotionEvent(str(uuid.uuid4()), type, moment, t_ns, data)
@@ -104,15 +103,7 @@ class Room:
         ]
         if not permitted:
             return
-        try:
-            self._outbox.append_many(permitted)
-        except OutboxError as error:
-            for event in permitted:
-                self._publisher.publish_unsaved(event)
-            self._health.fault("outbox", "not_writable", str(error))
-        else:
-            self._publisher.event_added()
-            self._health.clear("outbox")
+        self._recorder.record(permitted)
         self._health.counters["events"] += len(permitted)
         if self._policy.permits_topic("ha_event"):
             for event in permitted:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets
 from typing import Literal
 
-from edge.link import V5, Connection, Message
+from edge import messages
+from edge.link import V5, Connection, Message, encode
 
 log = logging.getLogger(__name__)
 
 PROBE_S = 5.0  # a cluster that elects a new leader takes two or three
+MAX_LOSSES = 2
 
 Verdict = Literal["unknown", "allowed", "refused"]
 
@@ -22,7 +23,8 @@ class SelfCheck:
     `verdict` is `allowed` once it came, `refused` when it did not within `PROBE_S` although the broker
     granted the subscription, and `unknown` until then, and where the subscription was refused: a device that
     may write and not read is in order, and nothing can be told. MQTT 5 needs no probe, since there each
-    PUBACK has a reason. Events never wait for any of this. A token that comes late still counts.
+    PUBACK has a reason. Events never wait for any of this. A token that comes late still counts. Some brokers
+    hang up on what they refuse: where the probe ended two connections in a row it is not sent again.
     """
 
     def __init__(self, topic: str) -> None:
@@ -31,16 +33,18 @@ class SelfCheck:
         self._token = ""
         self._deadline_s = float("inf")
         self._told = ""
+        self._losses = 0
 
     def begin(self, connection: Connection) -> None:
         """Start anew on a new connection."""
         self._deadline_s = float("inf")
-        self._token = "" if connection.protocol == V5 else secrets.token_hex(8)
+        is_needed = connection.protocol != V5 and self._losses < MAX_LOSSES
+        self._token = secrets.token_hex(8) if is_needed else ""
         if self._token:
             # QoS 0 is enough to hear of it, and costs a NATS server no consumer.
             connection.subscribe(self._topic, qos=0)
-        else:
-            self.verdict = "unknown"
+        if self.verdict == "allowed" or not self._token:
+            self.verdict = "unknown"  # while `refused` stands until there is a better answer
 
     def take_suback(self, connection: Connection, topic: str, refusal: str | None, *, now_s: float) -> bool:
         """Publish the token once its topic is subscribed; tell whether the answer was for us."""
@@ -53,9 +57,19 @@ class SelfCheck:
                 "mqtt: reading %s is not allowed, so that a refused publication would go unnoticed",
             )
         else:
-            connection.publish(self._topic, json.dumps({"token": self._token}).encode(), qos=1)
+            connection.publish(self._topic, encode(messages.probe(self._token)), qos=1)
             self._deadline_s = now_s + PROBE_S
         return True
+
+    def lose(self) -> None:
+        """Note that the connection ended."""
+        if self._deadline_s == float("inf"):
+            return
+        self._losses += 1
+        self._deadline_s = float("inf")
+        if self._losses == MAX_LOSSES:
+            self.verdict = "unknown"
+            self._tell("hung up", "mqtt: the broker hangs up on %s, which is not published any more")
 
     def take_message(self, connection: Connection, message: Message) -> bool:
         """Note the token's return; tell whether the message was for us."""
@@ -64,6 +78,7 @@ class SelfCheck:
         if self._token and self._token.encode() in message.payload:
             connection.unsubscribe(self._topic)
             self._deadline_s = float("inf")
+            self._losses = 0
             self.verdict = "allowed"
             self._tell("allowed", "mqtt: what is published to %s arrives" if self._told else "")
         return True
@@ -73,6 +88,7 @@ class SelfCheck:
         if now_s < self._deadline_s:
             return
         self._deadline_s = float("inf")
+        self._losses = 0
         self.verdict = "refused"
         self._tell(
             "refused",

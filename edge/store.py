@@ -18,7 +18,7 @@ from edge.errors import OutboxError
 log = logging.getLogger(__name__)
 
 BUSY_S = 0.25  # how long a call waits for another process's lock; nobody else is held up longer
-MAX_REFUSED = 1000  # rows kept for reading; the count of refusals goes on
+LOW_SPACE_BYTES = 16 << 20  # below this the log is kept short
 
 TABLES = ("events", "done", "refused", "totals", "marks")
 SCHEMA = """
@@ -89,6 +89,8 @@ class Store:
         if durable != self._is_durable:
             self.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._is_durable = durable
+        if self.free_bytes() < LOW_SPACE_BYTES:
+            self.checkpoint()
         self.execute("BEGIN IMMEDIATE")
         try:
             yield

@@ -58,7 +58,7 @@ class EventStream:
             found = self._rows(limit)
         for row in found:
             self._cursor = row.sequence
-            if row.sequence in (*self._unrecorded, *self._fresh, *self._in_flight):
+            if any(row.sequence in known for known in (self._unrecorded, self._fresh, self._in_flight)):
                 continue
             if len(row.payload) > max_bytes:
                 self._refuse(row.sequence, "packet_too_large")

@@ -20,7 +20,7 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from edge.broker import EmbeddedBroker
+from edge.broker import EmbeddedBroker, find_server
 from edge.config import MqttSettings
 from edge.mqtt import Publisher
 from edge.outbox import Outbox
@@ -112,7 +112,47 @@ class Nats(EmbeddedBroker):
     protocol = MQTTProtocolVersion.MQTTv311
 
 
-Broker = Mosquitto | Nats
+class NatsServer:
+    """nats-server with a configuration of the test's own, which names `{port}`; MQTT 3.1.1."""
+
+    name = "nats"
+    host = "127.0.0.1"
+    protocol = MQTTProtocolVersion.MQTTv311
+
+    def __init__(self, directory: Path, text: str) -> None:
+        self.port = free_port()
+        self._log = directory / "nats.log"
+        self._config = directory / "nats.conf"
+        self._config.write_text(
+            f'server_name: "test"\nlisten: "127.0.0.1:-1"\n'
+            f"jetstream {{ store_dir: '{directory}/store' }}\n{text.replace('{port}', str(self.port))}"
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it is ready."""
+        self._process = subprocess.Popen([find_server(), "--config", self._config, "--log", self._log])
+        wait_until(self._is_ready, "nats-server")
+
+    def _is_ready(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self._log.read_text()
+        with socket.socket() as probe:
+            return (
+                self._log.exists()
+                and "Server is ready" in self._log.read_text()
+                and probe.connect_ex((self.host, self.port)) == 0
+            )
+
+    def stop(self) -> None:
+        """Ask it to end."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.terminate()
+            process.wait(10)
+
+
+Broker = Mosquitto | Nats | NatsServer
 
 
 @dataclass(frozen=True)
@@ -223,6 +263,18 @@ def make_event(number: int, *, padding: int = 0) -> EmotionEvent:
     return EmotionEvent(
         id=f"event-{number}", type="emotion.changed", time=datetime.now(UTC), t_ns=0, data=data
     )
+
+
+def open_outbox(
+    path: Path, *, max_events: int = 1000, max_bytes: int = 1 << 20, max_age_s: float = 0
+) -> Outbox:
+    """Return the outbox of the device `kitchen`."""
+    return Outbox(path, device="kitchen", max_events=max_events, max_bytes=max_bytes, max_age_s=max_age_s)
+
+
+def waiting_sequences(outbox: Outbox) -> list[int]:
+    """Return the numbers of what waits, in order."""
+    return [row.sequence for row in outbox.waiting(10_000)]
 
 
 def settings_of(broker: Any, **more: Any) -> MqttSettings:

@@ -26,7 +26,8 @@ from brokers import (
 import edge.link
 from edge.config import MqttSettings
 from edge.errors import ConfigError
-from edge.mqtt import LinkState, Publisher, backoff_s
+from edge.linkstate import LinkState
+from edge.mqtt import Publisher, backoff_s
 from edge.outbox import Outbox
 
 

@@ -14,7 +14,7 @@ import pytest
 from edge import messages
 from edge.config import Config, DeviceSettings
 from edge.entities import discovery_payload
-from edge.messages import EVENT_TYPES, SCHEMAS, load_schema
+from edge.messages import COMMAND_SCHEMAS, EVENT_TYPES, SCHEMAS, load_schema
 from edge.outbox import Counts
 from edge.values import ABSENT, LABELS, UNCERTAIN, EmotionEvent, Evidence, SubjectState
 
@@ -94,6 +94,7 @@ PAYLOADS: list[tuple[str, Any]] = [
     ),
     ("birth", "online"),
     ("birth", "offline"),
+    ("probe", messages.probe("0123456789abcdef")),
 ]
 ANALYZED: dict[str, Any] = {
     "file": "a.mp4",
@@ -123,7 +124,7 @@ def test_what_is_built_fits_its_schema(name: str, payload: Any) -> None:
 
 def test_no_schema_is_without_a_payload() -> None:
     """Each schema is used by at least one example above."""
-    assert {name for name, _ in PAYLOADS} | {"analyze", "page"} == set(SCHEMAS)
+    assert {name for name, _ in PAYLOADS} | {"analyze", "page", *COMMAND_SCHEMAS} == set(SCHEMAS)
     assert set(EVENT_DATA) == set(EVENT_TYPES)
 
 
@@ -254,7 +255,7 @@ def test_asyncapi_points_to_every_schema() -> None:
             name = reference.removeprefix("./").removesuffix(".json")
             files.add(name)
             assert load_schema(name)
-    assert files == set(SCHEMAS) - {"analyze", "page"}
+    assert files == set(SCHEMAS) - {"analyze", "page", *COMMAND_SCHEMAS}
 
 
 def test_asyncapi_channels_are_the_topics() -> None:
@@ -272,6 +273,7 @@ def test_asyncapi_channels_are_the_topics() -> None:
         **dict.fromkeys(stored, ("send", True, 1)),
         "event": ("send", False, 1),
         "ha_event": ("send", False, 1),
+        "probe": ("send", False, 1),
         "stats": ("send", False, 0),
         "homeassistant/device/{device}/config": ("send", True, 1),
         "homeassistant/status": ("receive", False, 1),

@@ -31,7 +31,8 @@ from brokers import (
 
 import edge.mqtt
 from edge.config import MqttSettings
-from edge.mqtt import LinkState, Publisher
+from edge.linkstate import LinkState
+from edge.mqtt import Publisher
 from edge.outbox import Outbox
 
 ROOT = "emotion/kitchen"
@@ -52,10 +53,14 @@ def test_events_arrive_in_order_and_leave_the_outbox(broker: Broker, outbox: Out
         for number in range(150, 300):
             outbox.append(make_event(number))
             publisher.event_added()
-        wait_until(lambda: len(watcher.on(EVENT)) >= 300, "300 events")
+        wait_until(lambda: len(set(watcher.on(EVENT))) >= 300, "300 events")
         wait_until(is_empty(outbox), "an empty outbox")
-        assert sequences(watcher.on(EVENT)) == list(range(1, 301))
-        assert watcher.on(EVENT)[:150] == stored
+        # NATS sends again what a subscriber did not acknowledge in 2 s, such as one on a busy machine.
+        arrived = (
+            watcher.on(EVENT) if isinstance(broker, Mosquitto) else list(dict.fromkeys(watcher.on(EVENT)))
+        )
+        assert sequences(arrived) == list(range(1, 301))
+        assert arrived[:150] == stored
         assert not any(message.retained for message in watcher.seen)
 
 
@@ -106,6 +111,29 @@ def test_latest_state_wins_while_offline(broker: Broker, outbox: Outbox) -> None
         with watching(broker, f"{ROOT}/state") as later:
             later.wait_for(f"{ROOT}/state", b'{"number":4}')
             assert later.seen[0].retained
+
+
+def test_reconnects_replay_events_in_order_and_states_never(mosquitto: Mosquitto, outbox: Outbox) -> None:
+    """Over three outages every event arrives, in order; of the states only what held at each return."""
+    state = f"{ROOT}/state"
+    with (
+        watching(mosquitto, EVENT, state, client_id="foreign", durable=True) as watcher,
+        publishing(settings_of(mosquitto), outbox) as publisher,
+    ):
+        wait_until(lambda: publisher.link.connected, "a connection")
+        for outage in range(3):
+            mosquitto.kill()
+            wait_until(lambda: not publisher.link.connected, "a lost connection")
+            for number in range(20):
+                outbox.append(make_event(100 * outage + number))
+                publisher.event_added()
+                publisher.publish_state("state", {"outage": outage, "number": number})
+            mosquitto.start()
+            wait_until(is_empty(outbox), "an empty outbox")
+            wait_until(lambda n=outage: b'{"outage":%d,"number":19}' % n in watcher.on(state), "the state")
+        wait_until(lambda: len(set(watcher.on(EVENT))) == 60, "60 events")
+        assert list(dict.fromkeys(sequences(watcher.on(EVENT)))) == list(range(1, 61))
+        assert {json.loads(payload)["number"] for payload in watcher.on(state)} == {19}
 
 
 def test_clean_close_says_offline_and_keeps_the_will_back(broker: Broker, outbox: Outbox) -> None:
