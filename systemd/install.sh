@@ -54,6 +54,8 @@ install_program() {
     cat >"$command" <<EOF
 #!/bin/sh
 export EMOTION_EDGE_WEIGHTS="\${EMOTION_EDGE_WEIGHTS:-$program/weights}"
+# Root may read the broker password, which the service gets as a credential.
+[ "\$(id -u)" != 0 ] || export CREDENTIALS_DIRECTORY="\${CREDENTIALS_DIRECTORY:-$config}"
 exec $program/bin/emotion-edge "\$@"
 EOF
     chmod 755 "$command"
@@ -75,8 +77,8 @@ run_doctor() {
     # daemon that runs already has the camera.
     if is_systemd_running; then systemctl stop emotion-edge; fi
     scratch=$(mktemp -d)
-    STATE_DIRECTORY=$scratch "$command" doctor || say "the doctor is not content; it all works again later:" \
-        "sudo $command doctor"
+    STATE_DIRECTORY=$scratch "$command" doctor || say "something is missing yet; once it is there:" \
+        "sudo emotion-edge doctor"
     rm -rf "$scratch"
 }
 

@@ -19,8 +19,14 @@ within() { # SECONDS COMMAND...
 }
 is_active() { systemctl is-active --quiet emotion-edge; }
 is_online() { [ "$(subscribe -W 2 -C 1 -t emotion/room-1/availability)" = online ]; }
-is_served() { "/opt/emotion-edge/bin/python" -c "
-import urllib.request as r; assert r.urlopen('http://127.0.0.1:8770/healthz', timeout=2).status == 200" 2>/dev/null; }
+page_says() { # STATUS PATH [HEADER VALUE]
+    /opt/emotion-edge/bin/python -c "
+import sys
+from http.client import HTTPConnection
+page = HTTPConnection('127.0.0.1', 8770, timeout=2)
+page.request('GET', sys.argv[2], headers=dict([sys.argv[3:]] if sys.argv[3:] else []))
+sys.exit(page.getresponse().status != int(sys.argv[1]))" "$@" 2>/dev/null
+}
 is_another() { new=$(pid); [ "$new" != 0 ] && [ "$new" != "$1" ] && is_active; }
 has_failed() { systemctl is-failed --quiet emotion-edge; }
 
@@ -40,7 +46,7 @@ within 20 is_online
 echo "the password reaches the daemon as a credential: online"
 subscribe -W 40 -C 1 -t emotion/room-1/event | grep -q '"specversion"'
 echo "an event is received"
-within 20 is_served
+within 20 page_says 200 /healthz
 echo "the page is served"
 
 main=$(pid)
@@ -72,6 +78,18 @@ within 20 is_online
 echo "hung: killed by the watchdog, and back"
 
 cp "$config" /tmp/good.toml
+(umask 077; echo open-sesame >/etc/emotion-edge/dashboard-token)
+printf '[Service]\nLoadCredential=dashboard-token:/etc/emotion-edge/dashboard-token\n' \
+    >/run/systemd/system/emotion-edge.service.d/token.conf
+printf '[dashboard]\nbind = "0.0.0.0:8770"\ntoken_file = "%s"\n' \
+    /run/credentials/emotion-edge.service/dashboard-token >>"$config"
+systemctl daemon-reload
+systemctl restart emotion-edge
+within 20 page_says 401 /metrics
+page_says 200 /metrics Authorization "Bearer open-sesame"
+echo "a page for others wants the token, a credential, too"
+
+cp /tmp/good.toml "$config"
 echo 'nonsense = 1' >>"$config"
 systemctl restart emotion-edge || true
 within 20 has_failed

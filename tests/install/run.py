@@ -22,7 +22,6 @@ SOURCE = Path(__file__).parents[2]
 WORK = SOURCE / "runs" / "install"
 ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
-CLIP = "/opt/emotion-edge/lib/{python}/site-packages/edge/clips/demo.mp4"
 # What an image of Debian or of Pi OS has anyway.
 IMAGE = "systemd-sysv,udev,ca-certificates"
 LEFT = ("opt/emotion-edge", "usr/local/bin/emotion-edge", "etc/systemd/system/emotion-edge.service",
@@ -52,6 +51,7 @@ def main() -> int:
             subprocess.run(["cp", "-a", "--reflink=auto", image, root], check=True)
             install(root)
             use(root, options.arch)
+            follow_numpy(root)
             if options.arch == native():
                 boot(root)
             else:
@@ -133,9 +133,8 @@ def install(root: Path) -> None:
     assert "systemd does not run here" in said, said
     tell("install.sh: from nothing")
     config = root / "etc/emotion-edge/config.toml"
-    python = next((root / "opt/emotion-edge/lib").iterdir()).name
-    clip = f"file:{CLIP.format(python=python)}?loop"
-    config.write_text(config.read_text().replace('source = "auto"', f'source = "{clip}"'))
+    token = f"file:{clip(root)}?loop"
+    config.write_text(config.read_text().replace('source = "auto"', f'source = "{token}"'))
     edited = config.read_text()
     inside(root, "/source/systemd/install.sh")
     assert config.read_text() == edited
@@ -143,14 +142,21 @@ def install(root: Path) -> None:
     tell("install.sh: again, with a config that was edited")
 
 
+def follow_numpy(root: Path) -> None:
+    """With Debian's NumPy there, as picamera2 brings it, the program gets one that goes with it."""
+    inside(root, "apt-get", "install", "-y", "-qq", "--no-install-recommends", "python3-numpy")
+    inside(root, "/source/systemd/install.sh")
+    show = "import numpy; print(numpy.__version__)"
+    debian = inside(root, "python3", "-c", show).strip()
+    ours = inside(root, "/opt/emotion-edge/bin/python", "-c", show).strip()
+    assert debian.split(".")[0] == ours.split(".")[0], (debian, ours)
+    analyze(root)
+    tell(f"NumPy {ours} beside Debian's {debian}")
+
+
 def use(root: Path, arch: str) -> None:
     """Use the installed commands as a person would."""
-    python = next((root / "opt/emotion-edge/lib").iterdir()).name
-    lines = inside(root, "emotion-edge", "analyze", "--json", CLIP.format(python=python)).splitlines()
-    analysis = json.loads(lines[-1])
-    assert analysis["faces"], analysis
-    assert analysis["voice"], analysis
-    tell(f"analyze: {analysis['fused']['emotion']} {analysis['fused']['confidence']:.2f}")
+    analyze(root)
     said = inside(root, "emotion-edge", "devices")
     assert f"{ARCHITECTURES[arch]}, " in said, said
     said = inside(root, "emotion-edge", "doctor", status=None)  # no device and no broker here
@@ -159,6 +165,21 @@ def use(root: Path, arch: str) -> None:
     said = inside(root, "emotion-edge", "demo", "--seconds", "60", seconds=300)
     assert "emotion.changed" in said, said
     tell("demo: " + said.strip().splitlines()[-1])
+
+
+def analyze(root: Path) -> None:
+    """Both models say something about the shipped clip."""
+    lines = inside(root, "emotion-edge", "analyze", "--json", clip(root)).splitlines()
+    analysis = json.loads(lines[-1])
+    assert analysis["faces"], analysis
+    assert analysis["voice"], analysis
+    tell(f"analyze: {analysis['fused']['emotion']} {analysis['fused']['confidence']:.2f}")
+
+
+def clip(root: Path) -> str:
+    """Return where the shipped clip lies in `root`."""
+    (found,) = root.glob("opt/emotion-edge/lib/*/site-packages/edge/clips/demo.mp4")
+    return f"/{found.relative_to(root)}"
 
 
 def boot(root: Path) -> None:
