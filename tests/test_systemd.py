@@ -93,6 +93,34 @@ def test_password_from_a_credential(text: str, password: str | None, tmp_path: P
     assert read_password(MqttSettings(), environ=environ) == password
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize(("group", "is_accepted"), [(0, True), (65533, False)])
+def test_group_of_a_credential(group: int, is_accepted: bool, tmp_path: Path) -> None:
+    """systemd 257 leaves credentials to root's group and lets the daemon in by an access list."""
+    credential = tmp_path / "mqtt-password"
+    credential.write_text("secret\n")
+    credential.chmod(0o440)
+    os.chown(credential, 65534, group)
+    os.chown(tmp_path, 65534, 65534)
+    code = (
+        "import os, sys, pathlib; from edge.secrets import check_secret_file\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "check_secret_file(pathlib.Path('mqtt-password'), key='credential')"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(SYSTEMD.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+        cwd=tmp_path,
+        env=environ,
+    )
+    assert (done.returncode == 0) is is_accepted, done.stderr
+    assert is_accepted or "which is not ours" in done.stderr
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_shellcheck_is_content(script: Path) -> None:
     """Shell that runs as root has no unquoted word and no bashism."""
