@@ -303,7 +303,7 @@ def read_password(settings: MqttSettings, *, environ: Mapping[str, str] = os.env
     if directory := environ.get("CREDENTIALS_DIRECTORY"):
         credential = Path(directory) / "mqtt-password"
         if credential.exists():
-            return read_secret(credential, key="credential")
+            return read_secret(credential, key="credential") or None  # the unit makes an empty one
     return None
 
 
