@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 TFLITE := .venv-tflite
 # Home Assistant judges what is announced to it, on the Python that this version of it wants.
 HA := .venv-ha
-APT_PACKAGES := mosquitto portaudio19-dev libasound2-plugins systemd gcc libc6-dev chromium libvulkan1
+APT_PACKAGES := mosquitto portaudio19-dev libasound2-plugins systemd gcc libc6-dev chromium libvulkan1 \
+  pulseaudio pulseaudio-utils gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good
 
 .PHONY: setup run test test-tflite check chaos soak bench evaluate clean apt weights
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from edge import __version__
 from edge.config import Config, load_config, outbox_path, read_password, to_toml
-from edge.errors import EXIT_OK, EdgeError
+from edge.errors import EXIT_OK, DeviceError, EdgeError
 from edge.integrations import INTEGRATIONS
 
 
@@ -41,12 +41,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from edge.daemon import Daemon
+    from edge.drivers import is_hanging
 
     daemon = Daemon(load_config(options.config))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: daemon.stop())
-    daemon.run()
-    return EXIT_OK
+    try:
+        daemon.run()
+    except DeviceError as error:
+        print(f"emotion-edge: {error}", file=sys.stderr)
+        code = error.exit_code
+    else:
+        code = EXIT_OK
+    if is_hanging():
+        os._exit(code)  # what a driver wants to do at exit would hang, too
+    return code
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -340,6 +340,11 @@ def switches_path(config: Config) -> Path:
     return outbox_path(config).with_name(f"switches-{config.device.id}.json")
 
 
+def public_name(token: str) -> str:
+    """Return the token of a source without user and password, for logs, errors and status topics."""
+    return re.sub(r"\b(user-id|user-pw)=\S+", r"\1=***", re.sub(r"//[^/@\s]*@", "//***@", token))
+
+
 def to_toml(config: Config) -> str:
     """Write the effective configuration as TOML; unset keys stand as comments."""
     lines = [f"version = {config.version}"]
@@ -348,6 +353,7 @@ def to_toml(config: Config) -> str:
             continue
         lines += ["", f"[{name}]"]
         for key, value in section.model_dump(mode="json").items():
+            value = public_name(value) if key == "source" else value
             lines.append(f"# {key} =" if value is None else f"{key} = {_toml_value(value)}")
     return "\n".join(lines) + "\n"
 

@@ -19,7 +19,7 @@ from edge.conditions import ROOT
 from edge.config import Config, is_loopback, outbox_path, read_password, switches_path
 from edge.dashboard import Answers, Dashboard, read_token
 from edge.discovery import Announcer
-from edge.errors import OutboxError
+from edge.errors import DeviceError, OutboxError
 from edge.fallback import SteadyClassifier
 from edge.health import Health, Notifier, rss_bytes
 from edge.latency import Latencies
@@ -54,8 +54,9 @@ MODALITIES = {"camera": Modality.FACE, "microphone": Modality.VOICE}
 class Daemon:
     """The whole device. `run` blocks until `stop`, which may be called from a signal handler.
 
-    Raises `ConfigError` and `ModelError` at start; everything later is a status, not an exception.
-    `root` is where the device's own conditions are read below.
+    Raises `ConfigError` and `ModelError` at start; everything later is a status, not an exception, except
+    that `run` ends with a `DeviceError` when a driver hangs for good. `root` is where the device's own
+    conditions are read below.
     """
 
     def __init__(self, config: Config, *, root: Path = ROOT) -> None:
@@ -74,6 +75,7 @@ class Daemon:
         self._classifiers: dict[str, SteadyClassifier] = {}
         self._room: Room | None = None
         self._publisher: Publisher | None = None
+        self._failure: DeviceError | None = None
         self._switches: Switches | None = None
         self._latencies = Latencies()
         self._board = Board()
@@ -146,6 +148,13 @@ class Daemon:
             self._serve(publisher, outbox, page)
             self._notifier.stopping()
             self._publish_status("stopping")
+        if self._failure is not None:
+            raise self._failure
+
+    def _give_up(self, error: DeviceError) -> None:
+        """Leave, so that systemd starts a process that no driver holds."""
+        self._failure = error
+        self._stop.set()
 
     def _open_switches(self, workers: Mapping[str, Worker[Frame] | Worker[AudioChunk]]) -> Switches:
         config = self._config
@@ -228,6 +237,7 @@ class Daemon:
                     self._health,
                     is_on=switches.is_on("camera"),
                     when_off=lambda: room.forget(Modality.FACE),
+                    when_stuck=self._give_up,
                 ),
             )
         if microphone.source != "none":
@@ -240,6 +250,7 @@ class Daemon:
                     self._health,
                     is_on=switches.is_on("microphone"),
                     when_off=forget_sound,
+                    when_stuck=self._give_up,
                 ),
             )
 

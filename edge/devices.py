@@ -11,9 +11,10 @@ import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-ROOT = Path("/")
+from edge.holders import ROOT, holders, pcm_node
+
 # Before and after a Coral stick has received its firmware.
 CORAL_USB_IDS = ("1a6e:089a", "18d1:9302")
 _CORAL_REMEDY = "install libedgetpu1-std: its libedgetpu.so.1 was not found"
@@ -48,21 +49,28 @@ def list_devices(root: Path = ROOT) -> list[Device]:
 
 
 def list_cameras(root: Path = ROOT) -> list[Device]:
-    """Return Pi cameras, then USB cameras by their lasting names."""
-    return [*_pi_cameras(root), *_v4l2_cameras(root)]
+    """Return Pi cameras, then those on a Jetson's ribbon cables, then USB cameras by their lasting names."""
+    return [*_pi_cameras(root), *_jetson_cameras(root), *_v4l2_cameras(root)]
 
 
 def list_microphones(root: Path = ROOT) -> list[Device]:
-    """Return the sound cards that can record."""
-    missing = _missing("pyaudio")
+    """Return the sound cards that can record, then the sound server of this session."""
+    fault = "; `sudo apt install python3-pyaudio` to use it" if _missing("pyaudio") else ""
     devices = []
     for card in alsa_cards(root):
         if not card.captures:
             continue
+        node = root / pcm_node(card.index).relative_to("/")
+        trouble = fault
+        if not trouble and node.exists() and not _may_use(node):
+            trouble = "; not permitted, `sudo usermod -aG audio $USER`"
         usb = f", usb:{card.usb_id}" if card.usb_id else ""
-        remedy = "; `sudo apt install python3-pyaudio` to use it" if missing else ""
-        detail = f"card {card.index}{usb}{remedy}"
-        devices.append(Device("microphone", card.title, f"alsa:CARD={card.id}", detail, not missing))
+        detail = f"card {card.index}{usb}{_used_by(node, root)}{trouble}"
+        devices.append(Device("microphone", card.title, f"alsa:CARD={card.id}", detail, not trouble))
+    server = _sound_server(root)
+    if server is not None:
+        detail = f"its default source, {server}{fault}"
+        devices.append(Device("microphone", "PulseAudio or PipeWire", "alsa:default", detail, not fault))
     return devices
 
 
@@ -104,9 +112,14 @@ def forbidden_gpus(root: Path = ROOT) -> list[Path]:
 
 def _pi_cameras(root: Path) -> Iterator[Device]:
     """Ask picamera2; a machine that is not this one has none."""
-    if root != ROOT or _missing("picamera2"):
+    from edge.picamera import load_picamera2  # OpenCV with it, which a list of microphones does without
+
+    if root != ROOT:
         return
-    picamera2: Any = importlib.import_module("picamera2")
+    try:
+        picamera2 = load_picamera2()
+    except ImportError:
+        return
     for camera in picamera2.Picamera2.global_camera_info():
         # libcamera lists USB cameras too; those are used through V4L2.
         if "usb" in str(camera.get("Id", "")):
@@ -115,9 +128,31 @@ def _pi_cameras(root: Path) -> Iterator[Device]:
         yield Device("camera", str(camera["Model"]), f"picamera:{camera['Num']}", detail, True)
 
 
+def _jetson_cameras(root: Path) -> Iterator[Device]:
+    """Find what NVIDIA's capture driver shows as V4L2: raw sensors, which only GStreamer can develop."""
+    number = 0
+    for node in _glob(root / "sys/class/video4linux", "video*"):
+        name = _text(node / "name")
+        if not name.startswith("vi-output"):
+            continue
+        is_usable = (root / "usr/bin/gst-launch-1.0").exists()
+        remedy = "" if is_usable else "; `sudo apt install gstreamer1.0-tools` to use it"
+        token = f"gstreamer:nvarguscamerasrc sensor-id={number}"
+        title = name.removeprefix("vi-output").strip(", ") or node.name
+        yield Device("camera", title, token, f"Jetson camera, {node.name}{remedy}", is_usable)
+        number += 1
+
+
 def _v4l2_cameras(root: Path) -> Iterator[Device]:
-    for link in _glob(root / "dev/v4l/by-id", "*-video-index0"):  # the others carry metadata
+    by_id = _glob(root / "dev/v4l/by-id", "*-video-index0")  # the others carry metadata
+    # Two cameras of one kind without a serial number share one name: the second one is found by its plug.
+    by_path = _glob(root / "dev/v4l/by-path", "*-usb-*-video-index0")
+    seen = set()
+    for link in [*by_id, *by_path]:
         node = (root / "dev" / link.resolve().name) if link.is_symlink() else link
+        if node in seen:
+            continue
+        seen.add(node)
         title = _text(root / "sys/class/video4linux" / node.name / "name") or link.name
         token = f"v4l2:/{link.relative_to(root)}"
         if not node.exists():
@@ -125,7 +160,7 @@ def _v4l2_cameras(root: Path) -> Iterator[Device]:
         elif not _may_use(node):
             yield Device("camera", title, token, "not permitted; `sudo usermod -aG video $USER`", False)
         else:
-            yield Device("camera", title, token, f"USB camera, {node.name}", True)
+            yield Device("camera", title, token, f"USB camera, {node.name}{_used_by(node, root)}", True)
 
 
 def _edge_tpus(root: Path) -> Iterator[Device]:
@@ -199,7 +234,21 @@ def _missing(module: str) -> bool:
 
 
 def _may_use(node: Path) -> bool:
-    return os.access(node, os.R_OK | os.W_OK)
+    return os.access(node, os.R_OK | os.W_OK, effective_ids=True)
+
+
+def _used_by(node: Path, root: Path) -> str:
+    found = holders(node, root=root)
+    return "".join(f", in use by {pid} ({command})" for pid, command in found)
+
+
+def _sound_server(root: Path) -> Path | None:
+    """Return the socket of this session's sound server, where ALSA can reach it."""
+    directory = os.environ.get("XDG_RUNTIME_DIR")
+    if not directory or _library(root, "alsa-lib/libasound_module_pcm_pulse.so") is None:
+        return None
+    socket = root / directory.lstrip("/") / "pulse/native"
+    return socket if socket.exists() else None
 
 
 def _glob(directory: Path, pattern: str) -> list[Path]:

@@ -1,7 +1,8 @@
 """Cameras and microphones without hardware, to try the daemon and to provoke its failure rules.
 
-`fake:NAME[?after=SECONDS]`. Cameras: `pattern` (a moving test card), `freeze` (one picture, then nothing),
-`unplug` (fails after 2 s, or `after`), `black`. Microphones: `tone` (440 Hz), `silence`, `noise`, `unplug`.
+`fake:NAME[?after=SECONDS]`. Cameras: `pattern` (a moving test card), `black`, `still` (the same picture for
+ever), `freeze` (one picture, then nothing), `unplug` (fails after 2 s, or `after`), `hang` (one picture,
+then a call that never returns). Microphones: `tone` (440 Hz), `noise`, `silence`, `unplug`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from urllib.parse import parse_qs
 
 import numpy as np
 
+from edge.capture import LiveCamera
 from edge.errors import DeviceError
 from edge.replay import CHUNK, NS_PER_SAMPLE
+from edge.resample import Silence
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Float32, Frame, UInt8
 
 TONE_HZ = 440.0
@@ -35,33 +38,35 @@ class Nothing:
         self._closed.set()
 
 
-class FakeCamera:
-    """Frames of (height, width, 3) at `fps`, drawn."""
+class FakeDriver:
+    """A camera of (height, width, 3) at `fps`, drawn."""
 
     def __init__(self, token: str, *, fps: float, width: int, height: int) -> None:
-        self.name = token
         self._kind, self._after_s = _parse(token, CAMERAS)
         self._fps, self._width, self._height = fps, width, height
-        self._closed = threading.Event()
+        self._cancelled = threading.Event()
+        self._origin_s = time.monotonic()
+        self._number = -1
 
-    def __iter__(self) -> Iterator[Frame]:
-        origin_ns = time.monotonic_ns()
-        number = 0
-        while True:
-            t_ns = origin_ns + round(number * 1e9 / self._fps)
-            if self._closed.wait(max(0.0, (t_ns - time.monotonic_ns()) / 1e9)):
-                return
-            if self._kind == "unplug" and t_ns - origin_ns >= self._after_s * 1e9:
-                raise _unplugged(self.name)
-            yield Frame(CAMERAS[self._kind](number, self._height, self._width), t_ns)
-            if self._kind == "freeze":
-                self._closed.wait()
-                return
-            # A reader that falls behind misses pictures, as with a camera.
-            number = max(number + 1, int((time.monotonic_ns() - origin_ns) * self._fps / 1e9))
+    def grab(self) -> bool:
+        if self._number >= 0 and self._kind == "hang":
+            threading.Event().wait()
+        if self._number >= 0 and self._kind == "freeze":
+            self._cancelled.wait()
+        # A reader that falls behind misses pictures, as with a camera.
+        self._number = max(self._number + 1, int((time.monotonic() - self._origin_s) * self._fps))
+        due_s = self._number / self._fps
+        self._cancelled.wait(max(0.0, self._origin_s + due_s - time.monotonic()))
+        return self._kind != "unplug" or due_s < self._after_s
 
-    def close(self) -> None:
-        self._closed.set()
+    def retrieve(self) -> UInt8:
+        return CAMERAS[self._kind](self._number, self._height, self._width)
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+    def release(self) -> None:
+        """There is nothing to give back."""
 
 
 class FakeMicrophone:
@@ -75,17 +80,26 @@ class FakeMicrophone:
     def __iter__(self) -> Iterator[AudioChunk]:
         origin_ns = time.monotonic_ns()
         first = 0
+        silence = Silence(self.name, rate_hz=SAMPLE_RATE_HZ)
         while True:
             t_ns, end_ns = (origin_ns + n * NS_PER_SAMPLE for n in (first, first + CHUNK))
             if self._closed.wait(max(0.0, (end_ns - time.monotonic_ns()) / 1e9)):
                 return
             if self._kind == "unplug" and end_ns - origin_ns >= self._after_s * 1e9:
-                raise _unplugged(self.name)
-            yield AudioChunk(MICROPHONES[self._kind](first), t_ns)
+                raise DeviceError(f"{self.name}: the device is gone; plug it in again")
+            samples = MICROPHONES[self._kind](first)
+            if silence.is_alive(samples[:, None]):
+                yield AudioChunk(samples, t_ns)
             first += CHUNK
 
     def close(self) -> None:
         self._closed.set()
+
+
+def open_fake_camera(token: str, *, fps: float, width: int, height: int) -> LiveCamera:
+    """Open a drawn camera; only `still` is watched for repeating itself, or `freeze` would show nothing."""
+    driver = FakeDriver(token, fps=fps, width=width, height=height)
+    return LiveCamera(token, driver, fps=fps, from_sensor=token == "fake:still")
 
 
 def _pattern(number: int, height: int, width: int) -> UInt8:
@@ -99,6 +113,10 @@ def _pattern(number: int, height: int, width: int) -> UInt8:
 
 def _black(_number: int, height: int, width: int) -> UInt8:
     return np.zeros((height, width, 3), np.uint8)
+
+
+def _still(_number: int, height: int, width: int) -> UInt8:
+    return _pattern(0, height, width)
 
 
 def _tone(first: int) -> Float32:
@@ -117,14 +135,16 @@ def _noise(first: int) -> Float32:
 
 CAMERAS: dict[str, Callable[[int, int, int], UInt8]] = {
     "pattern": _pattern,
+    "black": _black,
+    "still": _still,
     "freeze": _pattern,
     "unplug": _pattern,
-    "black": _black,
+    "hang": _pattern,
 }
 MICROPHONES: dict[str, Callable[[int], Float32]] = {
     "tone": _tone,
-    "silence": _silence,
     "noise": _noise,
+    "silence": _silence,
     "unplug": _tone,
 }
 
@@ -140,7 +160,3 @@ def _parse(token: str, known: Mapping[str, object]) -> tuple[str, float]:
         raise DeviceError(
             f"{token}: after={after} is not seconds; use after=2", reason="unsupported"
         ) from None
-
-
-def _unplugged(token: str) -> DeviceError:
-    return DeviceError(f"{token}: the device is gone; plug it in again", reason="no_device")

@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, cast
 
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # both are read when cv2 is imported, not later
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # these are read when cv2 is imported, not later
+os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "4")  # seconds, as `capture.FROZEN_S`
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 27))  # a 100-kB bomb can claim a gigapixel
 
 import av

@@ -3,7 +3,7 @@
 alsa:CARD=Device   a card by the name that /proc/asound gives it; alsa:NAME for any other ALSA device
 usb:VID:PID        a card by its USB ids, whatever number it got at boot
 file:  fake:       replay.py, fakes.py
-auto               the first card that delivers, else ALSA's default, else none
+auto               the first card that delivers, else ALSA's default
 none               nothing, for ever
 """
 
@@ -17,27 +17,30 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from edge.devices import alsa_cards
+from edge.drivers import DriverThread, opened
 from edge.errors import DeviceError
 from edge.fakes import FakeMicrophone, Nothing
+from edge.holders import in_use, pcm_node
+from edge.quiet import held_output
 from edge.replay import CHUNK, NS_PER_SAMPLE, FileMicrophone
-from edge.resample import LouderChannel, Resampler
+from edge.resample import LouderChannel, Resampler, Silence
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Source
 
 log = logging.getLogger(__name__)
 
 NO_DATA_S = 3.0  # a driver that delivers nothing for so long is gone; silence would be zeros
 MAX_WAITING = 500  # blocks of 20 ms that may wait for a slow reader
-_CLOSE_S = 0.4
 _INPUT_OVERFLOW = 0x2  # paInputOverflow
 _DEVICE_UNAVAILABLE = -9985  # paDeviceUnavailable: somebody else has it
 _LIST = "`emotion-edge devices` lists microphones"
-_stderr_lock = threading.Lock()
+# ALSA and JACK report every device that they try. What the daemon itself logs meanwhile passes.
+_NOT_OURS = re.compile(rb"(?!(DEBUG|INFO|WARNING|ERROR|CRITICAL) |emotion-edge: )")
 
 
 class LiveMicrophone:
@@ -58,19 +61,19 @@ class LiveMicrophone:
         self._closing = threading.Lock()
         pyaudio = importlib.import_module("pyaudio")
         self._flow = {"on": pyaudio.paContinue, "end": pyaudio.paComplete}
-        with quiet_stderr():
-            self._stream = portaudio.open(
-                format=pyaudio.paFloat32,
-                channels=channels,
-                rate=rate_hz,
-                input=True,
-                input_device_index=index,
-                frames_per_buffer=rate_hz // 50,
-                stream_callback=self._receive,
-            )
+        self._stream = portaudio.open(
+            format=pyaudio.paFloat32,
+            channels=channels,
+            rate=rate_hz,
+            input=True,
+            input_device_index=index,
+            frames_per_buffer=rate_hz // 50,
+            stream_callback=self._receive,
+        )
 
     def __iter__(self) -> Iterator[AudioChunk]:
         louder = LouderChannel(self._channels)
+        silence = Silence(self.name, rate_hz=self._rate_hz)
         resampler = Resampler(self._rate_hz, SAMPLE_RATE_HZ)
         rest = np.zeros(0, np.float32)
         gap = 0
@@ -80,8 +83,11 @@ class LiveMicrophone:
                 return
             data, end_ns, lost = block
             # ALSA's null device hands out memory as it finds it, which one NaN would make silent for ever.
-            frames = np.nan_to_num(np.frombuffer(data, np.float32)).clip(-1, 1)
+            frames = np.nan_to_num(np.frombuffer(data, np.float32))
+            np.clip(frames, -1, 1, out=frames)
             frames = frames.reshape(-1, self._channels)  # (n * channels,) -> (n, channels)
+            if not silence.is_alive(frames):
+                continue
             rest = np.concatenate((rest, resampler.push(louder.pick(frames))))
             gap += lost * SAMPLE_RATE_HZ // self._rate_hz
             # The filter holds the newest samples back, so what is in hand ended a little earlier.
@@ -97,9 +103,9 @@ class LiveMicrophone:
         self._blocks.put(None)
         if self._closing.acquire(blocking=False):
             # Stopping a stream whose device was pulled out can hang in the driver: not our thread.
-            release = threading.Thread(target=self._release, name="microphone-close", daemon=True)
+            release = DriverThread("microphone", self._release)
             release.start()
-            release.join(_CLOSE_S)
+            release.leave()
 
     def _next_block(self) -> tuple[bytes, int, int] | None:
         deadline_s = time.monotonic() + NO_DATA_S
@@ -130,31 +136,25 @@ class LiveMicrophone:
         return None, self._flow["end" if self._closed.is_set() else "on"]
 
     def _release(self) -> None:
-        with quiet_stderr():
-            self._stream.close()
-            self._portaudio.terminate()
+        self._stream.close()
+        self._portaudio.terminate()
 
 
 def open_microphone(token: str) -> Source[AudioChunk]:
-    """Open the microphone that `token` names. Raises `DeviceError` with a reason and a remedy."""
+    """Open the microphone that `token` names. Raises `DeviceError` with a reason and a remedy.
+
+    The reason `absent` is that of `auto` where there is no microphone at all.
+    """
+    if token == "auto":
+        return _open_auto()
     opener = _OPENERS.get(token.partition(":")[0])
     if opener is None:
         raise DeviceError(f"{token}: not a kind of microphone; {_LIST}", reason="unsupported")
-    return opener(token)
-
-
-@contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Send file descriptor 2 to /dev/null for a moment: ALSA and JACK report every device that they try."""
-    with _stderr_lock:
-        saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(null, 2)
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            os.close(null)
+    if opener not in (_open_alsa, _open_usb):
+        return opener(token)
+    # Held by this thread, not by the one that may hang: stderr would be lost with it.
+    with held_output(_NOT_OURS):
+        return opened("microphone", token, lambda: opener(token))
 
 
 def _open_alsa(token: str) -> Source[AudioChunk]:
@@ -178,7 +178,12 @@ def _open_usb(token: str) -> Source[AudioChunk]:
 def _open_portaudio(
     token: str, *, device: str | None = None, hardware: tuple[int, int] | None = None
 ) -> LiveMicrophone:
-    """Open a PortAudio input by its ALSA name, or by card and device number; neither means the default."""
+    """Open a PortAudio input by its ALSA name, or by card and device number."""
+    node = pcm_node(*hardware) if hardware is not None else None
+    if node is not None and node.exists() and not os.access(node, os.R_OK | os.W_OK, effective_ids=True):
+        raise DeviceError(
+            f"{token}: not permitted; `sudo usermod -aG audio $USER` and log in again", reason="no_permission"
+        )
     portaudio = _portaudio(token)
     try:
         info = _find(portaudio, token, device=device, hardware=hardware)
@@ -189,7 +194,7 @@ def _open_portaudio(
         if isinstance(error, DeviceError):
             raise
         if _DEVICE_UNAVAILABLE in error.args:
-            raise _busy(token) from None
+            raise _busy(token, node) from None
         raise DeviceError(f"{token}: cannot be opened ({error}); {_LIST}") from None
 
 
@@ -203,8 +208,7 @@ def _portaudio(token: str) -> Any:
             "`pip install emotion-edge[microphone]`",
             reason="unsupported",
         ) from None
-    with quiet_stderr():
-        return pyaudio.PyAudio()
+    return pyaudio.PyAudio()
 
 
 def _find(
@@ -220,61 +224,75 @@ def _find(
             return cast(Mapping[str, Any], info)
     if hardware is not None:
         # PortAudio leaves out hardware that it could not open when it made its list.
-        raise _busy(token)
+        raise _busy(token, pcm_node(*hardware))
     raise DeviceError(f"{token}: no such ALSA input; {_LIST}")
 
 
 def _format(portaudio: Any, token: str, info: Mapping[str, Any]) -> tuple[int, int]:
-    """Choose the rate and the channels: 16 kHz mono where the device can, else what it can."""
+    """Choose rate and channels so that nobody but us resamples or mixes.
+
+    Hardware is asked for 16 kHz first. A mixer (`default`, `pulse`, dsnoop) would take any rate and
+    interpolate, with what lies above 8 kHz folded into speech, and would average two channels: it is asked
+    for its own 48 kHz, and for both.
+    """
     pyaudio = importlib.import_module("pyaudio")
-    rates_hz = (SAMPLE_RATE_HZ, int(info["defaultSampleRate"]), 48_000, 44_100)
+    is_hardware = "(hw:" in info["name"]
+    own_hz = int(info["defaultSampleRate"])
+    rates_hz = (
+        (SAMPLE_RATE_HZ, own_hz, 48_000, 44_100) if is_hardware else (48_000, 44_100, own_hz, SAMPLE_RATE_HZ)
+    )
     most = int(info["maxInputChannels"])
     for rate_hz in dict.fromkeys(rates_hz):
         # Cards with many inputs often take all of them or none.
-        for channels in dict.fromkeys((1, min(2, most), min(8, most))):
+        for channels in dict.fromkeys((min(2, most), 1, min(8, most))):
             try:
-                with quiet_stderr():
-                    portaudio.is_format_supported(
-                        rate_hz,
-                        input_device=int(info["index"]),
-                        input_channels=channels,
-                        input_format=pyaudio.paFloat32,
-                    )
+                portaudio.is_format_supported(
+                    rate_hz,
+                    input_device=int(info["index"]),
+                    input_channels=channels,
+                    input_format=pyaudio.paFloat32,
+                )
             except ValueError as error:
                 if _DEVICE_UNAVAILABLE in error.args:
-                    raise _busy(token) from None
+                    raise OSError(_DEVICE_UNAVAILABLE) from None
                 continue
             return rate_hz, channels
+    if not is_hardware:
+        raise DeviceError(f"{token}: its sound server has nothing to record; connect a microphone to it")
     raise DeviceError(f"{token}: does neither 16, 44.1 nor 48 kHz; use another device", reason="unsupported")
 
 
-def _busy(token: str) -> DeviceError:
-    return DeviceError(f"{token}: in use; stop the other program, or share it by alsa:default", reason="busy")
+def _busy(token: str, node: Path | None) -> DeviceError:
+    who = in_use(node) if node is not None else "in use; stop the other program"
+    return DeviceError(f"{token}: {who}, or share it by alsa:default", reason="busy")
 
 
-def _open_auto(token: str) -> Source[AudioChunk]:
-    tokens = [f"alsa:CARD={card.id}" for card in alsa_cards() if card.captures] + ["alsa:default"]
-    for candidate in tokens:
+def _open_auto() -> Source[AudioChunk]:
+    cards = [f"alsa:CARD={card.id}" for card in alsa_cards() if card.captures]
+    failure = None
+    for candidate in [*cards, "alsa:default"]:
         try:
-            microphone = _open_alsa(candidate)
+            microphone = open_microphone(candidate)
         except DeviceError as error:
-            log.info("microphone auto: skipped, %s", error)
+            failure = failure or error
             continue
-        if _delivers(microphone):
+        if (fault := _fault(microphone)) is None:
             log.info("microphone auto: %s", candidate)
             return microphone
+        failure = failure or fault
         microphone.close()
-    log.info("microphone %s: none found", token)
-    return _open_none("none")
+    if cards and failure is not None:
+        raise failure  # one that is there and does not work; none at all is how the device was built
+    raise DeviceError("microphone auto: none found; connect one", reason="absent")
 
 
-def _delivers(microphone: Source[AudioChunk]) -> bool:
-    """Tell whether a first chunk comes; what was recorded meanwhile is not lost, only that chunk."""
+def _fault(microphone: Source[AudioChunk]) -> DeviceError | None:
+    """Wait for a first chunk, which is lost, and return what went wrong."""
     try:
-        return next(iter(microphone), None) is not None
+        next(iter(microphone), None)
     except DeviceError as error:
-        log.info("microphone auto: skipped, %s", error)
-        return False
+        return error
+    return None
 
 
 def _open_none(token: str) -> Source[AudioChunk]:
@@ -283,7 +301,6 @@ def _open_none(token: str) -> Source[AudioChunk]:
 
 _OPENERS: dict[str, Callable[[str], Source[AudioChunk]]] = {
     "alsa": _open_alsa,
-    "auto": _open_auto,
     "fake": FakeMicrophone,
     "file": FileMicrophone,
     "none": _open_none,

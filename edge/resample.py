@@ -1,68 +1,61 @@
-"""Brings live sound to another rate, block by block, and picks the better one of several channels."""
+"""Brings live sound to 16 kHz, block by block, picks the better of several channels, and hears silence."""
 
 from __future__ import annotations
 
-from math import gcd
-
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
+import soxr
 
+from edge.errors import DeviceError
 from edge.values import Float32
 
-_HALF_TAPS = 10  # of the slower of the two rates
-_KAISER_BETA = 5.0
+SILENT_S = 4.0  # of the same value again and again; any microphone that works has noise
 
 
 class Resampler:
-    """Resamples a signal that arrives in blocks, as `scipy.signal.resample_poly` would the whole of it.
-
-    The same filter (a sinc under a Kaiser window), but `scipy.signal` costs 76 MB and over a second to
-    import, and it knows only whole signals. The newest `delay` samples of output wait for their
-    right-hand neighbours.
-    """
+    """Resamples a signal that arrives in blocks, as soxr would the whole of it."""
 
     def __init__(self, from_hz: int, to_hz: int) -> None:
-        divisor = gcd(from_hz, to_hz)
-        self._up, self._down = to_hz // divisor, from_hz // divisor
-        slower = max(self._up, self._down)
-        half = _HALF_TAPS * slower
-        taps = np.sinc(np.arange(-half, half + 1) / slower) * np.kaiser(2 * half + 1, _KAISER_BETA)
-        taps *= self._up / taps.sum()
-        # Output m is the sum over i of input[m * down // up + i] * taps[m * down % up - i * up], so there
-        # is one short filter for each remainder ("phase"), up to `reach` inputs to either side.
-        self._reach = half // self._up + 1
-        offsets = np.arange(-self._reach, self._reach + 1)
-        at = np.arange(self._up)[:, None] - offsets * self._up + half  # (up, 2 * reach + 1)
-        inside = (at >= 0) & (at < len(taps))
-        self._filters = np.where(inside, taps[at.clip(0, len(taps) - 1)], 0).astype(np.float32)
-        self._held = np.zeros(self._reach, np.float32)  # silence before the first sample
-        self._held_at = -self._reach  # position of held[0] in the input
-        self._made = 0  # output samples returned so far
+        # HQ is soxr's default; None: there is nothing to do.
+        self._stream = soxr.ResampleStream(from_hz, to_hz, 1, dtype="float32") if from_hz != to_hz else None
 
     @property
     def delay(self) -> int:
-        """How many output samples the input so far is still good for."""
-        return (self._held_at + len(self._held)) * self._up // self._down - self._made
+        """How many output samples the input so far is still good for: the filter needs what follows."""
+        return round(self._stream.delay()) if self._stream is not None else 0
 
     def push(self, samples: Float32) -> Float32:
         """Take (n,) float32, return what can be said for sure: (m,) float32."""
-        if self._up == self._down:
-            self._made += len(samples)
-            self._held_at += len(samples)
+        if self._stream is None:
             return samples
-        self._held = np.concatenate((self._held, samples))
-        end = self._held_at + len(self._held) - self._reach  # inputs below it have all their neighbours
-        sure = max(self._made, -(-end * self._up // self._down))
-        if sure == self._made:
-            return np.zeros(0, np.float32)
-        position, phase = np.divmod(np.arange(self._made, sure) * self._down, self._up)
-        windows = sliding_window_view(self._held, 2 * self._reach + 1)
-        first = self._held_at + self._reach  # the input that windows[0] is centred on
-        result: Float32 = np.einsum("mt,mt->m", windows[position - first], self._filters[phase])
-        self._made = sure
-        drop = max(0, sure * self._down // self._up - self._reach - self._held_at)
-        self._held, self._held_at = self._held[drop:], self._held_at + drop
+        result: Float32 = self._stream.resample_chunk(np.ascontiguousarray(samples))
         return result
+
+
+class Silence:
+    """Tells a dead or muted microphone from a quiet room: sound that does not move at all is none."""
+
+    def __init__(self, name: str, *, rate_hz: int) -> None:
+        self._name = name
+        self._limit = round(SILENT_S * rate_hz)
+        self._still = 0
+        self._is_alive = False
+
+    def is_alive(self, frames: Float32) -> bool:
+        """Take the next (n, channels) float32; False until there was sound.
+
+        So a dead microphone that is opened again does not seem to recover. Raises `DeviceError` after
+        `SILENT_S` without any.
+        """
+        if (frames != frames[:1]).any():
+            self._still, self._is_alive = 0, True
+        else:
+            self._still += len(frames)
+            if self._still > self._limit:
+                raise DeviceError(
+                    f"{self._name}: perfect silence for {SILENT_S:g} s; unmute it (`alsamixer`)",
+                    reason="silent",
+                )
+        return self._is_alive
 
 
 class LouderChannel:

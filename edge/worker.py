@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from edge.drivers import TRIES, Strikes
 from edge.errors import DeviceError
 from edge.health import Health
 from edge.mqtt import backoff_s
@@ -21,7 +22,8 @@ T = TypeVar("T")
 class Worker(Generic[T]):
     """One device on a thread of its own; faults go to `Health`, never to a caller.
 
-    `when_off` is called on that thread, once what was read is handled and the device is closed.
+    `when_off` is called on that thread, once what was read is handled and the device is closed;
+    `when_stuck` when its driver hangs for good, so that only a new process can open the device.
     """
 
     def __init__(
@@ -33,12 +35,15 @@ class Worker(Generic[T]):
         *,
         is_on: bool = True,
         when_off: Callable[[], None] = lambda: None,
+        when_stuck: Callable[[DeviceError], None] = lambda _error: None,
     ) -> None:
         self._name = name
         self._opener = opener
         self._handle = handle
         self._health = health
         self._when_off = when_off
+        self._when_stuck = when_stuck
+        self._strikes = Strikes(name)
         self._is_on = is_on
         self._stop = threading.Event()
         self._changed = threading.Event()  # switched or stopped: ends every pause
@@ -93,9 +98,15 @@ class Worker(Generic[T]):
                 self._health.fault(self._name, reason, detail)
                 self._pause(float("inf"))
                 continue
-            log.log(logging.DEBUG if self._is_known(reason) else logging.WARNING, "%s", detail)
-            self._health.fault(self._name, reason, detail)
-            attempt = 0 if self._had_items else attempt + 1
+            if reason == "absent":
+                log.debug("%s", detail)  # `auto` without any device; what was there and is gone stays a fault
+            else:
+                log.log(logging.DEBUG if self._is_known(reason) else logging.WARNING, "%s", detail)
+                self._health.fault(self._name, reason, detail)
+            if self._strikes.failed():
+                self._when_stuck(DeviceError(f"{detail}; its driver hangs, given up after {TRIES} tries"))
+            # A muted microphone is listened to again at once, or the first sentence would be lost.
+            attempt = 0 if self._had_items or reason == "silent" else attempt + 1
             self._pause(backoff_s(attempt))
 
     def _attempt(self) -> tuple[str, str]:

@@ -188,7 +188,7 @@ def write_cmyk_jpeg(path: Path, cmyk: tuple[int, int, int, int]) -> Path:
 
 
 class MjpegServer:
-    """A network camera on a free port of 127.0.0.1: one JPEG after the other as multipart HTTP.
+    """A network camera on a port of 127.0.0.1, else a free one: one JPEG after the other as multipart HTTP.
 
     After `count` pictures it hangs up, or stalls with the line open. Nothing at all comes with count 0.
     """
@@ -200,6 +200,7 @@ class MjpegServer:
         fps: float = 25,
         count: int | None = None,
         then: Literal["hang up", "stall"] = "hang up",
+        port: int = 0,
     ) -> None:
         jpeg = cv2.imencode(".jpg", image)[1].tobytes()
         self._over = threading.Event()
@@ -228,7 +229,7 @@ class MjpegServer:
             def log_message(self, *_: object) -> None:
                 """Keep quiet."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
         self._thread.start()

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import jsonschema
 import pytest
-from test_camera import Picamera2, picamera2  # noqa: F401 - a fixture
+from fake_picamera2 import Picamera2, picamera2  # noqa: F401 - a fixture
 
+from edge.__main__ import main
+from edge.camera import open_camera
 from edge.config import CAMERA_TOKENS, MICROPHONE_TOKENS
 from edge.devices import (
     AlsaCard,
@@ -20,6 +27,9 @@ from edge.devices import (
     list_devices,
     list_microphones,
 )
+from edge.errors import DeviceError
+from edge.messages import load_schema
+from edge.report import print_devices
 from edge.runtime import candidate_backends
 
 
@@ -77,6 +87,18 @@ def test_this_machine_can_be_listed() -> None:
     for device in devices:
         pattern = {"camera": CAMERA_TOKENS, "microphone": MICROPHONE_TOKENS}.get(device.kind)
         assert pattern is None or pattern.fullmatch(device.token)
+
+
+def test_json_fits_its_schema(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`devices --json` of this machine, and of one that has everything, is what the schema promises."""
+    validator = jsonschema.Draft202012Validator(load_schema("devices"))
+    assert main(["devices", "--json"]) == 0
+    validator.validate(json.loads(capsys.readouterr().out))
+    print_devices(list_devices(machine), as_json=True)
+    printed = json.loads(capsys.readouterr().out)
+    validator.validate(printed)
+    assert [device["kind"] for device in printed] == ["camera", "microphone", *["accelerator"] * 3]
+    assert not validator.is_valid([{**printed[0], "secret": 1}])
 
 
 def test_webcam(machine: Path) -> None:
@@ -173,13 +195,83 @@ def test_gpu_needs_vulkan(machine: Path) -> None:
     assert "mesa-vulkan-drivers" in gpu.detail
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may open everything: run as a user")
-def test_not_permitted(machine: Path) -> None:
-    """A camera that the user may not open is listed with the group to join."""
-    (machine / "dev/video0").chmod(0)
-    (camera,) = list_cameras(machine)
+@pytest.fixture
+def nobody(machine: Path) -> Iterator[Path]:
+    """Let a user without any group see the machine; root may open everything."""
+    with tempfile.TemporaryDirectory() as directory:
+        copy = Path(directory) / "machine"
+        shutil.copytree(machine, copy, symlinks=True)
+        for part in (Path(directory), copy):
+            part.chmod(0o755)
+        for node in ("dev/video0", "dev/snd/pcmC1D0c"):
+            write(copy / node)
+            (copy / node).chmod(0)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            yield copy
+        finally:
+            os.seteuid(user)
+
+
+def test_not_permitted(nobody: Path) -> None:
+    """A camera or card that the user may not open is listed with the group to join, and refused."""
+    (camera,) = list_cameras(nobody)
+    (microphone,) = list_microphones(nobody)
     assert not camera.usable
     assert "usermod -aG video" in camera.detail
+    assert not microphone.usable
+    assert "usermod -aG audio" in microphone.detail
+    with pytest.raises(DeviceError, match="not permitted; `sudo usermod -aG video") as caught:
+        open_camera(f"v4l2:{nobody}/dev/video0", fps=10, width=64, height=48)
+    assert caught.value.reason == "no_permission"
+
+
+def test_two_cameras_of_one_kind(machine: Path) -> None:
+    """Without serial numbers only one of them has a name: the other is found by where it is plugged in."""
+    write(machine / "dev/video2")
+    by_path = machine / "dev/v4l/by-path"
+    by_path.mkdir(parents=True)
+    (by_path / "platform-xhci-usb-0:1.1:1.0-video-index0").symlink_to("../../video0")
+    (by_path / "platform-xhci-usb-0:1.2:1.0-video-index0").symlink_to("../../video2")
+    (by_path / "platform-bcm2835-codec-video-index0").symlink_to("../../video10")
+    assert [camera.token for camera in list_cameras(machine)] == [
+        "v4l2:/dev/v4l/by-id/usb-046d_C920-video-index0",
+        "v4l2:/dev/v4l/by-path/platform-xhci-usb-0:1.2:1.0-video-index0",
+    ]
+
+
+def test_jetson_cameras_come_first(machine: Path) -> None:
+    """Sensors on ribbon cables have GStreamer tokens, in the order in which NVIDIA counts them."""
+    for number, sensor in ((1, "imx219 9-0010"), (2, "imx477 10-001a")):
+        write(machine / f"sys/class/video4linux/video{number}/name", f"vi-output, {sensor}\n")
+    assert not list_cameras(machine)[0].usable, "without gst-launch-1.0"
+    write(machine / "usr/bin/gst-launch-1.0")
+    cameras = list_cameras(machine)
+    assert [(camera.name, camera.token) for camera in cameras[:2]] == [
+        ("imx219 9-0010", "gstreamer:nvarguscamerasrc sensor-id=0"),
+        ("imx477 10-001a", "gstreamer:nvarguscamerasrc sensor-id=1"),
+    ]
+    assert all(CAMERA_TOKENS.fullmatch(camera.token) for camera in cameras)
+
+
+def test_who_uses_a_microphone(machine: Path) -> None:
+    """A card in use is listed with the program that has it."""
+    write(machine / "proc/asound/card1/pcm0c/sub0/status", "state: RUNNING\nowner_pid   : 812\n")
+    write(machine / "proc/812/comm", "arecord\n")
+    (microphone,) = list_microphones(machine)
+    assert "in use by 812 (arecord)" in microphone.detail
+
+
+def test_sound_server_is_a_microphone(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session with PulseAudio or PipeWire has ALSA's default, where ALSA knows the way to it."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
+    write(machine / "run/user/1000/pulse/native")
+    assert len(list_microphones(machine)) == 1
+    write(machine / "usr/lib/aarch64-linux-gnu/alsa-lib/libasound_module_pcm_pulse.so")
+    card, server = list_microphones(machine)
+    assert (card.token, server.token) == ("alsa:CARD=Device", "alsa:default")
 
 
 def test_pi_camera_is_first(picamera2: type[Picamera2]) -> None:  # noqa: ARG001, F811 - installs the module

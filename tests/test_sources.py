@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import media
 import numpy as np
 import pytest
-from test_camera import picamera2  # noqa: F401 - a fixture
+from fake_picamera2 import picamera2  # noqa: F401 - a fixture
+from rtsp_server import RtspServer
+from sound_server import sound_server  # noqa: F401 - a fixture
 
 from edge.camera import open_camera
 from edge.config import CAMERA_TOKENS, MICROPHONE_TOKENS
+from edge.demo import clip_path
 from edge.errors import DeviceError
 from edge.microphone import open_microphone
 from edge.values import AudioChunk, Frame, Source
 
 SIZE = {"fps": 20, "width": 96, "height": 64}
-CAMERAS = ("file", "loop", "http", "picamera", "fake:pattern", "fake:black", "fake:unplug?after=60")
-MICROPHONES = ("file", "loop", "alsa", "fake:tone", "fake:silence", "fake:noise", "fake:unplug?after=60")
+CAMERAS = (
+    "file",
+    "loop",
+    "http",
+    "rtsp",
+    "gstreamer",
+    "picamera",
+    "fake:pattern",
+    "fake:black",
+    "fake:unplug?after=60",
+)
+MICROPHONES = ("file", "loop", "alsa", "pulse", "fake:tone", "fake:noise", "fake:unplug?after=60")
 # They deliver something and then nothing, or nothing at all.
-SILENT_CAMERAS = ("none", "stall", "fake:freeze")
+SILENT_CAMERAS = ("none", "stall", "fake:freeze", "fake:still")
 
 Open = Callable[[], Source[Any]]
 
@@ -36,13 +51,27 @@ def clip(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def camera(request: pytest.FixtureRequest, clip: Path) -> Iterator[Open]:
+def camera(
+    request: pytest.FixtureRequest,
+    clip: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Open]:
     """Return what opens the camera that the parameter names."""
     if request.param == "picamera":
         request.getfixturevalue("picamera2")
+    if request.param == "gstreamer":
+        if shutil.which("gst-launch-1.0") is None:
+            pytest.skip("GStreamer is missing: sudo apt install gstreamer1.0-tools")
+        monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path_factory.getbasetemp() / "state"))
     stall = {"count": 20, "then": "stall"} if request.param == "stall" else {}
-    with media.MjpegServer(media.picture(), **stall) as server:
+    with (
+        media.MjpegServer(media.picture(), **stall) as server,
+        RtspServer(clip_path()) if request.param == "rtsp" else nullcontext() as rtsp,
+    ):
         tokens = {
+            "rtsp": rtsp.url if rtsp is not None else "",
+            "gstreamer": "gstreamer:videotestsrc is-live=true ! video/x-raw,framerate=30/1",
             "file": f"file:{clip}",
             "loop": f"file:{clip}?loop",
             "http": server.url,
@@ -60,9 +89,18 @@ def microphone(
     """Return what opens the microphone that the parameter names."""
     if request.param == "alsa":
         pytest.importorskip("pyaudio", reason="PyAudio is missing: `sudo apt install python3-pyaudio`")
-        frames = np.zeros((48_000, 2), np.int16)
+        frames = np.random.default_rng(1).integers(-9_000, 9_000, (48_000, 2), np.int16)
         monkeypatch.setenv("ALSA_CONFIG_PATH", str(media.write_asound_conf(tmp_path, frames)))
-    tokens = {"file": f"file:{clip}", "loop": f"file:{clip}?loop", "alsa": "alsa:stereo48"}
+    if request.param == "pulse":
+        pytest.importorskip("pyaudio", reason="PyAudio is missing: `sudo apt install python3-pyaudio`")
+        server = request.getfixturevalue("sound_server")
+        server.play(np.random.default_rng(1).uniform(-0.5, 0.5, (480_000, 2)).astype(np.float32))
+    tokens = {
+        "file": f"file:{clip}",
+        "loop": f"file:{clip}?loop",
+        "alsa": "alsa:stereo48",
+        "pulse": "alsa:pulse",
+    }
     token = tokens.get(request.param, request.param)
     return lambda: open_microphone(token)
 
@@ -99,8 +137,10 @@ def test_chunks_are_chunks(microphone: Open) -> None:
     assert count == 10
 
 
-# ALSA's null device has no clock, so it cannot tell the time.
-@pytest.mark.parametrize("microphone", [name for name in MICROPHONES if name != "alsa"], indirect=True)
+# ALSA's null device has no clock, so it cannot tell the time; a sound server's blocks come when they come.
+@pytest.mark.parametrize(
+    "microphone", [name for name in MICROPHONES if name not in ("alsa", "pulse")], indirect=True
+)
 def test_chunks_follow_each_other(microphone: Open) -> None:
     """Every chunk begins where the one before ended, to the nanosecond."""
     source = microphone()
@@ -142,7 +182,9 @@ def check_close_from_another_thread(source: Source[Any], *, after: int) -> None:
 def test_camera_is_closed_from_another_thread(camera: Open, request: pytest.FixtureRequest) -> None:
     """Closing ends a reader that waits for the next frame, also where none will come; twice is fine."""
     name = request.node.callspec.params["camera"]
-    check_close_from_another_thread(camera(), after={"none": 0, "fake:freeze": 1, "stall": 3}.get(name, 2))
+    check_close_from_another_thread(
+        camera(), after={"none": 0, "fake:still": 0, "fake:freeze": 1, "stall": 3}.get(name, 2)
+    )
 
 
 @pytest.mark.parametrize("microphone", [*MICROPHONES, "none"], indirect=True)
@@ -214,14 +256,34 @@ def test_moving_card_moves_and_frozen_card_does_not() -> None:
     assert list(frames) == []
 
 
-def test_tone_and_silence_sound_so() -> None:
-    """The tone has 0.3 and no click between chunks; silence is zeros."""
-    for token, peak in (("fake:tone", 0.3), ("fake:silence", 0.0)):
-        source = open_microphone(token)
-        sound = np.concatenate([chunk.samples for chunk in itertools.islice(source, 10)])
-        source.close()
-        assert np.abs(sound).max() == pytest.approx(peak, abs=0.01)
-        assert np.abs(np.diff(sound)).max() <= 0.3 * 2 * np.pi * 440 / 16_000 * 1.01
+def test_tone_sounds_so() -> None:
+    """The tone has 0.3 and no click between chunks."""
+    source = open_microphone("fake:tone")
+    sound = np.concatenate([chunk.samples for chunk in itertools.islice(source, 10)])
+    source.close()
+    assert np.abs(sound).max() == pytest.approx(0.3, abs=0.01)
+    assert np.abs(np.diff(sound)).max() <= 0.3 * 2 * np.pi * 440 / 16_000 * 1.01
+
+
+@pytest.mark.parametrize(
+    ("opener", "token", "reason"),
+    [
+        (lambda token: open_camera(token, **SIZE), "fake:freeze", "timeout"),
+        (lambda token: open_camera(token, **SIZE), "fake:still", "frozen"),
+        (open_microphone, "fake:silence", "silent"),
+    ],
+)
+def test_what_a_user_takes_for_dead_is_told_in_time(
+    opener: Callable[[str], Source[Any]], token: str, reason: str
+) -> None:
+    """Frozen, stuck and silent devices are faults within five seconds, each by its own name."""
+    source = opener(token)
+    started_s = time.monotonic()
+    with pytest.raises(DeviceError) as caught:
+        list(source)
+    assert 3.5 < time.monotonic() - started_s < 5
+    source.close()
+    assert caught.value.reason == reason
 
 
 def test_every_kind_that_opens_is_a_kind_that_the_config_takes() -> None:
@@ -232,5 +294,5 @@ def test_every_kind_that_opens_is_a_kind_that_the_config_takes() -> None:
     samples = {"picamera": "picamera:0", "v4l2": "v4l2:/dev/x", "usb": "usb:046d:0825"}
     for openers, pattern in ((cameras, CAMERA_TOKENS), (microphones, MICROPHONE_TOKENS)):
         for scheme in openers:
-            plain = scheme if scheme in ("auto", "none") else f"{scheme}://x"
+            plain = scheme if scheme == "none" else f"{scheme}://x"
             assert pattern.fullmatch(samples.get(scheme, plain)), scheme

@@ -1,0 +1,159 @@
+"""Cameras that only GStreamer can open, first of all the one on a Jetson's ribbon cable.
+
+OpenCV from PyPI has no GStreamer, and NVIDIA's sources can hang or take the process with them. So
+`gst-launch-1.0` runs the pipeline as a child and writes raw pictures into a pipe; a child can be killed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import threading
+from contextlib import suppress
+
+import numpy as np
+
+from edge.capture import LiveCamera
+from edge.config import public_name, state_directory
+from edge.errors import DeviceError
+from edge.values import Frame, Source, UInt8
+
+OPEN_TIMEOUT_S = 8.0  # NVIDIA's camera daemon takes its time for the first picture
+_PIPE_BYTES = 1 << 20  # what an unprivileged user may have: fewer changes between the processes
+# Only the name of NVIDIA's source and its properties: the rest of the pipeline is always the same.
+_JETSON = re.compile(r"nvarguscamerasrc(\s+[\w-]+=\S+)*\s*")
+_JETSON_REST = (
+    " ! video/x-raw(memory:NVMM),width=1280,height=720,framerate=30/1"
+    " ! nvvidconv ! video/x-raw,format=I420,width={width},height={height}"
+)
+_CAPS = re.compile(r"GstFdSink:edge\.GstPad:sink: caps = .*width=\(int\)(\d+), height=\(int\)(\d+)")
+_FAULT = re.compile(r"(?:ERROR: from element \S+|WARNING: erroneous pipeline): (.+)")
+
+
+class GstDriver:
+    """A running `gst-launch-1.0`: what it says is read by one thread, its pictures by another."""
+
+    def __init__(self, pipeline: str, *, fps: float) -> None:
+        self._pixels: UInt8 | None = None
+        self._size: tuple[int, int] | None = None
+        self._fault = ""
+        self._told = threading.Event()
+        read_end, write_end = os.pipe()
+        with suppress(PermissionError):
+            fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        tail = (
+            f"! videorate drop-only=true max-rate={math.ceil(fps)} ! videoconvert ! video/x-raw,format=RGB "
+            f"! fdsink name=edge fd={write_end} sync=false"
+        )
+        try:
+            self._process = subprocess.Popen(
+                ["gst-launch-1.0", "-v", *shlex.split(pipeline), *tail.split()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=(write_end,),
+                env={**os.environ, "LC_ALL": "C", "GST_REGISTRY": _registry()},
+            )
+        finally:
+            os.close(write_end)
+        self._pictures = open(read_end, "rb", buffering=0)  # noqa: SIM115, PTH123 - closed by `release`
+        threading.Thread(target=self._listen, name="gstreamer", daemon=True).start()
+
+    def wait_ready(self) -> None:
+        """Wait until the size of the pictures is known. Raises `DeviceError`."""
+        self._told.wait(OPEN_TIMEOUT_S)
+        if self._size is None:
+            fault, is_over = self._fault, self._told.is_set()
+            self.release()
+            if is_over:
+                raise DeviceError(f"{fault or 'ended at once'}; try it with gst-launch-1.0")
+            raise DeviceError(
+                f"no picture in {OPEN_TIMEOUT_S:g} s; try it with gst-launch-1.0", reason="timeout"
+            )
+
+    def grab(self) -> bool:
+        assert self._size is not None
+        width, height = self._size
+        pixels = self._pixels
+        if pixels is None:  # else the one before was not wanted
+            pixels = np.empty((height, -(-3 * width // 4) * 4), np.uint8)  # rows are filled up to four bytes
+        left = pixels.data.cast("B")
+        while left:
+            count = self._pictures.readinto(left)
+            if not count:
+                self._pixels = None
+                return False
+            left = left[count:]
+        self._pixels = pixels
+        return True
+
+    def retrieve(self) -> UInt8 | None:
+        pixels, self._pixels = self._pixels, None
+        assert pixels is not None, "grabbed before"
+        assert self._size is not None
+        width, height = self._size
+        # (h, w * 3, filled up) -> (h, w, 3), without a copy where nothing was filled up
+        return np.ascontiguousarray(pixels[:, : 3 * width]).reshape(height, width, 3)
+
+    def cancel(self) -> None:
+        with suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGKILL)
+
+    def release(self) -> None:
+        self.cancel()
+        self._process.wait()
+        self._pictures.close()
+
+    def _listen(self) -> None:
+        """Read the words of gst-launch to their end: the size of the pictures, and why it ended."""
+        assert self._process.stdout is not None
+        with self._process.stdout as words:
+            for line in words:
+                text = line.decode(errors="replace")
+                if (match := _CAPS.search(text)) and self._size is None:
+                    self._size = int(match[1]), int(match[2])
+                    self._told.set()
+                elif (match := _FAULT.search(text)) and not self._fault:
+                    self._fault = match[1].strip().rstrip(".")
+        self._told.set()
+
+
+def open_gstreamer(token: str, *, fps: float, width: int, height: int) -> Source[Frame]:  # noqa: ARG001 - 16:9
+    """Open `gstreamer:PIPELINE`: what stands before a `! fdsink`, as for gst-launch-1.0 in a shell.
+
+    `gstreamer:nvarguscamerasrc` and its properties are enough for a Jetson's camera; `width`
+    counts only there, its pictures are 16:9. Raises `DeviceError`.
+    """
+    name = public_name(token)
+    if shutil.which("gst-launch-1.0") is None:
+        raise DeviceError(
+            f"{name}: gst-launch-1.0 is missing; "
+            "`sudo apt install gstreamer1.0-tools gstreamer1.0-plugins-good`",
+            reason="unsupported",
+        )
+    pipeline = token.removeprefix("gstreamer:")
+    if is_jetson := _JETSON.fullmatch(pipeline) is not None:
+        width -= width % 32  # both sides even, and the rows whole
+        pipeline += _JETSON_REST.format(width=width, height=width * 9 // 16)
+    try:
+        driver = GstDriver(pipeline, fps=fps)
+        driver.wait_ready()
+    except ValueError as error:  # of shlex
+        raise DeviceError(f"{name}: {error}; quote it as in a shell", reason="unsupported") from None
+    except DeviceError as error:
+        raise DeviceError(f"{name}: {error}", reason=error.reason) from None
+    return LiveCamera(name, driver, fps=fps, from_sensor=is_jetson)
+
+
+def _registry() -> str:
+    """Return where GStreamer may keep its list of plug-ins, or it would look through all at each start."""
+    directory = state_directory()
+    with suppress(OSError):
+        directory.mkdir(parents=True, exist_ok=True)
+    return str(directory / "gstreamer.bin")
