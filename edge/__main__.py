@@ -82,6 +82,23 @@ def _devices(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    from edge.bundle import write_bundle
+    from edge.doctor import count_failed, examine
+    from edge.doctor_report import print_findings
+    from edge.drivers import is_hanging
+
+    findings = print_findings(examine(options.config), as_json=options.json)
+    if options.bundle is not None:
+        write_bundle(options.bundle, options.config, findings)
+        print(f"{options.bundle}: look into it before you send it", file=sys.stderr)
+    code = count_failed(findings)
+    if is_hanging():
+        sys.stdout.flush()
+        os._exit(code)  # as above
+    return code
+
+
 def _bench(options: argparse.Namespace) -> int:
     from edge.bench import run_bench
     from edge.report import print_bench, working
@@ -172,6 +189,16 @@ def _parser() -> argparse.ArgumentParser:
     devices = commands.add_parser("devices", help="cameras, microphones and accelerators, with their tokens")
     devices.set_defaults(command=_devices)
 
+    doctor = commands.add_parser(
+        "doctor",
+        help="tries every part of this device; each failure says what to type",
+        description="Safe while the daemon runs. The exit code is the number of failures, 100 at most.",
+    )
+    doctor.add_argument(
+        "--bundle", type=Path, metavar="FILE", help="a new .tar.gz for a bug report, scrubbed"
+    )
+    doctor.set_defaults(command=_doctor)
+
     bench = commands.add_parser("bench", help="how fast each stage is on this device")
     bench.add_argument("--seconds", type=_positive, default=15.0, help="how long the whole daemon is watched")
     bench.set_defaults(command=_bench)
@@ -213,9 +240,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     hear.set_defaults(command=_listen)
 
-    for command in (analyze, devices, bench, outbox, hear):
+    for command in (analyze, devices, doctor, bench, outbox, hear):
         command.add_argument("--json", action="store_true", help="stable JSON instead of a table")
-    for command in (run, analyze, bench, config, outbox, hear, discovery, integration):
+    for command in (run, analyze, doctor, bench, config, outbox, hear, discovery, integration):
         command.add_argument("--config", type=Path, metavar="FILE", help="TOML; defaults apply without one")
     return parser
 

@@ -231,6 +231,20 @@ class DashboardSettings(Section):
         return self
 
 
+class HealthSettings(Section):
+    """When the device spares itself."""
+
+    soft_limit_c: Annotated[
+        float,
+        Field(
+            ge=40,
+            le=120,
+            description="processor temperature from which fewer pictures are looked at; a Raspberry Pi slows "
+            "itself down at 80, a Jetson at 97 or more",
+        ),
+    ] = 78.0
+
+
 class Config(Section):
     """Everything that can be set."""
 
@@ -245,6 +259,7 @@ class Config(Section):
     mqtt: MqttSettings = MqttSettings()
     outbox: OutboxSettings = OutboxSettings()
     dashboard: DashboardSettings = DashboardSettings()
+    health: HealthSettings = HealthSettings()
 
     @model_validator(mode="after")
     def _password_needs_name(self) -> Config:

@@ -9,11 +9,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from edge import __version__, messages
 from edge.board import Board, View
 from edge.camera import open_camera
+from edge.conditions import ROOT
 from edge.config import Config, is_loopback, outbox_path, read_password, switches_path
 from edge.dashboard import Answers, Dashboard, read_token
 from edge.discovery import Announcer
@@ -30,6 +32,7 @@ from edge.pipeline import Ears, Eyes, open_ears, open_eyes, opener
 from edge.policy import PERSONAL_STATES, allowed
 from edge.recorder import Recorder
 from edge.room import Room
+from edge.selfwatch import SelfWatch
 from edge.switches import Switches
 from edge.values import AudioChunk, Frame, Modality, rfc3339
 from edge.worker import Worker
@@ -40,8 +43,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TASKS: tuple[Literal["face", "voice"], ...] = ("face", "voice")
-STUCK_S = 15.0
 ACCELERATOR_TICK_S = 0.5
+ACCELERATOR_LIMIT_S = 180.0  # for one round: each model is tried for a minute at most, then opened
+MQTT_LIMIT_S = 180.0  # a name server that is gone takes half a minute a broker, a pause another minute
 CLOSE_S = 1.2  # of the two seconds that a stop may take
 PAGE_DELAY_S = 3.0  # at most, for the first picture or sound to be judged before the web server is loaded
 MODALITIES = {"camera": Modality.FACE, "microphone": Modality.VOICE}
@@ -51,15 +55,23 @@ class Daemon:
     """The whole device. `run` blocks until `stop`, which may be called from a signal handler.
 
     Raises `ConfigError` and `ModelError` at start; everything later is a status, not an exception, except
-    that `run` ends with a `DeviceError` when a driver hangs for good.
+    that `run` ends with a `DeviceError` when a driver hangs for good. `root` is where the device's own
+    conditions are read below.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, root: Path = ROOT) -> None:
         self._config = config
         self._stop = threading.Event()
         self._started_s = time.monotonic()
         self._notifier = Notifier()
         self._health = Health(self._on_fault)
+        self._watch = SelfWatch(
+            outbox_path(config).parent,
+            self._health,
+            soft_limit_c=config.health.soft_limit_c,
+            fps=config.camera.fps,
+            root=root,
+        )
         self._classifiers: dict[str, SteadyClassifier] = {}
         self._room: Room | None = None
         self._publisher: Publisher | None = None
@@ -93,6 +105,7 @@ class Daemon:
                 password=password,
                 on_acked=lambda seconds: self._latencies.add("publish", seconds),
                 on_state=self._on_link,
+                on_progress=lambda: self._health.progress("mqtt", limit_s=MQTT_LIMIT_S),
             )
             self._publisher = publisher
             stack.callback(publisher.close, CLOSE_S)
@@ -117,6 +130,8 @@ class Daemon:
                 stack.callback(announcer.close)
             publisher.start()
             recorder.start()
+            self._watch.start()
+            stack.callback(self._watch.close)
             for name, worker in self._workers(eyes, ears, switches):
                 workers[name] = worker
                 worker.start()
@@ -189,6 +204,9 @@ class Daemon:
             room.forget(Modality.VOICE)
 
         def see(frame: Frame) -> None:
+            if not self._watch.gate.takes(frame.t_ns):
+                counters["frames_spared"] += 1
+                return
             with self._latencies.measure("see"):
                 sightings = eyes.see(frame)
             counters["frames"] += 1
@@ -247,7 +265,7 @@ class Daemon:
             if state := self._room.told.get("state"):
                 self._board.note(state["emotion"], time.monotonic_ns())
             self._tell_preview()
-            if stuck := self._health.stuck(STUCK_S):
+            if stuck := self._health.stuck():
                 # No ping: systemd restarts a daemon whose worker hangs.
                 self._notifier.status(f"no progress in {', '.join(stuck)}")
             else:
@@ -268,6 +286,7 @@ class Daemon:
         """Bring the models onto the wanted backend, and back onto it when it was lost; tell either way."""
         told = self._backends()
         while not self._stop.wait(ACCELERATOR_TICK_S):
+            self._health.progress("accelerator", limit_s=ACCELERATOR_LIMIT_S)
             for classifier in self._classifiers.values():
                 classifier.retry(time.monotonic())
                 if (now := self._backends()) != told:
@@ -291,11 +310,14 @@ class Daemon:
             for task, classifier in self._classifiers.items()
         }
 
+    def _numbers(self) -> dict[str, int | float]:
+        return {**self._health.counters, "rss_bytes": rss_bytes(), **self._watch.numbers()}
+
     def _stats(self, outbox: Outbox) -> dict[str, object]:
         return messages.stats(
             time=datetime.now(UTC),
             uptime_s=time.monotonic() - self._started_s,
-            counters={**self._health.counters, "rss_bytes": rss_bytes()},
+            counters=self._numbers(),
             latency_ms=self._latencies.quantiles_ms(),
             outbox=_counts(outbox),
         )
@@ -310,7 +332,7 @@ class Daemon:
 
         return Answers(
             metrics=lambda: metrics().text(),
-            stuck=lambda: self._health.stuck(STUCK_S),
+            stuck=self._health.stuck,
             status=lambda: self._status,
             is_connected=lambda: publisher.link.connected,
             facts=Facts(
@@ -371,7 +393,7 @@ class Daemon:
         assert self._switches is not None
         return Snapshot(
             uptime_s=time.monotonic() - self._started_s,
-            counters=dict(self._health.counters),
+            counters=self._numbers(),
             faults=self._health.reasons,
             outbox=_counts(outbox),
             is_connected=publisher.link.connected,

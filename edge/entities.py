@@ -101,6 +101,23 @@ DIAGNOSTICS: dict[str, dict[str, Any]] = {
         "state_class": "measurement",
         "value_template": "{{ (value_json.counters.rss_bytes / 1e6) | round(1) }}",
     },
+    # Not every device says how hot it is.
+    "temperature": {
+        "device_class": "temperature",
+        "unit_of_measurement": "°C",
+        "state_class": "measurement",
+        "suggested_display_precision": 0,
+        "value_template": "{{ value_json.counters.temperature_c | default(None) }}",
+    },
+    "disk_free": {
+        "device_class": "data_size",
+        "unit_of_measurement": "GB",
+        "state_class": "measurement",
+        "value_template": (
+            "{{ (value_json.counters.disk_free_bytes / 1e9) | round(2) "
+            "if value_json.counters.disk_free_bytes is defined else None }}"
+        ),
+    },
     "uptime": {
         "device_class": "duration",
         "unit_of_measurement": "s",

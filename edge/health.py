@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+STUCK_S = 15.0
+
 
 class Health:
-    """Faults by component (`camera`, `microphone`, `accelerator`, `outbox`), progress and counters.
+    """Faults by component (`camera`, `microphone`, `accelerator`, `outbox`, `disk`), progress and counters.
 
     `on_change(component, reason, detail)` is called when a fault begins or its reason changes, and with
     an empty reason when it ends. May be used from any thread.
@@ -24,7 +26,7 @@ class Health:
         self.since = datetime.now(UTC)
         self._on_change = on_change
         self._faults: dict[str, str] = {}
-        self._progress_ns: dict[str, int] = {}
+        self._deadlines_ns: dict[str, int] = {}
         self._lock = threading.RLock()
 
     def fault(self, component: str, reason: str, detail: str) -> None:
@@ -45,14 +47,17 @@ class Health:
             self.since = datetime.now(UTC)
         self._on_change(component, "", "")
 
-    def progress(self, worker: str) -> None:
-        """Note that a worker got something done, even if that was waiting in vain for a device."""
-        self._progress_ns[worker] = time.monotonic_ns()
+    def progress(self, worker: str, *, limit_s: float = STUCK_S) -> None:
+        """Note that a worker got something done, even if that was waiting in vain for a device.
 
-    def stuck(self, limit_s: float) -> list[str]:
-        """Return the workers without progress for longer than `limit_s`."""
+        It counts as stuck unless it says so again within `limit_s`.
+        """
+        self._deadlines_ns[worker] = time.monotonic_ns() + int(limit_s * 1e9)
+
+    def stuck(self) -> list[str]:
+        """Return the workers without progress for longer than they may be, sorted."""
         now_ns = time.monotonic_ns()
-        return [name for name, t_ns in self._progress_ns.items() if now_ns - t_ns > limit_s * 1e9]
+        return sorted(name for name, t_ns in list(self._deadlines_ns.items()) if now_ns > t_ns)
 
     @property
     def reasons(self) -> list[str]:

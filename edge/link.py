@@ -152,7 +152,7 @@ class Connection:
             )
         except OSError as error:
             self.abort()
-            raise LinkError(_reason_of(error), str(error)) from error
+            raise LinkError(reason_of(error), str(error)) from error
         deadline_s = time.monotonic() + CONNECT_TIMEOUT_S
         while self._connack is None and self.lost is None:
             if time.monotonic() > deadline_s:
@@ -314,7 +314,8 @@ def encode(payload: Mapping[str, Any] | str) -> bytes:
     return json.dumps(payload, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
-def _reason_of(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
+    """Return the stable code of what went wrong below MQTT: `dns refused timeout unreachable tls ...`."""
     if isinstance(error, ssl.SSLError | ssl.CertificateError):
         return "tls"
     if isinstance(error, paho.WebsocketConnectionError):

@@ -21,7 +21,15 @@ EVENT_TYPES = (
     "device.degraded",
     "device.recovered",
 )
-COMMAND_SCHEMAS = ("outbox", "outbox_action", "outbox_entry", "heard", "devices")  # what `--json` prints
+COMMAND_SCHEMAS = (
+    "outbox",
+    "outbox_action",
+    "outbox_entry",
+    "heard",
+    "devices",
+    "doctor",
+    "bench",
+)  # what `--json` prints
 SCHEMAS = (
     "availability",
     "status",

@@ -16,6 +16,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from edge import __version__
+from edge.conditions import THROTTLED
 from edge.outbox import Counts
 from edge.values import ABSENT, LABELS, SAMPLE_RATE_HZ, UNCERTAIN
 
@@ -32,8 +33,16 @@ COUNTERS = {
         "sound that the driver lost",
         1 / SAMPLE_RATE_HZ,
     ),
+    "frames_spared": ("frames_spared", "pictures not looked at since the device was hot", 1.0),
     "events": ("events", "events that happened and may leave", 1.0),
     "commands_refused": ("commands_refused", "commands that were neither ON nor OFF", 1.0),
+}
+# Number of the device: gauge, and what it says.
+GAUGES = {
+    "temperature_c": ("temperature_celsius", "the hottest processor"),
+    "frame_rate_factor": ("frame_rate_factor", "share of the frame rate that the temperature allows"),
+    "disk_free_bytes": ("disk_free_bytes", "what may still be written to the disk of the outbox"),
+    "clock_synchronised": ("clock_synchronised", "whether somebody sets the clock"),
 }
 FAULTS = "_faults"
 
@@ -46,7 +55,7 @@ class Snapshot:
     """
 
     uptime_s: float
-    counters: Mapping[str, int]
+    counters: Mapping[str, int | float]
     faults: Iterable[str]
     outbox: Counts | None
     is_connected: bool
@@ -80,6 +89,7 @@ class Metrics(Collector):
         yield _gauge("build_info", "the daemon", [({"version": __version__}, 1)])
         yield _gauge("uptime_seconds", "since the daemon started", [({}, now.uptime_s)])
         yield from _counters(now.counters)
+        yield from _device(now.counters)
         yield _gauge("fault", "1 for each thing that does not work", [(_split(f), 1) for f in now.faults])
         yield _gauge("mqtt_connected", "whether the broker is there", [({}, now.is_connected)])
         yield _counter("live_dropped", "messages about now that found no broker", [({}, now.live_dropped)])
@@ -98,7 +108,7 @@ class Metrics(Collector):
         yield from _room(now.told)
 
 
-def _counters(counters: Mapping[str, int]) -> Iterable[Metric]:
+def _counters(counters: Mapping[str, int | float]) -> Iterable[Metric]:
     for key, (name, what, worth) in COUNTERS.items():
         yield _counter(name, what, [({}, counters.get(key, 0) * worth)])
     faults = [
@@ -107,6 +117,17 @@ def _counters(counters: Mapping[str, int]) -> Iterable[Metric]:
         if key.endswith(FAULTS)
     ]
     yield _counter("faults", "failures, every attempt counted", faults)
+
+
+def _device(numbers: Mapping[str, int | float]) -> Iterable[Metric]:
+    """Yield what the device says of itself; what it does not say is left out."""
+    for key, (name, what) in GAUGES.items():
+        if key in numbers:
+            yield _gauge(name, what, [({}, numbers[key])])
+    if "throttled" in numbers:
+        bits = int(numbers["throttled"])
+        samples = [({"reason": name}, bool(bits & bit)) for name, bit in THROTTLED.items()]
+        yield _gauge("throttled", "1 for each limit that a Raspberry Pi's firmware sets just now", samples)
 
 
 def _outbox(counts: Counts) -> Iterable[Metric]:

@@ -70,12 +70,14 @@ class Publisher:
         password: str | None = None,
         on_state: Callable[[LinkState], None] | None = None,
         on_acked: Callable[[float], None] | None = None,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> None:
         self.refused_topics: dict[str, str] = {}  # full topic: why the broker refused the last message
         self.live_dropped = 0
         self._dial = Dial(settings, f"emotion-edge-{device}", password)
         self._root = f"{settings.prefix}/{device}"
         self._availability = self.topic("availability")
+        self._on_progress = on_progress  # called while the thread goes round, connected or not
         self._on_acked = on_acked  # gets the seconds from sending to the acknowledgement
         self._log = LinkLog(on_state)
         self._check = SelfCheck(self.topic("probe"))
@@ -178,6 +180,7 @@ class Publisher:
     def _run(self) -> None:
         attempt = 0
         while not self._closing.is_set():
+            self._on_progress()
             connection: Connection | None = None
             opened_s = float("inf")
             self._has_settled = False
@@ -207,6 +210,7 @@ class Publisher:
         self._log.connected(connection.address, "5" if connection.protocol == V5 else "3.1.1")
         farewell = False
         while connection.lost is None:
+            self._on_progress()
             if self._closing.is_set() and not farewell and self._is_time_to_go():
                 farewell = True
                 with self._lock:

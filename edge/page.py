@@ -10,6 +10,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from edge.board import Board, View
+from edge.conditions import names_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -69,8 +70,28 @@ def describe(now: Snapshot, view: View) -> list[list[str]]:
     else:
         box = now.outbox
         facts.append(["outbox", f"{box.waiting} waiting, {box.refused} refused, {box.dropped} dropped"])
+    facts += _device(now.counters)
     minutes = int(now.uptime_s // 60)
     facts.append(["uptime", f"{minutes // 1440} d {minutes // 60 % 24} h {minutes % 60} min"])
+    return facts
+
+
+def _device(numbers: Mapping[str, int | float]) -> list[list[str]]:
+    """Return what is known of the device itself."""
+    facts = []
+    if "temperature_c" in numbers:
+        factor = numbers.get("frame_rate_factor", 1)
+        spared = f", camera slowed to {factor:.0%}" if factor < 1 else ""
+        facts.append(["device", f"{numbers['temperature_c']:.0f} °C{spared}"])
+    if "throttled" in numbers:
+        limits = names_of(int(numbers["throttled"]))
+        facts.append(["power", ", ".join(name.replace("_", " ") for name in limits) or "good"])
+    if "rss_bytes" in numbers:
+        facts.append(["memory", f"{numbers['rss_bytes'] / 1e6:.0f} MB"])
+    if "disk_free_bytes" in numbers:
+        facts.append(["disk", f"{numbers['disk_free_bytes'] / 1e9:.1f} GB free"])
+    if "clock_synchronised" in numbers:
+        facts.append(["clock", "synchronised" if numbers["clock_synchronised"] else "not synchronised"])
     return facts
 
 

@@ -56,6 +56,9 @@ def home_assistant(config: Config, payloads: dict[str, Any]) -> dict[str, dict[s
     return answer
 
 
+BUSY = {"frames": 9, "audio_gap_samples": 8000, "temperature_c": 61.3, "disk_free_bytes": 12_345_678_901}
+
+
 def payloads(state: SubjectState, *, faces: int, status: str, outbox: Counts | None) -> dict[str, Any]:
     """Return one real payload for each topic that Home Assistant reads."""
     return {
@@ -66,7 +69,7 @@ def payloads(state: SubjectState, *, faces: int, status: str, outbox: Counts | N
         "stats": messages.stats(
             time=NOW,
             uptime_s=61.4,
-            counters={"rss_bytes": 123_456_789} | ({"frames": 9, "audio_gap_samples": 8000} if faces else {}),
+            counters={"rss_bytes": 123_456_789} | (BUSY if faces else {}),
             latency_ms={},
             outbox=outbox,
         ),
@@ -88,6 +91,8 @@ def test_home_assistant_accepts_and_understands_every_entity() -> None:
         "fatigue": "drowsy",
         "problem": "ON",
         "memory": "123.5",
+        "temperature": "61.3",
+        "disk_free": "12.35",
         "uptime": "61",
         "frames": "9",
         "lost_audio": "0.5",
@@ -108,6 +113,7 @@ def test_home_assistant_accepts_and_understands_every_entity() -> None:
     # `None` is how Home Assistant spells unknown.
     idle = home_assistant(config, payloads(NOBODY, faces=0, status="paused", outbox=None))
     wanted = {"emotion": ABSENT, "presence": "OFF", "faces": "None", "problem": "OFF", "frames": "0"}
+    wanted |= {"temperature": "None", "disk_free": "None"}
     wanted |= dict.fromkeys(("events_waiting", "events_refused", "events_dropped"), "None")
     assert {key: idle[key]["value"] for key in wanted} == wanted
 

@@ -90,7 +90,7 @@ def test_off_from_the_start_opens_nothing(recorder: Recorder) -> None:
     wait_until(lambda: recorder.log == ["off"], "the worker to idle")
     worker.close()
     assert recorder.tapes == []
-    assert recorder.health.stuck(60) == []
+    assert recorder.health.stuck() == []
 
 
 def test_off_ends_the_fault_and_the_wait_for_a_device(recorder: Recorder) -> None:

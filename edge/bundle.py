@@ -1,0 +1,149 @@
+"""`emotion-edge doctor --bundle FILE`: what a bug report needs and nothing else, in one archive.
+
+No picture, no sound, no password or token, no payload of an event; names of machines, people and brokers are
+replaced. `README.txt` in the archive says so to whoever is asked for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import platform
+import subprocess
+import tarfile
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from edge import __version__
+from edge.conditions import read_conditions
+from edge.config import Config, load_config, outbox_path, state_directory, to_toml
+from edge.devices import list_devices
+from edge.doctor import Finding, report
+from edge.errors import EdgeError
+from edge.letters import Letters
+from edge.messages import outbox_counts
+from edge.scrub import Scrubber, scrubber_of
+
+UNIT = "emotion-edge.service"
+LOG_LINES = 500
+LOG_S = 10.0
+DEAD_LETTERS = 20
+README = f"""What this archive holds, written by `emotion-edge doctor --bundle`:
+
+doctor.json      what each stage of the doctor found
+config.toml      the effective configuration
+versions.json    this program, Python, the system and the libraries
+devices.json     cameras, microphones, accelerators
+conditions.json  temperature, power, disk, clock
+outbox.json      how many events wait, were refused or dropped, and why; not the events
+journal.txt      the last {LOG_LINES} lines of {UNIT}, where they may be read
+
+It holds no pictures, sounds, passwords, tokens or events. Host names, user names, addresses, serial numbers
+and everything between braces in the log are replaced. Look into it before you send it.
+"""
+
+
+def write_bundle(path: Path, config_path: Path | None, findings: Sequence[Finding]) -> None:
+    """Write the archive to a new file that only this user may read; raise `EdgeError` where that fails."""
+    try:
+        config = load_config(config_path)
+    except EdgeError:  # which the findings tell
+        config = None
+    scrubber = scrubber_of(config)
+    conditions = read_conditions(state_directory() if config is None else outbox_path(config).parent)
+    devices = [dataclasses.asdict(device) for device in list_devices()]
+    texts = {
+        "README.txt": README,
+        "doctor.json": _json(scrubber.all(report(list(findings)))),
+        "config.toml": scrubber.text(to_toml(config)) if config else "# not valid; doctor.json says why\n",
+        "versions.json": _json(_versions()),
+        "devices.json": _json(scrubber.all(devices)),
+        "conditions.json": _json(conditions.numbers()),
+        "outbox.json": _json(scrubber.all(_outbox(config))),
+        "journal.txt": _journal(scrubber),
+    }
+    try:
+        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(number, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
+            for name, text in texts.items():
+                member = tarfile.TarInfo(f"emotion-edge-bundle/{name}")
+                data = text.encode(errors="replace")
+                member.size, member.mode, member.mtime = len(data), 0o600, int(time.time())
+                archive.addfile(member, io.BytesIO(data))
+    except FileExistsError:
+        raise EdgeError(f"{path}: is there already; give the name of a new file") from None
+    except OSError as error:
+        raise EdgeError(f"{path}: {error.strerror}; give the name of a file that may be written") from None
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def _versions() -> dict[str, Any]:
+    packages = {}
+    for requirement in metadata.requires("emotion-edge") or []:
+        name = requirement.split(";")[0]
+        for mark in "<>=!~[ ":
+            name = name.partition(mark)[0]
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            packages[name] = "not installed"
+    try:
+        system = platform.freedesktop_os_release().get("PRETTY_NAME", "")
+    except OSError:
+        system = ""
+    return {
+        "emotion-edge": __version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "board": _board(),
+        "kernel": platform.release(),
+        "system": system,
+        "packages": packages,
+    }
+
+
+def _board() -> str:
+    try:
+        return Path("/proc/device-tree/model").read_text(encoding="utf-8", errors="replace").strip("\0\n")
+    except OSError:
+        return ""
+
+
+def _outbox(config: Config | None) -> dict[str, Any]:
+    if config is None:
+        return {"error": "no config"}
+    try:
+        with closing(Letters(outbox_path(config))) as letters:
+            what, refused = letters.contents(), letters.refused(DEAD_LETTERS)
+    except EdgeError as error:
+        return {"error": str(error)}
+    reasons = [{"sequence": row.sequence, "reason": row.reason, "time": row.time} for row in refused]
+    return {**outbox_counts(what.counts), "kept_dead_letters": what.dead_letters, "dead_letters": reasons}
+
+
+def _journal(scrubber: Scrubber) -> str:
+    command = ["journalctl", "--unit", UNIT, "--lines", str(LOG_LINES), "--no-pager", "--no-hostname"]
+    try:
+        done = subprocess.run(
+            [*command, "--output", "short-iso"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=LOG_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"not readable: {type(error).__name__}\n"
+    if done.returncode != 0:
+        return f"not readable: {scrubber.text(done.stderr.strip())}\n"
+    return "".join(f"{scrubber.text(line)}\n" for line in done.stdout.splitlines())
