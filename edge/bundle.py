@@ -22,13 +22,14 @@ from typing import Any
 
 from edge import __version__
 from edge.conditions import read_conditions
-from edge.config import Config, load_config, outbox_path, state_directory, to_toml
+from edge.config import load_config, outbox_path, state_directory, to_toml
 from edge.devices import list_devices
 from edge.doctor import Finding, report
 from edge.errors import EdgeError
 from edge.letters import Letters
 from edge.messages import outbox_counts
 from edge.scrub import Scrubber, scrubber_of
+from edge.settings import Config
 
 UNIT = "emotion-edge.service"
 LOG_LINES = 500

@@ -20,11 +20,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from edge.config import MqttSettings
 from edge.link import V5, Connection, Dial, LinkError, Message, encode
 from edge.linkstate import LinkLog, LinkState
 from edge.outbox import Outbox
 from edge.selfcheck import SelfCheck, Verdict
+from edge.settings import MqttSettings
 from edge.stream import EventStream
 from edge.values import EmotionEvent
 

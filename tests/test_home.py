@@ -18,12 +18,12 @@ from brokers import Mosquitto, Watcher, free_port, wait_until, watching
 from test_system import daemon, environment
 
 from edge.__main__ import main
-from edge.config import Config
 from edge.demo import clip_path
 from edge.entities import entity_ids
 from edge.integrations import INTEGRATIONS, render_integration
 from edge.messages import load_schema
 from edge.policy import RESTRICTED_TOPICS
+from edge.settings import Config
 
 # Described for the fatigue that is to come; nothing measures it yet.
 NOT_YET_SENT = {"emotion/{device}/fatigue/state"}

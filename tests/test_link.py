@@ -24,11 +24,11 @@ from brokers import (
 )
 
 import edge.link
-from edge.config import MqttSettings
 from edge.errors import ConfigError
 from edge.linkstate import LinkState
 from edge.mqtt import Publisher, backoff_s
 from edge.outbox import Outbox
+from edge.settings import MqttSettings
 
 
 def test_broker_absent_at_start(broker: Broker, outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:

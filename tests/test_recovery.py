@@ -20,10 +20,10 @@ from test_worker import Recorder
 
 from edge import worker
 from edge.broker import EmbeddedBroker
-from edge.config import MqttSettings
 from edge.errors import DeviceError
 from edge.link import Message
 from edge.listen import Listener, listen
+from edge.settings import MqttSettings
 
 
 def status_with(reason: str) -> Callable[[list[Message]], bool]:

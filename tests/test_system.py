@@ -20,11 +20,11 @@ import pytest
 
 from edge.broker import EmbeddedBroker
 from edge.card import artifacts_directory
-from edge.config import MqttSettings
 from edge.demo import clip_path
 from edge.link import Message
 from edge.listen import Listener, listen
 from edge.messages import load_schema
+from edge.settings import MqttSettings
 
 ROOT = Path(__file__).parents[1]
 SCHEMA_OF = {
