@@ -14,8 +14,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[2]
@@ -26,6 +27,7 @@ BINFMT = Path("/proc/sys/fs/binfmt_misc")
 IMAGE = "systemd-sysv,udev,ca-certificates"
 LEFT = ("opt/emotion-edge", "usr/local/bin/emotion-edge", "etc/systemd/system/emotion-edge.service",
         "etc/udev/rules.d/99-emotion-edge-coral.rules")  # fmt: skip
+WANTED = "etc/systemd/system/multi-user.target.wants/emotion-edge.service"
 CHECK_UNIT = """[Unit]
 After=emotion-edge.service mosquitto.service
 [Service]
@@ -33,6 +35,42 @@ Type=oneshot
 ExecStart=/bin/sh -c '/source/tests/install/booted.sh >/booted.log 2>&1'
 ExecStopPost=/bin/systemctl poweroff --no-block
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Debian:
+    """A system below `root` for one architecture; the repository is there as /source."""
+
+    root: Path
+    arch: str
+
+    def inside(self, *command: str, seconds: float = 3600, status: int | None = 0) -> str:
+        """Run a command there, not booted; return what it printed. `status` None allows any."""
+        options = ["--pipe", "--as-pid2", *network_settings()]  # as process 1 it would not die of a signal
+        if self.arch != native():
+            # XNNPACK would read of this machine's cores there, and crash; the processor is a Pi 4's.
+            options += ["--tmpfs=/sys/devices/system", "--setenv=QEMU_CPU=cortex-a72"]
+        return run([*self._nspawn(), *options, *command], seconds=seconds, status=status)
+
+    def boot(self, *, seconds: float) -> None:
+        """Boot until it powers itself off, with no network but its own loopback."""
+        run([*self._nspawn(), "--private-network", "--boot"], seconds=seconds, status=None)
+
+    def has(self, path: str) -> bool:
+        """Tell whether there is such a file, be it a dangling link."""
+        return os.path.lexists(self.root / path)
+
+    @property
+    def clip(self) -> str:
+        """Where the shipped clip lies."""
+        (found,) = self.root.glob("opt/emotion-edge/lib/*/site-packages/edge/clips/demo.mp4")
+        return f"/{found.relative_to(self.root)}"
+
+    def _nspawn(self) -> list[str]:
+        command = ["systemd-nspawn", "--quiet", "--register=no", f"--directory={self.root}"]
+        command.append(f"--bind-ro={SOURCE}:/source")
+        # Without a systemd outside there is nobody to ask for a scope.
+        return command if Path("/run/systemd/system").exists() else [*command, "--keep-unit"]
 
 
 def main() -> int:
@@ -47,15 +85,16 @@ def main() -> int:
     with foreign(options.arch):
         image = make_image(options.arch, options.suite)
         root = WORK / f"root-{os.getpid()}"
+        debian = Debian(root, options.arch)
         try:
             subprocess.run(["cp", "-a", "--reflink=auto", image, root], check=True)
-            install(root)
-            use(root, options.arch)
-            follow_numpy(root)
+            install(debian)
+            use(debian)
+            follow_numpy(debian)
             if options.arch == native():
-                boot(root)
+                boot(debian)
             else:
-                uninstall(root)
+                uninstall(debian)
         finally:
             shutil.rmtree(root, ignore_errors=True)
     tell("all well")
@@ -93,29 +132,11 @@ def make_image(arch: str, suite: str) -> Path:
         partial = image.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.parent.mkdir(parents=True, exist_ok=True)
-        command = ["debootstrap", "--variant=minbase", f"--arch={arch}", f"--include={IMAGE}", suite, partial]
-        run(command)
+        options = ("--variant=minbase", f"--arch={arch}", f"--include={IMAGE}")
+        run(["debootstrap", *options, suite, str(partial)])
         partial.rename(image)
         tell(f"debootstrap: {image.name}")
     return image
-
-
-def inside(root: Path, *command: str, seconds: float = 3600, status: int | None = 0) -> str:
-    """Run a command in `root`, not booted; return what it printed. `status` None allows any."""
-    return run([*nspawn(root), "--pipe", *network_settings(), *command], seconds=seconds, status=status)
-
-
-def nspawn(root: Path) -> list[str]:
-    """Return the beginning of a systemd-nspawn command; the repository is there as /source."""
-    command = [
-        "systemd-nspawn",
-        "--quiet",
-        "--register=no",
-        f"--directory={root}",
-        f"--bind-ro={SOURCE}:/source",
-    ]
-    # Without a systemd outside there is nobody to ask for a scope.
-    return command if Path("/run/systemd/system").exists() else [*command, "--keep-unit"]
 
 
 def network_settings() -> list[str]:
@@ -127,90 +148,84 @@ def network_settings() -> list[str]:
     return settings
 
 
-def install(root: Path) -> None:
+def install(debian: Debian) -> None:
     """Install twice; the second time keeps a config that was edited."""
-    said = inside(root, "/source/systemd/install.sh")
+    said = debian.inside("/source/systemd/install.sh")
     assert "systemd does not run here" in said, said
     tell("install.sh: from nothing")
-    config = root / "etc/emotion-edge/config.toml"
-    token = f"file:{clip(root)}?loop"
+    config = debian.root / "etc/emotion-edge/config.toml"
+    token = f"file:{debian.clip}?loop"
     config.write_text(config.read_text().replace('source = "auto"', f'source = "{token}"'))
     edited = config.read_text()
-    inside(root, "/source/systemd/install.sh")
+    debian.inside("/source/systemd/install.sh")
     assert config.read_text() == edited
-    assert os.path.lexists(root / "etc/systemd/system/multi-user.target.wants/emotion-edge.service")
+    assert debian.has(WANTED)
     tell("install.sh: again, with a config that was edited")
 
 
-def follow_numpy(root: Path) -> None:
+def follow_numpy(debian: Debian) -> None:
     """With Debian's NumPy there, as picamera2 brings it, the program gets one that goes with it."""
-    inside(root, "apt-get", "install", "-y", "-qq", "--no-install-recommends", "python3-numpy")
-    inside(root, "/source/systemd/install.sh")
+    debian.inside("apt-get", "install", "-y", "-qq", "--no-install-recommends", "python3-numpy")
+    debian.inside("/source/systemd/install.sh")
     show = "import numpy; print(numpy.__version__)"
-    debian = inside(root, "python3", "-c", show).strip()
-    ours = inside(root, "/opt/emotion-edge/bin/python", "-c", show).strip()
-    assert debian.split(".")[0] == ours.split(".")[0], (debian, ours)
-    analyze(root)
-    tell(f"NumPy {ours} beside Debian's {debian}")
+    theirs = debian.inside("python3", "-c", show).strip()
+    ours = debian.inside("/opt/emotion-edge/bin/python", "-c", show).strip()
+    assert theirs.split(".")[0] == ours.split(".")[0], (theirs, ours)
+    analyze(debian)
+    tell(f"NumPy {ours} beside Debian's {theirs}")
 
 
-def use(root: Path, arch: str) -> None:
+def use(debian: Debian) -> None:
     """Use the installed commands as a person would."""
-    analyze(root)
-    said = inside(root, "emotion-edge", "devices")
-    assert f"{ARCHITECTURES[arch]}, " in said, said
-    said = inside(root, "emotion-edge", "doctor", status=None)  # no device and no broker here
+    analyze(debian)
+    said = debian.inside("emotion-edge", "devices")
+    assert f"{ARCHITECTURES[debian.arch]}, " in said, said
+    said = debian.inside("emotion-edge", "doctor", status=None)  # no device and no broker here
     assert said, "the doctor said nothing"
     tell("doctor: " + " ".join(said.split())[-200:])
-    said = inside(root, "emotion-edge", "demo", "--seconds", "60", seconds=300)
+    said = debian.inside("emotion-edge", "demo", "--seconds", "60", seconds=300)
     assert "emotion.changed" in said, said
     tell("demo: " + said.strip().splitlines()[-1])
 
 
-def analyze(root: Path) -> None:
+def analyze(debian: Debian) -> None:
     """Both models say something about the shipped clip."""
-    lines = inside(root, "emotion-edge", "analyze", "--json", clip(root)).splitlines()
+    lines = debian.inside("emotion-edge", "analyze", "--json", debian.clip).splitlines()
     analysis = json.loads(lines[-1])
     assert analysis["faces"], analysis
     assert analysis["voice"], analysis
     tell(f"analyze: {analysis['fused']['emotion']} {analysis['fused']['confidence']:.2f}")
 
 
-def clip(root: Path) -> str:
-    """Return where the shipped clip lies in `root`."""
-    (found,) = root.glob("opt/emotion-edge/lib/*/site-packages/edge/clips/demo.mp4")
-    return f"/{found.relative_to(root)}"
-
-
-def boot(root: Path) -> None:
+def boot(debian: Debian) -> None:
     """Boot the installed system beside a broker; booted.sh judges it."""
     packages = ("mosquitto", "mosquitto-clients")
-    inside(root, "apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages)
-    units = root / "etc/systemd/system"
+    debian.inside("apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages)
+    units = debian.root / "etc/systemd/system"
     (units / "check.service").write_text(CHECK_UNIT)
     (units / "multi-user.target.wants/check.service").symlink_to("../check.service")
-    run([*nspawn(root), "--private-network", "--boot"], seconds=300, status=None)
-    log = (root / "booted.log").read_text()
+    debian.boot(seconds=300)
+    log = (debian.root / "booted.log").read_text()
     print(log, end="", flush=True)
     assert log.endswith("all well\n")
-    check_removed(root)
+    check_removed(debian)
 
 
-def uninstall(root: Path) -> None:
+def uninstall(debian: Debian) -> None:
     """Take all away where no systemd runs."""
-    inside(root, "/source/systemd/install.sh", "--uninstall")
-    check_removed(root)
+    debian.inside("/source/systemd/install.sh", "--uninstall")
+    check_removed(debian)
     tell("install.sh --uninstall")
 
 
-def check_removed(root: Path) -> None:
+def check_removed(debian: Debian) -> None:
     """Nothing of the program is left; what its owner wrote is."""
-    assert not [path for path in LEFT if os.path.lexists(root / path)]
-    assert not os.path.lexists(root / "etc/systemd/system/multi-user.target.wants/emotion-edge.service")
-    assert (root / "etc/emotion-edge/config.toml").exists()
+    assert not [path for path in LEFT if debian.has(path)]
+    assert not debian.has(WANTED)
+    assert debian.has("etc/emotion-edge/config.toml")
 
 
-def run(command: list[str | Path], *, seconds: float = 3600, status: int | None = 0) -> str:
+def run(command: Sequence[str | Path], *, seconds: float = 3600, status: int | None = 0) -> str:
     """Run a command; return what it printed, or fail with that and with its complaints."""
     done = subprocess.run(
         command,
