@@ -102,11 +102,12 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     from edge.bench import run_bench
+    from edge.bench_history import history_path, with_history
     from edge.report import print_bench, working
 
     with working("measuring the stages, then the daemon"):
         result = run_bench(load_config(options.config), seconds=options.seconds)
-    print_bench(result, as_json=options.json)
+    print_bench(with_history(result, history_path()), as_json=options.json)
     return EXIT_OK
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from edge import __version__
 from edge.conditions import read_conditions
-from edge.config import load_config, outbox_path, state_directory, to_toml
+from edge.config import DEFAULT_PATH, load_config, outbox_path, state_directory, to_toml
 from edge.devices import list_devices
 from edge.doctor import Finding, report
 from edge.errors import EdgeError
@@ -54,9 +54,10 @@ def write_bundle(path: Path, config_path: Path | None, findings: Sequence[Findin
     """Write the archive to a new file that only this user may read; raise `EdgeError` where that fails."""
     try:
         config = load_config(config_path)
+        scrubber = scrubber_of(config)
     except EdgeError:  # which the findings tell
         config = None
-    scrubber = scrubber_of(config)
+        scrubber = scrubber_of(None, raw=_text(config_path or DEFAULT_PATH))
     conditions = read_conditions(state_directory() if config is None else outbox_path(config).parent)
     devices = [dataclasses.asdict(device) for device in list_devices()]
     texts = {
@@ -113,8 +114,12 @@ def _versions() -> dict[str, Any]:
 
 
 def _board() -> str:
+    return _text(Path("/proc/device-tree/model")).strip("\0\n")
+
+
+def _text(path: Path) -> str:
     try:
-        return Path("/proc/device-tree/model").read_text(encoding="utf-8", errors="replace").strip("\0\n")
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
 

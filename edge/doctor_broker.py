@@ -149,6 +149,8 @@ class _Visit:
         except LinkError as error:
             if error.reason != "timeout":
                 raise
+            if self._connected.protocol == V5:
+                raise Skipped(f"this user may not read {self._topic}, which is in order") from None
             # MQTT 3.1.1 has no refusal: the broker acknowledges and throws away.
             what = f"{self._topic} was acknowledged, but did not come back"
             raise EdgeError(f"{what}; let this user write everything below its topic in the broker") from None

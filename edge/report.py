@@ -63,25 +63,51 @@ def print_devices(devices: Sequence[Device], *, as_json: bool) -> None:
 
 
 def print_bench(result: dict[str, Any], *, as_json: bool) -> None:
-    """Print the stages, the models on each backend, then the daemon as a whole."""
+    """Print the stages, the models on each backend, then the daemon as a whole; beside it the last run."""
     if as_json:
         print(json.dumps(result, indent=2))
         return
-    stages = result["stages"].items()
+    ratios = (result["compared"] or {"ratios": {}})["ratios"]
+
+    def since_last(*name: str) -> str:
+        ratio = ratios.get(".".join(name))
+        return "-" if ratio is None else f"x{ratio:.2f}"
+
     print_table(
-        ("stage", "p50 ms", "p95 ms"),
-        [(name, f"{stage['p50_ms']:.2f}", f"{stage['p95_ms']:.2f}") for name, stage in stages],
+        ("stage", "p50 ms", "p95 ms", "last run"),
+        [
+            (name, *_times(stage), since_last("stages", name, "p50_ms"))
+            for name, stage in result["stages"].items()
+        ],
     )
     print_table(
-        ("backend", "model", "p50 ms", "p95 ms", "why not"),
+        ("faces", "p50 ms", "p95 ms", "pictures/s on one core", "last run"),
         [
-            (backend, model, *_times(figures), figures.get("detail", ""))
+            (count, *_times(crowd), str(crowd["fps_on_one_core"]), since_last("faces", count, "p50_ms"))
+            for count, crowd in result["faces"].items()
+        ],
+    )
+    print_table(
+        ("backend", "model", "p50 ms", "p95 ms", "last run", "why not"),
+        [
+            (
+                backend,
+                model,
+                *_times(figures),
+                since_last("backends", backend, model, "p50_ms"),
+                figures.get("detail", ""),
+            )
             for backend, models in result["backends"].items()
             for model, figures in models.items()
         ],
     )
-    rest = {**result["speech"], **result["daemon"]}
-    print_table(("measure", "value"), [(name, str(value)) for name, value in rest.items()])
+    rest = [(part, name, value) for part in ("speech", "daemon") for name, value in result[part].items()]
+    print_table(
+        ("measure", "value", "last run"),
+        [(name, str(value), since_last(part, name)) for part, name, value in rest],
+    )
+    if result["compared"]:
+        print(f"last run: {result['compared']['time']}; x2.00 is twice as slow or large as then")
 
 
 def _times(figures: dict[str, Any]) -> tuple[str, str]:

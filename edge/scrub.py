@@ -67,13 +67,16 @@ class Scrubber:
         return value
 
 
-def scrubber_of(config: Config | None) -> Scrubber:
-    """Return one that knows this machine, its user, and what the configuration names."""
+def scrubber_of(config: Config | None, *, raw: str = "") -> Scrubber:
+    """Return one that knows this machine, its user, and what the configuration names.
+
+    Of a configuration that is not valid, whose text is `raw`, every string may be private.
+    """
     names = {socket.gethostname(): "this-machine", socket.gethostname().partition(".")[0]: "this-machine"}
     with suppress(OSError, KeyError):  # a user without a name
         names[getpass.getuser()] = "this-user"
     if config is None:
-        return Scrubber([], names)
+        return Scrubber([text for pair in re.findall(r"\"([^\"]*)\"|'([^']*)'", raw) for text in pair], names)
     for number, address in enumerate(config.mqtt.addresses, 1):
         if not address.is_loopback:
             names[address.host] = f"broker-{number}"

@@ -14,12 +14,17 @@ from pathlib import Path
 import pytest
 from brokers import Mosquitto, wait_until, watching
 from test_conditions import zone
+from test_dashboard import read, snapshot
 from test_system import ROOT, environment
 
+from edge.board import Board
 from edge.conditions import Conditions
 from edge.health import Health
+from edge.metrics import Metrics
+from edge.page import describe
 from edge.selfwatch import CLOCK_S, DISK_ENOUGH_BYTES, DISK_LOW_BYTES, POWER_S, SelfWatch
 
+FACTS = {"device", "power", "memory", "disk", "clock"}
 UNDER_VOLTAGE, SOFT_LIMIT, SINCE = 0x1, 0x8, 16
 
 
@@ -113,6 +118,30 @@ def test_clock_has_its_time(
 ) -> None:
     """Five minutes after the start somebody must have set it, where that can be known."""
     assert device.at(second, is_clock_synchronised=synchronised) == wrong
+
+
+def test_page_and_metrics_show_the_device() -> None:
+    """What is known is a fact of the page under the name of its fault, and a gauge; what is not is neither."""
+    hot = {"temperature_c": 81.2, "frame_rate_factor": 0.25, "rss_bytes": 150_000_000, "throttled": 0x10001}
+    now = snapshot(counters={**hot, "disk_free_bytes": 12_300_000_000, "clock_synchronised": 0})
+    view = Board().view(0)
+    assert {name: text for name, text in describe(now, view) if name in FACTS} == {
+        "device": "81 °C, camera slowed to 25%",
+        "power": "under voltage",
+        "memory": "150 MB",
+        "disk": "12.3 GB free",
+        "clock": "not synchronised",
+    }
+    told = read(Metrics(lambda: now).text())
+    assert told["emotion_edge_temperature_celsius", ""] == 81.2
+    assert told["emotion_edge_frame_rate_factor", ""] == 0.25
+    assert told["emotion_edge_disk_free_bytes", ""] == 12.3e9
+    assert told["emotion_edge_clock_synchronised", ""] == 0
+    assert told["emotion_edge_throttled", "reason=under_voltage"] == 1
+    assert told["emotion_edge_throttled", "reason=throttled"] == 0
+    silent = snapshot()
+    assert not FACTS & {name for name, _ in describe(silent, view)}
+    assert not any("celsius" in name or "disk" in name for name, _ in read(Metrics(lambda: silent).text()))
 
 
 def run(code: str, env: dict[str, str]) -> subprocess.Popen[bytes]:
