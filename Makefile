@@ -9,7 +9,7 @@ HA := .venv-ha
 APT_PACKAGES := mosquitto portaudio19-dev libasound2-plugins systemd gcc libc6-dev chromium libvulkan1 \
   pulseaudio pulseaudio-utils gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good
 
-.PHONY: setup run test test-tflite check chaos soak bench evaluate clean apt weights
+.PHONY: setup run test test-install test-tflite check chaos soak bench evaluate clean apt weights
 
 setup: $(VENV)/run.stamp
 
@@ -81,6 +81,12 @@ chaos: apt $(VENV)/test.stamp
 soak: apt $(VENV)/test.stamp weights
 	$(BIN)/python tests/soak.py --minutes $(or $(MINUTES),30)
 
+# systemd/install.sh and the unit in a Debian of their own, which is made below runs/ and booted; needs root.
+# ARCH=arm64 runs that architecture's wheels under qemu; SUITE=trixie is another release.
+test-install:
+	@$(MAKE) --no-print-directory apt APT_PACKAGES="debootstrap systemd-container qemu-user-static"
+	$(PYTHON) tests/install/run.py $(if $(ARCH),--arch $(ARCH)) $(if $(SUITE),--suite $(SUITE))
+
 # The device's stages and backends, then what converting is worth: ratios, each measured in one run.
 bench: $(VENV)/test.stamp weights
 	$(BIN)/emotion-edge bench
@@ -92,4 +98,4 @@ evaluate: setup weights
 	$(BIN)/emotion-models evaluate --data "$(DATA)" --html runs/evaluation.html
 
 clean:
-	rm -rf $(VENV) $(TFLITE) $(HA) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TFLITE) $(HA) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis runs/install

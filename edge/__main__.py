@@ -14,9 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edge import __version__
-from edge.config import Config, load_config, outbox_path, read_password, to_toml
+from edge.config import load_config, outbox_path, read_password, to_toml
 from edge.errors import EXIT_OK, DeviceError, EdgeError
 from edge.integrations import INTEGRATIONS
+from edge.settings import Config
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from edge.config import Config
 from edge.errors import MediaError
 from edge.fusion import Fusion, fuse_once
 from edge.media import has_sound, kind_of, read_image, read_sound, read_video_frames
 from edge.pipeline import Eyes, Hearing, Sighting, open_ears, open_eyes
+from edge.settings import Config
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Float32, Modality, Prediction, UInt8, probabilities
 from edge.voice import clip_window
 

@@ -19,7 +19,6 @@ import numpy as np
 from edge import __version__
 from edge.broker import EmbeddedBroker
 from edge.card import TfliteClassifier, golden_input
-from edge.config import Config, MqttSettings
 from edge.demo import clip_path
 from edge.errors import DeviceError
 from edge.faces import CropSpec, FaceCropper
@@ -27,6 +26,7 @@ from edge.listen import listen
 from edge.media import read_sound, read_video_frames
 from edge.pipeline import Eyes, open_ears, open_eyes, opener
 from edge.runtime import BACKENDS
+from edge.settings import Config, MqttSettings
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Face, Frame, UInt8, rfc3339
 
 REPEATS = 100

@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from edge.config import MqttSettings
 from edge.errors import BrokerError
 from edge.link import V311, Connection, LinkError
+from edge.settings import MqttSettings
 
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 5.0

@@ -22,13 +22,14 @@ from typing import Any
 
 from edge import __version__
 from edge.conditions import read_conditions
-from edge.config import DEFAULT_PATH, Config, load_config, outbox_path, state_directory, to_toml
+from edge.config import DEFAULT_PATH, load_config, outbox_path, state_directory, to_toml
 from edge.devices import list_devices
 from edge.doctor import UNIT, Finding, report
 from edge.errors import EdgeError
 from edge.letters import Letters
 from edge.messages import outbox_counts
 from edge.scrub import Scrubber, scrubber_of
+from edge.settings import Config
 
 LOG_LINES = 500
 LOG_S = 10.0

@@ -16,7 +16,7 @@ from typing import cast
 
 from edge.config import public_name
 from edge.devices import list_cameras
-from edge.drivers import opened, within
+from edge.drivers import within
 from edge.errors import DeviceError
 from edge.fakes import Nothing, open_fake_camera
 from edge.gstreamer import open_gstreamer
@@ -42,7 +42,7 @@ def open_camera(token: str, *, fps: float, width: int, height: int) -> Source[Fr
             f"{token}: not a kind of camera; `emotion-edge devices` lists cameras with their tokens",
             reason="unsupported",
         )
-    return opened("camera", public_name(token), lambda: opener(token, fps=fps, width=width, height=height))
+    return within("camera", public_name(token), lambda: opener(token, fps=fps, width=width, height=height))
 
 
 def _open_auto(*, fps: float, width: int, height: int) -> Source[Frame]:

@@ -8,16 +8,16 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from edge import __version__, messages
-from edge.board import Board, View
+from edge.board import Board
 from edge.camera import open_camera
 from edge.conditions import ROOT
-from edge.config import Config, is_loopback, outbox_path, read_password, switches_path
-from edge.dashboard import Answers, Dashboard, read_token
+from edge.config import outbox_path, read_password, switches_path
+from edge.dashboard import Dashboard, read_token
 from edge.discovery import Announcer
 from edge.errors import DeviceError, OutboxError
 from edge.fallback import SteadyClassifier
@@ -27,18 +27,19 @@ from edge.linkstate import LinkState
 from edge.microphone import open_microphone
 from edge.mqtt import Publisher
 from edge.outbox import Counts, Outbox, open_outbox
-from edge.page import Facts, describe
 from edge.pipeline import Ears, Eyes, open_ears, open_eyes, opener
 from edge.policy import PERSONAL_STATES, allowed
 from edge.recorder import Recorder
 from edge.room import Room
 from edge.selfwatch import SelfWatch
+from edge.settings import Config
+from edge.shown import Shown
 from edge.switches import Switches
-from edge.values import AudioChunk, Frame, Modality, rfc3339
+from edge.values import AudioChunk, Frame, Modality
 from edge.worker import Worker
 
 if TYPE_CHECKING:
-    from edge.metrics import Metrics, Snapshot
+    from edge.metrics import Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +144,17 @@ class Daemon:
             self._notifier.ready()
             self._publish_status()
             log.info("running as %s, broker %s", config.device.id, ", ".join(map(str, config.mqtt.addresses)))
-            page = Dashboard(config.dashboard, self._answers(publisher, outbox), self._health, token)
+            shown = Shown(
+                config,
+                publisher=publisher,
+                switches=switches,
+                board=self._board,
+                health=self._health,
+                snapshot=lambda: self._snapshot(publisher, outbox),
+                status=lambda: self._status,
+                on_preview=self._tell_preview,
+            )
+            page = Dashboard(config.dashboard, shown.answers(), self._health, token)
             stack.callback(page.close)
             self._serve(publisher, outbox, page)
             self._notifier.stopping()
@@ -321,64 +332,6 @@ class Daemon:
             latency_ms=self._latencies.quantiles_ms(),
             outbox=_counts(outbox),
         )
-
-    def _answers(self, publisher: Publisher, outbox: Outbox) -> Answers:
-        @cache
-        def metrics() -> Metrics:
-            # Imported with the rest of the web server, and by its thread.
-            from edge.metrics import Metrics
-
-            return Metrics(lambda: self._snapshot(publisher, outbox))
-
-        return Answers(
-            metrics=lambda: metrics().text(),
-            stuck=self._health.stuck,
-            status=lambda: self._status,
-            is_connected=lambda: publisher.link.connected,
-            facts=Facts(
-                board=self._board,
-                now=lambda view: self._page(view, publisher, outbox),
-                switch=self._press,
-                preview=self._preview,
-            ),
-        )
-
-    def _page(self, view: View, publisher: Publisher, outbox: Outbox) -> dict[str, object]:
-        assert self._room is not None
-        now, link = self._snapshot(publisher, outbox), publisher.link
-        return {
-            "device": self._config.device.id,
-            "version": __version__,
-            "time": rfc3339(datetime.now(UTC)),
-            "payloads": {"status": self._status, **self._room.told},
-            "broker": {"connected": link.connected, "reason": link.reason, "protocol": link.protocol},
-            "enabled": {part: now.switches.get(part) for part in MODALITIES},
-            "facts": describe(now, view),
-            "preview_s": view.preview_s if self._may_preview else None,
-        }
-
-    def _press(self, part: str, is_on: bool) -> bool:
-        assert self._switches is not None
-        if part not in self._switches.parts:
-            return False
-        self._switches.command(part, b"ON" if is_on else b"OFF", retained=False)
-        return True
-
-    @property
-    def _may_preview(self) -> bool:
-        """Only who sits at the device may see through its camera, to aim it."""
-        address = self._config.dashboard.address
-        return address is not None and is_loopback(address[0]) and self._config.camera.source != "none"
-
-    def _preview(self, is_on: bool) -> bool:
-        if not self._may_preview:
-            return False
-        if is_on:
-            self._board.start_preview(time.monotonic_ns())
-        else:
-            self._board.stop_preview()
-        self._tell_preview()
-        return True
 
     def _tell_preview(self) -> None:
         """Say on the status topic that a preview runs, and that it ended."""

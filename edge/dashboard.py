@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from edge.config import DashboardSettings
 from edge.errors import ConfigError
 from edge.health import Health
 from edge.page import Facts, page_routes
+from edge.settings import DashboardSettings
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -87,9 +87,9 @@ class Dashboard:
     def _listen(self) -> socket.socket | None:
         address = self.settings.address
         assert address is not None, "only started where there is one"
-        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         try:
-            listener = socket.create_server(address, family=family)
+            listener = socket.create_server((address.host, address.port), family=family)
         except OSError as error:
             reason = REASONS.get(error.errno or 0, "no_address")
             detail = f"dashboard.bind {self.settings.bind}: {error.strerror}; choose another, or none"

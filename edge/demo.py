@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from edge.broker import EmbeddedBroker
-from edge.config import CameraSettings, Config, MicrophoneSettings, MqttSettings, load_config
+from edge.config import load_config
 from edge.daemon import Daemon
 from edge.devices import list_cameras, list_microphones
 from edge.errors import EXIT_FAILURE, EXIT_OK, BrokerError, EdgeError
 from edge.listen import Listener, listen
+from edge.settings import CameraSettings, Config, MicrophoneSettings, MqttSettings
 
 log = logging.getLogger(__name__)
 

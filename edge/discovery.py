@@ -7,11 +7,12 @@ import random
 import threading
 import time
 
-from edge.config import Config, read_password
+from edge.config import read_password
 from edge.entities import discovery_payload
 from edge.errors import BrokerError
 from edge.link import Dial, LinkError, encode
 from edge.mqtt import Publisher
+from edge.settings import Config
 
 log = logging.getLogger(__name__)
 

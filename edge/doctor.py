@@ -16,8 +16,9 @@ from typing import Any, Literal
 
 from edge import __version__
 from edge.conditions import ROOT
-from edge.config import Config, load_config
+from edge.config import load_config
 from edge.errors import EdgeError
+from edge.settings import Config
 from edge.values import rfc3339
 
 MAX_EXIT_CODE = 100

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from edge import messages
-from edge.config import Config, read_password
+from edge.config import read_password
 from edge.doctor import Finding, failed
 from edge.errors import EdgeError
 from edge.hosts import Address
 from edge.link import CONNECT_TIMEOUT_S, REMEDIES, V5, Connection, Dial, LinkError, encode, reason_of
 from edge.selfcheck import PROBE_S
+from edge.settings import Config
 from edge.tls import tls_context
 
 EXPIRY_DAYS = 7  # a certificate that is renewed by a program has been by then

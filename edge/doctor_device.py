@@ -10,11 +10,12 @@ from contextlib import closing
 from pathlib import Path
 
 from edge.conditions import ROOT, Conditions, read_conditions
-from edge.config import Config, outbox_path
+from edge.config import outbox_path
 from edge.doctor import Finding, failed
 from edge.errors import EdgeError
 from edge.letters import Letters
 from edge.selfwatch import DISK_LOW_BYTES
+from edge.settings import Config
 
 # What a part opens, and the group that Debian gives such nodes, where the node's own has no name.
 NODES = {

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from edge.camera import open_camera
-from edge.config import Config, public_name, switches_path
+from edge.config import public_name, switches_path
 from edge.doctor import Finding, failed, plain
 from edge.drivers import within
 from edge.errors import DeviceError
 from edge.health import Health
 from edge.microphone import open_microphone
+from edge.settings import Config
 from edge.switches import Switches
 
 FIRST_S = 15.0  # opening included

@@ -14,7 +14,6 @@ from concurrent.futures import TimeoutError as NotYet
 from typing import Any, TypeVar
 
 from edge.errors import DeviceError
-from edge.values import Source
 
 CALL_S = 10.0  # to open a device; a Pi camera or PortAudio on a slow card takes up to four
 CLOSE_S = 0.4  # what closing may wait; the daemon has two seconds to stop
@@ -97,8 +96,3 @@ class Strikes:
         # The failure that the call began with counts, too.
         self._count = max(1, self._count) + 1 if is_hanging(self._kind, for_s=LATE_S) else 0
         return self._count >= TRIES
-
-
-def opened(kind: str, name: str, opener: Callable[[], Source[T]]) -> Source[T]:
-    """Return the source that `opener` opens, as `within`."""
-    return within(kind, name, opener)

@@ -9,10 +9,10 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from edge.config import MqttSettings
 from edge.errors import BrokerError
 from edge.link import Message
 from edge.listen import listen
+from edge.settings import MqttSettings
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 

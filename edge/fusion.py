@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from edge.config import FusionSettings
+from edge.settings import FusionSettings
 from edge.values import (
     ABSENT,
     LABELS,

@@ -10,9 +10,9 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 
-from edge.config import MqttSettings
 from edge.consumer import Consumer
 from edge.link import REMEDIES, Connection, Dial, LinkError, Message
+from edge.settings import MqttSettings
 
 log = logging.getLogger(__name__)
 

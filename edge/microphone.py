@@ -23,7 +23,7 @@ from typing import Any, cast
 import numpy as np
 
 from edge.devices import alsa_cards
-from edge.drivers import DriverThread, opened
+from edge.drivers import DriverThread, within
 from edge.errors import DeviceError
 from edge.fakes import FakeMicrophone, Nothing
 from edge.holders import in_use, pcm_node
@@ -154,7 +154,7 @@ def open_microphone(token: str) -> Source[AudioChunk]:
         return opener(token)
     # Held by this thread, not by the one that may hang: stderr would be lost with it.
     with held_output(_NOT_OURS):
-        return opened("microphone", token, lambda: opener(token))
+        return within("microphone", token, lambda: opener(token))
 
 
 def _open_alsa(token: str) -> Source[AudioChunk]:

@@ -20,11 +20,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from edge.config import MqttSettings
 from edge.link import V5, Connection, Dial, LinkError, Message, encode
 from edge.linkstate import LinkLog, LinkState
 from edge.outbox import Outbox
 from edge.selfcheck import SelfCheck, Verdict
+from edge.settings import MqttSettings
 from edge.stream import EventStream
 from edge.values import EmotionEvent
 
@@ -361,8 +361,8 @@ class Publisher:
 def backoff_s(attempt: int) -> float:
     """Return the pause after failure `attempt` (from 0): 1, 2, 4 ... 60 s, less up to half by chance.
 
-    The first is anything up to 2 s, since a fleet loses its broker in one moment and must not return in one.
+    The first is anything up to 3 s, since a fleet loses its broker in one moment and must not return in one.
     """
     if attempt == 0:
-        return random.uniform(0.1, 2.0)
+        return random.uniform(0.1, 3.0)
     return min(BACKOFF_MAX_S, 2.0 ** min(attempt, 6)) * random.uniform(0.5, 1.0)

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from edge.config import OutboxSettings
 from edge.errors import OutboxError
+from edge.settings import OutboxSettings
 from edge.store import Store, reason_of
 from edge.values import EmotionEvent, rfc3339
 

@@ -8,9 +8,9 @@ from functools import partial
 from typing import Literal
 
 from edge.card import TfliteClassifier, open_classifier
-from edge.config import Config
 from edge.faces import CropSpec, FaceCropper, FaceFinder, open_face_finder
 from edge.fallback import SteadyClassifier
+from edge.settings import Config
 from edge.tracking import FaceTracker
 from edge.values import AudioChunk, Face, Frame, Modality, Prediction, UInt8
 from edge.voice import SpeechWindows, Window, window_input

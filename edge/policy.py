@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edge.config import DeviceSettings
+from edge.settings import DeviceSettings
 from edge.values import ABSENT
 
 GROUP_MIN_FACES = 5

@@ -11,13 +11,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from edge import messages
-from edge.config import FusionSettings
 from edge.fallback import SteadyClassifier
 from edge.fusion import Change, Fused, Fusion
 from edge.health import Health
 from edge.mqtt import Publisher
 from edge.policy import Policy
 from edge.recorder import Recorder
+from edge.settings import FusionSettings
 from edge.values import ABSENT, EmotionEvent, Modality, Prediction
 
 STATE_EVERY_S = 30.0

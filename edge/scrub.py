@@ -11,9 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from edge.config import Config, read_password
+from edge.config import read_password
 from edge.errors import EdgeError
 from edge.secrets import read_secret
+from edge.settings import Config
 
 SHORTEST = 3  # characters of a secret or a name; hiding shorter ones would hide everything
 # Names that say nothing about anybody.

@@ -1,7 +1,8 @@
 """Files with a secret in them: who else may read them, and what is in them.
 
-The rule: nobody but owner and group may read the file, and its group must be one of this process's own. Root
-checks files for a service that runs under another name, so whatever group these have is right for root.
+The rule: nobody but owner and group may read the file, and its group must be one of this process's own, or
+root's. Root checks files for a service that runs under another name, so whatever group these have is right
+for root.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from pathlib import Path
 
 from edge.errors import ConfigError
 
+ROOT_GROUP = 0
+
 
 def check_secret_file(path: Path, *, key: str) -> None:
     """Raise `ConfigError` unless `path` exists and nobody but its owner and our own groups can read it."""
@@ -21,7 +24,9 @@ def check_secret_file(path: Path, *, key: str) -> None:
         raise ConfigError(f"{key} {path}: {_words(error)}; create it, or remove the key") from None
     if status.st_mode & (stat.S_IROTH | stat.S_IWOTH):
         raise ConfigError(f"{key} {path}: everybody may read or write it; `chmod 600 {path}`")
-    ours = {os.getegid(), *os.getgroups()}
+    # Root's group reads no more than root does; systemd gives credentials to it, and us an access list, whose
+    # mask then shows as what the group may.
+    ours = {os.getegid(), *os.getgroups(), ROOT_GROUP}
     if status.st_mode & stat.S_IRGRP and status.st_gid not in ours and os.geteuid() != 0:
         raise ConfigError(
             f"{key} {path}: group {status.st_gid}, which is not ours, may read it; `chmod 600 {path}`"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ssl
 
-from edge.config import MqttSettings
 from edge.errors import ConfigError
+from edge.settings import MqttSettings
 
 
 def tls_context(settings: MqttSettings) -> ssl.SSLContext | None:

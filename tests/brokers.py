@@ -21,9 +21,9 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from edge.broker import EmbeddedBroker, find_server
-from edge.config import MqttSettings
 from edge.mqtt import Publisher
 from edge.outbox import Outbox
+from edge.settings import MqttSettings
 from edge.values import EmotionEvent
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("/usr/sbin/mosquitto")

@@ -14,8 +14,8 @@ import psutil
 from brokers import Mosquitto, free_port, wait_until
 
 from edge.broker import find_server
-from edge.config import MqttSettings
 from edge.link import V311, Connection, LinkError
+from edge.settings import MqttSettings
 
 SAMPLES = Path(__file__).parents[1] / "systemd"
 

@@ -35,9 +35,9 @@ from brokers import Mosquitto, free_port, running
 from rich.console import Console
 from rich.progress import Progress
 
-from edge.config import Config, DeviceSettings, OutboxSettings
 from edge.demo import clip_path
 from edge.outbox import Outbox
+from edge.settings import Config, DeviceSettings, OutboxSettings
 
 ROOT = Path(__file__).parents[1]
 SPEED = 20

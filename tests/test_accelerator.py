@@ -13,9 +13,9 @@ from libraries import CRASHES_ON_LOAD, DELEGATE, build
 from test_system import ROOT, collect, environment, events
 
 from edge.broker import EmbeddedBroker
-from edge.config import MqttSettings
 from edge.link import Message
 from edge.listen import listen
+from edge.settings import MqttSettings
 
 
 def has_event(kind: str) -> Callable[[list[Message]], bool]:

@@ -15,11 +15,11 @@ from test_system import ROOT
 
 from edge.bench import draw_crowd
 from edge.bench_history import compare, with_history
-from edge.config import Config
 from edge.demo import clip_path
 from edge.media import read_video_frames
 from edge.messages import load_schema
 from edge.pipeline import open_eyes
+from edge.settings import Config
 
 RESULT: dict[str, Any] = {
     "time": "2026-01-02T03:04:05.000Z",

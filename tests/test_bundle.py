@@ -21,9 +21,9 @@ from brokers import free_port
 from test_conditions import put
 from test_system import ROOT
 
-from edge.config import Config, DeviceSettings, MqttSettings
 from edge.outbox import Outbox
 from edge.scrub import Scrubber, scrubber_of
+from edge.settings import Config, DeviceSettings, MqttSettings
 from edge.values import EmotionEvent
 
 CANARIES = {

@@ -19,13 +19,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import edge.dashboard
 from edge.board import Board
-from edge.config import DashboardSettings, parse_config
+from edge.config import parse_config
 from edge.dashboard import Answers, Dashboard, read_token
 from edge.errors import ConfigError
 from edge.health import Health
 from edge.metrics import Metrics, Snapshot
 from edge.outbox import Counts
 from edge.page import Facts
+from edge.settings import DashboardSettings
 
 STATUS = {"state": "running", "reasons": []}
 

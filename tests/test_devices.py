@@ -16,7 +16,6 @@ from fake_picamera2 import Picamera2, picamera2  # noqa: F401 - a fixture
 
 from edge.__main__ import main
 from edge.camera import open_camera
-from edge.config import CAMERA_TOKENS, MICROPHONE_TOKENS
 from edge.devices import (
     AlsaCard,
     Device,
@@ -31,6 +30,7 @@ from edge.errors import DeviceError
 from edge.messages import load_schema
 from edge.report import print_devices
 from edge.runtime import candidate_backends
+from edge.settings import CAMERA_TOKENS, MICROPHONE_TOKENS
 
 
 def write(path: Path, text: str = "") -> None:

@@ -23,12 +23,12 @@ from brokers import (
 )
 
 import edge.mqtt
-from edge.config import MqttSettings
 from edge.errors import ConfigError
 from edge.link import Dial, LinkError
 from edge.listen import listen
 from edge.mqtt import Publisher
 from edge.outbox import Outbox
+from edge.settings import MqttSettings
 
 WEBSOCKET = """
 mqtt {{ listen: "127.0.0.1:-1" }}

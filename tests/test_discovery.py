@@ -17,12 +17,12 @@ from brokers import Broker, free_port, settings_of, wait_until, watching
 import edge.discovery
 from edge import messages
 from edge.__main__ import main
-from edge.config import CameraSettings, Config, DeviceSettings, MqttSettings
 from edge.discovery import Announcer, discovery_topic
 from edge.entities import discovery_payload, entity_ids
 from edge.mqtt import Publisher, encode
 from edge.outbox import Counts, Outbox
 from edge.policy import allowed
+from edge.settings import CameraSettings, Config, DeviceSettings, MqttSettings
 from edge.values import ABSENT, LABELS, UNCERTAIN, SubjectState
 
 ROOT = Path(__file__).parents[1]

@@ -10,7 +10,7 @@ import pytest
 from brokers import wait_until
 
 from edge import drivers
-from edge.drivers import DriverThread, Strikes, is_hanging, opened, within
+from edge.drivers import DriverThread, Strikes, is_hanging, within
 from edge.errors import DeviceError
 
 
@@ -40,7 +40,7 @@ class Late:
 def test_answer_and_error_come_through() -> None:
     """What the call returns is returned, what it raises is raised, on the caller's own thread."""
     source = Late()
-    assert opened("camera", "x", lambda: source) is source
+    assert within("camera", "x", lambda: source) is source
     with pytest.raises(DeviceError, match=r"^gone$") as caught:
         within("camera", "x", lambda: (_ for _ in ()).throw(DeviceError("gone", reason="busy")))
     assert caught.value.reason == "busy"

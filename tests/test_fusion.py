@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge.config import FusionSettings
 from edge.fusion import Fusion, fuse_once, pool_opinions
+from edge.settings import FusionSettings
 from edge.values import LABELS, Modality, Prediction
 
 S = 1_000_000_000

@@ -15,11 +15,11 @@ from test_system import daemon, environment, events
 
 from edge.broker import EmbeddedBroker
 from edge.card import TfliteClassifier, load_card, open_classifier
-from edge.config import MqttSettings
 from edge.errors import DeviceError
 from edge.link import Message
 from edge.listen import listen
 from edge.runtime import candidate_backends
+from edge.settings import MqttSettings
 from models.cards import made_input
 
 DRIVER = Path("/usr/lib/chromium/vk_swiftshader_icd.json")

@@ -24,11 +24,11 @@ from brokers import (
 )
 
 import edge.link
-from edge.config import MqttSettings
 from edge.errors import ConfigError
 from edge.linkstate import LinkState
 from edge.mqtt import Publisher, backoff_s
 from edge.outbox import Outbox
+from edge.settings import MqttSettings
 
 
 def test_broker_absent_at_start(broker: Broker, outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
@@ -207,8 +207,8 @@ def test_ca_file_that_is_none(tmp_path: Path, outbox: Outbox) -> None:
 
 
 def test_backoff_grows_to_a_minute_and_scatters() -> None:
-    """Two seconds, then doubled each time, a minute at most, half of it by chance; the first one wholly."""
-    for attempt, longest_s in enumerate([2, 2, 4, 8, 16, 32, 60, 60, 60]):
+    """Three seconds by chance, then two, doubled each time, a minute at most, half of it by chance."""
+    for attempt, longest_s in enumerate([3, 2, 4, 8, 16, 32, 60, 60, 60]):
         pauses = [backoff_s(attempt) for _ in range(200)]
         assert (longest_s / 2 if attempt else 0.1) <= min(pauses) < max(pauses) <= longest_s
         assert max(pauses) - min(pauses) > longest_s / (4 if attempt else 2)

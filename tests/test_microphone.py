@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ import soxr
 from brokers import wait_until
 from sound_server import SoundServer, sound_server  # noqa: F401 - a fixture
 
-from edge import microphone, resample
+from edge import drivers, microphone, resample
 from edge.devices import AlsaCard, alsa_cards
 from edge.drivers import is_hanging
 from edge.errors import DeviceError
@@ -214,6 +215,24 @@ def test_closing_a_driver_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     source.close()
     assert time.monotonic() - started_s < 0.5
     assert is_hanging("microphone")
+    comes_back.set()
+    wait_until(lambda: not is_hanging("microphone"), "the driver returns")
+
+
+def test_opening_a_driver_that_hangs(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """PortAudio that never starts is left behind, and what the daemon then says still reaches stderr."""
+    comes_back = threading.Event()
+    monkeypatch.setattr(drivers, "CALL_S", 0.2)
+    monkeypatch.setattr(microphone, "_portaudio", lambda _token: comes_back.wait())
+    with pytest.raises(
+        DeviceError, match=r"^alsa:default: its driver has not answered for 0\.2 s; "
+    ) as caught:
+        open_microphone("alsa:default")
+    assert caught.value.reason == "stuck"
+    os.write(2, b"still here")
+    assert capfd.readouterr().err == "still here"
     comes_back.set()
     wait_until(lambda: not is_hanging("microphone"), "the driver returns")
 

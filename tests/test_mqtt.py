@@ -30,10 +30,10 @@ from brokers import (
 )
 
 import edge.mqtt
-from edge.config import MqttSettings
 from edge.linkstate import LinkState
 from edge.mqtt import Publisher
 from edge.outbox import Outbox
+from edge.settings import MqttSettings
 
 ROOT = "emotion/kitchen"
 EVENT = f"{ROOT}/event"
@@ -168,7 +168,7 @@ PUBLISHER = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from edge.config import MqttSettings
+from edge.settings import MqttSettings
 from edge.mqtt import Publisher
 from edge.outbox import Outbox
 from edge.values import EmotionEvent

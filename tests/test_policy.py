@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from edge.config import DeviceSettings
 from edge.messages import EVENT_TYPES
 from edge.policy import allowed
+from edge.settings import DeviceSettings
 
 TOPICS = {
     *("availability", "status", "stats", "event", "ha_event", "group/state", "fatigue/state"),

@@ -20,10 +20,10 @@ from test_worker import Recorder
 
 from edge import worker
 from edge.broker import EmbeddedBroker
-from edge.config import MqttSettings
 from edge.errors import DeviceError
 from edge.link import Message
 from edge.listen import Listener, listen
+from edge.settings import MqttSettings
 
 
 def status_with(reason: str) -> Callable[[list[Message]], bool]:
@@ -136,11 +136,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Take the pauses out; return the attempts that they were asked for."""
     attempts: list[int] = []
 
-    def backoff_s(attempt: int) -> float:
+    def retry_s(attempt: int) -> float:
         attempts.append(attempt)
         return 0.005
 
-    monkeypatch.setattr(worker, "backoff_s", backoff_s)
+    monkeypatch.setattr(worker, "retry_s", retry_s)
     return attempts
 
 
@@ -171,6 +171,13 @@ def test_device_that_was_there_and_is_absent_stays_a_fault(quick: list[int]) -> 
     wait_until(lambda: len(quick) > seen + 3, "more attempts")
     assert recorder.health.reasons == ["camera:no_device"]
     running_worker.close()
+
+
+@pytest.mark.parametrize(("attempt", "most_s"), [(0, 1), (1, 2), (5, 32), (6, 60), (1000, 60)])
+def test_pauses_double_up_to_a_minute(attempt: int, most_s: float) -> None:
+    """One second at first, a minute at most, and never the same for all devices of a house."""
+    pauses = [worker.retry_s(attempt) for _ in range(200)]
+    assert most_s / 2 <= min(pauses) < max(pauses) <= most_s
 
 
 def test_silent_microphone_is_listened_to_at_once(quick: list[int]) -> None:

@@ -13,10 +13,10 @@ import pytest
 from edge.bench import bench_backends
 from edge.card import Card, artifacts_directory, load_card, open_classifier
 from edge.choice import choose
-from edge.config import Config, InferenceSettings
 from edge.errors import DeviceError, ModelError
 from edge.interpreter import runtime
 from edge.runtime import candidate_backends, load_model
+from edge.settings import Config, InferenceSettings
 from edge.tensors import Model, TensorInfo
 from edge.values import Float32
 from models.cards import made_input

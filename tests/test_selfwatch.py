@@ -121,7 +121,7 @@ def test_clock_has_its_time(
 
 
 def test_page_and_metrics_show_the_device() -> None:
-    """What is known is a fact of the page, named as its fault, and a gauge; what is not known is neither."""
+    """What is known is a fact of the page by the name of its fault, and a gauge; what is not is neither."""
     hot = {"temperature_c": 81.2, "frame_rate_factor": 0.25, "rss_bytes": 150_000_000, "throttled": 0x10001}
     now = snapshot(counters={**hot, "disk_free_bytes": 12_300_000_000, "clock_synchronised": 0})
     view = Board().view(0)

@@ -19,10 +19,10 @@ from rtsp_server import RtspServer
 from sound_server import sound_server  # noqa: F401 - a fixture
 
 from edge.camera import open_camera
-from edge.config import CAMERA_TOKENS, MICROPHONE_TOKENS
 from edge.demo import clip_path
 from edge.errors import DeviceError
 from edge.microphone import open_microphone
+from edge.settings import CAMERA_TOKENS, MICROPHONE_TOKENS
 from edge.values import AudioChunk, Frame, Source
 
 SIZE = {"fps": 20, "width": 96, "height": 64}

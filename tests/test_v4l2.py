@@ -77,7 +77,7 @@ def test_webcam_by_its_lasting_name(camera: Path) -> None:
     assert seen["shape"] == [240, 320, 3]
     assert seen["colour"] == pytest.approx([255, 0, 0], abs=4)
     assert len(seen["times_s"]) == 30
-    assert (seen["times_s"][-1] - seen["times_s"][0]) / 29 == pytest.approx(0.1, abs=0.01)
+    assert 2.8 < seen["times_s"][-1] - seen["times_s"][0] < 4
     camera.resolve().rename(camera.parents[1] / "video7")
     camera.unlink()
     camera.symlink_to("../video7")

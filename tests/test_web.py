@@ -19,9 +19,9 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from test_system import daemon, environment
 
 from edge.broker import EmbeddedBroker
-from edge.config import MqttSettings
 from edge.listen import Listener, listen
 from edge.messages import load_schema
+from edge.settings import MqttSettings
 
 CHROMIUM = shutil.which("chromium")
 CANARY = "canary-0123456789abcdef"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import resources
 
-from edge.config import Config
+from edge.settings import Config
 
 # Name: file. They are written for the device `room` below the prefix `emotion`.
 INTEGRATIONS = {

@@ -20,9 +20,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edge.config import MqttSettings
 from edge.mqtt import LinkState, Publisher
 from edge.outbox import Counts, Outbox
+from edge.settings import MqttSettings
 from edge.values import EmotionEvent
 
 ROOT = Path(__file__).parents[2]

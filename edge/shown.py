@@ -1,0 +1,104 @@
+"""What the daemon shows over HTTP, and what the buttons of its page do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from edge import __version__
+from edge.board import Board, View
+from edge.dashboard import Answers
+from edge.health import Health
+from edge.mqtt import Publisher
+from edge.page import Facts, describe
+from edge.settings import Config
+from edge.switches import PARTS, Switches
+from edge.values import rfc3339
+
+if TYPE_CHECKING:
+    from edge.metrics import Metrics, Snapshot
+
+
+class Shown:
+    """Answers the web server, on its threads.
+
+    `snapshot` and `status` return the daemon and its status payload as they are now; `on_preview` is called
+    when a preview begins or is ended by its button.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        publisher: Publisher,
+        switches: Switches,
+        board: Board,
+        health: Health,
+        snapshot: Callable[[], Snapshot],
+        status: Callable[[], dict[str, Any]],
+        on_preview: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._publisher = publisher
+        self._switches = switches
+        self._board = board
+        self._health = health
+        self._snapshot = snapshot
+        self._status = status
+        self._on_preview = on_preview
+
+    def answers(self) -> Answers:
+        """Return what the server asks."""
+
+        @cache
+        def metrics() -> Metrics:
+            # Imported with the rest of the web server, and by its thread.
+            from edge.metrics import Metrics
+
+            return Metrics(self._snapshot)
+
+        return Answers(
+            metrics=lambda: metrics().text(),
+            stuck=self._health.stuck,
+            status=self._status,
+            is_connected=lambda: self._publisher.link.connected,
+            facts=Facts(board=self._board, now=self._now, switch=self._press, preview=self._preview),
+        )
+
+    def _now(self, view: View) -> dict[str, Any]:
+        now, link = self._snapshot(), self._publisher.link
+        return {
+            "device": self._config.device.id,
+            "version": __version__,
+            "time": rfc3339(datetime.now(UTC)),
+            "payloads": {"status": self._status(), **now.told},
+            "broker": {"connected": link.connected, "reason": link.reason, "protocol": link.protocol},
+            "enabled": {part: now.switches.get(part) for part in PARTS},
+            "facts": describe(now, view),
+            "preview_s": view.preview_s if self._may_preview else None,
+        }
+
+    def _press(self, part: str, is_on: bool) -> bool:
+        if part not in self._switches.parts:
+            return False
+        self._switches.command(part, b"ON" if is_on else b"OFF", retained=False)
+        return True
+
+    @property
+    def _may_preview(self) -> bool:
+        """Only who sits at the device may see through its camera, to aim it."""
+        address = self._config.dashboard.address
+        return address is not None and address.is_loopback and self._config.camera.source != "none"
+
+    def _preview(self, is_on: bool) -> bool:
+        if not self._may_preview:
+            return False
+        if is_on:
+            self._board.start_preview(time.monotonic_ns())
+        else:
+            self._board.stop_preview()
+        self._on_preview()
+        return True
