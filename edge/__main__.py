@@ -85,10 +85,11 @@ def _devices(options: argparse.Namespace) -> int:
 
 def _doctor(options: argparse.Namespace) -> int:
     from edge.bundle import write_bundle
-    from edge.doctor import count_failed, examine
+    from edge.doctor import adopt_service, count_failed, examine
     from edge.doctor_report import print_findings
     from edge.drivers import is_hanging
 
+    adopt_service()
     findings = print_findings(examine(options.config), as_json=options.json)
     if options.bundle is not None:
         write_bundle(options.bundle, options.config, findings)

@@ -24,14 +24,13 @@ from edge import __version__
 from edge.conditions import read_conditions
 from edge.config import DEFAULT_PATH, load_config, outbox_path, state_directory, to_toml
 from edge.devices import list_devices
-from edge.doctor import Finding, report
+from edge.doctor import UNIT, Finding, report
 from edge.errors import EdgeError
 from edge.letters import Letters
 from edge.messages import outbox_counts
 from edge.scrub import Scrubber, scrubber_of
 from edge.settings import Config
 
-UNIT = "emotion-edge.service"
 LOG_LINES = 500
 LOG_S = 10.0
 DEAD_LETTERS = 20

@@ -7,7 +7,8 @@ takes a device that the daemon holds for one that works.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from edge.settings import Config
 from edge.values import rfc3339
 
 MAX_EXIT_CODE = 100
+UNIT = "emotion-edge.service"
 STAGES = (
     "config",
     "daemon",
@@ -121,6 +123,21 @@ def daemon_pid(root: Path = ROOT) -> int:
         if is_ours and "run" in words and int(file.parent.name) != os.getpid():
             return int(file.parent.name)
     return 0
+
+
+def adopt_service(root: Path = ROOT, environ: MutableMapping[str, str] = os.environ) -> None:
+    """Take over the state, credentials, weights and settings of the running service, if we may read them.
+
+    So `sudo emotion-edge doctor` examines what systemd runs. What is set already stays.
+    """
+    for cgroup in (root / "proc").glob("[0-9]*/cgroup"):
+        with suppress(OSError):
+            if not cgroup.read_text(encoding="utf-8").rstrip().endswith(f"/{UNIT}"):
+                continue
+            for line in cgroup.with_name("environ").read_bytes().decode(errors="replace").split("\0"):
+                name, _, value = line.partition("=")
+                if name in ("STATE_DIRECTORY", "CREDENTIALS_DIRECTORY") or name.startswith("EMOTION_EDGE_"):
+                    environ.setdefault(name, value)
 
 
 def examine_models(config: Config) -> Iterator[Finding]:

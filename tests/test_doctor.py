@@ -28,7 +28,7 @@ from edge.broker import find_server
 from edge.card import artifacts_directory
 from edge.conditions import Conditions
 from edge.config import parse_config
-from edge.doctor import MAX_EXIT_CODE, STAGES, Finding, count_failed, daemon_pid, examine
+from edge.doctor import MAX_EXIT_CODE, STAGES, Finding, adopt_service, count_failed, daemon_pid, examine
 from edge.doctor_broker import examine_brokers
 from edge.doctor_device import examine_conditions, examine_outbox, permissions
 from edge.doctor_sources import examine_sources
@@ -419,6 +419,26 @@ def test_device_nodes_that_may_not_be_opened(tmp_path_factory: pytest.TempPathFa
     assert found["camera"].remedy.startswith("`sudo usermod -aG video $USER`")
     assert found["microphone"].state == "skipped"
     assert found["accelerator"].state == "ok"
+
+
+def test_root_examines_what_the_service_has(tmp_path: Path) -> None:
+    """State, credentials and settings of the unit's process are taken over; another's and our own stay."""
+    put(tmp_path, "proc/812/cgroup", "0::/system.slice/emotion-edge.service\n")
+    put(
+        tmp_path,
+        "proc/812/environ",
+        "STATE_DIRECTORY=/var/lib/emotion-edge\0HOME=/\0EMOTION_EDGE__MQTT__HOST=b=c\0EMOTION_EDGE_WEIGHTS=/w\0",
+    )
+    put(tmp_path, "proc/813/cgroup", "0::/user.slice/session-1.scope\n")
+    put(tmp_path, "proc/813/environ", "EMOTION_EDGE__DEVICE__ID=other\0")
+    put(tmp_path, "proc/814/cgroup", "0::/system.slice/emotion-edge.service\n")  # ended meanwhile
+    environ = {"EMOTION_EDGE_WEIGHTS": "/mine"}
+    adopt_service(tmp_path, environ)
+    assert environ == {
+        "EMOTION_EDGE_WEIGHTS": "/mine",
+        "STATE_DIRECTORY": "/var/lib/emotion-edge",
+        "EMOTION_EDGE__MQTT__HOST": "b=c",
+    }
 
 
 @pytest.mark.parametrize(
