@@ -441,6 +441,20 @@ def test_root_examines_what_the_service_has(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root examines a service that is not its own")
+def test_root_examines_a_service_that_is_stopped(tmp_path: Path) -> None:
+    """Once the unit is installed, its state and its secrets are where systemd puts and finds them."""
+    state, secrets = tmp_path / "var/lib/emotion-edge", tmp_path / "etc/emotion-edge"
+    state.mkdir(parents=True)
+    secrets.mkdir(parents=True)
+    environ: dict[str, str] = {}
+    adopt_service(tmp_path, environ)
+    assert environ == {}
+    put(tmp_path, "etc/systemd/system/emotion-edge.service", "[Unit]\n")
+    adopt_service(tmp_path, environ)
+    assert environ == {"STATE_DIRECTORY": str(state), "CREDENTIALS_DIRECTORY": str(secrets)}
+
+
 @pytest.mark.parametrize(
     ("command", "pid"),
     [
