@@ -77,6 +77,11 @@ journalctl --unit=emotion-edge | grep -q 'Watchdog timeout'
 within 20 is_online
 echo "hung: killed by the watchdog, and back"
 
+systemctl stop emotion-edge
+emotion-edge doctor
+systemctl start emotion-edge
+echo "the doctor is content, with the password that only root may read"
+
 cp "$config" /tmp/good.toml
 (umask 077; echo open-sesame >/etc/emotion-edge/dashboard-token)
 printf '[Service]\nLoadCredential=dashboard-token:/etc/emotion-edge/dashboard-token\n' \
