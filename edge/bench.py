@@ -191,6 +191,7 @@ def _daemon(config: Config, seconds: float) -> dict[str, float]:
             "EMOTION_EDGE__DEVICE__ID": "bench",
             "EMOTION_EDGE__DASHBOARD__BIND": "none",
             "EMOTION_EDGE__MQTT__DISCOVERY": "false",
+            "EMOTION_EDGE__HEALTH__SOFT_LIMIT_C": "120",  # pictures left out would look like speed
         }
         listener = listen(settings, f"{settings.prefix}/bench/state", f"{settings.prefix}/bench/event")
         listener.wait_ready(5.0)

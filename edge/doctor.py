@@ -128,7 +128,7 @@ def daemon_pid(root: Path = ROOT) -> int:
 def adopt_service(root: Path = ROOT, environ: MutableMapping[str, str] = os.environ) -> None:
     """Take over the state, credentials, weights and settings of the running service, if we may read them.
 
-    So `sudo emotion-edge doctor` examines what systemd runs. What is set already stays.
+    So `sudo emotion-edge doctor` examines what systemd runs, or would run. What is set already stays.
     """
     for cgroup in (root / "proc").glob("[0-9]*/cgroup"):
         with suppress(OSError):
@@ -138,6 +138,10 @@ def adopt_service(root: Path = ROOT, environ: MutableMapping[str, str] = os.envi
                 name, _, value = line.partition("=")
                 if name in ("STATE_DIRECTORY", "CREDENTIALS_DIRECTORY") or name.startswith("EMOTION_EDGE_"):
                     environ.setdefault(name, value)
+    if os.geteuid() == 0 and (root / "etc/systemd/system" / UNIT).exists():  # it is installed, but stopped
+        for name, place in (("STATE_DIRECTORY", "var/lib"), ("CREDENTIALS_DIRECTORY", "etc")):
+            if (root / place / "emotion-edge").is_dir():
+                environ.setdefault(name, str(root / place / "emotion-edge"))
 
 
 def examine_models(config: Config) -> Iterator[Finding]:

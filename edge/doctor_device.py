@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edge.conditions import ROOT, Conditions, read_conditions
 from edge.config import outbox_path
+from edge.devices import edge_tpu_nodes
 from edge.doctor import Finding, failed
 from edge.errors import EdgeError
 from edge.letters import Letters
@@ -21,7 +22,7 @@ from edge.settings import Config
 NODES = {
     "camera": (("dev/video*", "video"), ("dev/media*", "video"), ("dev/dma_heap/*", "video")),
     "microphone": (("dev/snd/pcm*c", "audio"),),
-    "accelerator": (("dev/dri/renderD*", "render"), ("dev/apex_*", "apex")),
+    "accelerator": (("dev/dri/renderD*", "render"),),
 }
 SUPPLY = "use the supply and the cable that came with the board, and less on its USB ports"
 
@@ -43,6 +44,8 @@ def permissions(config: Config, root: Path) -> Iterator[Finding]:
     }
     for part, patterns in NODES.items():
         nodes = [(node, usual) for pattern, usual in patterns for node in sorted(root.glob(pattern))]
+        if part == "accelerator":
+            nodes += [(node, "plugdev") for node in edge_tpu_nodes(root)]
         refused = [(node, usual) for node, usual in nodes if not _may_open(node)]
         if not nodes or not wanted[part]:
             yield Finding("permissions", part, "skipped", "no device node" if wanted[part] else "not wanted")

@@ -39,10 +39,10 @@ def examine_sources(config: Config, *, is_running: bool) -> Iterator[Finding]:
         elif not switches.is_on(part):
             yield Finding(part, name, "skipped", "switched off over MQTT or on the page, so it is not opened")
         else:
-            yield _tried(part, name, try_it, is_running=is_running)
+            yield tried(part, name, try_it, is_running=is_running)
 
 
-def _tried(part: str, name: str, try_it: Callable[[], tuple[str, str]], *, is_running: bool) -> Finding:
+def tried(part: str, name: str, try_it: Callable[[], tuple[str, str]], *, is_running: bool) -> Finding:
     """Return what `try_it` found, a detail and a remedy where that is bad, or what it raised."""
     try:
         detail, remedy = within(part, name, try_it, limit_s=FIRST_S)

@@ -96,10 +96,11 @@ def _secrets(config: Config) -> list[str]:
         if path is not None:
             with suppress(EdgeError):
                 secrets += read_secret(path, key=key).splitlines()
-    directory = os.environ.get("CREDENTIALS_DIRECTORY")
-    for path in Path(directory).iterdir() if directory else ():
-        with suppress(EdgeError):
-            secrets.append(read_secret(path, key="credential"))
+    if directory := os.environ.get("CREDENTIALS_DIRECTORY"):
+        with suppress(OSError):
+            for path in Path(directory).iterdir():
+                with suppress(EdgeError):
+                    secrets.append(read_secret(path, key="credential"))
     # What stands between // and @ of a network camera's address, and each of its parts.
     for source in (config.camera.source, config.microphone.source):
         for login in re.findall(r"//([^/@\s]*)@", source):

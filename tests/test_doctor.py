@@ -31,7 +31,8 @@ from edge.config import parse_config
 from edge.doctor import MAX_EXIT_CODE, STAGES, Finding, adopt_service, count_failed, daemon_pid, examine
 from edge.doctor_broker import examine_brokers
 from edge.doctor_device import examine_conditions, examine_outbox, permissions
-from edge.doctor_sources import examine_sources
+from edge.doctor_sources import examine_sources, tried
+from edge.errors import DeviceError
 from edge.messages import load_schema
 from edge.settings import Config, DeviceSettings, MqttSettings, OutboxSettings
 
@@ -229,6 +230,17 @@ def test_what_is_switched_off_is_not_opened(tmp_path: Path) -> None:
     assert (found["camera"].state, found["microphone"].state) == ("skipped", "ok")
 
 
+@pytest.mark.parametrize(("is_running", "state"), [(True, "ok"), (False, "failed")])
+def test_busy_camera(is_running: bool, state: str) -> None:
+    """Where the daemon runs, it is the daemon that has it; otherwise somebody has it who should not."""
+
+    def open_it() -> tuple[str, str]:
+        raise DeviceError("v4l2:/dev/video0: in use by 812 (motion); stop that program", reason="busy")
+
+    found = tried("camera", "v4l2:/dev/video0", open_it, is_running=is_running)
+    assert (found.state, found.remedy) == (state, "" if is_running else "stop that program")
+
+
 def test_microphone_that_gives_zeros(tmp_path: Path) -> None:
     """Nothing but zeros is no room, however quiet, and a file may be told so, too."""
     with wave.open(str(tmp_path / "zeros.wav"), "wb") as file:
@@ -409,6 +421,11 @@ def test_device_nodes_that_may_not_be_opened(tmp_path_factory: pytest.TempPathFa
     for node in ("dev/video0", "dev/snd/pcmC1D0c"):
         put(root, node, "").chmod(0)
     put(root, "dev/dri/renderD128", "").chmod(0o666)
+    put(root, "sys/bus/usb/devices/2-1/idVendor", "18d1")
+    put(root, "sys/bus/usb/devices/2-1/idProduct", "9302")
+    put(root, "sys/bus/usb/devices/2-1/busnum", "2")
+    put(root, "sys/bus/usb/devices/2-1/devnum", "3")
+    put(root, "dev/bus/usb/002/003", "").chmod(0)
     os.seteuid(65534)
     try:
         config = parse_config({"microphone": {"source": "none"}})
@@ -418,7 +435,7 @@ def test_device_nodes_that_may_not_be_opened(tmp_path_factory: pytest.TempPathFa
     assert found["camera"].state == "failed"
     assert found["camera"].remedy.startswith("`sudo usermod -aG video $USER`")
     assert found["microphone"].state == "skipped"
-    assert found["accelerator"].state == "ok"
+    assert "-aG plugdev" in found["accelerator"].remedy
 
 
 def test_root_examines_what_the_service_has(tmp_path: Path) -> None:
@@ -439,6 +456,20 @@ def test_root_examines_what_the_service_has(tmp_path: Path) -> None:
         "STATE_DIRECTORY": "/var/lib/emotion-edge",
         "EMOTION_EDGE__MQTT__HOST": "b=c",
     }
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root examines a service that is not its own")
+def test_root_examines_a_service_that_is_stopped(tmp_path: Path) -> None:
+    """Once the unit is installed, its state and its secrets are where systemd puts and finds them."""
+    state, secrets = tmp_path / "var/lib/emotion-edge", tmp_path / "etc/emotion-edge"
+    state.mkdir(parents=True)
+    secrets.mkdir(parents=True)
+    environ: dict[str, str] = {}
+    adopt_service(tmp_path, environ)
+    assert environ == {}
+    put(tmp_path, "etc/systemd/system/emotion-edge.service", "[Unit]\n")
+    adopt_service(tmp_path, environ)
+    assert environ == {"STATE_DIRECTORY": str(state), "CREDENTIALS_DIRECTORY": str(secrets)}
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,7 @@ def test_daemon_in_the_sun(mosquitto: Mosquitto, tmp_path: Path) -> None:
     env = environment(mosquitto.host, mosquitto.port, tmp_path) | {
         "MACHINE": str(tmp_path),
         "EMOTION_EDGE__MQTT__STATS_INTERVAL_S": "1",
+        "EMOTION_EDGE__HEALTH__SOFT_LIMIT_C": "78",
     }
     with watching(mosquitto, "emotion/lab/#") as seen, changed_daemon("", env):
 
