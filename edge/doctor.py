@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from edge import __version__
 from edge.conditions import ROOT
-from edge.config import load_config
+from edge.config import DEFAULT_PATH, load_config
 from edge.errors import EdgeError
 from edge.settings import Config
 from edge.values import rfc3339
@@ -74,6 +74,8 @@ def examine(path: Path | None, *, root: Path = ROOT) -> Iterator[Finding]:
 
     Takes up to a minute where devices or brokers do not answer.
     """
+    if path is None and DEFAULT_PATH.exists():
+        path = DEFAULT_PATH
     try:
         config = load_config(path)
     except EdgeError as error:
