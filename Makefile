@@ -21,7 +21,7 @@ $(VENV)/run.stamp: pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/test.stamp: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,train]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -e '.[dev,train]'
 	touch $@
 
 weights:
@@ -54,7 +54,7 @@ $(TFLITE)/test.stamp: pyproject.toml
 $(HA)/test.stamp:
 	@for python in python3.13 $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/python3.13); do \
 	  if $$python -c '' 2>/dev/null; then $$python -m venv $(HA) && \
-	    $(HA)/bin/python -m pip install --quiet --disable-pip-version-check 'homeassistant==2025.1.4' 'paho-mqtt<2' && \
+	    $(HA)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check 'homeassistant==2025.1.4' 'paho-mqtt<2' && \
 	    touch $@; exit; fi; done; \
 	echo "Home Assistant's schemas are not tested: they need Python 3.13"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +11,9 @@ import pytest
 from brokers import Broker, Mosquitto, Nats, running
 
 from edge.outbox import Outbox
+
+# A shell that starts the tests in the background lets its children ignore Ctrl-C, which some of them test.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=[Mosquitto, Nats], ids=["mosquitto", "nats"])
