@@ -22,6 +22,7 @@ from edge.card import TfliteClassifier, golden_input
 from edge.demo import clip_path
 from edge.errors import DeviceError
 from edge.faces import CropSpec, FaceCropper
+from edge.health import rss_bytes
 from edge.listen import listen
 from edge.media import read_sound, read_video_frames
 from edge.pipeline import Eyes, open_ears, open_eyes, opener
@@ -224,11 +225,10 @@ def _watch(pid: int, listener: Any, start_s: float, seconds: float) -> dict[str,
             age_s = time.time() - _epoch_s(document["time"])
             latencies.append(1e3 * age_s)
     cpu = (_cpu_s(pid) - warm[0]) / (time.monotonic() - warm[1]) if warm else 0.0
-    rss_kb = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * 4
     return {
         "first_prediction_s": round(first_s, 2),
         "cpu_share_of_core": round(cpu, 3),
-        "rss_mb": round(rss_kb / 1024, 1),
+        "rss_mb": round(rss_bytes(pid) / (1 << 20), 1),
         "event_latency_p95_ms": round(float(np.percentile(latencies, 95)), 1) if latencies else -1.0,
     }
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from edge.values import AudioChunk, Face, Frame, UInt8
+from edge.values import AudioChunk, Face, Float32, Frame, UInt8
 
 FRESH_S = 1.5  # older boxes and levels are not about now
 HOUR_S = 3600.0
@@ -48,6 +48,12 @@ class View:
     preview_s: float
 
 
+def level_db(samples: Float32) -> float:
+    """Return the root mean square of samples (n,) in dB: `QUIETEST_DB` to 0, a full-scale square wave."""
+    power = float(np.dot(samples, samples)) / max(1, len(samples))
+    return max(QUIETEST_DB, 10 * float(np.log10(power + 1e-12)))
+
+
 class Board:
     """Written by the workers, read by the page; `now_ns` is monotonic, as the times of frames are."""
 
@@ -80,11 +86,9 @@ class Board:
             self._pixels = frame.pixels.copy() if frame.t_ns < self._preview_ns else None
 
     def hear(self, chunk: AudioChunk) -> None:
-        """Remember how loud a chunk was: its root mean square in dB, 0 is a full-scale square wave."""
-        power = float(np.dot(chunk.samples, chunk.samples)) / max(1, len(chunk.samples))
-        level_db = max(QUIETEST_DB, 10 * float(np.log10(power + 1e-12)))
+        """Remember how loud a chunk was."""
         with self._lock:
-            self._level_db, self._heard_ns = level_db, chunk.t_ns
+            self._level_db, self._heard_ns = level_db(chunk.samples), chunk.t_ns
 
     def note(self, emotion: str, now_ns: int) -> None:
         """Remember what the room feels from now on."""

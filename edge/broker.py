@@ -112,7 +112,10 @@ class EmbeddedBroker:
             # The log names the port that the kernel chose: nothing can take it between choice and use.
             if match := re.search(r"Listening for MQTT clients on mqtt://[^:]+:(\d+)", text):
                 self.port = int(match[1])
-                if "Server is ready" in text and _accepts(self.host, self.port):
+                where = MqttSettings(host=self.host, port=self.port)
+                if "Server is ready" in text and accepts(
+                    where, client_id=f"emotion-edge-ready-{os.getpid()}"
+                ):
                     return
             time.sleep(0.01)
         ended = f"ended with {self._process.returncode}" if self._process.poll() is not None else "not ready"
@@ -148,10 +151,9 @@ mqtt {{ listen: "127.0.0.1:{port or -1}", ack_wait: "2s" }}
 """
 
 
-def _accepts(host: str, port: int) -> bool:
-    connection = Connection(
-        MqttSettings(host=host, port=port), client_id=f"emotion-edge-ready-{os.getpid()}", protocol=V311
-    )
+def accepts(settings: MqttSettings, *, client_id: str, password: str | None = None) -> bool:
+    """Tell whether a broker that speaks MQTT 3.1.1 takes a client just now."""
+    connection = Connection(settings, client_id=client_id, password=password, protocol=V311)
     try:
         connection.open()
     except LinkError:

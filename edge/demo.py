@@ -10,13 +10,13 @@ import threading
 import time
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from edge.broker import EmbeddedBroker
 from edge.config import load_config
 from edge.daemon import Daemon
 from edge.devices import list_cameras, list_microphones
 from edge.errors import EXIT_FAILURE, EXIT_OK, BrokerError, EdgeError
+from edge.follow import describe
 from edge.listen import Listener, listen
 from edge.settings import CameraSettings, Config, MicrophoneSettings, MqttSettings
 
@@ -107,7 +107,7 @@ def _print(topic: str, payload: bytes) -> bool:
     kind = topic.split("/", 2)[2]
     if kind == "event":
         event = json.loads(payload)
-        print(f"{event['time'][11:23]}  {event['type']:<18} {_describe(event['data'])}", flush=True)
+        print(f"{event['time'][11:23]}  {event['type']:<18} {describe(event['data'])}", flush=True)
         return True
     if kind == "availability":
         print(f"{kind}: {payload.decode()}", flush=True)
@@ -115,13 +115,3 @@ def _print(topic: str, payload: bytes) -> bool:
         status = json.loads(payload)
         print(f"{kind}: {status['state']} {' '.join(status['reasons'])}".rstrip(), flush=True)
     return False
-
-
-def _describe(data: dict[str, Any]) -> str:
-    if "emotion" not in data:
-        return f"{data['subject']:<10} {data.get('reason', '')}".rstrip()
-    shares = [
-        f"{name} {100 * data[name]['weight']:.0f} %" for name in ("face", "voice") if data[name] is not None
-    ]
-    text = f"{data['subject']:<10} {data['previous']} -> {data['emotion']} {data['confidence']:.2f}"
-    return f"{text}  ({', '.join(shares) or 'nobody'}; {data['latency_ms']:.0f} ms)"

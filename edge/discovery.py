@@ -10,9 +10,10 @@ import time
 from edge.config import read_password
 from edge.entities import discovery_payload
 from edge.errors import BrokerError
-from edge.link import Dial, LinkError, encode
+from edge.link import Dial, LinkError
 from edge.mqtt import Publisher
 from edge.settings import Config
+from edge.values import encode
 
 log = logging.getLogger(__name__)
 

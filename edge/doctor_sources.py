@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from edge.board import level_db
 from edge.camera import open_camera
 from edge.config import public_name, switches_path
 from edge.doctor import Finding, failed, plain
@@ -83,11 +84,10 @@ def hear(config: Config) -> tuple[str, str]:
                 break
     finally:
         microphone.close()
-    sound = np.concatenate([np.zeros(1, np.float32), *samples])
-    level_db = 10 * float(np.log10(np.mean(sound**2) + 1e-12))
-    if level_db < SILENT_DB:
+    loudness_db = level_db(np.concatenate([np.zeros(1, np.float32), *samples]))
+    if loudness_db < SILENT_DB:
         return (
             "silent as if muted",
             "`alsamixer`: F4, raise the level, M unmutes; or check the plug",
         )
-    return f"{level_db:.0f} dB (0 is full scale)", ""
+    return f"{loudness_db:.0f} dB (0 is full scale)", ""

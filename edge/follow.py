@@ -80,8 +80,16 @@ def describe(data: dict[str, Any]) -> str:
     if "emotion" not in data:
         return f"{subject:<10} {data.get('reason') or data.get('level') or ''}".rstrip()
     text = f"{subject:<10} {data.get('previous')} -> {data['emotion']}"
-    confidence = data.get("confidence")
-    return f"{text} {confidence:.2f}" if isinstance(confidence, float | int) else text
+    if isinstance(confidence := data.get("confidence"), float | int):
+        text += f" {confidence:.2f}"
+    weights = {
+        name: data[name].get("weight") for name in ("face", "voice") if isinstance(data.get(name), dict)
+    }
+    known = [(name, weight) for name, weight in weights.items() if isinstance(weight, float | int)]
+    shares = [f"{name} {100 * weight:.0f} %" for name, weight in known]
+    if isinstance(latency_ms := data.get("latency_ms"), float | int):
+        text += f"  ({', '.join(shares) or 'nobody'}; {latency_ms:.0f} ms)"
+    return text
 
 
 def _body(message: Message) -> Any:

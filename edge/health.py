@@ -102,7 +102,7 @@ class Notifier:
                 self._address = ""  # nobody listens any more; that must not stop the daemon
 
 
-def rss_bytes() -> int:
-    """Return the resident memory of this process."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+def rss_bytes(pid: int | None = None) -> int:
+    """Return the resident memory of a process, of this one where none is named."""
+    pages = int(Path(f"/proc/{pid or 'self'}/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")

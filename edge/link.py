@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import random
@@ -12,7 +11,6 @@ import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -305,13 +303,6 @@ def code_of(reason: ReasonCode) -> str:
         "unsupported_protocol_version": "unsupported_protocol",
     }
     return known.get(code, code)
-
-
-def encode(payload: Mapping[str, Any] | str) -> bytes:
-    """Return the bytes of a payload: a str as it is, everything else as compact JSON."""
-    if isinstance(payload, str):
-        return payload.encode()
-    return json.dumps(payload, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def reason_of(error: OSError) -> str:

@@ -20,17 +20,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from edge.link import V5, Connection, Dial, LinkError, Message, encode
+from edge.backoff import backoff_s
+from edge.link import V5, Connection, Dial, LinkError, Message
 from edge.linkstate import LinkLog, LinkState
 from edge.outbox import Outbox
 from edge.selfcheck import SelfCheck, Verdict
 from edge.settings import MqttSettings
 from edge.stream import EventStream
-from edge.values import EmotionEvent
+from edge.values import EmotionEvent, encode
 
 log = logging.getLogger(__name__)
 
-BACKOFF_MAX_S = 60.0
+FIRST_PAUSE_S = (0.1, 3.0)
 STABLE_S = 10.0  # a connection that lasted this long starts the back-off anew
 WINDOW = 64  # unacknowledged messages at most; a broker may ask for fewer
 NO_ACK_S = 30.0
@@ -201,7 +202,7 @@ class Publisher:
             is_useful = self._has_settled and reason != "session_taken_over"
             if is_useful or time.monotonic() - opened_s >= STABLE_S:
                 attempt = 0
-            self._closing.wait(backoff_s(attempt // self._dial.round) / self._dial.round)
+            self._closing.wait(pause_s(attempt // self._dial.round) / self._dial.round)
             attempt += 1
 
     def _serve(self, connection: Connection) -> str:
@@ -358,11 +359,9 @@ class Publisher:
         return reason
 
 
-def backoff_s(attempt: int) -> float:
-    """Return the pause after failure `attempt` (from 0): 1, 2, 4 ... 60 s, less up to half by chance.
+def pause_s(attempt: int) -> float:
+    """Return the pause after failure `attempt` (from 0) of a broker.
 
     The first is anything up to 3 s, since a fleet loses its broker in one moment and must not return in one.
     """
-    if attempt == 0:
-        return random.uniform(0.1, 3.0)
-    return min(BACKOFF_MAX_S, 2.0 ** min(attempt, 6)) * random.uniform(0.5, 1.0)
+    return random.uniform(*FIRST_PAUSE_S) if attempt == 0 else backoff_s(attempt)

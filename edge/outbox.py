@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -14,14 +13,13 @@ from typing import Concatenate, ParamSpec, TypeVar
 from edge.errors import OutboxError
 from edge.settings import OutboxSettings
 from edge.store import Store, reason_of
-from edge.values import EmotionEvent, rfc3339
+from edge.values import EmotionEvent, encode, rfc3339
 
 MAX_REFUSED = 1000  # rows kept for reading; the count of refusals goes on
 MAX_DONE = 1000  # ids of delivered events that are still recognised when they are appended again
 MARK_S = 300.0  # how exactly the age of an event is known
 PAGE_BYTES = 4096  # SQLite's default
 RESERVE_BYTES = 256 << 10  # below this the queue grows no more: the log needs room to delete anything
-PAGE_BYTES = 4096  # SQLite's default
 SPARE_BYTES = 64 << 10  # which a queue may have even then
 
 
@@ -276,7 +274,7 @@ class Outbox:
 
     def _add(self, event: EmotionEvent, sequence: int, totals: dict[str, int]) -> None:
         message = event.to_cloudevent(device=self._device, sequence=sequence)
-        payload = json.dumps(message, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+        payload = encode(message)
         self._store.execute("INSERT INTO events VALUES (?, ?, ?)", sequence, event.id, payload)
         totals["waiting"] += 1
         totals["waiting_bytes"] += len(payload)

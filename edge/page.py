@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge.board import Board, View
 from edge.conditions import names_of
+from edge.values import encode
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -99,9 +100,8 @@ def _heard(view: View) -> str:
     return "nothing heard" if view.level_db is None else f"listening, {view.level_db:.0f} dB"
 
 
-def snapshot(facts: Facts, *, with_hour: bool) -> dict[str, Any]:
+def message(facts: Facts, view: View, *, with_hour: bool) -> dict[str, Any]:
     """Return one message of the stream; `hour` is None where the one before still stands."""
-    view = facts.board.view(time.monotonic_ns())
     now = facts.now(view)
     return {
         **now,
@@ -129,7 +129,7 @@ def page_routes(
     def file_of(name: str) -> Callable[[Request], Response]:
         return lambda _request: Response(texts[name], media_type=FILES[name][1], headers=HEADERS)
 
-    async def told() -> AsyncIterator[str]:
+    async def messages() -> AsyncIterator[bytes]:
         me = object()
         streams.add(me)
         hour_s, newest = float("-inf"), ""
@@ -140,8 +140,8 @@ def page_routes(
                 with_hour = last != newest or time.monotonic() - hour_s > HOUR_EVERY_S
                 if with_hour:
                     hour_s, newest = time.monotonic(), last
-                message = await run_in_threadpool(snapshot, facts, with_hour=with_hour)
-                yield f"data: {json.dumps(message, separators=(',', ':'), allow_nan=False)}\n\n"
+                told = encode(await run_in_threadpool(message, facts, view, with_hour=with_hour))
+                yield b"data: " + told + b"\n\n"
                 await asyncio.sleep(TICK_S)
         finally:
             streams.discard(me)
@@ -149,7 +149,7 @@ def page_routes(
     def stream(_request: Request) -> Response:
         if len(streams) >= MAX_STREAMS:
             return PlainTextResponse(f"{MAX_STREAMS} pages are open already; close one", 503)
-        return StreamingResponse(told(), media_type="text/event-stream", headers=HEADERS)
+        return StreamingResponse(messages(), media_type="text/event-stream", headers=HEADERS)
 
     def picture(_request: Request) -> Response:
         packed = facts.board.picture(time.monotonic_ns())

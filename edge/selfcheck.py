@@ -7,7 +7,8 @@ import secrets
 from typing import Literal
 
 from edge import messages
-from edge.link import V5, Connection, Message, encode
+from edge.link import V5, Connection, Message
+from edge.values import encode
 
 log = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ Inside, time is `*_ns` from `time.monotonic_ns()` taken at capture; boxes are pi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -134,6 +135,13 @@ class EmotionEvent:
             "sequence": sequence,
             "data": dict(self.data),
         }
+
+
+def encode(payload: Mapping[str, Any] | str) -> bytes:
+    """Return the bytes of a payload: a str as it is, everything else as compact JSON."""
+    if isinstance(payload, str):
+        return payload.encode()
+    return json.dumps(payload, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def rfc3339(moment: datetime) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from edge.backoff import backoff_s
 from edge.drivers import TRIES, Strikes
 from edge.errors import DeviceError
 from edge.health import Health
@@ -17,11 +17,6 @@ from edge.values import Source
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-def retry_s(attempt: int) -> float:
-    """Return the pause after failure `attempt` (from 0): 1, 2, 4 ... 60 s, less up to half by chance."""
-    return min(60.0, 2.0 ** min(attempt, 6)) * random.uniform(0.5, 1.0)
 
 
 class Worker(Generic[T]):
@@ -112,7 +107,7 @@ class Worker(Generic[T]):
                 self._when_stuck(DeviceError(f"{detail}; its driver hangs, given up after {TRIES} tries"))
             # A muted microphone is listened to again at once, or the first sentence would be lost.
             attempt = 0 if self._had_items or reason == "silent" else attempt + 1
-            self._pause(retry_s(attempt))
+            self._pause(backoff_s(attempt))
 
     def _attempt(self) -> tuple[str, str]:
         """Read until the device ends or fails; return why, as a code and as a sentence."""

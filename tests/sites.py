@@ -13,8 +13,7 @@ from pathlib import Path
 import psutil
 from brokers import Mosquitto, free_port, wait_until
 
-from edge.broker import find_server
-from edge.link import V311, Connection, LinkError
+from edge.broker import accepts, find_server
 from edge.settings import MqttSettings
 
 SAMPLES = Path(__file__).parents[1] / "systemd"
@@ -112,14 +111,7 @@ class NatsNode:
     def accepts(self, username: str, password: str) -> bool:
         """Tell whether it takes an MQTT client."""
         settings = MqttSettings(host=self.host, port=self.port, username=username)
-        client_id = f"ready-{self.name}"
-        connection = Connection(settings, client_id=client_id, password=password, protocol=V311)
-        try:
-            connection.open()
-        except LinkError:
-            return False
-        connection.disconnect()
-        return True
+        return accepts(settings, client_id=f"ready-{self.name}", password=password)
 
     def _end(self, number: signal.Signals) -> None:
         process, self._process = self._process, None

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
-from test_system import ROOT
+from commands import run_edge
 
 from edge.bench import draw_crowd
 from edge.bench_history import compare, with_history
@@ -32,15 +30,7 @@ RESULT: dict[str, Any] = {
 
 def run_bench(env: dict[str, str], *more: str) -> str:
     """Run the command; return what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "edge", "bench", "--seconds", "6", *more],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        cwd=ROOT,
-        env=env,
-        check=False,
-    )
+    done = run_edge("bench", "--seconds", "6", *more, env=env, timeout_s=200)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

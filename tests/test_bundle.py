@@ -9,7 +9,6 @@ import os
 import socket
 import stat
 import subprocess
-import sys
 import tarfile
 from contextlib import closing
 from datetime import UTC, datetime
@@ -18,8 +17,8 @@ from pathlib import Path
 import pytest
 import trustme
 from brokers import free_port
+from commands import run_edge
 from test_conditions import put
-from test_system import ROOT
 
 from edge.outbox import Outbox
 from edge.scrub import Scrubber, scrubber_of
@@ -117,15 +116,7 @@ path = "{directory}/state/outbox.db"
 
 def run_bundle(env: dict[str, str], path: Path) -> subprocess.CompletedProcess[str]:
     """Run the doctor, with a bundle to write."""
-    return subprocess.run(
-        [sys.executable, "-m", "edge", "doctor", "--json", "--config", env["CONFIG"], "--bundle", str(path)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=ROOT,
-        env=env,
-        check=False,
-    )
+    return run_edge("doctor", "--json", "--config", env["CONFIG"], "--bundle", str(path), env=env)
 
 
 def test_no_canary_gets_into_the_bundle(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_pause_grows_only_after_a_full_round(outbox: Outbox, monkeypatch: pytest
         asked.append(attempt)
         return 0.003
 
-    monkeypatch.setattr(edge.mqtt, "backoff_s", count)
+    monkeypatch.setattr(edge.mqtt, "pause_s", count)
     hosts = tuple(f"127.0.0.1:{free_port()}" for _ in range(3))
     with publishing(MqttSettings(host=hosts), outbox):
         wait_until(lambda: len(asked) >= 9, "nine attempts")

@@ -19,11 +19,11 @@ from edge import messages
 from edge.__main__ import main
 from edge.discovery import Announcer, discovery_topic
 from edge.entities import discovery_payload, entity_ids
-from edge.mqtt import Publisher, encode
+from edge.mqtt import Publisher
 from edge.outbox import Counts, Outbox
 from edge.policy import allowed
 from edge.settings import CameraSettings, Config, DeviceSettings, MqttSettings
-from edge.values import ABSENT, LABELS, UNCERTAIN, SubjectState
+from edge.values import ABSENT, LABELS, UNCERTAIN, SubjectState, encode
 
 ROOT = Path(__file__).parents[1]
 TOPIC = "homeassistant/device/kitchen/config"

@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import wave
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -20,9 +19,10 @@ import jsonschema
 import pytest
 import trustme
 from brokers import Broker, Mosquitto, free_port, running, wait_until, watching
+from commands import run_edge
 from sites import SiteMosquitto
 from test_conditions import put
-from test_system import ROOT, daemon, environment
+from test_system import daemon, environment
 
 from edge.broker import find_server
 from edge.card import artifacts_directory
@@ -41,15 +41,7 @@ GIB = 1 << 30
 
 def run_doctor(env: Mapping[str, str], *more: str) -> tuple[int, dict[str, Any]]:
     """Run it as a process; return its exit code and what it printed, checked by its schema."""
-    done = subprocess.run(
-        [sys.executable, "-m", "edge", "doctor", "--json", *more],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=ROOT,
-        env=dict(env),
-        check=False,
-    )
+    done = run_edge("doctor", "--json", *more, env=env)
     assert done.stdout, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
     jsonschema.Draft202012Validator(load_schema("doctor")).validate(report)
@@ -121,15 +113,7 @@ def test_people_read_lines(tmp_path: Path) -> None:
         "EMOTION_EDGE__CAMERA__SOURCE": "none",
         "EMOTION_EDGE__MICROPHONE__SOURCE": "none",
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "edge", "doctor"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=ROOT,
-        env=env,
-        check=False,
-    )
+    done = run_edge("doctor", env=env)
     lines = done.stdout.splitlines()
     tcp = next(n for n, line in enumerate(lines) if line.startswith("failed   tcp"))
     assert lines[tcp + 1].strip() == "-> nothing listens there; start the broker or check mqtt.port"

@@ -7,7 +7,6 @@ import os
 import sqlite3
 import stat
 import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 from brokers import Mosquitto, is_empty, make_event, publishing, running, settings_of, wait_until, watching
+from commands import run_edge
 
 from edge.letters import Letters
 from edge.messages import load_schema
@@ -25,13 +25,8 @@ EVENT = "emotion/kitchen/event"
 
 def command(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run `emotion-edge outbox` on a file."""
-    return subprocess.run(
-        [sys.executable, "-m", "edge", "outbox", *words],
-        env={**os.environ, "EMOTION_EDGE__OUTBOX__PATH": str(path)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+    return run_edge(
+        "outbox", *words, env={**os.environ, "EMOTION_EDGE__OUTBOX__PATH": str(path)}, timeout_s=60
     )
 
 

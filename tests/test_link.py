@@ -26,7 +26,7 @@ from brokers import (
 import edge.link
 from edge.errors import ConfigError
 from edge.linkstate import LinkState
-from edge.mqtt import Publisher, backoff_s
+from edge.mqtt import Publisher, pause_s
 from edge.outbox import Outbox
 from edge.settings import MqttSettings
 
@@ -209,10 +209,10 @@ def test_ca_file_that_is_none(tmp_path: Path, outbox: Outbox) -> None:
 def test_backoff_grows_to_a_minute_and_scatters() -> None:
     """Three seconds by chance, then two, doubled each time, a minute at most, half of it by chance."""
     for attempt, longest_s in enumerate([3, 2, 4, 8, 16, 32, 60, 60, 60]):
-        pauses = [backoff_s(attempt) for _ in range(200)]
+        pauses = [pause_s(attempt) for _ in range(200)]
         assert (longest_s / 2 if attempt else 0.1) <= min(pauses) < max(pauses) <= longest_s
         assert max(pauses) - min(pauses) > longest_s / (4 if attempt else 2)
-    assert backoff_s(100_000) <= 60
+    assert pause_s(100_000) <= 60
 
 
 def read_publish(peer: socket.socket) -> bytes:

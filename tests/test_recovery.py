@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -14,8 +12,9 @@ import media
 import numpy as np
 import pytest
 from brokers import free_port, wait_until
+from commands import run_edge
 from sound_server import SoundServer, sound_server  # noqa: F401 - a fixture
-from test_system import ROOT, collect, daemon, environment
+from test_system import collect, daemon, environment
 from test_worker import Recorder
 
 from edge import worker
@@ -113,15 +112,7 @@ def test_driver_that_never_returns_ends_the_daemon(tmp_path: Path) -> None:
         assert listener.wait_ready(10)
         env = environment("127.0.0.1", broker.port, tmp_path, EMOTION_EDGE__CAMERA__SOURCE="fake:hang")
         started_s = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-m", "edge", "run"],
-            env=env,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = run_edge("run", env=env, timeout_s=60)
         assert done.returncode == 5, done.stderr
         assert time.monotonic() - started_s > 3 * 4, "three tries of four seconds"
         messages = collect(listener, lambda seen: seen and seen[-1].payload == b"offline", 5)
@@ -136,11 +127,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Take the pauses out; return the attempts that they were asked for."""
     attempts: list[int] = []
 
-    def retry_s(attempt: int) -> float:
+    def pause_s(attempt: int) -> float:
         attempts.append(attempt)
         return 0.005
 
-    monkeypatch.setattr(worker, "retry_s", retry_s)
+    monkeypatch.setattr(worker, "backoff_s", pause_s)
     return attempts
 
 
@@ -176,7 +167,7 @@ def test_device_that_was_there_and_is_absent_stays_a_fault(quick: list[int]) -> 
 @pytest.mark.parametrize(("attempt", "most_s"), [(0, 1), (1, 2), (5, 32), (6, 60), (1000, 60)])
 def test_pauses_double_up_to_a_minute(attempt: int, most_s: float) -> None:
     """One second at first, a minute at most, and never the same for all devices of a house."""
-    pauses = [worker.retry_s(attempt) for _ in range(200)]
+    pauses = [worker.backoff_s(attempt) for _ in range(200)]
     assert most_s / 2 <= min(pauses) < max(pauses) <= most_s
 
 
