@@ -25,6 +25,17 @@ from edge.runtime import (
 from edge.values import LABELS, Float32
 from edge.weights import sha256
 
+# What each kind of model says, in this order.
+TASK_LABELS: dict[str, tuple[str, ...]] = {
+    "face": LABELS,
+    "voice": LABELS,
+    "video": LABELS,
+    "visual": LABELS,
+    "multimodal": LABELS,
+    "eyes": ("closed", "open"),
+    "mouth": ("still", "yawning"),
+}
+Task = Literal["face", "voice", "video", "visual", "multimodal", "eyes", "mouth"]
 # The variants that a backend can run, the better first; all others take int8.
 VARIANTS = {"edgetpu": ("edgetpu",), "gpu": ("float16", "float32")}
 
@@ -78,7 +89,7 @@ class Card(_Part):
 
     name: str
     version: str
-    task: Literal["face", "voice"]
+    task: Task
     labels: tuple[str, ...]
     input: Input
     output: Tensor
@@ -95,7 +106,7 @@ class Card(_Part):
 
 
 class TfliteClassifier:
-    """A checked model with its temperature: features in, `p` (7,) out.
+    """A checked model with its temperature: features in, `p` (labels,) out.
 
     `trials` is what the backend `auto` tried before it took this one.
     """
@@ -109,13 +120,13 @@ class TfliteClassifier:
         self._shape = model.inputs[0].shape
 
     def classify(self, features: Float32) -> Float32:
-        """Return softmax(log p / temperature) (7,) float32 for features of the model's input size."""
+        """Return softmax(log p / temperature) (labels,) float32 for features of the model's input size."""
         (p,) = self._model.run(features.reshape(self._shape))  # (1, 48, 48, 1) or (1, 40, 1)
         return soften(p[0], self.card.temperature)
 
 
 def soften(p: Float32, temperature: float) -> Float32:
-    """Divide log-probabilities by `temperature` and normalise (Guo et al. 2017), (7,) float32.
+    """Divide log-probabilities by `temperature` and normalise (Guo et al. 2017), (labels,) float32.
 
     An int8 softmax says exactly 0 below its step of 1/256, so half a step stands in for that.
     """
@@ -142,9 +153,9 @@ def load_card(name: str, *, directory: Path | None = None) -> Card:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise ModelError(f"{path}: {key}: {first['msg'].lower()}; convert the model again") from None
-    if card.labels != LABELS:
+    if card.labels != (wanted := TASK_LABELS[card.task]):
         raise ModelError(
-            f"{path}: labels are {', '.join(card.labels)}; this package needs {', '.join(LABELS)}"
+            f"{path}: labels are {', '.join(card.labels)}; this package needs {', '.join(wanted)}"
         )
     return card
 
@@ -261,7 +272,7 @@ def check_golden(card: Card, model: Model, variant: str) -> float:
 
 def _check_tensors(card: Card, model: Model, path: Path, variant: str) -> None:
     shapes = [info.shape for info in (*model.inputs, *model.outputs)]
-    if shapes != [card.input.shape, card.output.shape] or card.output.shape != (1, len(LABELS)):
+    if shapes != [card.input.shape, card.output.shape] or card.output.shape != (1, len(card.labels)):
         raise ModelError(
             f"{path}: tensors are {shapes}, the card says {card.input.shape} -> {card.output.shape}"
         )

@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.progress import Progress as RichProgress
 
-from edge.card import Card
+from edge.card import Card, artifacts_directory
 from edge.errors import EXIT_OK, EXIT_USAGE, EdgeError
 from edge.weights import weights_directory
 from models.console import positive, run_command, say, screen
@@ -22,9 +22,11 @@ from models.epochs import Run
 from models.evaluate import evaluate_model, list_models
 from models.examples import Options
 from models.fetch import fetch_weights
+from models.measures import MEASURES, run_measure
 from models.page import write_page
 from models.report import REPORTS, train_report
-from models.show import show_evaluation, show_figures
+from models.show import show_evaluation, show_figures, show_measure
+from models.targets import TARGETS
 from models.train import RECIPES
 
 MIN_SIDE_PX, MAX_SIDE_PX = 32, 224  # VGG16 needs the first and was made for the second
@@ -71,7 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--json", action="store_true", help="the result on stdout, stable JSON")
     train.set_defaults(command=_train)
 
-    evaluate = commands.add_parser("evaluate", help="measure the TFLite files on held-out people")
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="measure the TFLite files on held-out people",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="beside the models: " + ", ".join(MEASURES),
+    )
     evaluate.add_argument("name", nargs="?", metavar="NAME", help="default: every model")
     evaluate.add_argument("--data", type=Path, required=True, metavar="DIR", help="where the data sets lie")
     evaluate.add_argument("--write-cards", action="store_true", help="put the figures into the cards")
@@ -156,31 +163,38 @@ def _misplaced(args: argparse.Namespace) -> str | None:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    names = [args.name] if args.name else [card.name for card in list_models(args.models)]
+    emotions = [card.name for card in list_models(args.models) if card.task in TARGETS]
+    names = [args.name] if args.name else [*emotions, *MEASURES]
     if not names:
         raise EdgeError(f"{args.models}: no model card in it; `emotion-models train` makes one")
-    results, unmeasured = [], list[str]()
+    results, measured, unmeasured = [], list[dict[str, Any]](), list[str]()
     for name in names:
         try:
+            if name in MEASURES:
+                directory = args.models or artifacts_directory()
+                measured.append(run_measure(name, args.data, directory=directory, bar=bar))
+                continue
             results.append(
                 evaluate_model(name, args.data, directory=args.models, bar=bar, write_card=args.write_cards)
             )
         except DataError as error:
             unmeasured.append(str(error))
-    if not results:
+    if not results and not measured:
         raise DataError("; ".join(unmeasured))
     for sentence in unmeasured:
         say(f"note: {sentence}")
-    for result in results:
+    for result in (*results, *measured):
         for note in result["notes"]:
             say(f"note: {note}")
     if args.json:
-        print(json.dumps({"version": 1, "evaluations": results}))
+        print(json.dumps({"version": 1, "evaluations": results, "measures": measured}))
     else:
         for result in results:
             show_evaluation(result)
+        for result in measured:
+            show_measure(result)
     if args.html:
-        say(f"wrote {write_page(args.html, results)}")
+        say(f"wrote {write_page(args.html, results, measured)}")
     return EXIT_OK
 
 

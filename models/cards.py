@@ -8,13 +8,13 @@ import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from edge.card import Card, File, Golden, Input, Source, Tensor
+from edge.card import TASK_LABELS, Card, File, Golden, Input, Source, Task, Tensor
 from edge.errors import EdgeError
-from edge.values import LABELS, Float32
+from edge.values import Float32
 from edge.weights import sha256
 
 VERSION = "0.1.0"
@@ -25,7 +25,7 @@ GOLDEN_TOLERANCE = 0.05
 def draft_card(
     name: str,
     *,
-    task: Literal["face", "voice"],
+    task: Task,
     shape: tuple[int, ...],
     value_range: tuple[float, float],
     features: dict[str, Any],
@@ -38,11 +38,11 @@ def draft_card(
         name=name,
         version=VERSION,
         task=task,
-        labels=LABELS,
+        labels=TASK_LABELS[task],
         input=Input(
             shape=shape, dtype="float32", scale=0, zero_point=0, range=value_range, features=features
         ),
-        output=Tensor(shape=(1, len(LABELS)), dtype="float32", scale=0, zero_point=0),
+        output=Tensor(shape=(1, len(TASK_LABELS[task])), dtype="float32", scale=0, zero_point=0),
         temperature=temperature,
         files={},
         data=list(data),

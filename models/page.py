@@ -16,28 +16,38 @@ from models.markup import details, document, figure, raw_table, section, table, 
 from models.targets import ACCURACY_PERCENT, BABBLE_LOSS, JITTER_LOSS
 
 
-def write_page(path: Path, results: Sequence[dict[str, Any]]) -> Path:
-    """Write the page of `evaluate_model`'s results, whole or not at all; return its path."""
-    return write_whole(path, render_page(results))
+def write_page(
+    path: Path, results: Sequence[dict[str, Any]], measured: Sequence[dict[str, Any]] = ()
+) -> Path:
+    """Write the page of what was evaluated and measured, whole or not at all; return its path."""
+    return write_whole(path, render_page(results, measured))
 
 
-def render_page(results: Sequence[dict[str, Any]]) -> str:
+def render_page(results: Sequence[dict[str, Any]], measured: Sequence[dict[str, Any]] = ()) -> str:
     """Return the page as HTML; it asks for nothing from anywhere."""
-    names = ", ".join(result["model"] for result in results)
-    links = "".join(f'<a href="#{_id(result)}">{escape(result["model"])}</a>' for result in results)
+    titles = [*(result["model"] for result in results), *(result["measure"] for result in measured)]
+    names = ", ".join(titles)
+    links = "".join(f'<a href="#{_id(title)}">{escape(title)}</a>' for title in titles)
     intro = (
         f"<h1>Evaluation</h1><nav>{links}</nav><p>Figures of the int8 TFLite files unless another "
         "variant is named, on people whom the file that answers never saw. Intervals are 95 % bootstraps; "
         f"chance is {100 / len(LABELS):.0f} %.</p>"
     )
-    return document(f"Evaluation of {names}", intro, "\n".join(_model(result) for result in results))
+    parts = [*map(_model, results), *map(_measure, measured)]
+    return document(f"Evaluation of {names}", intro, "\n".join(parts))
 
 
 def _model(result: dict[str, Any]) -> str:
     sections = [_head(result), _targets(result), _overview(result), _spoilt(result), _parts(result)]
     sections += [_closer(name, variants["int8"]) for name, variants in _clean_sets(result)]
     sections += [_peers(result), _origin(result), _notes(result)]
-    return f'<article id="{_id(result)}">{"".join(sections)}</article>'
+    return f'<article id="{_id(result["model"])}">{"".join(sections)}</article>'
+
+
+def _measure(result: dict[str, Any]) -> str:
+    tables = [section(part["title"], table(part["heads"], part["rows"])) for part in result["tables"]]
+    sections = [f"<h2>{escape(result['measure'])}</h2>", _targets(result), *tables, _notes(result)]
+    return f'<article id="{_id(result["measure"])}">{"".join(sections)}</article>'
 
 
 def _head(result: dict[str, Any]) -> str:
@@ -53,6 +63,8 @@ def _head(result: dict[str, Any]) -> str:
 
 
 def _targets(result: dict[str, Any]) -> str:
+    if not result["targets"]:
+        return ""
     met = sum(row["met"] is True for row in result["targets"])
     unknown = sum(row["met"] is None for row in result["targets"])
     summary = f"{met} of {len(result['targets'])} met" + (f", {unknown} not measured" if unknown else "")
@@ -184,5 +196,5 @@ def _clean_sets(result: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield name, variants
 
 
-def _id(result: dict[str, Any]) -> str:
-    return escape(result["model"], quote=True)
+def _id(title: str) -> str:
+    return escape(title, quote=True)

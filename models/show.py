@@ -60,6 +60,15 @@ def show_evaluation(result: dict[str, Any]) -> None:
         Console(highlight=False).print(result["peers"]["method"], markup=False)
 
 
+def show_measure(result: dict[str, Any]) -> None:
+    """Print the tables of one of `measures.MEASURES`, and what was wanted of it."""
+    for part in result["tables"]:
+        show_table(f"{result['measure']}: {part['title']}", part["heads"], list(map(tuple, part["rows"])))
+    if result["targets"]:
+        rows = [target_cells(row) for row in result["targets"]]
+        show_table(f"{result['measure']}: targets", TARGETS, rows)
+
+
 def show_table(title: str, headings: Sequence[str], rows: Sequence[Row]) -> None:
     """Print a table to people; pipes get its title, a line of headings and one line a row."""
     out = Console(highlight=False)

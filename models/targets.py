@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -29,11 +29,14 @@ class Target:
     unit: str
     sign: str
     limit: float
-    values: Callable[[Result], Values]
+    values: Callable[[Result], Values] = lambda _result: iter(())
 
     def check(self, result: Result) -> dict[str, Any]:
         """Return what was measured, where it is worst, and whether that is met; None where nothing was."""
-        values = list(self.values(result))
+        return self.judge(list(self.values(result)))
+
+    def judge(self, values: Sequence[tuple[str, float]]) -> dict[str, Any]:
+        """Return what `check` does for values that are there: pairs of where and how much."""
         row = {"target": self.name, "unit": self.unit, "wanted": f"{self.sign} {self.limit:g}"}
         if not values:
             return row | {"measured": None, "where": None, "met": None, "missed_by": None}

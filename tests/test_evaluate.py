@@ -219,7 +219,7 @@ def test_write_cards_puts_figures_into_the_card(data: Path, tmp_path: Path) -> N
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
-    assert list(printed) == ["version", "evaluations"]
+    assert list(printed) == ["version", "evaluations", "measures"]
     metrics = load_card("report-voice", directory=tmp_path).metrics
     for name, figures in printed["evaluations"][0]["sets"].items():
         for variant, values in figures.items():

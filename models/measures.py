@@ -1,0 +1,58 @@
+"""What is measured beside the emotions of single faces and voices, each by a function of its own.
+
+A measure says what it found twice: as numbers for programs, and as tables for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from models.testsets import Bar
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of cells under `heads`, ready to print."""
+
+    title: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a measure found: `figures` are stable names with numbers, `targets` rows of `Target.judge`."""
+
+    figures: Mapping[str, Any]
+    tables: Sequence[Table]
+    targets: Sequence[Mapping[str, Any]] = ()
+    notes: Sequence[str] = field(default=())
+
+
+# Takes the directory of the data sets, the directory of the artifacts and what shows progress; raises
+# `DataError` where what it needs is not there.
+Measure = Callable[[Path, Path, Bar], Measured]
+
+# By name, where the function lies: imported when it is asked for, since each brings its own weight.
+MEASURES: dict[str, str] = {}
+
+
+def run_measure(name: str, data: Path, *, directory: Path, bar: Bar) -> dict[str, Any]:
+    """Run one of `MEASURES`; return it as `--json` prints it, and as tables."""
+    module, _, function = MEASURES[name].partition(":")
+    measure: Measure = getattr(import_module(module), function)
+    found = measure(data, directory, bar)
+    return {
+        "measure": name,
+        "figures": dict(found.figures),
+        "tables": [
+            {"title": table.title, "heads": list(table.heads), "rows": [list(row) for row in table.rows]}
+            for table in found.tables
+        ],
+        "targets": [dict(row) for row in found.targets],
+        "notes": list(found.notes),
+    }
