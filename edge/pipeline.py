@@ -12,7 +12,7 @@ from edge.faces import CropSpec, FaceCropper, FaceFinder, open_face_finder
 from edge.fallback import SteadyClassifier
 from edge.settings import Config
 from edge.tracking import FaceTracker
-from edge.values import AudioChunk, Face, Frame, Modality, Prediction, UInt8
+from edge.values import AudioChunk, Face, Frame, Modality, Prediction, Reading, UInt8
 from edge.voice import SpeechWindows, Window, window_input
 
 AnyClassifier = TfliteClassifier | SteadyClassifier
@@ -20,10 +20,11 @@ AnyClassifier = TfliteClassifier | SteadyClassifier
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sighting:
-    """One face and what the model says of it."""
+    """One face, what the model says of it, and what its eyes, mouth and head do."""
 
     face: Face
     prediction: Prediction
+    reading: Reading | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

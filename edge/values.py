@@ -67,6 +67,22 @@ class Face:
     track: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What eyes, mouth and head of one face do at `t_ns`: numbers only, each None where it cannot be told.
+
+    `closed` and `yawning` are probabilities 0..1; `mouth` is the opening of the lips over the width of the
+    mouth, 0 when shut; `pitch_deg` is positive when the head is bowed.
+    """
+
+    track: int
+    t_ns: int
+    closed: float | None = None
+    mouth: float | None = None
+    yawning: float | None = None
+    pitch_deg: float | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
     """What one model says: `p` (7,) float32 in the order of `LABELS`, sums to 1.
