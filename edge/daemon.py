@@ -28,7 +28,7 @@ from edge.microphone import open_microphone
 from edge.mqtt import Publisher
 from edge.outbox import Counts, Outbox, open_outbox
 from edge.pipeline import Ears, Eyes, open_ears, open_eyes, opener
-from edge.policy import PERSONAL_STATES, allowed
+from edge.policy import allowed, sentence
 from edge.recorder import Recorder
 from edge.room import Room
 from edge.selfwatch import SelfWatch
@@ -62,6 +62,7 @@ class Daemon:
 
     def __init__(self, config: Config, *, root: Path = ROOT) -> None:
         self._config = config
+        self._policy = allowed(config.device)
         self._stop = threading.Event()
         self._started_s = time.monotonic()
         self._notifier = Notifier()
@@ -103,6 +104,7 @@ class Daemon:
                 config.mqtt,
                 device=config.device.id,
                 outbox=outbox,
+                policy=self._policy,
                 password=password,
                 on_acked=lambda seconds: self._latencies.add("publish", seconds),
                 on_state=self._on_link,
@@ -114,7 +116,7 @@ class Daemon:
             stack.callback(recorder.close)
             self._room = Room(
                 config.fusion,
-                policy=allowed(config.device),
+                policy=self._policy,
                 publisher=publisher,
                 recorder=recorder,
                 health=self._health,
@@ -143,7 +145,8 @@ class Daemon:
                 threading.Thread(target=self._keep_accelerated, name="accelerator", daemon=True).start()
             self._notifier.ready()
             self._publish_status()
-            log.info("running as %s, broker %s", config.device.id, ", ".join(map(str, config.mqtt.addresses)))
+            brokers = ", ".join(map(str, config.mqtt.addresses))
+            log.info("running as %s, broker %s; %s", config.device.id, brokers, sentence(config.device))
             shown = Shown(
                 config,
                 publisher=publisher,
@@ -192,10 +195,8 @@ class Daemon:
 
     def _withdraw(self, publisher: Publisher) -> None:
         """Take back what an earlier context had left in the broker and this one may not say."""
-        policy = allowed(self._config.device)
-        for subtopic in PERSONAL_STATES:
-            if not policy.permits_topic(subtopic):
-                publisher.clear_retained(subtopic)
+        for subtopic in self._policy.withdrawn:
+            publisher.clear_retained(subtopic)
 
     def _workers(
         self, eyes: Eyes, ears: Ears, switches: Switches
@@ -322,7 +323,8 @@ class Daemon:
         }
 
     def _numbers(self) -> dict[str, int | float]:
-        return {**self._health.counters, "rss_bytes": rss_bytes(), **self._watch.numbers()}
+        counters = self._policy.counters(self._health.counters)
+        return {**counters, "rss_bytes": rss_bytes(), **self._watch.numbers()}
 
     def _stats(self, outbox: Outbox) -> dict[str, object]:
         return messages.stats(
@@ -387,6 +389,7 @@ class Daemon:
                 version=__version__,
                 backends=self._backends(),
                 preview=self._board.view(time.monotonic_ns()).preview_s > 0,
+                device=self._config.device,
             )
             self._publisher.publish_state("status", self._status)
         self._notifier.status(f"{state} {' '.join(reasons)}".strip())

@@ -9,6 +9,7 @@ from importlib import resources
 from typing import Any
 
 from edge.outbox import Counts
+from edge.settings import DeviceSettings
 from edge.values import EmotionEvent, Evidence, SubjectState, rfc3339
 
 ONLINE = "online"
@@ -58,10 +59,12 @@ def status(
     since: datetime,
     version: str,
     backends: Mapping[str, Mapping[str, Any]],
+    device: DeviceSettings,
     preview: bool = False,
 ) -> dict[str, Any]:
     """Describe the daemon: `state` is starting, running, degraded, paused or stopping.
 
+    `device` says in which context it stands and on which basis everything leaves there all the same.
     `backends` has for each modality the `backend` that answers and those `passed_over`, each with its reason;
     `preview` tells that somebody at the device looks through its camera just now.
     """
@@ -72,6 +75,8 @@ def status(
         "version": version,
         "backends": {modality: dict(facts) for modality, facts in backends.items()},
         "preview": preview,
+        "context": device.context,
+        "acknowledged_basis": device.acknowledged_basis,
     }
 
 
@@ -104,13 +109,10 @@ def fatigue_state(fatigue: Mapping[str, Any], *, time: datetime) -> dict[str, An
     return {**fatigue, "time": rfc3339(time)}
 
 
-def group_state(counts: Mapping[str, int] | None, *, time: datetime) -> dict[str, Any]:
-    """Count faces per emotion; None, from `Policy.group_counts`, withholds both the counts and their sum."""
-    return {
-        "faces": None if counts is None else sum(counts.values()),
-        "counts": None if counts is None else dict(counts),
-        "time": rfc3339(time),
-    }
+def group_state(group: tuple[int, Mapping[str, int]] | None, *, time: datetime) -> dict[str, Any]:
+    """Tell the number of faces and that of each emotion; None, from `Policy.group`, withholds both."""
+    faces, counts = group or (None, None)
+    return {"faces": faces, "counts": None if counts is None else dict(counts), "time": rfc3339(time)}
 
 
 def stats(

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from edge import __version__
 from edge.conditions import THROTTLED
 from edge.outbox import Counts
+from edge.policy import PERSONAL_COUNTERS
 from edge.values import ABSENT, LABELS, SAMPLE_RATE_HZ, UNCERTAIN
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -110,7 +111,8 @@ class Metrics(Collector):
 
 def _counters(counters: Mapping[str, int | float]) -> Iterable[Metric]:
     for key, (name, what, worth) in COUNTERS.items():
-        yield _counter(name, what, [({}, counters.get(key, 0) * worth)])
+        if key in counters or key not in PERSONAL_COUNTERS:  # 0 would not be true where they are withheld
+            yield _counter(name, what, [({}, counters.get(key, 0) * worth)])
     faults = [
         ({"component": key.removesuffix(FAULTS)}, value)
         for key, value in list(counters.items())

@@ -24,6 +24,7 @@ from edge.backoff import backoff_s
 from edge.link import V5, Connection, Dial, LinkError, Message
 from edge.linkstate import LinkLog, LinkState
 from edge.outbox import Outbox
+from edge.policy import OPEN, Policy
 from edge.selfcheck import SelfCheck, Verdict
 from edge.settings import MqttSettings
 from edge.stream import EventStream
@@ -59,7 +60,8 @@ class Publisher:
     Of several brokers each failure leads to the next; the pause between two is such that each of them hears
     from us as often as an only one would: after 1 s, then less and less, at last once in 60 s.
     A row leaves the outbox only a second after its PUBACK, or as a dead letter when the broker refuses it
-    (MQTT 5).
+    (MQTT 5). What `policy` does not permit goes nowhere: states and live messages are dropped here, also
+    where nobody asked before; events, which an earlier context may have stored, become dead letters.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Publisher:
         *,
         device: str,
         outbox: Outbox,
+        policy: Policy = OPEN,
         password: str | None = None,
         on_state: Callable[[LinkState], None] | None = None,
         on_acked: Callable[[float], None] | None = None,
@@ -76,6 +79,7 @@ class Publisher:
         self.refused_topics: dict[str, str] = {}  # full topic: why the broker refused the last message
         self.live_dropped = 0
         self._dial = Dial(settings, f"emotion-edge-{device}", password)
+        self._policy = policy
         self._root = f"{settings.prefix}/{device}"
         self._availability = self.topic("availability")
         self._on_progress = on_progress  # called while the thread goes round, connected or not
@@ -89,7 +93,7 @@ class Publisher:
         self._handlers: dict[str, Handler] = {}
         self._to_subscribe: list[str] = []
         self._inflight: dict[int, _Sent] = {}
-        self._stream = EventStream(outbox)
+        self._stream = EventStream(outbox, permits=policy.permits_stored)
         self._progress_s = 0.0
         self._has_settled = False  # an event was answered on this connection
         self._closing = threading.Event()
@@ -112,7 +116,8 @@ class Publisher:
 
     def publish_state(self, subtopic: str, payload: Mapping[str, Any] | str) -> None:
         """Publish retained, QoS 1; while offline the latest payload of each topic is kept."""
-        self.publish_retained(self.topic(subtopic), encode(payload))
+        if self._policy.permits_topic(subtopic):
+            self.publish_retained(self.topic(subtopic), encode(payload))
 
     def clear_retained(self, subtopic: str) -> None:
         """Remove a retained topic from the broker, now or at the next connect."""
@@ -132,11 +137,13 @@ class Publisher:
 
     def publish_live(self, subtopic: str, payload: Mapping[str, Any] | str) -> None:
         """Publish QoS 1, not retained, such as `ha_event`; dropped while offline, since it is about now."""
-        if self.link.connected:
+        if self.link.connected and self._policy.permits_topic(subtopic):
             self._add_live(subtopic, encode(payload), qos=1)
 
     def publish_unsaved(self, event: EmotionEvent) -> None:
         """Publish an event that the outbox could not take: without `sequence`, from memory, best effort."""
+        if not self._policy.permits_event(event.type):
+            return
         message = event.to_cloudevent(device=self._root.rpartition("/")[2], sequence=0)
         del message["sequence"]
         self._add_live("event", encode(message), qos=1)

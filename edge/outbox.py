@@ -163,22 +163,27 @@ class Outbox:
                 "DELETE FROM done WHERE sequence <= (SELECT max(sequence) FROM done) - ?", MAX_DONE
             )
 
-    @_guarded
     def refuse(self, sequence: int, reason: str) -> None:
         """Move one event to the dead letters, of which the last `MAX_REFUSED` are kept."""
+        self.refuse_many([sequence], reason)
+
+    @_guarded
+    def refuse_many(self, sequences: Iterable[int], reason: str) -> None:
+        """Move events to the dead letters in one transaction."""
         with self._store.transaction():
             totals = self._totals()
-            moved = self._store.execute(
-                "INSERT OR REPLACE INTO refused "
-                "SELECT sequence, id, payload, ?, ? FROM events WHERE sequence = ?",
-                reason,
-                rfc3339(datetime.now(UTC)),
-                sequence,
-            ).rowcount
-            if moved:
-                self._delete(sequence, totals)
-                totals["refused"] += 1
-                self._save(totals)
+            for sequence in sequences:
+                moved = self._store.execute(
+                    "INSERT OR REPLACE INTO refused "
+                    "SELECT sequence, id, payload, ?, ? FROM events WHERE sequence = ?",
+                    reason,
+                    rfc3339(datetime.now(UTC)),
+                    sequence,
+                ).rowcount
+                if moved:
+                    self._delete(sequence, totals)
+                    totals["refused"] += 1
+            self._save(totals)
             # By number and not by time, since a clock may jump back.
             self._store.execute(
                 "DELETE FROM refused WHERE sequence NOT IN "

@@ -44,13 +44,15 @@ class Facts:
     """What the daemon knows of itself and the page shows; called on the server's threads.
 
     `now(view)` returns everything of `edge/schemas/page.json` that is not the board's. `switch(part, is_on)`
-    returns False for a part that this device has not; `preview(is_on)` where no preview may be had.
+    returns False for a part that this device has not; `preview(is_on)` where no preview may be had. Without
+    `has_boxes` the page does not show where people are: it shows only what the broker may have.
     """
 
     board: Board
     now: Callable[[View], dict[str, Any]]
     switch: Callable[[str, bool], bool]
     preview: Callable[[bool], bool]
+    has_boxes: bool
 
 
 def describe(now: Snapshot, view: View) -> list[list[str]]:
@@ -105,7 +107,7 @@ def message(facts: Facts, view: View, *, with_hour: bool) -> dict[str, Any]:
     now = facts.now(view)
     return {
         **now,
-        "boxes": [{"subject": box.subject, "box": list(box.box)} for box in view.boxes],
+        "boxes": [{"subject": box.subject, "box": list(box.box)} for box in view.boxes if facts.has_boxes],
         "frame": None if view.size_px is None else {"width": view.size_px[0], "height": view.size_px[1]},
         "level_db": view.level_db,
         "hour": [list(change) for change in view.hour] if with_hour else None,

@@ -48,6 +48,7 @@ class Room:
         self._told: tuple[object, ...] = ()
         self._told_ns = 0
         self._told_confidence = 0.0
+        self._group_ns: int | None = None
 
     def observe(self, predictions: Sequence[Prediction], *, t_ns: int) -> None:
         """Take the opinions of one frame or window captured at `t_ns`, and tell what follows from them."""
@@ -105,9 +106,8 @@ class Room:
             return
         self._recorder.record(permitted)
         self._health.counters["events"] += len(permitted)
-        if self._policy.permits_topic("ha_event"):
-            for event in permitted:
-                self._publisher.publish_live("ha_event", messages.ha_event(event))
+        for event in permitted:
+            self._publisher.publish_live("ha_event", messages.ha_event(event))
 
     def _tell(self, fused: Fused) -> None:
         """Publish the live states when they changed, and at least every 30 s."""
@@ -119,11 +119,11 @@ class Room:
             tuple((person.subject, person.emotion) for person in fused.people),
         )
         moved = abs(fused.room.confidence - self._told_confidence) >= STATE_STEP and elapsed_s >= 1
+        self._tell_group(fused, now_ns, has_changed=what != self._told)
         if what == self._told and not moved and elapsed_s < STATE_EVERY_S:
             return
         self._told, self._told_ns, self._told_confidence = what, now_ns, fused.room.confidence
         now = datetime.now(UTC)
-        counts = Counter(person.emotion for person in fused.people)
         payloads = {
             "state": messages.state(
                 fused.room,
@@ -134,9 +134,19 @@ class Room:
             ),
             "face/state": messages.face_state(fused.people, time=now),
             "voice/state": messages.voice_state(self._fusion.voice_alone(fused.room), time=now),
-            "group/state": messages.group_state(self._policy.group_counts(counts), time=now),
         }
         for subtopic, payload in payloads.items():
-            if self._policy.permits_topic(subtopic):
-                self.told[subtopic] = payload
-                self._publisher.publish_state(subtopic, payload)
+            self._publish(subtopic, payload)
+
+    def _tell_group(self, fused: Fused, now_ns: int, *, has_changed: bool) -> None:
+        """Count faces, on a beat and not at a change where a change would tell whose face it was."""
+        is_due = self._group_ns is None or now_ns - self._group_ns >= STATE_EVERY_S * 1e9
+        if is_due or (has_changed and not self._policy.restricted):
+            self._group_ns = now_ns
+            group = self._policy.group(Counter(person.emotion for person in fused.people))
+            self._publish("group/state", messages.group_state(group, time=datetime.now(UTC)))
+
+    def _publish(self, subtopic: str, payload: dict[str, Any]) -> None:
+        if self._policy.permits_topic(subtopic):
+            self.told[subtopic] = payload
+            self._publisher.publish_state(subtopic, payload)

@@ -14,6 +14,7 @@ from edge.dashboard import Answers
 from edge.health import Health
 from edge.mqtt import Publisher
 from edge.page import Facts, describe
+from edge.policy import allowed, sentence
 from edge.settings import Config
 from edge.switches import PARTS, Switches
 from edge.values import rfc3339
@@ -65,7 +66,13 @@ class Shown:
             stuck=self._health.stuck,
             status=self._status,
             is_connected=lambda: self._publisher.link.connected,
-            facts=Facts(board=self._board, now=self._now, switch=self._press, preview=self._preview),
+            facts=Facts(
+                board=self._board,
+                now=self._now,
+                switch=self._press,
+                preview=self._preview,
+                has_boxes=self._is_local or not allowed(self._config.device).restricted,
+            ),
         )
 
     def _now(self, view: View) -> dict[str, Any]:
@@ -77,7 +84,7 @@ class Shown:
             "payloads": {"status": self._status(), **now.told},
             "broker": {"connected": link.connected, "reason": link.reason, "protocol": link.protocol},
             "enabled": {part: now.switches.get(part) for part in PARTS},
-            "facts": describe(now, view),
+            "facts": [*describe(now, view), ["privacy", sentence(self._config.device)]],
             "preview_s": view.preview_s if self._may_preview else None,
         }
 
@@ -90,8 +97,13 @@ class Shown:
     @property
     def _may_preview(self) -> bool:
         """Only who sits at the device may see through its camera, to aim it."""
+        return self._is_local and self._config.camera.source != "none"
+
+    @property
+    def _is_local(self) -> bool:
+        """Tell whether what the page shows stays on the device."""
         address = self._config.dashboard.address
-        return address is not None and address.is_loopback and self._config.camera.source != "none"
+        return address is not None and address.is_loopback
 
     def _preview(self, is_on: bool) -> bool:
         if not self._may_preview:

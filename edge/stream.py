@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from edge.errors import OutboxError
 from edge.outbox import Outbox, Row
@@ -14,6 +15,7 @@ MAX_LOSSES = 5  # connections that one event may end before it counts as refused
 # between, it has forgotten what it acknowledged. What it survived by so much is safe.
 CONFIRM_S = 1.0
 MAX_RECORDED = 64  # acknowledgements in one transaction
+WITHHELD_PAGE = 1000  # rows of a former context looked through at a time: a slow card has 100 000 to go
 NOT_ITS_FAULT = ("no_ack", "keep_alive_timeout")  # a silent broker says nothing about the event
 
 
@@ -24,11 +26,13 @@ class EventStream:
 
     An event on which connections end is sent alone the next time, so that it can be told from its
     neighbours, and becomes a dead letter after `MAX_LOSSES`: it must not stand at the head for ever.
+    One whose payload `permits` denies is never handed out, but becomes a dead letter, `withheld`.
     Used by one thread.
     """
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, outbox: Outbox, *, permits: Callable[[bytes], bool] = lambda _payload: True) -> None:
         self._outbox = outbox
+        self._permits = permits
         self._cursor = 0  # the last sequence handed out
         self._in_flight: set[int] = set()
         self._fresh: dict[int, float] = {}  # acknowledged less than CONFIRM_S ago, and when
@@ -52,16 +56,16 @@ class EventStream:
         """Return the next events, `limit` at most; refuse those whose payload is above `max_bytes`."""
         if self._suspect:
             limit = min(limit, 0 if self._in_flight else 1)
-        found, rows = self._rows(limit), []
+        found, rows = self._permitted_rows(limit), []
         if not found and limit > 0 and self._was_changed():
             self._cursor = 0  # `emotion-edge outbox retry` puts old numbers back
-            found = self._rows(limit)
+            found = self._permitted_rows(limit)
         for row in found:
             self._cursor = row.sequence
             if any(row.sequence in known for known in (self._unrecorded, self._fresh, self._in_flight)):
                 continue
             if len(row.payload) > max_bytes:
-                self._refuse(row.sequence, "packet_too_large")
+                self._refuse([row.sequence], "packet_too_large")
                 continue
             self._in_flight.add(row.sequence)
             rows.append(row)
@@ -73,7 +77,7 @@ class EventStream:
         if sequence >= self._suspect:
             self._suspect = self._losses = 0
         if refusal:
-            self._refuse(sequence, refusal)
+            self._refuse([sequence], refusal)
         else:
             self._fresh[sequence] = now_s
 
@@ -106,7 +110,7 @@ class EventStream:
         self._losses = self._losses + 1 if head == self._suspect else 1
         self._suspect = head
         if self._losses >= MAX_LOSSES:
-            self._refuse(head, f"connection_lost:{reason}")
+            self._refuse([head], f"connection_lost:{reason}")
             self._suspect = self._losses = 0
 
     def _rows(self, limit: int) -> list[Row]:
@@ -115,17 +119,32 @@ class EventStream:
         except OutboxError:  # whoever appends next hears of it
             return []
 
+    def _permitted_rows(self, limit: int) -> list[Row]:
+        """Return up to `limit` next rows that may leave, none only where there is none; put others aside."""
+        page = limit
+        while found := self._rows(page):
+            permitted = [row for row in found if self._permits(row.payload)]
+            if len(permitted) < len(found):
+                self._refuse([row.sequence for row in found if not self._permits(row.payload)], "withheld")
+            if permitted:
+                return permitted[:limit]
+            self._cursor = found[-1].sequence
+            page = WITHHELD_PAGE
+        return []
+
     def _was_changed(self) -> bool:
         try:
             return self._outbox.was_changed_by_others()
         except OutboxError:
             return False
 
-    def _refuse(self, sequence: int, reason: str) -> None:
+    def _refuse(self, sequences: list[int], reason: str) -> None:
         if reason != self._told:
-            log.warning("event %d refused (%s); `emotion-edge outbox` lists all refused", sequence, reason)
+            log.warning(
+                "event %d refused (%s); `emotion-edge outbox` lists all refused", sequences[0], reason
+            )
         self._told = reason
         try:
-            self._outbox.refuse(sequence, reason)
+            self._outbox.refuse_many(sequences, reason)
         except OutboxError as error:
-            log.debug("event %d stays in the outbox: %s", sequence, error)
+            log.debug("event %d stays in the outbox: %s", sequences[0], error)

@@ -72,7 +72,13 @@ class Site:
             stuck=lambda: self.stuck,
             status=lambda: STATUS,
             is_connected=lambda: self.is_connected,
-            facts=Facts(Board(), now=lambda _view: {}, switch=lambda *_: False, preview=lambda _: False),
+            facts=Facts(
+                Board(),
+                now=lambda _view: {},
+                switch=lambda *_: False,
+                preview=lambda _: False,
+                has_boxes=True,
+            ),
         )
         self.dashboard = Dashboard(DashboardSettings(bind=self.root), answers, self.health, token)
 

@@ -59,13 +59,17 @@ def home_assistant(config: Config, payloads: dict[str, Any]) -> dict[str, dict[s
 BUSY = {"frames": 9, "audio_gap_samples": 8000, "temperature_c": 61.3, "disk_free_bytes": 12_345_678_901}
 
 
-def payloads(state: SubjectState, *, faces: int, status: str, outbox: Counts | None) -> dict[str, Any]:
+def payloads(
+    config: Config, state: SubjectState, *, faces: int, status: str, outbox: Counts | None
+) -> dict[str, Any]:
     """Return one real payload for each topic that Home Assistant reads."""
     return {
         "state": messages.state(state, faces=faces, present=faces > 0, fatigue=None, time=NOW),
-        "group/state": messages.group_state({"anger": faces} if faces else None, time=NOW),
+        "group/state": messages.group_state((faces, {"anger": faces}) if faces else None, time=NOW),
         "fatigue/state": messages.fatigue_state({"level": "drowsy"}, time=NOW),
-        "status": messages.status(status, reasons=["camera:lost"], since=NOW, version="1", backends={}),
+        "status": messages.status(
+            status, reasons=["camera:lost"], since=NOW, version="1", backends={}, device=config.device
+        ),
         "stats": messages.stats(
             time=NOW,
             uptime_s=61.4,
@@ -82,7 +86,7 @@ def test_home_assistant_accepts_and_understands_every_entity() -> None:
     """Its schemas lose no key of ours, and its templates make of our payloads what we mean."""
     config = Config(device=DeviceSettings(id="room-12"))
     counts = Counts(waiting=3, waiting_bytes=1, refused=2, dropped=1, last_sequence=9)
-    busy = home_assistant(config, payloads(ANGRY, faces=2, status="degraded", outbox=counts))
+    busy = home_assistant(config, payloads(config, ANGRY, faces=2, status="degraded", outbox=counts))
     assert {key: entity["value"] for key, entity in busy.items() if key != "event"} == {
         "emotion": "anger",
         "confidence": "61.2",
@@ -111,7 +115,7 @@ def test_home_assistant_accepts_and_understands_every_entity() -> None:
         assert entity["availability"] == "emotion/room-12/availability"
     assert {entity["entity_id"] for entity in busy.values()} == entity_ids(config)
     # `None` is how Home Assistant spells unknown.
-    idle = home_assistant(config, payloads(NOBODY, faces=0, status="paused", outbox=None))
+    idle = home_assistant(config, payloads(config, NOBODY, faces=0, status="paused", outbox=None))
     wanted = {"emotion": ABSENT, "presence": "OFF", "faces": "None", "problem": "OFF", "frames": "0"}
     wanted |= {"temperature": "None", "disk_free": "None"}
     wanted |= dict.fromkeys(("events_waiting", "events_refused", "events_dropped"), "None")

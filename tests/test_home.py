@@ -22,7 +22,6 @@ from edge.demo import clip_path
 from edge.entities import entity_ids
 from edge.integrations import INTEGRATIONS, render_integration
 from edge.messages import load_schema
-from edge.policy import RESTRICTED_TOPICS
 from edge.settings import Config
 
 # Described for the fatigue that is to come; nothing measures it yet.
@@ -236,18 +235,3 @@ def test_switched_off_devices_are_closed_and_stay_so(mosquitto: Mosquitto, tmp_p
             assert has_clip_open(process.pid)
         states = [json.loads(payload)["state"] for payload in watcher.on(f"{root}/status")]
         assert "degraded" not in states
-
-
-def test_restricted_context_tells_no_person_by_any_way(mosquitto: Mosquitto, tmp_path: Path) -> None:
-    """At work neither topics nor metrics tell a person's emotion, and what was stored before is gone."""
-    with watching(mosquitto, "emotion/lab/#") as watcher:
-        watcher.publish("emotion/lab/state", "{}", retain=True)
-        with living(mosquitto, tmp_path, watcher, DEVICE__CONTEXT="workplace") as (_, bind):
-            wait_until(lambda: state_of(watcher, "stats")["counters"].get("faces"), "a face was seen")
-            metrics = fetch(bind)
-        told = {message.topic.removeprefix("emotion/lab/") for message in watcher.seen if message.payload}
-        assert told - {"state"} <= RESTRICTED_TOPICS
-        assert watcher.on("emotion/lab/state") == [b"{}", b""]
-    assert "emotion_edge_face_sightings_total" in metrics
-    assert "edge_room" not in metrics
-    assert "edge_group" not in metrics

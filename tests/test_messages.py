@@ -59,9 +59,15 @@ PAYLOADS: list[tuple[str, Any]] = [
         (
             "status",
             messages.status(
-                state, reasons=["camera:no_device"], since=NOW, version="0.1.0", backends=BACKENDS
+                state,
+                reasons=["camera:no_device"],
+                since=NOW,
+                version="0.1.0",
+                backends=BACKENDS,
+                device=device,
             ),
         )
+        for device in (DeviceSettings(), DeviceSettings(context="workplace", acknowledged_basis="safety"))
         for state in ("starting", "running", "degraded", "paused", "stopping")
     ),
     ("state", messages.state(BOTH, faces=2, present=True, fatigue={"level": "alert"}, time=NOW)),
@@ -72,8 +78,8 @@ PAYLOADS: list[tuple[str, Any]] = [
     ("voice_state", messages.voice_state(UNSURE, time=NOW)),
     ("voice_state", messages.voice_state(NOBODY, time=NOW)),
     ("fatigue_state", messages.fatigue_state({"level": "drowsy", "perclos": 0.3}, time=NOW)),
-    ("group_state", messages.group_state({"anger": 2, "uncertain": 3}, time=NOW)),
-    ("group_state", messages.group_state({}, time=NOW)),
+    ("group_state", messages.group_state((5, {"anger": 2, "uncertain": 3}), time=NOW)),
+    ("group_state", messages.group_state((0, {}), time=NOW)),
     ("group_state", messages.group_state(None, time=NOW)),
     *(("event", event.to_cloudevent(device="kitchen", sequence=7)) for event in EVENTS),
     *(("ha_event", messages.ha_event(event)) for event in EVENTS),
@@ -186,7 +192,9 @@ def test_reserved_and_unknown_words_are_no_emotion(word: str) -> None:
 
 def test_times_are_utc_with_milliseconds() -> None:
     """Whatever zone a moment came in, the wire says Z; other spellings are refused."""
-    built = messages.status("running", reasons=[], since=NOW, version="1", backends=BACKENDS)
+    built = messages.status(
+        "running", reasons=[], since=NOW, version="1", backends=BACKENDS, device=DeviceSettings()
+    )
     assert built["since"] == "2026-01-02T01:04:05.678Z"
     for wrong in ("2026-01-02T01:04:05Z", "2026-01-02T01:04:05.678+00:00", "2026-01-02 01:04:05.678Z"):
         assert not is_valid("status", {**built, "since": wrong})

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from edge.messages import EVENT_TYPES
-from edge.policy import allowed
+from edge.messages import EVENT_TYPES, load_schema
+from edge.policy import EVENTS, TOPICS, allowed, sentence
 from edge.settings import DeviceSettings
 
-TOPICS = {
-    *("availability", "status", "stats", "event", "ha_event", "group/state", "fatigue/state"),
-    *("state", "face/state", "voice/state"),
-    *(f"{part}/enabled/{way}" for part in ("camera", "microphone") for way in ("set", "state")),
-}
 PERSONAL_TOPICS = {"state", "face/state", "voice/state", "ha_event"}
+RESTRICTED = allowed(DeviceSettings(context="workplace"))
+
+
+def test_every_address_and_every_event_type_is_decided() -> None:
+    """Whoever adds a topic or a type of event to the contract has to say whether it leaves."""
+    addresses = {channel["address"] for channel in load_schema("asyncapi")["channels"].values()}
+    # Home Assistant's own: what is announced is described by the same decisions.
+    ours = addresses - {"homeassistant/device/{device}/config", "homeassistant/status"}
+    assert {address.removeprefix("emotion/{device}/") for address in ours} == TOPICS.keys()
+    assert set(EVENT_TYPES) == EVENTS.keys()
 
 
 @pytest.mark.parametrize("context", ["education", "workplace"])
@@ -39,7 +44,8 @@ def test_other_contexts_let_everything_out(context: str) -> None:
     policy = allowed(DeviceSettings(context=context))
     assert all(policy.permits_topic(topic) for topic in TOPICS)
     assert all(policy.permits_event(kind) for kind in EVENT_TYPES)
-    assert policy.group_counts({"anger": 1}) == {"anger": 1}
+    assert policy.group({"anger": 1}) == (1, {"anger": 1})
+    assert policy.counters({"faces": 3}) == {"faces": 3}
 
 
 @pytest.mark.parametrize("basis", ["medical", "safety"])
@@ -52,17 +58,56 @@ def test_acknowledged_basis_lifts_the_restriction(context: str, basis: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("counts", "is_told"),
+    ("counts", "told"),
     [
-        ({}, False),
-        ({"anger": 4}, False),
-        ({"anger": 5}, True),
-        ({"anger": 1, "neutral": 4}, True),
-        ({"anger": 1, "uncertain": 3}, False),
-        ({"anger": 4, "absent": 3}, False),
-        ({"anger": 5, "absent": 3}, True),
+        ({}, None),
+        ({"anger": 4}, None),
+        ({"anger": 1, "uncertain": 3}, None),
+        ({"anger": 5}, (5, {"anger": 5})),
+        ({"anger": 1, "neutral": 4}, (5, {"neutral": 5})),
+        ({"anger": 2, "neutral": 3}, (5, {"neutral": 5})),
+        ({"anger": 2, "neutral": 2, "fear": 1}, (5, {})),
+        ({"anger": 7, "neutral": 8}, (15, {"anger": 5, "neutral": 10})),
     ],
 )
-def test_group_needs_five_faces_in_a_restricted_context(counts: dict[str, int], is_told: bool) -> None:
-    """One short of five faces tells nothing; who is absent is no face."""
-    assert allowed(DeviceSettings(context="workplace")).group_counts(counts) == (counts if is_told else None)
+def test_group_needs_five_faces_and_is_told_in_fives(
+    counts: dict[str, int], told: tuple[int, dict[str, int]] | None
+) -> None:
+    """One short of five faces tells nothing; what rounds to nothing is not named, not even as 0."""
+    assert RESTRICTED.group(counts) == told
+
+
+@pytest.mark.parametrize("emotion", ["anger", "neutral", "sadness"])
+def test_who_joins_a_group_is_not_its_difference(emotion: str) -> None:
+    """Five faces, then six: whatever the sixth one feels, the same is told."""
+    before = {"neutral": 4, "anger": 1}
+    after = {**before, emotion: before.get(emotion, 0) + 1}
+    assert RESTRICTED.group(after) == RESTRICTED.group(before)
+
+
+@pytest.mark.parametrize("payload", [b"", b"{", b"[]", b"{}", b'{"type":7}', b'{"type":"emotion.changed"}'])
+def test_stored_event_that_is_not_permitted_stays(payload: bytes) -> None:
+    """Of what is in the outbox only what is known to be harmless leaves."""
+    assert not RESTRICTED.permits_stored(payload)
+    assert RESTRICTED.permits_stored(b'{"type":"device.degraded"}')
+
+
+def test_what_counts_people_is_no_statistic() -> None:
+    """Faces over pictures would be the number of people."""
+    assert RESTRICTED.counters({"faces": 3, "spoken_windows": 1, "frames": 9}) == {"frames": 9}
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({}, "home: everything is told"),
+        ({"context": "workplace"}, "workplace: only fatigue and groups of 5 or more are told"),
+        (
+            {"context": "education", "acknowledged_basis": "medical"},
+            "education: everything is told, for medical reasons",
+        ),
+    ],
+)
+def test_people_are_told_what_leaves(settings: dict[str, str], says: str) -> None:
+    """The log and the page say it in a sentence."""
+    assert sentence(DeviceSettings.model_validate(settings)) == says

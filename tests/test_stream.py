@@ -47,6 +47,19 @@ def test_connection_that_ends_right_after_an_acknowledgement(
     assert take(stream, 3) == again
 
 
+@pytest.mark.parametrize("limit", [1, 3, 64])
+def test_what_is_not_permitted_is_put_aside(outbox: Outbox, limit: int) -> None:
+    """What may not leave is never handed out, however much of it stands in front; what may is not held up."""
+    outbox.append_many([make_event(n, padding=n % 5 == 4) for n in range(2500)])
+    stream = EventStream(outbox, permits=lambda payload: b'"padding":"x"' in payload)
+    assert [*take(stream, limit), *take(stream, 2500)] == list(range(5, 2501, 5))
+    outbox_of_others = EventStream(outbox, permits=lambda _payload: False)
+    assert take(outbox_of_others, limit) == []
+    assert outbox_of_others.is_idle
+    assert outbox.counts().refused == 2500
+    assert {letter.reason for letter in outbox.refused()} == {"withheld"}
+
+
 def test_goodbye_confirms_what_was_acknowledged(outbox: Outbox) -> None:
     """Where we end the connection ourselves, nothing is sent again at the next one."""
     outbox.append(make_event(1))

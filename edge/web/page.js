@@ -150,7 +150,10 @@ function drawBars(told) {
   $("withheld").hidden = Boolean(told.state) || !group;
   if (group && !told.state) {
     const counts = Object.entries(group.counts || {}).map(([label, n]) => `${label} ${n}`);
-    $("withheld").textContent = counts.join(", ") || "Fewer than five faces: no emotion leaves the device here.";
+    const none = group.counts
+      ? "No emotion is on enough faces to be told here."
+      : "Fewer than five faces: no emotion leaves the device here.";
+    $("withheld").textContent = counts.length ? `In fives: ${counts.join(", ")}` : none;
   }
 }
 
