@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
 from edge import __version__
-from edge.broker import EmbeddedBroker
+from edge.bench_daemon import measure_daemon
+from edge.bench_targets import judge
 from edge.card import TfliteClassifier, golden_input
 from edge.demo import clip_path
 from edge.errors import DeviceError
 from edge.faces import CropSpec, FaceCropper
-from edge.health import rss_bytes
-from edge.listen import listen
 from edge.media import read_sound, read_video_frames
 from edge.pipeline import Eyes, open_ears, open_eyes, opener
 from edge.runtime import BACKENDS
-from edge.settings import Config, MqttSettings
+from edge.settings import Config
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Face, Frame, UInt8, rfc3339
 
 REPEATS = 100
@@ -39,6 +32,8 @@ BACKEND_S = 3.0  # of each model on each backend: a slow one is not run a hundre
 
 def run_bench(config: Config, *, seconds: float) -> dict[str, Any]:
     """Measure on the shipped clip: stages in ms, speech as a real-time factor, then the daemon for a while.
+
+    The daemon is watched among people for `seconds`, and for half of that alone.
 
     Stages are process time, so that other programs on the machine count less; the models on each backend
     are time on the clock, since an accelerator's is nobody's process time.
@@ -65,7 +60,7 @@ def run_bench(config: Config, *, seconds: float) -> dict[str, Any]:
         "face_path": _timed(whole),
         "tracked_frame": _tracked(eyes, frames),
     }
-    return {
+    result = {
         "version": 1,
         "program": __version__,
         "time": rfc3339(datetime.now(UTC)),
@@ -74,8 +69,9 @@ def run_bench(config: Config, *, seconds: float) -> dict[str, Any]:
         "faces": {str(count): _crowd(eyes, still, face, count) for count in CROWDS},
         "backends": bench_backends(config),
         "speech": _speech(config),
-        "daemon": _daemon(config, seconds),
+        "daemon": measure_daemon(config, seconds=seconds),
     }
+    return {**result, "targets": judge(result)}
 
 
 def _timed(work: Callable[[], object]) -> dict[str, float]:
@@ -175,68 +171,3 @@ def _speech(config: Config) -> dict[str, float]:
     cost_s = (time.process_time_ns() - start_ns) / 1e9
     factor = cost_s / (samples.size / SAMPLE_RATE_HZ)
     return {"real_time_factor": round(factor, 4), "ms_per_window": round(1e3 * cost_s / windows, 3)}
-
-
-def _daemon(config: Config, seconds: float) -> dict[str, float]:
-    """Run the daemon as its own process on the clip, and watch it from outside."""
-    clip = f"file:{clip_path()}?loop"
-    with tempfile.TemporaryDirectory() as directory, EmbeddedBroker(Path(directory) / "broker") as broker:
-        settings = MqttSettings(host=broker.host, port=broker.port, prefix=config.mqtt.prefix)
-        environment = {
-            **os.environ,
-            "EMOTION_EDGE__MQTT__HOST": broker.host,
-            "EMOTION_EDGE__MQTT__PORT": str(broker.port),
-            "EMOTION_EDGE__CAMERA__SOURCE": clip,
-            "EMOTION_EDGE__MICROPHONE__SOURCE": clip,
-            "EMOTION_EDGE__OUTBOX__PATH": str(Path(directory) / "outbox.sqlite3"),
-            "EMOTION_EDGE__DEVICE__ID": "bench",
-            "EMOTION_EDGE__DASHBOARD__BIND": "none",
-            "EMOTION_EDGE__MQTT__DISCOVERY": "false",
-            "EMOTION_EDGE__HEALTH__SOFT_LIMIT_C": "120",  # pictures left out would look like speed
-        }
-        listener = listen(settings, f"{settings.prefix}/bench/state", f"{settings.prefix}/bench/event")
-        listener.wait_ready(5.0)
-        start_s = time.monotonic()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "edge", "run"], env=environment, stderr=subprocess.DEVNULL
-        )
-        try:
-            return _watch(process.pid, listener, start_s, seconds)
-        finally:
-            process.terminate()
-            process.wait(10)
-            listener.close()
-
-
-def _watch(pid: int, listener: Any, start_s: float, seconds: float) -> dict[str, float]:
-    first_s = 0.0
-    latencies: list[float] = []
-    warm: tuple[float, float] | None = None
-    while (now_s := time.monotonic()) - start_s < seconds:
-        message = listener.receive(0.05)
-        if warm is None and now_s - start_s > 3:
-            warm = (_cpu_s(pid), now_s)
-        if message is None:
-            continue
-        document = json.loads(message.payload)
-        if not first_s and document.get("probabilities"):
-            first_s = time.monotonic() - start_s
-        if document.get("type") == "emotion.changed":
-            age_s = time.time() - _epoch_s(document["time"])
-            latencies.append(1e3 * age_s)
-    cpu = (_cpu_s(pid) - warm[0]) / (time.monotonic() - warm[1]) if warm else 0.0
-    return {
-        "first_prediction_s": round(first_s, 2),
-        "cpu_share_of_core": round(cpu, 3),
-        "rss_mb": round(rss_bytes(pid) / (1 << 20), 1),
-        "event_latency_p95_ms": round(float(np.percentile(latencies, 95)), 1) if latencies else -1.0,
-    }
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _epoch_s(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()

@@ -104,10 +104,27 @@ def print_bench(result: dict[str, Any], *, as_json: bool) -> None:
     rest = [(part, name, value) for part in ("speech", "daemon") for name, value in result[part].items()]
     print_table(
         ("measure", "value", "last run"),
-        [(name, str(value), since_last(part, name)) for part, name, value in rest],
+        [(name, _or_dash(value), since_last(part, name)) for part, name, value in rest],
+    )
+    print_table(
+        ("target", "limit", "here", "of the limit", "met"),
+        [
+            (
+                target["name"],
+                f"{'>=' if target['is_floor'] else '<='} {target['limit']:g}",
+                _or_dash(target["value"]),
+                _or_dash(target["ratio"]),
+                {True: "yes", False: "no", None: "not measured"}[target["met"]],
+            )
+            for target in result["targets"]
+        ],
     )
     if result["compared"]:
         print(f"last run: {result['compared']['time']}; x2.00 is twice as slow or large as then")
+
+
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else f"{value:g}"
 
 
 def _times(figures: dict[str, Any]) -> tuple[str, str]:

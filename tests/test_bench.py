@@ -12,11 +12,16 @@ import pytest
 from commands import run_edge
 
 from edge.bench import draw_crowd
+from edge.bench_daemon import bench_config
 from edge.bench_history import compare, with_history
+from edge.bench_targets import SpeedTarget
+from edge.broker import EmbeddedBroker
+from edge.config import load_config, parse_config, to_toml
 from edge.demo import clip_path
 from edge.media import read_video_frames
 from edge.messages import load_schema
 from edge.pipeline import open_eyes
+from edge.report import print_bench
 from edge.settings import Config
 
 RESULT: dict[str, Any] = {
@@ -24,31 +29,83 @@ RESULT: dict[str, Any] = {
     "stages": {"detect": {"p50_ms": 4.0, "p95_ms": 6.0}},
     "backends": {"gpu": {"face_model": {"reason": "no_device", "detail": "none"}}},
     "faces": {"30": {"p50_ms": 50.0, "found": 30, "fps_on_one_core": 20.0}},
-    "daemon": {"rss_mb": 150.0, "event_latency_p95_ms": -1.0},
+    "daemon": {"rss_mb": 150.0, "event_latency_p95_ms": None},
 }
 
 
-def run_bench(env: dict[str, str], *more: str) -> str:
-    """Run the command; return what it printed."""
-    done = run_edge("bench", "--seconds", "6", *more, env=env, timeout_s=200)
+def test_run_and_what_people_see_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The user's own config is measured, on a broker of its own; people get targets and ratios."""
+    secret = tmp_path / "password"
+    secret.write_text("secret")
+    secret.chmod(0o600)
+    config = tmp_path / "config.toml"
+    config.write_text(
+        f'[camera]\nfps = 5\n[device]\ncontext = "workplace"\n[mqtt]\nhost = "nobody.invalid"\n'
+        f'prefix = "site/mood"\nusername = "kitchen"\npassword_file = "{secret}"\n'
+    )
+    env = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "EMOTION_EDGE__MQTT__PORT": "1"}
+    done = run_edge("bench", "--seconds", "6", "--json", "--config", str(config), env=env, timeout_s=200)
     assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_two_runs(tmp_path: Path) -> None:
-    """The first has nothing to compare itself with; the second shows people its ratios."""
-    env = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
-    first = json.loads(run_bench(env, "--json"))
+    first = json.loads(done.stdout)
     jsonschema.Draft202012Validator(load_schema("bench")).validate(first)
     assert first["compared"] is None
-    assert first["daemon"]["first_prediction_s"] > 0
+    assert first["daemon"]["first_prediction_s"] is not None  # so it is on our broker, with the user's prefix
+    assert 0 < first["daemon"]["idle_cpu_percent"] < first["daemon"]["page_open_cpu_percent"]
     assert first["faces"]["1"]["p50_ms"] < first["faces"]["30"]["p50_ms"]
-    second = run_bench(env)
-    assert f"last run: {first['time']}" in second
-    (detect,) = (line.split("\t") for line in second.splitlines() if line.startswith("detect\t"))
-    assert detect[-1].startswith("x")
-    kept = json.loads((tmp_path / "emotion-edge" / "bench.json").read_text())
-    assert kept["time"] > first["time"]
+    history = tmp_path / "emotion-edge" / "bench.json"
+    assert json.loads(history.read_text())["time"] == first["time"]
+    print_bench(with_history(first, history), as_json=False)
+    printed = capsys.readouterr().out
+    assert f"last run: {first['time']}" in printed
+    (detect,) = (line.split("\t") for line in printed.splitlines() if line.startswith("detect\t"))
+    assert detect[-1] == "x1.00"
+    rows = [line.split("\t") for line in printed.splitlines() if line.startswith("nobody there")]
+    assert rows[0][-1] == ("yes" if first["daemon"]["idle_cpu_percent"] <= 5 else "no")
+
+
+def test_measured_daemon_has_the_settings_but_not_the_broker(tmp_path: Path) -> None:
+    """Pictures a second, models, backend and prefix are the user's; broker, password and device are not."""
+    config = parse_config(
+        {
+            "device": {"id": "kitchen", "context": "workplace"},
+            "camera": {"source": "rtsp://me:secret@camera/1", "fps": 3.0, "width": 320},
+            "models": {"face": "mine", "directory": str(tmp_path / "models")},
+            "inference": {"backend": "gpu"},
+            "fusion": {"ema_s": 2.0},
+            "mqtt": {"host": "far.away", "prefix": "site/mood", "keepalive_s": 5},
+        }
+    )
+    with EmbeddedBroker(tmp_path / "broker") as broker:
+        made = bench_config(config, broker, tmp_path, camera="file:a.mp4?loop", microphone="none", port=8000)
+    path = tmp_path / "bench.toml"
+    path.write_text(to_toml(made))
+    measured = load_config(path, environ={})
+    assert measured == made
+    assert (measured.models, measured.inference, measured.fusion) == (
+        config.models,
+        config.inference,
+        config.fusion,
+    )
+    assert measured.camera == config.camera.model_copy(update={"source": "file:a.mp4?loop"})
+    assert (measured.mqtt.prefix, measured.mqtt.host) == ("site/mood", "127.0.0.1")
+    assert measured.dashboard.bind == "127.0.0.1:8000"
+    assert measured.device.context == "home"
+
+
+@pytest.mark.parametrize(
+    ("value", "is_floor", "ratio", "met"),
+    [(8.0, False, 1.0, True), (8.01, False, 1.0, False), (8.0, True, 1.0, True), (7.99, True, 1.0, False)],
+)
+def test_target_is_met_at_its_limit(value: float, is_floor: bool, ratio: float, met: bool) -> None:
+    """Exactly at the limit is met, a step beyond is not; the ratio grows with what is missing."""
+    target = SpeedTarget("speed", "a.b", 8.0, is_floor).judge({"a": {"b": value}})
+    assert (target["ratio"], target["met"]) == (ratio, met)
+
+
+def test_target_without_a_measure_is_neither_met_nor_missed() -> None:
+    """A daemon that never said anything has no time to its first prediction."""
+    target = SpeedTarget("restart", "a.b", 2.0).judge({"a": {"b": None}})
+    assert target["value"] is target["ratio"] is target["met"] is None
 
 
 @pytest.mark.parametrize("count", [1, 5, 30])
