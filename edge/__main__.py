@@ -31,8 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(options.command(options))
     except EdgeError as error:
-        print(f"emotion-edge: {error}", file=sys.stderr)
-        return error.exit_code
+        return _told(error)
     except BrokenPipeError:  # `emotion-edge ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
@@ -42,7 +41,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from edge.daemon import Daemon
-    from edge.drivers import is_hanging
 
     daemon = Daemon(load_config(options.config))
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -50,19 +48,17 @@ def _run(options: argparse.Namespace) -> int:
     try:
         daemon.run()
     except DeviceError as error:
-        print(f"emotion-edge: {error}", file=sys.stderr)
-        code = error.exit_code
-    else:
-        code = EXIT_OK
-    if is_hanging():
-        os._exit(code)  # what a driver wants to do at exit would hang, too
-    return code
+        return _leave(_told(error))
+    return _leave(EXIT_OK)
 
 
 def _demo(options: argparse.Namespace) -> int:
     from edge.demo import run_demo
 
-    return run_demo(seconds=options.seconds)
+    try:
+        return _leave(run_demo(seconds=options.seconds))
+    except DeviceError as error:
+        return _leave(_told(error))
 
 
 def _analyze(options: argparse.Namespace) -> int:
@@ -87,18 +83,13 @@ def _doctor(options: argparse.Namespace) -> int:
     from edge.bundle import write_bundle
     from edge.doctor import adopt_service, count_failed, examine
     from edge.doctor_report import print_findings
-    from edge.drivers import is_hanging
 
     adopt_service()
     findings = print_findings(examine(options.config), as_json=options.json)
     if options.bundle is not None:
         write_bundle(options.bundle, options.config, findings)
         print(f"{options.bundle}: look into it before you send it", file=sys.stderr)
-    code = count_failed(findings)
-    if is_hanging():
-        sys.stdout.flush()
-        os._exit(code)  # as above
-    return code
+    return _leave(count_failed(findings))
 
 
 def _bench(options: argparse.Namespace) -> int:
@@ -165,6 +156,22 @@ def _integration(options: argparse.Namespace) -> int:
 
     sys.stdout.write(render_integration(options.name, load_config(options.config)))
     return EXIT_OK
+
+
+def _told(error: EdgeError) -> int:
+    """Say what went wrong; return the exit code for it."""
+    print(f"emotion-edge: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def _leave(code: int) -> int:
+    """Return the exit code, or leave with it at once where a driver hangs: so would what it does at exit."""
+    from edge.drivers import is_hanging
+
+    if is_hanging():
+        sys.stdout.flush()
+        os._exit(code)
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:

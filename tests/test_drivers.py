@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -100,3 +102,27 @@ def test_slow_is_not_hanging(comes_back: threading.Event) -> None:
     strikes = Strikes("camera")
     assert [strikes.failed() for _ in range(4)] == [False] * 4
     assert is_hanging("camera")
+
+
+HANGS_AT_EXIT = """
+import atexit, threading
+from edge import demo
+from edge.__main__ import main
+from edge.drivers import within
+
+def hang(**_):
+    within("camera", "cam", threading.Event().wait, limit_s=0.01)
+
+atexit.register(threading.Event().wait)
+demo.run_demo = hang
+main(["demo"])
+"""
+
+
+def test_demo_leaves_although_a_driver_hangs() -> None:
+    """What the driver does at exit never ends; the demo ends with 5 all the same, as the daemon does."""
+    done = subprocess.run(
+        [sys.executable, "-c", HANGS_AT_EXIT], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 5
+    assert done.stderr == ("emotion-edge: cam: its driver has not answered for 0.01 s; connect it again\n")
