@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -89,6 +90,7 @@ class LiveCamera:
         self._sensor = Sensor() if from_sensor else None
         self._news = threading.Condition()
         self._frame: Frame | None = None
+        self._dropped = 0  # since the frame that was taken last
         self._error: DeviceError | None = None
         self._closed = False
         self._grabbed_s = time.monotonic()
@@ -103,6 +105,8 @@ class LiveCamera:
                     return
                 frame, self._frame = self._frame, None
                 error = self._error
+                if frame is not None:
+                    frame, self._dropped = replace(frame, dropped=self._dropped), 0
             if frame is not None:
                 yield frame
             elif error is not None:
@@ -140,11 +144,14 @@ class LiveCamera:
     def _show(self, t_ns: int) -> None:
         pixels = self._driver.retrieve()
         if pixels is None:
+            with self._news:
+                self._dropped += 1
             return
         if self._sensor is None or self._sensor.is_alive(pixels, t_ns):
             self._tell(frame=Frame(pixels, t_ns))
 
     def _tell(self, *, frame: Frame | None = None, error: DeviceError | None = None) -> None:
         with self._news:
+            self._dropped += self._frame is not None
             self._frame, self._error = frame, error
             self._news.notify_all()

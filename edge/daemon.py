@@ -201,12 +201,8 @@ class Daemon:
     def _workers(
         self, eyes: Eyes, ears: Ears, switches: Switches
     ) -> Iterator[tuple[str, Worker[Frame] | Worker[AudioChunk]]]:
-        camera, microphone, room, counters = (
-            self._config.camera,
-            self._config.microphone,
-            self._room,
-            self._health.counters,
-        )
+        camera, microphone = self._config.camera, self._config.microphone
+        room, counters = self._room, self._health.counters
         assert room is not None
 
         def forget_sound() -> None:
@@ -216,6 +212,7 @@ class Daemon:
             room.forget(Modality.VOICE)
 
         def see(frame: Frame) -> None:
+            counters["frames_dropped"] += frame.dropped
             if not self._watch.gate.takes(frame.t_ns):
                 counters["frames_spared"] += 1
                 return

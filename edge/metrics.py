@@ -34,6 +34,7 @@ COUNTERS = {
         "sound that the driver lost",
         1 / SAMPLE_RATE_HZ,
     ),
+    "frames_dropped": ("frames_dropped", "pictures lost since nobody was ready, or damaged", 1.0),
     "frames_spared": ("frames_spared", "pictures not looked at since the device was hot", 1.0),
     "events": ("events", "events that happened and may leave", 1.0),
     "commands_refused": ("commands_refused", "commands that were neither ON nor OFF", 1.0),

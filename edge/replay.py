@@ -154,7 +154,7 @@ class FileCamera(_FileSource):
     def _frames(self) -> Iterator[Frame]:
         origin_ns, lap, from_ns = self._position()
         thinner = Thinner(self._fps)
-        shown_ns = 0
+        shown_ns = dropped = 0
         while not self._closed.is_set():
             with open_media(self._path) as container:
                 stream = picture_stream(container)
@@ -169,9 +169,10 @@ class FileCamera(_FileSource):
                     now_ns = time.monotonic_ns()
                     # One a second whatever the delay: on a device that is too slow late beats never.
                     if now_ns - t_ns > thinner.interval_ns and now_ns - shown_ns < 1_000_000_000:
+                        dropped += 1
                         continue
-                    yield Frame(to_rgb(picture), t_ns)
-                    shown_ns = time.monotonic_ns()
+                    yield Frame(to_rgb(picture), t_ns, dropped)
+                    shown_ns, dropped = time.monotonic_ns(), 0
             if not self._loops:
                 return
             lap, from_ns = lap + 1, 0

@@ -34,10 +34,15 @@ class Modality(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One picture: `pixels` (h, w, 3) uint8 RGB, captured at `t_ns`."""
+    """One picture: `pixels` (h, w, 3) uint8 RGB, captured at `t_ns`.
+
+    `dropped` is how many were lost between the picture before and this one: nobody was ready for them, or
+    they were damaged. Those beyond the wanted rate do not count.
+    """
 
     pixels: UInt8
     t_ns: int
+    dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

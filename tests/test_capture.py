@@ -1,11 +1,15 @@
-"""A sensor that repeats itself is told from a quiet scene."""
+"""A live camera drops what nobody takes and counts it; a stuck sensor is told from a quiet scene."""
 
 from __future__ import annotations
 
+import queue
+from contextlib import closing
+
 import numpy as np
 import pytest
+from brokers import wait_until
 
-from edge.capture import FROZEN_S, Sensor
+from edge.capture import FROZEN_S, LiveCamera, Sensor
 from edge.errors import DeviceError
 
 SHAPE = (48, 64, 3)
@@ -55,3 +59,55 @@ def test_dark_room_is_not_a_fault() -> None:
     sensor = Sensor()
     black = np.full(SHAPE, 16, np.uint8)
     assert [sensor.is_alive(black.copy(), n * STEP_NS) for n in range(20)] == [True] * 20
+
+
+class Handed:
+    """A driver that gives what a test hands it: a number for a picture of it, None for a damaged one."""
+
+    def __init__(self) -> None:
+        self._pictures: queue.Queue[int | None] = queue.Queue()
+        self._handed = self._asked = 0
+        self._next: int | None = None
+
+    def grab(self) -> bool:
+        self._asked += 1
+        self._next = self._pictures.get()
+        return True
+
+    def retrieve(self) -> np.ndarray | None:
+        return None if self._next is None else np.full(SHAPE, self._next, np.uint8)
+
+    def cancel(self) -> None:
+        self._pictures.put(None)
+
+    def release(self) -> None:
+        """There is nothing to give back."""
+
+    def hand(self, *pictures: int | None) -> None:
+        """Hand these pictures over and wait until the camera asks for the one after them."""
+        for picture in pictures:
+            self._pictures.put(picture)
+        self._handed += len(pictures)
+        wait_until(lambda: self._asked > self._handed, "the camera took them all")
+
+
+def test_pictures_that_nobody_took_are_counted() -> None:
+    """The newest one waits; those that it replaced and those that were damaged are its `dropped`."""
+    driver = Handed()
+    with closing(LiveCamera("handed", driver, fps=1e9)) as camera:
+        frames = iter(camera)
+        seen = []
+        for pictures in [(1,), (2, 3), (4, None, 5), (6, None), (7,)]:
+            driver.hand(*pictures)
+            frame = next(frames)
+            seen.append((int(frame.pixels[0, 0, 0]), frame.dropped))
+    assert seen == [(1, 0), (3, 1), (5, 2), (6, 1), (7, 0)]
+
+
+def test_pictures_beyond_the_wanted_rate_are_not_dropped() -> None:
+    """Who asks for one picture an hour has lost nothing."""
+    driver = Handed()
+    with closing(LiveCamera("handed", driver, fps=1 / 3600)) as camera:
+        driver.hand(1, 2, 3)
+        frame = next(iter(camera))
+    assert (int(frame.pixels[0, 0, 0]), frame.dropped) == (1, 0)
