@@ -9,7 +9,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from edge.secrets import check_secret_file, read_secret
 from edge.settings import Config, MqttSettings, Section
 
 ENV_PREFIX = "EMOTION_EDGE__"
+FILE_SOURCE = "file:"
 MAX_SHOWN = 80  # characters of a refused value
 DEFAULT_PATH = Path("/etc/emotion-edge/config.toml")
 
@@ -27,6 +28,8 @@ DEFAULT_PATH = Path("/etc/emotion-edge/config.toml")
 def load_config(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Config:
     """Read `path` (or the default path where it exists), apply the environment, validate.
 
+    Relative paths, those of `file:` sources included, start at the directory of the file that names them; in
+    a variable, at the current directory.
     Raises `ConfigError` with one sentence that names the key, its value and the remedy.
     """
     raw: dict[str, Any] = {}
@@ -45,7 +48,9 @@ def load_config(path: Path | None = None, *, environ: Mapping[str, str] = os.env
             ) from error
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{path}: not valid TOML ({error}); correct that line") from error
+        raw = _anchored(raw, path.absolute().parent)
     _apply_environment(raw, environ)
+    raw = _anchored(raw, Path.cwd())
     return parse_config(raw, where=str(path) if path else "config")
 
 
@@ -127,13 +132,34 @@ def _toml_value(value: object) -> str:
 
 def _with_paths(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Turn the strings of path keys into `Path`, since strict validation does not."""
+    return _mapped(raw, lambda kind, value: Path(value) if "Path" in kind else value)
+
+
+def _anchored(raw: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+    """Make the relative paths below `directory` absolute."""
+
+    def anchor(kind: str, value: str) -> str:
+        if "Path" in kind:
+            return str(directory / Path(value).expanduser())
+        # What follows the path, such as `?loop`, stays as it is.
+        name = value.removeprefix(FILE_SOURCE)
+        return value if name == value else f"{FILE_SOURCE}{directory / Path(name).expanduser()}"
+
+    return _mapped(raw, anchor)
+
+
+def _mapped(raw: Mapping[str, Any], change: Callable[[str, str], object]) -> dict[str, Any]:
+    """Return the sections with `change(annotation, value)` in the place of each string of a known key."""
     result: dict[str, Any] = dict(raw)
     for name, field in Config.model_fields.items():
         section, table = field.annotation, result.get(name)
         if not (isinstance(section, type) and issubclass(section, Section) and isinstance(table, Mapping)):
             continue
-        paths = {key for key, item in section.model_fields.items() if "Path" in str(item.annotation)}
-        result[name] = {k: Path(v) if k in paths and isinstance(v, str) else v for k, v in table.items()}
+        kinds = {key: str(item.annotation) for key, item in section.model_fields.items()}
+        result[name] = {
+            key: change(kinds[key], value) if key in kinds and isinstance(value, str) else value
+            for key, value in table.items()
+        }
     return result
 
 

@@ -57,3 +57,37 @@ def test_shown_config_can_be_read_again() -> None:
     """`config show` prints what `--config` takes."""
     config = load_config(environ={})
     assert parse_config(tomllib.loads(to_toml(config))) == config
+
+
+def test_relative_paths_start_at_the_file_that_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the daemon starts, what lies beside the config is found; variables follow the shell."""
+    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+    site.mkdir()
+    elsewhere.mkdir()
+    secret = site / "mqtt-password"
+    secret.write_text("word")
+    secret.chmod(0o600)
+    (site / "room.toml").write_text(
+        '[camera]\nsource = "file:clips/a.mp4?loop"\n[microphone]\nsource = "file:/b.wav"\n'
+        '[mqtt]\nusername = "me"\npassword_file = "mqtt-password"\n[models]\ndirectory = "../models"\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    named = Path("site/room.toml")
+    config = load_config(named, environ={"EMOTION_EDGE__OUTBOX__PATH": "elsewhere/outbox.db"})
+    assert config.mqtt.password_file == secret
+    assert read_password(config.mqtt) == "word"
+    assert config.camera.source == f"file:{site}/clips/a.mp4?loop"
+    assert config.microphone.source == "file:/b.wav"
+    assert config.models.directory == site / "../models"
+    assert config.outbox.path == elsewhere / "outbox.db"
+    assert load_config(site / "room.toml", environ={}).camera.source == config.camera.source
+
+
+@pytest.mark.parametrize("source", ["none", "auto", "fake:pattern", "rtsp://a/file:b"])
+def test_sources_that_are_no_files_stay(tmp_path: Path, source: str) -> None:
+    """Only `file:` is a path."""
+    path = tmp_path / "c.toml"
+    path.write_text(f'[camera]\nsource = "{source}"\n')
+    assert load_config(path, environ={}).camera.source == source
