@@ -109,10 +109,13 @@ def fatigue_state(fatigue: Mapping[str, Any], *, time: datetime) -> dict[str, An
     return {**fatigue, "time": rfc3339(time)}
 
 
-def group_state(group: tuple[int, Mapping[str, int]] | None, *, time: datetime) -> dict[str, Any]:
-    """Tell the number of faces and that of each emotion; None, from `Policy.group`, withholds both."""
-    faces, counts = group or (None, None)
-    return {"faces": faces, "counts": None if counts is None else dict(counts), "time": rfc3339(time)}
+def group_state(counts: Mapping[str, int] | None, *, time: datetime) -> dict[str, Any]:
+    """Count faces per emotion; None, from `Policy.group_counts`, withholds both the counts and their sum."""
+    return {
+        "faces": None if counts is None else sum(counts.values()),
+        "counts": None if counts is None else dict(counts),
+        "time": rfc3339(time),
+    }
 
 
 def stats(

@@ -5,13 +5,11 @@ safety reasons (Regulation (EU) 2024/1689, article 5(1)(f)). There, without such
 emotion leaves: only counts over a group of at least `GROUP_MIN_FACES`, and fatigue, which is a physical state
 and no emotion (recital 18). Not legal advice.
 
-Two counts of which one has a person more tell that person's emotion by their difference, and so do counts
-that follow each change of a face: who watches the room sees whose face changed. Hence a restricted device
-tells the group on a beat (`Room`), and every number rounded to the nearest multiple of `GROUP_STEP`
-(conventional rounding, Hundepool et al. 2012, "Statistical Disclosure Control", section 5.4): one person is
-less than a step, and a group that is told as all neutral may hold two who are not. What remains is a count
-that lies at the edge of a step: there, one person may move it. Adding noise would hide that once, but an
-attacker averages it away over the beats.
+Two counts of which one has a person more tell that person's emotion by their difference, and so would
+counts that follow each change of a face: who watches the room sees whose face changed. Hence a restricted
+device tells the group on a beat (`Room`), by which several people have moved. What remains: a group in which
+all are the same tells it of each, and so do two beats between which one person came. Rounded counts would
+hide that and, with some twenty people over nine words, everything else.
 
 A subject such as `person-3` is the number of a track. It ends when the face leaves the picture and is not
 given again to who comes back, so it names nobody; fatigue of a person may leave with it.
@@ -26,7 +24,6 @@ from dataclasses import dataclass
 from edge.settings import DeviceSettings
 
 GROUP_MIN_FACES = 5
-GROUP_STEP = 5
 RESTRICTED_CONTEXTS = ("education", "workplace")
 
 # Whether it leaves a restricted context. Every topic and every type of event is named; one that is not, since
@@ -37,7 +34,7 @@ TOPICS = {
     "stats": True,  # save for `PERSONAL_COUNTERS`
     "probe": True,  # a random number
     "event": True,  # the stream; `EVENTS` decides for each
-    "group/state": True,  # as `Policy.group` has it
+    "group/state": True,  # as `Policy.group_counts` has it
     "fatigue/state": True,
     "camera/enabled/set": True,
     "camera/enabled/state": True,
@@ -90,19 +87,9 @@ class Policy:
         except (ValueError, AttributeError):  # no event of ours
             return False
 
-    def group(self, counts: Mapping[str, int]) -> tuple[int, dict[str, int]] | None:
-        """Return how many faces there are and how many of each emotion, as they may be told.
-
-        In a restricted context both are rounded, each by itself, so that they need not add up; an emotion
-        that rounds to 0 is not named. None where the group is too small to hide a person in.
-        """
-        faces = sum(counts.values())
-        if not self.restricted:
-            return faces, dict(counts)
-        if faces < GROUP_MIN_FACES:
-            return None
-        rounded = {emotion: _rounded(number) for emotion, number in counts.items()}
-        return _rounded(faces), {emotion: number for emotion, number in rounded.items() if number}
+    def group_counts(self, counts: Mapping[str, int]) -> dict[str, int] | None:
+        """Return the counts per emotion, or None where the group is too small to hide a person in."""
+        return None if self.restricted and sum(counts.values()) < GROUP_MIN_FACES else dict(counts)
 
     def counters(self, counters: Mapping[str, int | float]) -> dict[str, int | float]:
         """Return the counters that may be told."""
@@ -128,8 +115,3 @@ def sentence(settings: DeviceSettings) -> str:
     if settings.context in RESTRICTED_CONTEXTS:
         return f"{settings.context}: everything is told, for {settings.acknowledged_basis} reasons"
     return f"{settings.context}: everything is told"
-
-
-def _rounded(number: int) -> int:
-    """Return the nearest multiple of `GROUP_STEP`, which is odd: no number lies halfway."""
-    return GROUP_STEP * ((number + GROUP_STEP // 2) // GROUP_STEP)

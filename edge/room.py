@@ -49,6 +49,7 @@ class Room:
         self._told_ns = 0
         self._told_confidence = 0.0
         self._group_ns: int | None = None
+        self._is_group_withheld = False
 
     def observe(self, predictions: Sequence[Prediction], *, t_ns: int) -> None:
         """Take the opinions of one frame or window captured at `t_ns`, and tell what follows from them."""
@@ -139,12 +140,16 @@ class Room:
             self._publish(subtopic, payload)
 
     def _tell_group(self, fused: Fused, now_ns: int, *, has_changed: bool) -> None:
-        """Count faces, on a beat and not at a change where a change would tell whose face it was."""
+        """Count faces, on a beat and not at a change where a change would tell whose face it was.
+
+        That there are enough people now, or no longer, is told at once: there is nothing to compare it with.
+        """
+        counts = self._policy.group_counts(Counter(person.emotion for person in fused.people))
         is_due = self._group_ns is None or now_ns - self._group_ns >= STATE_EVERY_S * 1e9
+        is_due = is_due or (counts is None) != self._is_group_withheld
         if is_due or (has_changed and not self._policy.restricted):
-            self._group_ns = now_ns
-            group = self._policy.group(Counter(person.emotion for person in fused.people))
-            self._publish("group/state", messages.group_state(group, time=datetime.now(UTC)))
+            self._group_ns, self._is_group_withheld = now_ns, counts is None
+            self._publish("group/state", messages.group_state(counts, time=datetime.now(UTC)))
 
     def _publish(self, subtopic: str, payload: dict[str, Any]) -> None:
         if self._policy.permits_topic(subtopic):
