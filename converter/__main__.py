@@ -14,12 +14,13 @@ from rich.progress import Progress
 
 from converter.compare import card_name
 from converter.draft import draft_like
+from converter.expose import expose_file
 from converter.lint import lint, show_lint
 from converter.quantize import IO, KINDS, RANGES, RECURRENT, Job, Report, Stage, convert
 from converter.report import Inputs, report
 from converter.show import show_bench, show_report, show_verified, write_report
 from converter.targets import TARGETS
-from converter.verify import find_card, update_card, verify
+from converter.verify import card_of_file, find_card, update_card, verify
 from edge.card import load_card
 from edge.errors import EXIT_FAILURE, EXIT_OK
 from models.console import positive, run_command, say, screen
@@ -61,6 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     to.add_argument("-o", "--output", type=Path, metavar="OUT.tflite", help="default: MODEL.KIND.tflite")
     to.set_defaults(command=_convert)
+
+    giving = commands.add_parser(
+        "expose", help="make the embedding an output too; probabilities and weights stay as they are"
+    )
+    giving.add_argument("models", type=Path, nargs="+", metavar="OUT.tflite", help="with its card beside it")
+    giving.set_defaults(command=_expose)
 
     check = commands.add_parser("verify", help="card, hash, golden vector, difference to float")
     check.add_argument("model", type=Path, metavar="OUT.tflite")
@@ -112,6 +119,8 @@ def _convert(args: argparse.Namespace) -> int:
     start = time.monotonic()
     with _shown_stages() as report:
         convert(job, report=report)
+    if card is not None and card.embedding is not None:
+        expose_file(target)
     say(f"wrote {target} ({target.stat().st_size / 1000:.0f} kB, {time.monotonic() - start:.0f} s)")
     if args.recurrent == "step":
         say("no card: it is fed a step and its states at a time; start every state_... with zeros")
@@ -144,6 +153,14 @@ def _shown_stages() -> Iterator[Report]:
             say(stage.text)
 
     yield report
+
+
+def _expose(args: argparse.Namespace) -> int:
+    for path in args.models:
+        card, kind = card_of_file(path)
+        expose_file(path)
+        say(f"updated {path} and {update_card(card, path, kind, keep_figures=True)}")
+    return EXIT_OK
 
 
 def _verify(args: argparse.Namespace) -> int:

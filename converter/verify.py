@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from converter.compare import FLOATS, absent, answers, card_name, difference, variant_for, variants_beside
-from edge.card import Card, check_golden, golden_input, load_card, open_classifier
+from edge.card import Card, Tensor, check_golden, golden_input, load_card, open_classifier
 from edge.errors import DeviceError, ModelError
 from edge.runtime import BACKENDS, load_model
 from edge.values import Float32
@@ -29,18 +29,29 @@ def find_card(target: Path, source: Path) -> Card | None:
     return None
 
 
-def update_card(card: Card, target: Path, kind: str) -> Path:
+def card_of_file(target: Path) -> tuple[Card, str]:
+    """Return the card that lists `target`, and which variant that is; raise `ModelError` without one."""
+    if not target.is_file():
+        raise ModelError(f"{target}: no such model file; `emotion-convert convert` makes one")
+    card = load_card(card_name(target), directory=target.parent)
+    variant = next((kind for kind, file in card.files.items() if file.file == target.name), None)
+    if variant is None:
+        raise ModelError(f"{target}: the card {card.name}.json lists no such file; convert the model again")
+    return card, variant
+
+
+def update_card(card: Card, target: Path, kind: str, *, keep_figures: bool = False) -> Path:
     """Put a converted file into the card beside it: hash, size, scales and golden output.
 
-    Figures of the variant are taken out, since they were another file's.
+    Figures of the variant are taken out, since they were another file's, unless it says what that one said.
     """
     model = load_model(target)
-    (p,) = model.run(golden_input(card))
+    p = model.run(golden_input(card))[0]
     golden = card.golden.model_copy(
         update={"output": {**card.golden.output, kind: [round(float(value), 6) for value in p[0]]}}
     )
     metrics = {
-        name: {variant: figures for variant, figures in variants.items() if variant != kind}
+        name: {variant: figures for variant, figures in variants.items() if keep_figures or variant != kind}
         for name, variants in card.metrics.items()
     }
     update: dict[str, Any] = {
@@ -49,10 +60,15 @@ def update_card(card: Card, target: Path, kind: str) -> Path:
         "metrics": {name: variants for name, variants in metrics.items() if variants},
     }
     if kind == "int8":
-        for key, info in (("input", model.inputs[0]), ("output", model.outputs[0])):
-            update[key] = getattr(card, key).model_copy(
-                update={"dtype": info.dtype.name, "scale": info.scale, "zero_point": info.zero_point}
-            )
+        keys = ("input", "output", "embedding")
+        for key, info in zip(keys, (*model.inputs, *model.outputs), strict=False):
+            found: dict[str, Any] = {
+                "dtype": info.dtype.name,
+                "scale": info.scale,
+                "zero_point": info.zero_point,
+            }
+            known = getattr(card, key)
+            update[key] = known.model_copy(update=found) if known else Tensor(shape=info.shape, **found)
     return save_card(card.model_copy(update=update), target.parent)
 
 
@@ -65,12 +81,7 @@ def verify(target: Path) -> dict[str, Any]:
     reason. Raises `ModelError` for whatever is wrong, and for a backend that answers further from the card,
     or from the CPU, than the card allows.
     """
-    if not target.is_file():
-        raise ModelError(f"{target}: no such model file; `emotion-convert convert` makes one")
-    card = load_card(card_name(target), directory=target.parent)
-    variant = next((kind for kind, file in card.files.items() if file.file == target.name), None)
-    if variant is None:
-        raise ModelError(f"{target}: the card {card.name}.json lists no such file; convert the model again")
+    card, variant = card_of_file(target)
     # What is compiled for an Edge TPU runs nowhere else.
     first = "edgetpu" if variant == "edgetpu" else "cpu"
     open_classifier(card.name, task=card.task, directory=target.parent, variant=variant, backend=first)

@@ -146,7 +146,8 @@ class Analyzer:
 
     def _fresh_eyes(self) -> Eyes:
         """Eyes that remember nobody, for a new video."""
-        return Eyes(self.eyes.classifier, self.eyes.finder)
+        visual = self.eyes.visual.fresh() if self.eyes.visual else None
+        return Eyes(self.eyes.classifier, self.eyes.finder, visual)
 
 
 def _faces(sightings: Iterable[Sighting], pixels: UInt8) -> list[dict[str, Any]]:

@@ -93,6 +93,7 @@ class Card(_Part):
     labels: tuple[str, ...]
     input: Input
     output: Tensor
+    embedding: Tensor | None = None  # (1, n), the second output of a model that gives it
     temperature: float
     files: dict[str, File]
     data: list[Source]
@@ -108,7 +109,8 @@ class Card(_Part):
 class TfliteClassifier:
     """A checked model with its temperature: features in, `p` (labels,) out.
 
-    `trials` is what the backend `auto` tried before it took this one.
+    `trials` is what the backend `auto` tried before it took this one. `embedding` (n,) float32 is what the
+    last answer was drawn from; None before the first one, and of a model whose card has no embedding.
     """
 
     def __init__(self, card: Card, model: Model, variant: str) -> None:
@@ -118,10 +120,12 @@ class TfliteClassifier:
         self.backend = model.backend
         self._model = model
         self._shape = model.inputs[0].shape
+        self.embedding: Float32 | None = None
 
     def classify(self, features: Float32) -> Float32:
         """Return softmax(log p / temperature) (labels,) float32 for features of the model's input size."""
-        (p,) = self._model.run(features.reshape(self._shape))  # (1, 48, 48, 1) or (1, 40, 1)
+        p, *more = self._model.run(features.reshape(self._shape))  # (1, 48, 48, 1) or (1, 40, 1)
+        self.embedding = more[0][0] if more else None  # (1, 192) -> (192,)
         return soften(p[0], self.card.temperature)
 
 
@@ -257,7 +261,7 @@ def check_golden(card: Card, model: Model, variant: str) -> float:
     expected = card.golden.output.get(variant)
     if expected is None:
         raise ModelError(f"{card.name}: no golden output for {variant}; convert it again")
-    (p,) = model.run(golden_input(card))
+    p = model.run(golden_input(card))[0]
     difference = float(np.abs(p[0] - np.asarray(expected, np.float32)).max())
     if not difference <= card.golden.tolerance:
         message = (
@@ -272,12 +276,12 @@ def check_golden(card: Card, model: Model, variant: str) -> float:
 
 def _check_tensors(card: Card, model: Model, path: Path, variant: str) -> None:
     shapes = [info.shape for info in (*model.inputs, *model.outputs)]
-    if shapes != [card.input.shape, card.output.shape] or card.output.shape != (1, len(card.labels)):
-        raise ModelError(
-            f"{path}: tensors are {shapes}, the card says {card.input.shape} -> {card.output.shape}"
-        )
+    tensors = [card.input, card.output, *([] if card.embedding is None else [card.embedding])]
+    if shapes != [tensor.shape for tensor in tensors] or card.output.shape != (1, len(card.labels)):
+        said = ", ".join(str(tensor.shape) for tensor in tensors[1:])
+        raise ModelError(f"{path}: tensors are {shapes}, the card says {card.input.shape} -> {said}")
     if variant in ("int8", "edgetpu"):
-        for info, tensor in ((model.inputs[0], card.input), (model.outputs[0], card.output)):
+        for info, tensor in zip((*model.inputs, *model.outputs), tensors, strict=True):
             _check_quantization(info, tensor, path)
 
 

@@ -120,7 +120,7 @@ class Daemon:
                 publisher=publisher,
                 recorder=recorder,
                 health=self._health,
-                classifiers=self._classifiers,
+                classifiers={**self._classifiers, **eyes.helpers},
             )
             workers: dict[str, Worker[Frame] | Worker[AudioChunk]] = {}
             switches = self._switches = self._open_switches(workers)

@@ -28,6 +28,7 @@ class SteadyClassifier:
         self._due_s = float("inf") if wanted == "cpu" else float("-inf")
         self._faulty = wanted
         self.fault: DeviceError | None = None
+        self.embedding: Float32 | None = None  # as `TfliteClassifier` has it, of whichever answered last
 
     @property
     def card(self) -> Card:
@@ -56,11 +57,14 @@ class SteadyClassifier:
         """Return `p` (7,), from the CPU when the accelerator has just failed."""
         current = self._current
         try:
-            return current.classify(features)
+            p = current.classify(features)
         except DeviceError as error:
             self._current = self._cpu
             self._faulty, self.fault = current.backend, error
-            return self._cpu.classify(features)
+            current = self._cpu
+            p = current.classify(features)
+        self.embedding = current.embedding
+        return p
 
     def retry(self, now_s: float) -> None:
         """Try the wanted backend where the CPU stands in for it, at most every `RETRY_S` seconds."""

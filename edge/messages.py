@@ -167,16 +167,19 @@ def event_data(
 ) -> dict[str, Any]:
     """Return the data of `emotion.changed`.
 
-    `models` has `face` and `voice`, each `name@sha256[:12]` or None; `latency_ms` runs from the capture of
-    the newest input to the event.
+    `models` has `face` and `voice`, each `name@sha256[:12]` or None, and `video` where faces are judged over
+    time; `latency_ms` runs from the capture of the newest input to the event.
     """
+    model = {"face": models.get("face"), "voice": models.get("voice")}
+    if "video" in models:
+        model["video"] = models["video"]
     return {
         "subject": subject.subject,
         **_emotion(subject),
         "previous": previous,
         "face": _evidence(subject.face),
         "voice": _evidence(subject.voice),
-        "model": {"face": models.get("face"), "voice": models.get("voice")},
+        "model": model,
         "backend": backend,
         "latency_ms": round(latency_ms, 1),
     }

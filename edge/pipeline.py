@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -13,6 +13,7 @@ from edge.fallback import SteadyClassifier
 from edge.settings import Config
 from edge.tracking import FaceTracker
 from edge.values import AudioChunk, Face, Frame, Modality, Prediction, Reading, UInt8
+from edge.visual import VisualJudge, open_visual
 from edge.voice import SpeechWindows, Window, window_input
 
 AnyClassifier = TfliteClassifier | SteadyClassifier
@@ -38,15 +39,24 @@ class Hearing:
 class Eyes:
     """Finds, follows, crops and classifies faces; one thread at a time."""
 
-    def __init__(self, classifier: AnyClassifier, finder: FaceFinder) -> None:
+    def __init__(
+        self, classifier: AnyClassifier, finder: FaceFinder, visual: VisualJudge | None = None
+    ) -> None:
         self.classifier = classifier
         self.finder = finder
+        self.visual = visual
         self._cropper = FaceCropper(CropSpec.from_features(classifier.card.input.features))
         self._tracker = FaceTracker(finder)
 
+    @property
+    def helpers(self) -> dict[str, AnyClassifier]:
+        """The models that have a say in a face beside the face model, by task."""
+        return {} if self.visual is None else {"video": self.visual.video}
+
     def see(self, frame: Frame) -> list[Sighting]:
         """Return the faces in the next frame of a stream, with stable track numbers."""
-        return [self._classify(frame.pixels, face, frame.t_ns) for face in self._tracker.update(frame)]
+        faces = self._tracker.update(frame)
+        return [self._judge(self._classify(frame.pixels, face, frame.t_ns)) for face in faces]
 
     def look(self, pixels: UInt8) -> list[Sighting]:
         """Return the faces in a still (h, w, 3), small ones too, best first."""
@@ -57,6 +67,13 @@ class Eyes:
         p = self.classifier.classify(self._cropper.crop(pixels, face))
         quality = self._cropper.quality(face)
         return Sighting(face, Prediction(Modality.FACE, p, quality, t_ns, face.track))
+
+    def _judge(self, sighting: Sighting) -> Sighting:
+        """Let what was seen of the face before have its say."""
+        if self.visual is None:
+            return sighting
+        prediction = self.visual.judge(sighting.prediction, self.classifier.embedding)
+        return replace(sighting, prediction=prediction)
 
 
 class Ears:
@@ -83,7 +100,8 @@ class Ears:
 def open_eyes(config: Config, classifier: AnyClassifier | None = None, *, backend: str | None = None) -> Eyes:
     """Open the detector, and the face model unless it is given; `DeviceError` tells of an accelerator."""
     classifier = classifier or opener(config, "face")(backend or config.inference.backend)
-    return Eyes(classifier, open_face_finder(threads=config.inference.threads))
+    visual = open_visual(config, classifier.card.name)
+    return Eyes(classifier, open_face_finder(threads=config.inference.threads), visual)
 
 
 def open_ears(config: Config, classifier: AnyClassifier | None = None, *, backend: str | None = None) -> Ears:

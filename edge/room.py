@@ -11,10 +11,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from edge import messages
-from edge.fallback import SteadyClassifier
 from edge.fusion import Change, Fused, Fusion
 from edge.health import Health
 from edge.mqtt import Publisher
+from edge.pipeline import AnyClassifier
 from edge.policy import Policy
 from edge.recorder import Recorder
 from edge.settings import FusionSettings
@@ -35,7 +35,7 @@ class Room:
         publisher: Publisher,
         recorder: Recorder,
         health: Health,
-        classifiers: Mapping[str, SteadyClassifier],
+        classifiers: Mapping[str, AnyClassifier],
     ) -> None:
         self._fusion = Fusion(settings)
         self._policy = policy

@@ -67,6 +67,7 @@ class ModelSettings(Section):
     """Which artifacts run: names of cards in `directory`, or in the package when it is not set."""
 
     face: str = "face-cnn"
+    video: Annotated[str, Field(description="or none: every picture is judged by itself")] = "video-lstm"
     voice: str = "voice-lstm"
     fusion: str | None = None
     directory: Path | None = None
@@ -90,6 +91,10 @@ class FusionSettings(Section):
     """How two opinions become one, and when a change is believed."""
 
     method: Literal["weighted_log"] = "weighted_log"
+    visual: Annotated[
+        Literal["image", "video", "mean", "product", "network"],
+        Field(description="what a face is judged by: the picture, the last 1.5 s, or both"),
+    ] = "mean"
     face_weight: Annotated[float, Field(ge=0, le=10)] = 1.0
     voice_weight: Annotated[float, Field(ge=0, le=10)] = 0.6
     enter: Annotated[float, Field(gt=0, lt=1)] = 0.45

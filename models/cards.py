@@ -32,8 +32,12 @@ def draft_card(
     temperature: float,
     data: Iterable[Source],
     held_out: Iterable[str] = (),
+    embedding: int = 0,
 ) -> Card:
-    """Return the card of a model that is trained and not converted yet: no tensors' scales, no figures."""
+    """Return the card of a model that is trained and not converted yet: no tensors' scales, no figures.
+
+    `embedding` is the length of what the last dense layer reads, for a model that is to give that too.
+    """
     return Card(
         name=name,
         version=VERSION,
@@ -43,6 +47,7 @@ def draft_card(
             shape=shape, dtype="float32", scale=0, zero_point=0, range=value_range, features=features
         ),
         output=Tensor(shape=(1, len(TASK_LABELS[task])), dtype="float32", scale=0, zero_point=0),
+        embedding=Tensor(shape=(1, embedding), dtype="float32", scale=0, zero_point=0) if embedding else None,
         temperature=temperature,
         files={},
         data=list(data),

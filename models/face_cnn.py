@@ -238,6 +238,7 @@ class _Training:
             features=CROP.to_features(),
             temperature=fit_temperature(p, self.validation.labels),
             data=SOURCES,
+            embedding=WIDTHS[-1],
         )
         files = {"keras": file_entry(self.run.out / f"{name}.keras")}
         return save_card(card.model_copy(update={"files": files, "held_out": tuple(held_out)}), self.run.out)

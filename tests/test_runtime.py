@@ -84,9 +84,9 @@ def test_memory_used_again_leaks_nothing_into_the_next_answer() -> None:
     card = load_card("face-cnn")
     a, b = example(card, 1), example(card, 2)
     model = model_of("face-cnn")
-    (first,) = model.run(a)
+    first = model.run(a)[0]
     kept = first.copy()
-    (second,) = model.run(b)
+    second = model.run(b)[0]
     np.testing.assert_array_equal(first, kept)
     np.testing.assert_array_equal(second, model_of("face-cnn").run(b)[0])
     assert not np.array_equal(first, second)
