@@ -27,7 +27,7 @@ def head(
     distance: float = 1e6,
     noise_px: float = 0,
 ) -> Face:
-    """Return a face whose mesh is a turned head of 100 px between the eyes, seen from `distance` such widths."""
+    """Return a mesh that is a turned head, 100 px from eye to eye, seen from `distance` times that."""
     solid = np.array(list(HEAD.values())) @ rotation(pitch_deg, yaw_deg, roll_deg).T
     flat = 100 * solid[:, :2] / (1 + solid[:, 2:] / distance) + (320, 240)
     flat += np.random.default_rng(7).normal(0, noise_px, flat.shape) if noise_px else 0
