@@ -1,8 +1,8 @@
 """Follows the lids of one person: blinks, closures and the share of time that the eyes are closed.
 
 PERCLOS is the share of a minute in which the lids cover 80 % of the pupil or more (P80: Wierwille et al.
-1994, "Research on vehicle-based driver status/performance monitoring"; Dinges and Grace 1998, "PERCLOS: a valid
-psychophysiological measure of alertness"). A network that was taught open and closed eyes crosses the
+1994, "Research on vehicle-based driver status/performance monitoring"; Dinges and Grace 1998, "PERCLOS: a
+valid psychophysiological measure of alertness"). A network that was taught open and closed eyes crosses the
 half-way mark near there. Pure: time comes in with the values, and what was not seen, be it a covered eye or a
 lost frame, counts neither as closed nor as open.
 """
@@ -91,7 +91,9 @@ class Eyelids:
             self._still_ns += seen_ns
 
     def expire(self, now_ns: int) -> None:
-        """Forget what is older than the window."""
+        """Forget what is older than the window, and a closure of which no more is seen."""
+        if self._t_ns is not None and now_ns - self._t_ns > GAP_S * NS:
+            self._closed_ns = 0
         oldest_ns = now_ns - int(self.settings.window_s * NS)
         while self._spans and self._spans[0][0] <= oldest_ns:
             _, seen_ns, closed_ns = self._spans.popleft()

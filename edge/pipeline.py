@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -78,6 +78,11 @@ class Ears:
             return None
         p = self.classifier.classify(self._input(window))
         return Prediction(Modality.VOICE, p, window.quality, window.t_ns)
+
+
+def readings_of(sightings: Iterable[Sighting]) -> list[Reading]:
+    """Return what the faces of one picture do, as far as anything reads it."""
+    return [sighting.reading for sighting in sightings if sighting.reading is not None]
 
 
 def open_eyes(config: Config, classifier: AnyClassifier | None = None, *, backend: str | None = None) -> Eyes:

@@ -266,6 +266,11 @@ class Config(Section):
     dashboard: DashboardSettings = DashboardSettings()
     health: HealthSettings = HealthSettings()
 
+    @property
+    def watches_fatigue(self) -> bool:
+        """Whether fatigue is looked for: there may be a camera, and nobody switched it off."""
+        return self.fatigue.enabled and self.camera.source != "none"
+
     @model_validator(mode="after")
     def _password_needs_name(self) -> Config:
         if self.mqtt.password_file and not self.mqtt.username:
