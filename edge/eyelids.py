@@ -43,7 +43,6 @@ class Eyelids:
 
     settings: FatigueSettings
     baseline: Baseline | None = None
-    microsleep_count: int = 0  # of all time
     _open_level: float = 0.0
     _learnt: list[float] = field(default_factory=list)
     _learnt_s: float = 0.0
@@ -51,7 +50,7 @@ class Eyelids:
     _is_shut: bool = False
     _since_ns: int | None = None  # when the closure began that goes on
     _is_whole: bool = False  # whether its beginning was seen
-    _is_microsleep: bool = False  # counted as one already, or excused
+    _is_microsleep: bool = False  # counted as one already
     _closed_ns: int = 0  # how long it has lasted
     _open_ns: int | None = None  # since when the eyes are open, as far as seen
     _still_ns: int = 0  # seen time since the last closure
@@ -62,11 +61,8 @@ class Eyelids:
     _blinks: deque[tuple[int, float]] = field(default_factory=deque)  # end, seconds
     _microsleeps: deque[int] = field(default_factory=deque)
 
-    def observe(self, t_ns: int, closed: float, *, is_yawning: bool = False) -> None:
-        """Take the probability 0..1 that the eyes are closed at `t_ns`; what is not newer is ignored.
-
-        Many close their eyes while they yawn: that is closed time, but no microsleep.
-        """
+    def observe(self, t_ns: int, closed: float) -> None:
+        """Take the probability 0..1 that the eyes are closed at `t_ns`; what is not newer is ignored."""
         before_ns, was_shut = self._t_ns, self._is_shut
         if before_ns is not None and t_ns <= before_ns:
             return
@@ -82,7 +78,6 @@ class Eyelids:
         middle_ns = before_ns + seen_ns // 2  # when the lid moved, give or take half a picture
         if shut and not was_shut:
             self._since_ns, self._is_whole, self._is_microsleep, self._open_ns = middle_ns, True, False, None
-        self._is_microsleep |= is_yawning
         if shut:
             self._lengthen(t_ns)
         elif was_shut:
@@ -191,7 +186,6 @@ class Eyelids:
         if not self._is_microsleep and self._closed_ns >= self.settings.microsleep_s * NS:
             self._is_microsleep = True
             self._microsleeps.append(t_ns)
-            self.microsleep_count += 1
 
     def _count(self, t_ns: int, seen_ns: int, closed_ns: int) -> None:
         self._spans.append((t_ns, seen_ns, closed_ns))

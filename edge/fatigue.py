@@ -14,8 +14,9 @@ Each sign gives points; 1 is tired, 2 is drowsy:
   arousal (Russell 1980). So little that it decides only where the other signs have all but decided.
 
 Eyes closed for `alarm_s` are drowsy and for `asleep_s` asleep at once, whatever the points (Euro NCAP 2023:
-1 to 2 s are a microsleep, 3 s sleep), unless the mouth is wide in a yawn. A level rises at once and falls
-after `CALM_S` of less. `alert` must be shown: with eyes that are not seen, or never blink, it is `uncertain`.
+1 to 2 s are a microsleep, 3 s sleep). While the mouth is wide, in a yawn or a laugh, eyes are not judged. A
+level rises at once and falls after `CALM_S` of less. `alert` must be shown: with eyes that are not seen, or
+never blink, it is `uncertain`.
 
 Pure: time comes in with the values.
 """
@@ -39,6 +40,7 @@ TIRED_POINTS, DROWSY_POINTS = 1.0, 2.0
 SLACK = 0.2  # points below a threshold before a level may fall
 CALM_S = 10.0  # and for how long
 WAKE_S = 1.0  # eyes open for so long are not asleep
+REASON_POINTS = 0.5  # signs of less are not named
 MOOD_POINTS = 0.1
 LOW_AROUSAL = ("neutral", "sadness")
 SLOW_BLINKS = 1.5  # times those of the baseline
@@ -157,8 +159,9 @@ class _Person:
     def observe(self, reading: Reading) -> None:
         self.seen_ns = max(self.seen_ns, reading.t_ns)
         self._yawns.observe(reading.t_ns, reading.mouth, reading.yawning)
-        if reading.closed is not None:
-            self._lids.observe(reading.t_ns, reading.closed, is_yawning=self._yawns.is_going_on)
+        # Many close their eyes when they yawn or laugh: then they say nothing.
+        if reading.closed is not None and not self._yawns.is_going_on:
+            self._lids.observe(reading.t_ns, reading.closed)
         if reading.pitch_deg is not None:
             self._nods.observe(reading.t_ns, reading.pitch_deg)
 
@@ -169,8 +172,10 @@ class _Person:
         points = sum(signs.values())
         mooded = points + MOOD_POINTS * sum(mood.get(emotion, 0.0) for emotion in LOW_AROUSAL)
         self._advance(mooded, now_ns)
-        reasons = [sign for sign, value in sorted(signs.items(), key=lambda s: -s[1]) if value >= SLACK]
-        if self._is_alarming:
+        reasons = [
+            sign for sign, value in sorted(signs.items(), key=lambda s: -s[1]) if value >= REASON_POINTS
+        ]
+        if lids.closed_s >= self.settings.alarm_s:
             reasons.insert(0, "eyes_closed")
         if _level_of(mooded) != _level_of(points):
             reasons.append("mood")
@@ -210,15 +215,11 @@ class _Person:
             "slow_blinks": slow,
         }
 
-    @property
-    def _is_alarming(self) -> bool:
-        return self._lids.closed_s >= self.settings.alarm_s and not self._yawns.is_going_on
-
     def _advance(self, points: float, now_ns: int) -> None:
         """Rise at once; fall one level at a time, each after `CALM_S` of points below it."""
         lids, level = self._lids, self._level
         wish = _level_of(points)
-        if self._is_alarming:
+        if lids.closed_s >= self.settings.alarm_s:
             wish = (
                 ASLEEP
                 if lids.closed_s >= self.settings.asleep_s
@@ -240,6 +241,8 @@ class _Person:
     def _doubt(self, now_ns: int) -> str:
         """Return why this person cannot be called alert; empty where nothing speaks against it."""
         lids = self._lids
+        if self._yawns.is_going_on:
+            return ""
         if lids.seen_ns is None or now_ns - lids.seen_ns > BLIND_S * NS:
             return "eyes_not_visible"
         if lids.seen_s < ENOUGH_S:
@@ -249,7 +252,7 @@ class _Person:
     def _score(self, points: float) -> float:
         if self._level == ASLEEP:
             return 1.0
-        at_least = DROWSY_POINTS if self._is_alarming else 0.0
+        at_least = DROWSY_POINTS if self._lids.closed_s >= self.settings.alarm_s else 0.0
         return min(1.0, max(points, at_least) / 3)
 
 

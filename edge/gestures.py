@@ -25,7 +25,6 @@ SHORTEST_NOD_S, LONGEST_NOD_S = 0.4, 4.0
 class Yawns:
     """Counts yawns from the opening of the mouth and what the network says of it."""
 
-    count: int = 0  # of all time
     _times_ns: deque[int] = field(default_factory=deque)
     _t_ns: int | None = None
     _since_ns: int | None = None  # when the mouth opened that is open now
@@ -52,7 +51,6 @@ class Yawns:
         if not self._is_counted and t_ns - self._since_ns >= YAWN_S * NS:
             self._is_counted = True
             self._times_ns.append(t_ns)
-            self.count += 1
 
     @property
     def is_going_on(self) -> bool:
@@ -70,7 +68,6 @@ class Nods:
 
     baseline_s: float
     usual_deg: float | None = None
-    count: int = 0  # of all time
     _times_ns: deque[int] = field(default_factory=deque)
     _t_ns: int | None = None
     _since_ns: int | None = None  # when the head sank that is down now
@@ -96,7 +93,6 @@ class Nods:
             self._since_ns = None
             if SHORTEST_NOD_S <= lasted_s <= LONGEST_NOD_S:
                 self._times_ns.append(t_ns)
-                self.count += 1
 
     def recent(self, now_ns: int) -> int:
         """Return how many there were in the last `REMEMBER_S`."""
