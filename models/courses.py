@@ -94,11 +94,11 @@ def draw_course(random: np.random.Generator, *, seconds: float = 60.0, microslee
     """Draw a minute with blinks at a rate and of lengths as people have, and some longer closures."""
     rate = random.uniform(*BLINKS_PER_MIN) / 60
     closures: list[Closure] = []
-    when_asleep = np.sort(random.uniform(5, seconds - 5, microsleeps))
+    when_asleep = np.sort(random.uniform(0.1 * seconds, 0.9 * seconds, microsleeps))
     t_s = 0.0
     waiting = list(when_asleep)
     while True:
-        t_s += APART_S + random.exponential(max(1 / rate - APART_S - np.mean(BLINK_S), 0.1))
+        t_s += APART_S + random.exponential(max(1 / rate - APART_S - sum(BLINK_S) / 2, 0.1))
         is_long = bool(waiting) and t_s >= waiting[0]
         closure = _long(t_s, random.uniform(*MICROSLEEP_S)) if is_long else _blink(t_s, random)
         if closure.end_s > seconds - APART_S:
@@ -132,7 +132,7 @@ def pair_eyes(eyes: PatchSet, *, most: int, seed: int) -> list[EyePair]:
         for k in range(most):
             person = both[k % len(both)]
             chosen = {
-                state: random.choice(cells[person, state], 2, replace=len(cells[person, state]) < 2)
+                state: random.choice(cells[person, state], 2, replace=len(cells[person, state]) < 2).tolist()
                 for state in (OPEN, CLOSED)
             }
             pairs.append(_pair(eyes, person, chosen[OPEN], chosen[CLOSED]))

@@ -1,7 +1,7 @@
 """`emotion-models evaluate fatigue`: how well blinks, closed time and alarms are found, eyes to level.
 
-Minutes of eyes are rendered (`models/courses.py`) and go through the int8 eye network that never saw the person,
-then through the device's own monitor. Films of real people show yawns, and that talk is none.
+Minutes of eyes are rendered (`models/courses.py`) and go through the int8 eye network that never saw the
+person, then through the device's own monitor. Films of real people show yawns, and that talk is none.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ def measure_fatigue(data: Path, directory: Path, bar: Bar) -> Measured:
 NOTES = (
     "each person's eyes are judged by the fold model that never saw that person, as int8",
     "cew has nobody with both states: the shut eyes are those of the person who looks most alike",
-    "a blink of 0.1 s has its lid more than half down for 0.06 s: at 10 fps it falls between two pictures now and "
-    "then, at 5 fps half of them do, so no rate is told below 5 fps",
+    "a blink of 0.1 s has its lid more than half down for 0.06 s: at 10 fps it falls between two pictures "
+    "now and then, at 5 fps most of the time, so no rate is told below 5 fps",
 )
 HEADS = (
     "pictures", "blinks", "found", "error % (interval)", "PERCLOS", "error", "of 19 in 20", "bias",
@@ -114,7 +114,7 @@ HEADS = (
 
 def open_askers(directory: Path) -> Ask:
     """Return what opens, for a pair, the model that has seen neither of its people's eyes."""
-    cards = [load_card(path) for path in find_folds(MODEL, directory)]
+    cards = [load_card(path.stem, directory=path.parent) for path in find_folds(MODEL, directory)]
     opened: dict[str, TfliteClassifier] = {}
 
     def ask(pair: EyePair) -> Callable[[Sequence[Float32]], float | None]:
@@ -274,7 +274,9 @@ def _film_targets(films: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]
 
 def _film_table(films: Mapping[str, Mapping[str, Any]]) -> Table:
     keys = ("level", "perclos", "blinks_per_min", "microsleeps", "yawns", "nods", "seen_s")
-    rows = tuple((name, *("-" if f[key] is None else str(f[key]) for key in keys)) for name, f in films.items())
+    rows = tuple(
+        (name, *("-" if f[key] is None else str(f[key]) for key in keys)) for name, f in films.items()
+    )
     return Table("films of real faces, at the worst moment", ("film", *keys), rows)
 
 
