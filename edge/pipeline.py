@@ -10,6 +10,7 @@ from typing import Literal
 from edge.card import TfliteClassifier, open_classifier
 from edge.faces import CropSpec, FaceCropper, FaceFinder, open_face_finder
 from edge.fallback import SteadyClassifier
+from edge.mouth import mouth_opening
 from edge.settings import Config
 from edge.tracking import FaceTracker
 from edge.values import AudioChunk, Face, Frame, Modality, Prediction, Reading, UInt8
@@ -56,7 +57,8 @@ class Eyes:
     def _classify(self, pixels: UInt8, face: Face, t_ns: int) -> Sighting:
         p = self.classifier.classify(self._cropper.crop(pixels, face))
         quality = self._cropper.quality(face)
-        return Sighting(face, Prediction(Modality.FACE, p, quality, t_ns, face.track))
+        reading = Reading(face.track, t_ns, mouth=mouth_opening(face))
+        return Sighting(face, Prediction(Modality.FACE, p, quality, t_ns, face.track), reading)
 
 
 class Ears:
