@@ -10,6 +10,7 @@ from typing import Literal
 from edge.card import TfliteClassifier, open_classifier
 from edge.faces import CropSpec, FaceCropper, FaceFinder, open_face_finder
 from edge.fallback import SteadyClassifier
+from edge.headpose import head_pitch_deg
 from edge.mouth import mouth_opening
 from edge.settings import Config
 from edge.tracking import FaceTracker
@@ -57,7 +58,7 @@ class Eyes:
     def _classify(self, pixels: UInt8, face: Face, t_ns: int) -> Sighting:
         p = self.classifier.classify(self._cropper.crop(pixels, face))
         quality = self._cropper.quality(face)
-        reading = Reading(face.track, t_ns, mouth=mouth_opening(face))
+        reading = Reading(face.track, t_ns, mouth=mouth_opening(face), pitch_deg=head_pitch_deg(face))
         return Sighting(face, Prediction(Modality.FACE, p, quality, t_ns, face.track), reading)
 
 
