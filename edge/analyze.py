@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edge import messages
 from edge.errors import MediaError
+from edge.fatigue import RANKS, FatigueMonitor, FatigueState
 from edge.fusion import Fusion, fuse_once
 from edge.media import has_sound, kind_of, read_image, read_sound, read_video_frames
-from edge.pipeline import Eyes, Hearing, Sighting, open_ears, open_eyes
+from edge.pipeline import Eyes, Hearing, Sighting, open_ears, open_eyes, readings_of
 from edge.settings import Config
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Float32, Modality, Prediction, UInt8, probabilities
 from edge.voice import clip_window
@@ -56,12 +58,18 @@ class Analyzer:
         return self._line(path, "audio", 0.0, [], [], _summary(heard))
 
     def _video(self, path: Path) -> dict[str, Any]:
-        """Summarise: every person's mean opinion, shown in the frame where most people are seen best."""
+        """Summarise: every person's mean opinion, shown in the frame where most people are seen best.
+
+        Fatigue is that of the moment when it was worst, and of the last one of these.
+        """
         tracks: dict[int, list[Sighting]] = {}
         best: tuple[float, float, list[Sighting], UInt8 | None] = (-1.0, 0.0, [], None)
         eyes = self._fresh_eyes() if self._wants(Modality.FACE) else None
+        monitor, worst = self._fatigue_monitor(), None
         for frame in read_video_frames(path, LOOK_EVERY_S):
             sightings = eyes.see(frame) if eyes else []
+            if monitor is not None:
+                worst = _worse(worst, _tiredness(monitor, sightings, frame.t_ns))
             for sighting in sightings:
                 tracks.setdefault(sighting.face.track, []).append(sighting)
             value = sum(sighting.prediction.quality for sighting in sightings)
@@ -71,15 +79,17 @@ class Analyzer:
         _, t_s, shown, pixels = best
         merged = [Sighting(s.face, means[s.face.track]) for s in shown]
         faces = _faces(merged, pixels) if pixels is not None else []
-        return self._line(path, "video", t_s, faces, merged, _summary(self._sound_track(path)))
+        line = self._line(path, "video", t_s, faces, merged, _summary(self._sound_track(path)))
+        return line | {"fatigue": _facts(worst)}
 
     def _steps(self, path: Path, every_s: float) -> Iterator[dict[str, Any]]:
-        """One line a step, fused over time exactly as the daemon does."""
-        fusion = Fusion(self.config.fusion)
+        """One line a step, fused over time exactly as the daemon does, from all looks in between."""
+        fusion, monitor = Fusion(self.config.fusion), self._fatigue_monitor()
         eyes = self._fresh_eyes() if self._wants(Modality.FACE) else None
         waiting = self._sound_track(path)
         heard: Hearing | None = None
-        for frame in read_video_frames(path, every_s):
+        next_ns = 0
+        for frame in read_video_frames(path, min(every_s, LOOK_EVERY_S)):
             sightings = eyes.see(frame) if eyes else []
             while waiting and waiting[0].window.t_ns <= frame.t_ns:
                 heard = waiting.pop(0)
@@ -87,13 +97,20 @@ class Analyzer:
                     fusion.observe(heard.prediction)
             for sighting in sightings:
                 fusion.observe(sighting.prediction)
-            room = fusion.update(frame.t_ns).room
+            fused = fusion.update(frame.t_ns)
+            room = fused.room
+            moods = {person.subject: person.probabilities for person in fused.people}
+            tiredness = _tiredness(monitor, sightings, frame.t_ns, moods) if monitor else None
+            if frame.t_ns < next_ns:
+                continue
+            next_ns += round(every_s * 1e9)
             line = self._line(path, "video", frame.t_ns / 1e9, _faces(sightings, frame.pixels), [], heard)
             line["fused"] = {
                 "emotion": room.emotion,
                 "confidence": room.confidence,
                 "probabilities": dict(room.probabilities),
             }
+            line["fatigue"] = _facts(tiredness)
             yield line
 
     def _line(
@@ -134,6 +151,11 @@ class Analyzer:
             heard = [Hearing(window, ears.classify(window))]
         return heard
 
+    def _fatigue_monitor(self) -> FatigueMonitor | None:
+        """A monitor that remembers nobody; None where faces or fatigue are not asked for."""
+        wanted = self._wants(Modality.FACE) and self.config.fatigue.enabled
+        return FatigueMonitor(self.config.fatigue) if wanted else None
+
     def _wants(self, modality: Modality) -> bool:
         return self.modality in (modality.value, "fused")
 
@@ -160,6 +182,27 @@ def _faces(sightings: Iterable[Sighting], pixels: UInt8) -> list[dict[str, Any]]
         }
         for sighting in sightings
     ]
+
+
+def _tiredness(
+    monitor: FatigueMonitor,
+    sightings: Iterable[Sighting],
+    t_ns: int,
+    moods: Mapping[str, Mapping[str, float]] | None = None,
+) -> FatigueState:
+    """Show one look to the monitor; return how the room is then."""
+    for reading in readings_of(sightings):
+        monitor.observe(reading)
+    return monitor.update(t_ns, moods).room
+
+
+def _worse(a: FatigueState | None, b: FatigueState) -> FatigueState:
+    """Return the worse of two moments, the later one where they are alike."""
+    return b if a is None or (RANKS[b.level], b.score) >= (RANKS[a.level], a.score) else a
+
+
+def _facts(state: FatigueState | None) -> dict[str, Any] | None:
+    return None if state is None else messages.fatigue_facts(state)
 
 
 def _voice(heard: Hearing | None) -> dict[str, Any] | None:

@@ -32,7 +32,7 @@ TASK_LABELS: dict[str, tuple[str, ...]] = {
     "video": LABELS,
     "visual": LABELS,
     "multimodal": LABELS,
-    "eyes": ("closed", "open"),
+    "eyes": ("closed", "open", "hidden"),
     "mouth": ("still", "yawning"),
 }
 Task = Literal["face", "voice", "video", "visual", "multimodal", "eyes", "mouth"]

@@ -27,7 +27,7 @@ from edge.linkstate import LinkState
 from edge.microphone import open_microphone
 from edge.mqtt import Publisher
 from edge.outbox import Counts, Outbox, open_outbox
-from edge.pipeline import Ears, Eyes, open_ears, open_eyes, opener
+from edge.pipeline import Ears, Eyes, open_ears, open_eyes, opener, readings_of
 from edge.policy import allowed, sentence
 from edge.recorder import Recorder
 from edge.room import Room
@@ -116,6 +116,7 @@ class Daemon:
             stack.callback(recorder.close)
             self._room = Room(
                 config.fusion,
+                fatigue=config.fatigue if config.watches_fatigue else None,
                 policy=self._policy,
                 publisher=publisher,
                 recorder=recorder,
@@ -221,7 +222,7 @@ class Daemon:
             counters["frames"] += 1
             counters["faces"] += len(sightings)
             self._board.see(frame, [sighting.face for sighting in sightings])
-            room.observe([sighting.prediction for sighting in sightings], t_ns=frame.t_ns)
+            room.observe([s.prediction for s in sightings], t_ns=frame.t_ns, readings=readings_of(sightings))
 
         def hear(chunk: AudioChunk) -> None:
             counters["audio_gap_samples"] += chunk.gap

@@ -16,7 +16,7 @@ from edge.config import load_config
 from edge.daemon import Daemon
 from edge.devices import list_cameras, list_microphones
 from edge.errors import EXIT_FAILURE, EXIT_OK, BrokerError, EdgeError
-from edge.follow import describe
+from edge.follow import describe, fatigue
 from edge.listen import Listener, listen
 from edge.settings import CameraSettings, Config, MicrophoneSettings, MqttSettings
 
@@ -80,11 +80,12 @@ def _watch(config: Config, stop: threading.Event, seconds: float | None) -> int:
     thread = threading.Thread(target=serve, name="daemon")
     thread.start()
     end_s = time.monotonic() + (seconds or float("inf"))
-    events = 0
+    events, said = 0, ""
     try:
         while not stop.is_set() and (left_s := end_s - time.monotonic()) > 0:
             if (message := listener.receive(min(0.2, left_s))) is not None:
                 events += _print(message.topic, message.payload)
+                said = _print_fatigue(message.topic, message.payload, said)
     finally:
         daemon.stop()
         thread.join(5.0)
@@ -94,6 +95,17 @@ def _watch(config: Config, stop: threading.Event, seconds: float | None) -> int:
         raise failures[0]
     print(f"{events} events received", flush=True)
     return EXIT_OK if events or stop.is_set() else EXIT_FAILURE
+
+
+def _print_fatigue(topic: str, payload: bytes, said: str) -> str:
+    """Print how tired the room looks where level or reason is another than was said; return what is said."""
+    if topic.split("/", 2)[2] != "fatigue/state":
+        return said
+    state = json.loads(payload)
+    words = f"{state['level']} {' '.join(state['reasons'])}".rstrip()
+    if words != said:
+        print(f"fatigue: {fatigue(state)}", flush=True)
+    return words
 
 
 def _drain(listener: Listener) -> None:

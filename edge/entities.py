@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edge import __version__
+from edge.fatigue import ALARMS, LEVELS
 from edge.messages import EVENT_TYPES
 from edge.policy import allowed
 from edge.room import STATE_EVERY_S
@@ -18,7 +19,6 @@ from edge.settings import Config
 from edge.switches import PARTS
 from edge.values import ABSENT, LABELS, UNCERTAIN
 
-FATIGUE_LEVELS = ("alert", "drowsy", UNCERTAIN, ABSENT)
 STATS_SLACK_S = 30
 # Three times in a row nobody told the state, which happens every 30 s: nobody is there to tell it.
 EXPIRE = {"expire_after": int(3 * STATE_EVERY_S)}
@@ -75,9 +75,21 @@ ENTITIES: dict[str, tuple[str, str, dict[str, Any]]] = {
         "fatigue/state",
         {
             "device_class": "enum",
-            "options": [*FATIGUE_LEVELS],
+            "options": [*LEVELS],
             "value_template": "{{ value_json.level }}",
+            "json_attributes_template": "{{ value_json | tojson }}",
             "icon": "mdi:sleep",
+            **EXPIRE,
+        },
+    ),
+    "fatigue_alarm": (
+        "binary_sensor",
+        "fatigue/state",
+        {
+            "device_class": "problem",
+            "value_template": f"{{{{ 'ON' if value_json.level in {ALARMS} else 'OFF' }}}}",
+            "json_attributes_template": "{{ {'reasons': value_json.reasons} | tojson }}",
+            **EXPIRE,
         },
     ),
     "event": ("event", "ha_event", {"event_types": [*EVENT_TYPES], "icon": "mdi:bell-outline"}),
@@ -191,7 +203,8 @@ def _entity(
     config: Config, key: str, platform: str, subtopic: str, more: Mapping[str, Any], **shared: Any
 ) -> dict[str, Any]:
     """Describe one entity, or only name its platform where its topic may not leave: that removes it."""
-    if not allowed(config.device).permits_topic(subtopic):
+    is_measured = subtopic != "fatigue/state" or config.watches_fatigue
+    if not is_measured or not allowed(config.device).permits_topic(subtopic):
         return {"platform": platform}
     topic = f"{config.mqtt.prefix}/{config.device.id}/{subtopic}"
     prefix = object_prefix(config.device.id)

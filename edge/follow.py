@@ -77,8 +77,10 @@ def sentence(message: Message, body: Any) -> str:
 def describe(data: dict[str, Any]) -> str:
     """Return the data of an event in words."""
     subject = str(data.get("subject", ""))
+    if "level" in data:
+        return f"{subject:<10} {data.get('previous')} -> {fatigue(data)}"
     if "emotion" not in data:
-        return f"{subject:<10} {data.get('reason') or data.get('level') or ''}".rstrip()
+        return f"{subject:<10} {data.get('reason') or ''}".rstrip()
     text = f"{subject:<10} {data.get('previous')} -> {data['emotion']}"
     if isinstance(confidence := data.get("confidence"), float | int):
         text += f" {confidence:.2f}"
@@ -90,6 +92,16 @@ def describe(data: dict[str, Any]) -> str:
     if isinstance(latency_ms := data.get("latency_ms"), float | int):
         text += f"  ({', '.join(shares) or 'nobody'}; {latency_ms:.0f} ms)"
     return text
+
+
+def fatigue(data: dict[str, Any]) -> str:
+    """Return a level of fatigue with what it rests on in words: what a payload lacks is left out."""
+    why = [str(reason).replace("_", " ") for reason in data.get("reasons") or []]
+    if isinstance(perclos := data.get("perclos"), float | int):
+        why.append(f"eyes closed {100 * perclos:.0f} %")
+    if isinstance(blinks := data.get("blinks_per_min"), float | int):
+        why.append(f"{blinks:.0f} blinks a minute")
+    return f"{data['level']} ({', '.join(why)})" if why else str(data["level"])
 
 
 def _body(message: Message) -> Any:

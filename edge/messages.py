@@ -8,6 +8,7 @@ from datetime import datetime
 from importlib import resources
 from typing import Any
 
+from edge.fatigue import FatigueState
 from edge.outbox import Counts
 from edge.settings import DeviceSettings
 from edge.values import EmotionEvent, Evidence, SubjectState, rfc3339
@@ -81,14 +82,14 @@ def status(
 
 
 def state(
-    room: SubjectState, *, faces: int, present: bool, fatigue: Mapping[str, Any] | None, time: datetime
+    room: SubjectState, *, faces: int, present: bool, fatigue: FatigueState | None, time: datetime
 ) -> dict[str, Any]:
-    """Describe the room now; `fatigue` is what `fatigue_state` takes, or None where it is not known."""
+    """Describe the room now; `fatigue` is None where nobody looks for it."""
     return {
         **_emotion(room),
         "faces": faces,
         "present": present,
-        "fatigue": None if fatigue is None else dict(fatigue),
+        "fatigue": None if fatigue is None else fatigue_facts(fatigue),
         "time": rfc3339(time),
     }
 
@@ -104,9 +105,13 @@ def voice_state(voice: SubjectState, *, time: datetime) -> dict[str, Any]:
     return {**_emotion(voice), "quality": _quality(voice.voice), "time": rfc3339(time)}
 
 
-def fatigue_state(fatigue: Mapping[str, Any], *, time: datetime) -> dict[str, Any]:
-    """Describe how tired people look: `level` (alert, drowsy, uncertain or absent) and what it rests on."""
-    return {**fatigue, "time": rfc3339(time)}
+def fatigue_state(room: FatigueState, people: Sequence[FatigueState], *, time: datetime) -> dict[str, Any]:
+    """Describe how tired the room looks, which is whoever is worst off, and everybody in view."""
+    return {
+        **fatigue_facts(room),
+        "people": [{"subject": person.subject, **fatigue_facts(person)} for person in people],
+        "time": rfc3339(time),
+    }
 
 
 def group_state(counts: Mapping[str, int] | None, *, time: datetime) -> dict[str, Any]:
@@ -190,9 +195,28 @@ def presence_data(subject: str, *, faces: int) -> dict[str, Any]:
     return {"subject": subject, "faces": faces}
 
 
-def fatigue_data(subject: str, *, level: str, previous: str | None) -> dict[str, Any]:
+def fatigue_data(state: FatigueState, *, previous: str) -> dict[str, Any]:
     """Return the data of `fatigue.changed`."""
-    return {"subject": subject, "level": level, "previous": previous}
+    return {"subject": state.subject, "previous": previous, **fatigue_facts(state)}
+
+
+def fatigue_facts(state: FatigueState) -> dict[str, Any]:
+    """Return level, reasons and numbers of one subject, without its name."""
+    return {
+        "level": state.level,
+        "score": round(state.score, 3),
+        "reasons": list(state.reasons),
+        "closed_s": round(state.closed_s, 2),
+        "perclos": _rounded(state.perclos, 4),
+        "blinks_per_min": _rounded(state.blinks_per_min, 1),
+        "blink_s": _rounded(state.blink_s, 3),
+        "microsleeps": state.microsleeps,
+        "yawns": state.yawns,
+        "nods": state.nods,
+        "seen_s": round(state.seen_s, 1),
+        "usual_blinks_per_min": _rounded(state.usual_blinks_per_min, 1),
+        "usual_blink_s": _rounded(state.usual_blink_s, 3),
+    }
 
 
 def device_data(part: str, *, reason: str) -> dict[str, Any]:
@@ -219,6 +243,10 @@ def _emotion(subject: SubjectState) -> dict[str, Any]:
         "confidence": round(subject.confidence, 4),
         "probabilities": dict(subject.probabilities),
     }
+
+
+def _rounded(value: float | None, places: int) -> float | None:
+    return None if value is None else round(value, places)
 
 
 def _quality(evidence: Evidence | None) -> float | None:

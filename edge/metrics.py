@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from edge import __version__
 from edge.conditions import THROTTLED
+from edge.fatigue import LEVELS
 from edge.outbox import Counts
 from edge.policy import PERSONAL_COUNTERS
 from edge.values import ABSENT, LABELS, SAMPLE_RATE_HZ, UNCERTAIN
@@ -152,6 +153,14 @@ def _room(told: Mapping[str, Mapping[str, Any]]) -> Iterable[Metric]:
     if (group := told.get("group/state")) and group["counts"] is not None:
         counts = [({"emotion": word}, group["counts"].get(word, 0)) for word in words]
         yield _gauge("group_faces", "faces in view by emotion", counts)
+    if tired := told.get("fatigue/state"):
+        one = [({"level": word}, word == tired["level"]) for word in LEVELS]
+        yield _gauge("fatigue_level", "1 for the level of whoever is worst off", one)
+        yield _gauge(
+            "fatigue_score", "0 rested, from 1/3 on tired, from 2/3 on drowsy", [({}, tired["score"])]
+        )
+        if tired["perclos"] is not None:
+            yield _gauge("perclos", "share of a minute with closed eyes, theirs", [({}, tired["perclos"])])
 
 
 def _split(reason: str) -> dict[str, str]:

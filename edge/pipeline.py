@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -10,6 +10,8 @@ from typing import Literal
 from edge.card import TfliteClassifier, open_classifier
 from edge.faces import CropSpec, FaceCropper, FaceFinder, open_face_finder
 from edge.fallback import SteadyClassifier
+from edge.headpose import head_pitch_deg
+from edge.mouth import mouth_opening
 from edge.settings import Config
 from edge.tracking import FaceTracker
 from edge.values import AudioChunk, Face, Frame, Modality, Prediction, Reading, UInt8
@@ -66,7 +68,8 @@ class Eyes:
     def _classify(self, pixels: UInt8, face: Face, t_ns: int) -> Sighting:
         p = self.classifier.classify(self._cropper.crop(pixels, face))
         quality = self._cropper.quality(face)
-        return Sighting(face, Prediction(Modality.FACE, p, quality, t_ns, face.track))
+        reading = Reading(face.track, t_ns, mouth=mouth_opening(face), pitch_deg=head_pitch_deg(face))
+        return Sighting(face, Prediction(Modality.FACE, p, quality, t_ns, face.track), reading)
 
     def _judge(self, sighting: Sighting) -> Sighting:
         """Let what was seen of the face before have its say."""
@@ -95,6 +98,11 @@ class Ears:
             return None
         p = self.classifier.classify(self._input(window))
         return Prediction(Modality.VOICE, p, window.quality, window.t_ns)
+
+
+def readings_of(sightings: Iterable[Sighting]) -> list[Reading]:
+    """Return what the faces of one picture do, as far as anything reads it."""
+    return [sighting.reading for sighting in sightings if sighting.reading is not None]
 
 
 def open_eyes(config: Config, classifier: AnyClassifier | None = None, *, backend: str | None = None) -> Eyes:

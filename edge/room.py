@@ -11,14 +11,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from edge import messages
+from edge.fatigue_topic import FatigueTopic
 from edge.fusion import Change, Fused, Fusion
 from edge.health import Health
 from edge.mqtt import Publisher
 from edge.pipeline import AnyClassifier
 from edge.policy import Policy
 from edge.recorder import Recorder
-from edge.settings import FusionSettings
-from edge.values import ABSENT, EmotionEvent, Modality, Prediction
+from edge.settings import FatigueSettings, FusionSettings
+from edge.values import ABSENT, EmotionEvent, Modality, Prediction, Reading
 
 STATE_EVERY_S = 30.0
 STATE_STEP = 0.1  # a change of confidence worth telling, at most once a second
@@ -31,6 +32,7 @@ class Room:
         self,
         settings: FusionSettings,
         *,
+        fatigue: FatigueSettings | None,
         policy: Policy,
         publisher: Publisher,
         recorder: Recorder,
@@ -45,15 +47,22 @@ class Room:
         self._classifiers = classifiers
         self._lock = threading.Lock()
         self.told: dict[str, dict[str, Any]] = {}  # the newest payload of each live topic, as published
+        self._fatigue = FatigueTopic(fatigue, policy=policy, publisher=publisher, told=self.told)
         self._told: tuple[object, ...] = ()
         self._told_ns = 0
         self._told_confidence = 0.0
         self._group_ns: int | None = None
         self._is_group_withheld = False
 
-    def observe(self, predictions: Sequence[Prediction], *, t_ns: int) -> None:
-        """Take the opinions of one frame or window captured at `t_ns`, and tell what follows from them."""
+    def observe(
+        self, predictions: Sequence[Prediction], *, t_ns: int, readings: Sequence[Reading] = ()
+    ) -> None:
+        """Take the opinions of one frame or window captured at `t_ns`, and tell what follows from them.
+
+        `readings` are what the faces of the frame do.
+        """
         with self._lock:
+            self._fatigue.observe(readings)
             for prediction in predictions:
                 self._fusion.observe(prediction)
             self._advance(t_ns)
@@ -67,6 +76,8 @@ class Room:
         """Drop what a device that was switched off had seen or heard, and tell so."""
         with self._lock:
             self._fusion.forget(modality)
+            if modality is Modality.FACE:
+                self._fatigue.forget()
             self._advance(time.monotonic_ns())
 
     def report_device(self, component: str, reason: str) -> None:
@@ -75,9 +86,11 @@ class Room:
         self._emit([("device.degraded" if reason else "device.recovered", data)], time.monotonic_ns())
 
     def _advance(self, t_ns: int) -> None:
-        fused = self._fusion.update(time.monotonic_ns())
+        now_ns = time.monotonic_ns()
+        fused = self._fusion.update(now_ns)
         latency_ms = (time.monotonic_ns() - t_ns) / 1e6
         events = [self._event(change, len(fused.people), latency_ms) for change in fused.changes]
+        events += self._fatigue.advance(now_ns, fused.people)
         self._emit(events, t_ns)
         self._tell(fused)
 
@@ -118,6 +131,7 @@ class Room:
             fused.room.emotion,
             fused.room.voice is None,
             tuple((person.subject, person.emotion) for person in fused.people),
+            self._fatigue.room and self._fatigue.room.level,
         )
         moved = abs(fused.room.confidence - self._told_confidence) >= STATE_STEP and elapsed_s >= 1
         self._tell_group(fused, now_ns, has_changed=what != self._told)
@@ -130,7 +144,7 @@ class Room:
                 fused.room,
                 faces=len(fused.people),
                 present=fused.room.emotion != ABSENT,
-                fatigue=None,
+                fatigue=self._fatigue.room,
                 time=now,
             ),
             "face/state": messages.face_state(fused.people, time=now),

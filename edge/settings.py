@@ -112,7 +112,34 @@ class FusionSettings(Section):
 
 
 class FatigueSettings(Section):
-    """Nothing can be set here yet."""
+    """When somebody counts as tired; `edge/fatigue.py` says where the defaults come from."""
+
+    enabled: bool = True
+    perclos_tired: Annotated[
+        float, Field(gt=0, lt=1, description="share of time with closed eyes that is tired by itself")
+    ] = 0.12
+    perclos_drowsy: Annotated[float, Field(gt=0, lt=1, description="and that is drowsy")] = 0.20
+    microsleep_s: Annotated[float, Field(ge=0.3, le=2, description="closed for longer is no blink")] = 0.5
+    alarm_s: Annotated[float, Field(ge=0.5, le=10, description="closed for so long is drowsy at once")] = 1.0
+    asleep_s: Annotated[float, Field(ge=1, le=60, description="and for so long asleep")] = 3.0
+    window_s: Annotated[float, Field(ge=20, le=600, description="over which closed eyes are counted")] = 60.0
+    baseline_s: Annotated[float, Field(ge=10, le=600, description="in which a person is learnt")] = 60.0
+    no_blink_s: Annotated[
+        float, Field(ge=30, le=3600, description="eyes open for longer may be those of a photograph")
+    ] = 180.0
+
+    @model_validator(mode="after")
+    def _in_order(self) -> FatigueSettings:
+        for low, high in (
+            ("perclos_tired", "perclos_drowsy"),
+            ("microsleep_s", "alarm_s"),
+            ("alarm_s", "asleep_s"),
+        ):
+            if getattr(self, low) >= getattr(self, high):
+                raise ValueError(
+                    f"{low} {getattr(self, low)} is not below {high} {getattr(self, high)}; lower it"
+                )
+        return self
 
 
 class MqttSettings(Section):
@@ -243,6 +270,11 @@ class Config(Section):
     outbox: OutboxSettings = OutboxSettings()
     dashboard: DashboardSettings = DashboardSettings()
     health: HealthSettings = HealthSettings()
+
+    @property
+    def watches_fatigue(self) -> bool:
+        """Whether fatigue is looked for: there may be a camera, and nobody switched it off."""
+        return self.fatigue.enabled and self.camera.source != "none"
 
     @model_validator(mode="after")
     def _password_needs_name(self) -> Config:

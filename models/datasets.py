@@ -24,6 +24,7 @@ IMAGE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".tiff", ".tif", ".bmp")
 KAGGLE_LABELS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 FER_USAGES = ("Training", "PublicTest", "PrivateTest")
 ONSET_FRAMES = 3
+KINDS = ("faces", "eyes", "mouths", "speech", "media")  # folders that the sets may be sorted into
 NOT_A_FACE_VOTES = 5  # of the ten FER+ votes
 ALIASES = {
     "angry": "anger", "disgusted": "disgust", "fearful": "fear", "happy": "happiness", "sad": "sadness",
@@ -91,13 +92,11 @@ class _FaceFile:
 
 
 def find_set(data: Path, name: str) -> Path:
-    """Return the directory of data set `name` in `data`, or in `faces`, `speech` or `media` there."""
-    for candidate in (*(data / kind / name for kind in ("faces", "speech", "media")), data / name):
+    """Return the directory of data set `name` in `data`, or below one of `KINDS` there."""
+    for candidate in (*(data / kind / name for kind in KINDS), data / name):
         if candidate.is_dir():
             return candidate
-    raise DataError(
-        f"data set {name}: not in {data}; expected {data / name}, or below faces/, speech/ or media/"
-    )
+    raise DataError(f"data set {name}: not in {data}; expected {data / name}, or below {'/, '.join(KINDS)}/")
 
 
 def label_of(word: str) -> str | None:

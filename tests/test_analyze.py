@@ -42,6 +42,7 @@ def test_clip_gives_face_voice_and_fused() -> None:
     assert len(line["faces"]) == 1  # type: ignore[arg-type]
     assert line["voice"] is not None
     assert line["fused"]["emotion"] != "absent"  # type: ignore[index]
+    assert line["fatigue"]["level"] != "absent"  # type: ignore[index]
 
 
 def test_every_gives_one_line_a_step() -> None:
@@ -51,6 +52,9 @@ def test_every_gives_one_line_a_step() -> None:
     assert code == 0
     assert len(lines) == 19
     assert times == sorted(times)  # type: ignore[type-var]
+    # Looked at ten times a second in between, or nothing could be counted.
+    levels = [line["fatigue"]["level"] for line in lines]  # type: ignore[index]
+    assert "absent" not in levels[1:]
 
 
 def test_modality_leaves_the_other_out() -> None:
@@ -58,6 +62,7 @@ def test_modality_leaves_the_other_out() -> None:
     _, (line,), _ = analyze(str(clip_path()), "--modality", "voice")
     assert line["faces"] == []
     assert line["voice"] is not None
+    assert line["fatigue"] is None
 
 
 @pytest.fixture

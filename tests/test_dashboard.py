@@ -219,6 +219,7 @@ def test_metrics_say_what_the_daemon_knows() -> None:
     told = {
         "state": {"emotion": "fear", "confidence": 0.7, "present": True},
         "group/state": {"counts": {"fear": 2}},
+        "fatigue/state": {"level": "tired", "score": 0.4, "perclos": 0.13},
     }
     now = snapshot(
         counters={"frames": 7, "audio_gap_samples": 8000, "camera_faults": 3},
@@ -245,6 +246,10 @@ def test_metrics_say_what_the_daemon_knows() -> None:
         ("room_emotion", "emotion=anger"): 0,
         ("room_confidence", ""): 0.7,
         ("group_faces", "emotion=fear"): 2,
+        ("fatigue_level", "level=tired"): 1,
+        ("fatigue_level", "level=alert"): 0,
+        ("fatigue_score", ""): 0.4,
+        ("perclos", ""): 0.13,
     }
     assert {(f"emotion_edge_{name}", labels): value for (name, labels), value in wanted.items()}.items() <= (
         got.items()

@@ -19,6 +19,7 @@ from edge import messages
 from edge.__main__ import main
 from edge.discovery import Announcer, discovery_topic
 from edge.entities import discovery_payload, entity_ids
+from edge.fatigue import FatigueState
 from edge.mqtt import Publisher
 from edge.outbox import Counts, Outbox
 from edge.policy import allowed
@@ -63,10 +64,11 @@ def payloads(
     config: Config, state: SubjectState, *, faces: int, status: str, outbox: Counts | None
 ) -> dict[str, Any]:
     """Return one real payload for each topic that Home Assistant reads."""
+    tired = FatigueState("room", "drowsy" if faces else ABSENT, reasons=("perclos",) if faces else ())
     return {
         "state": messages.state(state, faces=faces, present=faces > 0, fatigue=None, time=NOW),
-        "group/state": messages.group_state((faces, {"anger": faces}) if faces else None, time=NOW),
-        "fatigue/state": messages.fatigue_state({"level": "drowsy"}, time=NOW),
+        "group/state": messages.group_state({"anger": faces} if faces else None, time=NOW),
+        "fatigue/state": messages.fatigue_state(tired, [], time=NOW),
         "status": messages.status(
             status, reasons=["camera:lost"], since=NOW, version="1", backends={}, device=config.device
         ),
@@ -93,6 +95,7 @@ def test_home_assistant_accepts_and_understands_every_entity() -> None:
         "presence": "ON",
         "faces": "2",
         "fatigue": "drowsy",
+        "fatigue_alarm": "ON",
         "problem": "ON",
         "memory": "123.5",
         "temperature": "61.3",
@@ -108,6 +111,8 @@ def test_home_assistant_accepts_and_understands_every_entity() -> None:
     }
     assert json.loads(busy["emotion"]["attributes"])["anger"] == 0.1
     assert json.loads(busy["faces"]["attributes"]) == {"anger": 2}
+    assert json.loads(busy["fatigue_alarm"]["attributes"]) == {"reasons": ["perclos"]}
+    assert json.loads(busy["fatigue"]["attributes"])["yawns"] == 0
     assert json.loads(busy["problem"]["attributes"]) == {"state": "degraded", "reasons": ["camera:lost"]}
     for entity in busy.values():
         # This release makes the id from the names; later ones take the wish, which is the same.
@@ -117,6 +122,7 @@ def test_home_assistant_accepts_and_understands_every_entity() -> None:
     # `None` is how Home Assistant spells unknown.
     idle = home_assistant(config, payloads(config, NOBODY, faces=0, status="paused", outbox=None))
     wanted = {"emotion": ABSENT, "presence": "OFF", "faces": "None", "problem": "OFF", "frames": "0"}
+    wanted |= {"fatigue": ABSENT, "fatigue_alarm": "OFF"}
     wanted |= {"temperature": "None", "disk_free": "None"}
     wanted |= dict.fromkeys(("events_waiting", "events_refused", "events_dropped"), "None")
     assert {key: idle[key]["value"] for key in wanted} == wanted

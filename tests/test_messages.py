@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from edge import messages
 from edge.entities import discovery_payload
+from edge.fatigue import FatigueState
 from edge.messages import COMMAND_SCHEMAS, EVENT_TYPES, SCHEMAS, load_schema
 from edge.outbox import Counts
 from edge.settings import Config, DeviceSettings
@@ -31,6 +33,23 @@ BACKENDS = {
 }
 MODELS = {"face": "report-face@0123456789ab", "voice": None}
 
+DROWSY = FatigueState(
+    subject="person-3",
+    level="drowsy",
+    score=0.71234,
+    reasons=("perclos", "yawns"),
+    closed_s=0.45,
+    perclos=0.21987,
+    blinks_per_min=14.26,
+    blink_s=0.2134,
+    microsleeps=1,
+    yawns=2,
+    nods=0,
+    seen_s=59.97,
+    usual_blinks_per_min=None,
+    usual_blink_s=0.19,
+)
+
 EVENT_DATA: dict[str, list[dict[str, Any]]] = {
     "emotion.changed": [
         messages.event_data(state, previous=previous, models=MODELS, backend="cpu", latency_ms=31.25)
@@ -39,8 +58,8 @@ EVENT_DATA: dict[str, list[dict[str, Any]]] = {
     "presence.gained": [messages.presence_data("person-3", faces=1)],
     "presence.lost": [messages.presence_data("room", faces=0)],
     "fatigue.changed": [
-        messages.fatigue_data("person-3", level="drowsy", previous="alert"),
-        messages.fatigue_data("room", level="uncertain", previous=None),
+        messages.fatigue_data(DROWSY, previous="alert"),
+        messages.fatigue_data(FatigueState("room", "absent"), previous="asleep"),
     ],
     "device.degraded": [messages.device_data("camera", reason="no_device")],
     "device.recovered": [messages.device_data("outbox", reason="recovered")],
@@ -70,14 +89,15 @@ PAYLOADS: list[tuple[str, Any]] = [
         for device in (DeviceSettings(), DeviceSettings(context="workplace", acknowledged_basis="safety"))
         for state in ("starting", "running", "degraded", "paused", "stopping")
     ),
-    ("state", messages.state(BOTH, faces=2, present=True, fatigue={"level": "alert"}, time=NOW)),
+    ("state", messages.state(BOTH, faces=2, present=True, fatigue=DROWSY, time=NOW)),
     ("state", messages.state(UNSURE, faces=0, present=True, fatigue=None, time=NOW)),
     ("state", messages.state(NOBODY, faces=0, present=False, fatigue=None, time=NOW)),
     ("face_state", messages.face_state([], time=NOW)),
     ("face_state", messages.face_state([BOTH, BOTH], time=NOW)),
     ("voice_state", messages.voice_state(UNSURE, time=NOW)),
     ("voice_state", messages.voice_state(NOBODY, time=NOW)),
-    ("fatigue_state", messages.fatigue_state({"level": "drowsy", "perclos": 0.3}, time=NOW)),
+    ("fatigue_state", messages.fatigue_state(replace(DROWSY, subject="room"), [DROWSY], time=NOW)),
+    ("fatigue_state", messages.fatigue_state(FatigueState("room", "absent"), [], time=NOW)),
     ("group_state", messages.group_state({"anger": 2, "uncertain": 3}, time=NOW)),
     ("group_state", messages.group_state({}, time=NOW)),
     ("group_state", messages.group_state(None, time=NOW)),
@@ -164,11 +184,10 @@ def test_missing_and_unknown_keys_are_refused(name: str, payload: dict[str, Any]
     optional = {
         "event": {"sequence"},
         "ha_event": {"emotion", "previous", "level", "reason"},
-        "fatigue_state": {"perclos"},
     }.get(name, set())
     for key in payload.keys() - optional:
         assert not is_valid(name, {k: v for k, v in payload.items() if k != key}), f"{name} without {key}"
-    assert is_valid(name, {**payload, "pixels": [1]}) == (name == "fatigue_state")
+    assert not is_valid(name, {**payload, "pixels": [1]})
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.id)
@@ -220,7 +239,7 @@ def test_withheld_group_withholds_the_sum_too() -> None:
     "line",
     [
         ANALYZED,
-        {**ANALYZED, "kind": "image", "faces": [], "voice": None, "fatigue": {"level": "alert"}},
+        {**ANALYZED, "kind": "image", "faces": [], "voice": None, "fatigue": messages.fatigue_facts(DROWSY)},
         {"file": "b.mp4", "error": "b.mp4: not a video; give a file that ffmpeg can read"},
     ],
 )

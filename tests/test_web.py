@@ -9,6 +9,8 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,9 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from test_system import daemon, environment
 
 from edge.broker import EmbeddedBroker
+from edge.fatigue import FatigueState
 from edge.listen import Listener, listen
-from edge.messages import load_schema
+from edge.messages import fatigue_state, load_schema
 from edge.settings import MqttSettings
 
 CHROMIUM = shutil.which("chromium")
@@ -172,6 +175,44 @@ def test_shows_what_the_broker_got(site: Site, browser: Browser) -> None:
         expect(page.locator("#facts")).to_contain_text("0 refused")
 
 
+def drawn_fatigue(page: Page, room: FatigueState, *people: FatigueState) -> dict[str, Any]:
+    """Have the page draw a state as the broker would get it; return what can be read of it then."""
+    payload = fatigue_state(room, people, time=datetime(2026, 1, 2, tzinfo=UTC))
+    read: dict[str, Any] = page.evaluate(
+        """(state) => {
+            drawFatigue(state);
+            const meter = document.getElementById("tiredness");
+            return {
+                hidden: document.getElementById("fatigue").hidden,
+                words: document.getElementById("tired").textContent,
+                score: meter.getAttribute("aria-valuenow"),
+                value: meter.getAttribute("aria-valuetext"),
+                width: meter.firstElementChild.style.width,
+                rows: [...document.querySelectorAll("#signs tr")]
+                    .map((row) => [...row.cells].map((cell) => cell.textContent)),
+            };
+        }""",
+        payload,
+    )
+    return read
+
+
+def test_gauge_of_fatigue_says_level_reason_and_numbers(site: Site, browser: Browser) -> None:
+    """The meter, its words for a screen reader, and a column a person; nothing where nobody is."""
+    one = FatigueState("person-1", "drowsy", 0.71, ("perclos", "microsleeps"), perclos=0.214, microsleeps=1)
+    two = FatigueState("person-2", "uncertain", 0.0, ("eyes_not_visible",))
+    with open_page(browser, site.url) as page:
+        expect(page.locator("#content")).to_be_visible()
+        shown = drawn_fatigue(page, replace(one, subject="room"), one, two)
+        assert not shown["hidden"]
+        assert shown["words"] == "drowsy: perclos, microsleeps"
+        assert (shown["score"], shown["value"], shown["width"]) == ("71", "drowsy", "71%")
+        assert shown["rows"][0] == ["", "person-1", "person-2"]
+        assert ["level", "drowsy", "uncertain"] in shown["rows"]
+        assert ["eyes closed", "21 %", "\u2013"] in shown["rows"]
+        assert drawn_fatigue(page, FatigueState("room", "absent"))["hidden"]
+
+
 def test_stream_fits_its_schema_and_repeats_the_hour_only_when_it_changes(site: Site) -> None:
     """Messages are as `page.json` says; the first one of a stream has the hour."""
     message = site.streamed()
@@ -315,7 +356,7 @@ def test_workplace_shows_no_person_s_emotion(tmp_path: Path, browser: Browser) -
             expect(page.locator("#withheld")).to_contain_text("Fewer than five faces")
             expect(page.locator("#emotion")).to_have_text("group")
         message = site.streamed()
-    assert set(message["payloads"]) == {"status", "group/state"}
+    assert set(message["payloads"]) == {"status", "group/state", "fatigue/state"}
     assert message["hour"] == []
 
 

@@ -88,6 +88,7 @@ function draw(seen) {
   drawStatus(told.status, seen.broker);
   drawNow(told.state, told["group/state"], told["fatigue/state"]);
   drawBars(told);
+  drawFatigue(told["fatigue/state"]);
   drawBoxes(seen.boxes, told["face/state"], seen.frame);
   drawLevel(seen.level_db);
   if (seen.hour !== null) drawHour(seen.hour);
@@ -155,6 +156,34 @@ function drawBars(told) {
       : "Fewer than five faces: no emotion leaves the device here.";
     $("withheld").textContent = counts.length ? `In fives: ${counts.join(", ")}` : none;
   }
+}
+
+function drawFatigue(fatigue) {
+  $("fatigue").hidden = !fatigue || fatigue.level === "absent";
+  if ($("fatigue").hidden) return;
+  const why = fatigue.reasons.join(", ").replaceAll("_", " ");
+  set($("tired"), why ? `${fatigue.level}: ${why}` : fatigue.level);
+  const score = Math.round(100 * fatigue.score);
+  $("tiredness").firstElementChild.style.width = `${score}%`;
+  $("tiredness").firstElementChild.className = `is-${fatigue.level}`;
+  $("tiredness").setAttribute("aria-valuenow", score);
+  $("tiredness").setAttribute("aria-valuetext", fatigue.level);
+  const number = (value, unit = "") => (value === null ? "\u2013" : `${Math.round(value)}${unit}`);
+  const rows = [
+    ["level", (person) => person.level],
+    ["eyes closed", (person) => number(person.perclos === null ? null : 100 * person.perclos, " %")],
+    ["blinks a minute", (person) => number(person.blinks_per_min)],
+    ["microsleeps", (person) => number(person.microsleeps)],
+    ["yawns, nods", (person) => `${person.yawns}, ${person.nods}`],
+  ];
+  const head = element("tr");
+  head.append(element("th"), ...fatigue.people.map((person) => element("th", person.subject)));
+  $("signs").tHead.replaceChildren(head);
+  $("signs").tBodies[0].replaceChildren(...rows.map(([name, value]) => {
+    const row = element("tr");
+    row.append(element("th", name), ...fatigue.people.map((person) => element("td", value(person))));
+    return row;
+  }));
 }
 
 function drawBoxes(boxes, faces, frame) {
