@@ -29,7 +29,7 @@ CEW_EYE = re.compile(r"(.+?)(?:\.jpg_face_\d+)?_[LR]$")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PatchSet:
-    """Small grey pictures `images` (h, w) uint8 with `labels` (n,), the person of each, and what else is known.
+    """Small grey pictures `images` (h, w) uint8 with `labels` (n,), whose each is, and what else is known.
 
     `people` are such as `mrl:s0001`; for mouths, whose people are unknown, a cluster of pictures that look
     alike. `traits` are words such as `glasses` for each. `notes` tell what could not be used.
