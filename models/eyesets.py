@@ -120,6 +120,14 @@ def load_yawns(directory: Path, *, progress: Progress | None = None) -> PatchSet
     return replace(mouths, people=people, notes=(*mouths.notes, note))
 
 
+def joined(a: PatchSet, b: PatchSet) -> PatchSet:
+    """Return both sets as one."""
+    labels = np.concatenate([a.labels, b.labels])
+    name = f"{a.name} and {b.name}"
+    people, traits = a.people + b.people, a.traits + b.traits
+    return PatchSet(name, a.images + b.images, labels, people, traits, a.notes + b.notes)
+
+
 def clusters_of(images: Sequence[UInt8], *, alike: float = ALIKE) -> list[int]:
     """Number the groups (n,) of pictures that are linked by a correlation of `alike` or more."""
     small = np.stack([cv2.resize(image, (24, 12), interpolation=cv2.INTER_AREA) for image in images])

@@ -36,6 +36,18 @@ def spoil_eye(image: UInt8, size: int, random: np.random.Generator) -> UInt8:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
+def worsen(values: Float32, random: np.random.Generator) -> UInt8:
+    """Return a crop (h, w) of values up to 255 as another camera in other light has it, uint8."""
+    chance = random.random(2)
+    if chance[0] < 0.3:
+        values = _coarse(values, int(random.integers(FEWEST_PX, 25)))
+    if chance[1] < 0.2:
+        values = np.asarray(cv2.GaussianBlur(values, (0, 0), random.uniform(0.4, 1.2)), np.float32)
+    values = _lit(values, random)
+    values += np.float32(random.uniform(0.5, 6)) * random.standard_normal(values.shape, dtype=np.float32)
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
 def hide_eye(image: UInt8, size: int, random: np.random.Generator) -> UInt8:
     """Return one eye (h, w) uint8 as (size, size) with dark glasses, a hand or nothing sharp over it."""
     values = _moved(image, size, random).astype(np.float32)
