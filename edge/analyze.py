@@ -64,7 +64,7 @@ class Analyzer:
         """
         tracks: dict[int, list[Sighting]] = {}
         best: tuple[float, float, list[Sighting], UInt8 | None] = (-1.0, 0.0, [], None)
-        eyes = self._fresh_eyes() if self._wants(Modality.FACE) else None
+        eyes = self.eyes.fresh() if self._wants(Modality.FACE) else None
         monitor, worst = self._fatigue_monitor(), None
         for frame in read_video_frames(path, LOOK_EVERY_S):
             sightings = eyes.see(frame) if eyes else []
@@ -85,7 +85,7 @@ class Analyzer:
     def _steps(self, path: Path, every_s: float) -> Iterator[dict[str, Any]]:
         """One line a step, fused over time exactly as the daemon does, from all looks in between."""
         fusion, monitor = Fusion(self.config.fusion), self._fatigue_monitor()
-        eyes = self._fresh_eyes() if self._wants(Modality.FACE) else None
+        eyes = self.eyes.fresh() if self._wants(Modality.FACE) else None
         waiting = self._sound_track(path)
         heard: Hearing | None = None
         next_ns = 0
@@ -165,11 +165,6 @@ class Analyzer:
         if self._eyes is None:
             self._eyes = open_eyes(self.config, backend=self.backend)
         return self._eyes
-
-    def _fresh_eyes(self) -> Eyes:
-        """Eyes that remember nobody, for a new video."""
-        visual = self.eyes.visual.fresh() if self.eyes.visual else None
-        return Eyes(self.eyes.classifier, self.eyes.finder, visual)
 
 
 def _faces(sightings: Iterable[Sighting], pixels: UInt8) -> list[dict[str, Any]]:

@@ -10,8 +10,7 @@ from typing import Literal
 from edge.card import TfliteClassifier, open_classifier
 from edge.faces import CropSpec, FaceCropper, FaceFinder, open_face_finder
 from edge.fallback import SteadyClassifier
-from edge.headpose import head_pitch_deg
-from edge.mouth import mouth_opening
+from edge.reading import FaceReader, open_face_reader
 from edge.settings import Config
 from edge.tracking import FaceTracker
 from edge.values import AudioChunk, Face, Frame, Modality, Prediction, Reading, UInt8
@@ -39,13 +38,19 @@ class Hearing:
 
 
 class Eyes:
-    """Finds, follows, crops and classifies faces; one thread at a time."""
+    """Finds, follows, crops, classifies and reads faces; one thread at a time."""
 
     def __init__(
-        self, classifier: AnyClassifier, finder: FaceFinder, visual: VisualJudge | None = None
+        self,
+        classifier: AnyClassifier,
+        finder: FaceFinder,
+        *,
+        reader: FaceReader | None = None,
+        visual: VisualJudge | None = None,
     ) -> None:
         self.classifier = classifier
         self.finder = finder
+        self.reader = reader
         self.visual = visual
         self._cropper = FaceCropper(CropSpec.from_features(classifier.card.input.features))
         self._tracker = FaceTracker(finder)
@@ -54,6 +59,11 @@ class Eyes:
     def helpers(self) -> dict[str, AnyClassifier]:
         """The models that have a say in a face beside the face model, by task."""
         return {} if self.visual is None else {"video": self.visual.video}
+
+    def fresh(self) -> Eyes:
+        """Return eyes with the same models that remember nobody."""
+        visual = None if self.visual is None else self.visual.fresh()
+        return Eyes(self.classifier, self.finder, reader=self.reader, visual=visual)
 
     def see(self, frame: Frame) -> list[Sighting]:
         """Return the faces in the next frame of a stream, with stable track numbers."""
@@ -68,7 +78,7 @@ class Eyes:
     def _classify(self, pixels: UInt8, face: Face, t_ns: int) -> Sighting:
         p = self.classifier.classify(self._cropper.crop(pixels, face))
         quality = self._cropper.quality(face)
-        reading = Reading(face.track, t_ns, mouth=mouth_opening(face), pitch_deg=head_pitch_deg(face))
+        reading = None if self.reader is None else self.reader.read(pixels, face, t_ns)
         return Sighting(face, Prediction(Modality.FACE, p, quality, t_ns, face.track), reading)
 
     def _judge(self, sighting: Sighting) -> Sighting:
@@ -106,10 +116,14 @@ def readings_of(sightings: Iterable[Sighting]) -> list[Reading]:
 
 
 def open_eyes(config: Config, classifier: AnyClassifier | None = None, *, backend: str | None = None) -> Eyes:
-    """Open the detector, and the face model unless it is given; `DeviceError` tells of an accelerator."""
+    """Open detector, eye model, and the face model unless it is given; `DeviceError`: of an accelerator."""
     classifier = classifier or opener(config, "face")(backend or config.inference.backend)
-    visual = open_visual(config, classifier.card.name)
-    return Eyes(classifier, open_face_finder(threads=config.inference.threads), visual)
+    return Eyes(
+        classifier,
+        open_face_finder(threads=config.inference.threads),
+        reader=open_face_reader(config),
+        visual=open_visual(config, classifier.card.name),
+    )
 
 
 def open_ears(config: Config, classifier: AnyClassifier | None = None, *, backend: str | None = None) -> Ears:

@@ -64,11 +64,15 @@ class MicrophoneSettings(Section):
 
 
 class ModelSettings(Section):
-    """Which artifacts run: names of cards in `directory`, or in the package when it is not set."""
+    """Which artifacts run: names of cards in `directory`, or in the package when it is not set.
+
+    `eyes` and `mouth` may be `none`, and are the package's where `directory` has none of that name.
+    """
 
     face: str = "face-cnn"
     video: Annotated[str, Field(description="or none: every picture is judged by itself")] = "video-lstm"
     voice: str = "voice-lstm"
+    eyes: str = "eye-state"
     fusion: str | None = None
     directory: Path | None = None
 
