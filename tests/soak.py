@@ -3,11 +3,15 @@
 `make soak MINUTES=30`, or `python tests/soak.py --minutes 30 [--seed 7] [--json]`: the shipped clip at twenty
 times its pace as camera and microphone, whose files vanish at random, a mosquitto that is killed and comes
 back, an open status page. Ends with 1 when something that must not happen did.
+
+To find out what grows: `--without camera,microphone,broker,page` leaves those failures, or the page, out,
+`--samples FILE` writes every sample as CSV, and the growth is told by the kind of memory.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import dataclasses
 import http.client
 import json
@@ -21,7 +25,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,14 +50,22 @@ WARM_UP = 1 / 3  # of the time, in which caches and pools may fill
 MAX_GROWTH_MB = 1.0
 DRAIN_S = 60.0
 FEW = 100
+PARTS = ("camera", "microphone", "broker", "page")  # what fails now and then; the page is just open
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The daemon at one moment; `t_s` since the start, sizes in megabytes."""
+    """The daemon at one moment; `t_s` since the start, sizes in megabytes.
+
+    RSS is the sum of `heap_mb` (the main arena of malloc), `anonymous_mb` (its other arenas and large blocks,
+    stacks, Python's own arenas) and `mapped_mb` (program, libraries and files, as far as they were touched).
+    """
 
     t_s: float
     rss_mb: float
+    heap_mb: float
+    anonymous_mb: float
+    mapped_mb: float
     files: int
     threads: int
     waiting: int
@@ -61,7 +73,10 @@ class Sample:
 
 @dataclass(slots=True)
 class Result:
-    """What the run shows. `growth_mb` compares the last fifth with the fifth after warming up."""
+    """What the run shows. `growth_mb` compares the last fifth with the fifth after warming up.
+
+    `growth_by_kind_mb` is the same for the parts of a `Sample`'s memory.
+    """
 
     minutes: float
     seed: int
@@ -72,6 +87,7 @@ class Result:
     failures: dict[str, int] = field(default_factory=dict)
     rss_mb: float = 0.0
     growth_mb: float = 0.0
+    growth_by_kind_mb: dict[str, float] = field(default_factory=dict)
     slope_mb_h: float = 0.0
     files: tuple[int, int] = (0, 0)
     threads: tuple[int, int] = (0, 0)
@@ -92,8 +108,16 @@ class Result:
         return [text for text, is_so in checks.items() if is_so]
 
 
-def soak(minutes: float, *, seed: int, directory: Path, progress: Progress | None = None) -> Result:
-    """Run for `minutes` in `directory` and return what came of it."""
+def soak(
+    minutes: float,
+    *,
+    seed: int,
+    directory: Path,
+    without: Collection[str] = (),
+    samples_path: Path | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Run for `minutes` in `directory`, leave out what of `PARTS` is named, and return what came of it."""
     broker_directory = directory / "broker"
     broker_directory.mkdir()
     clips = {part: directory / f"{part}.mp4" for part in ("camera", "microphone")}
@@ -106,12 +130,13 @@ def soak(minutes: float, *, seed: int, directory: Path, progress: Progress | Non
         _daemon(broker, clips, directory) as (process, port),
     ):
         assert isinstance(broker, Mosquitto)
-        samples = _watch(
-            process, port, minutes, _Mischief(random.Random(seed), broker, clips), result, progress
-        )
+        mischief = _Mischief(random.Random(seed), broker, clips, without)
+        samples = _watch(process, port, minutes, mischief, result, progress, has_page="page" not in without)
         process.send_signal(signal.SIGTERM)
         result.exit_code = process.wait(10)
         _account(result, auditor, directory)
+    if samples_path is not None:
+        _save(samples_path, samples)
     _judge(result, samples)
     return result
 
@@ -149,7 +174,10 @@ def _daemon(
 class _Mischief:
     """Breaks something every few seconds, and mends it some seconds later."""
 
-    def __init__(self, chance: random.Random, broker: Mosquitto, clips: dict[str, Path]) -> None:
+    def __init__(
+        self, chance: random.Random, broker: Mosquitto, clips: dict[str, Path], without: Collection[str]
+    ) -> None:
+        self._choices = [what for what in (*clips, "broker") if what not in without]
         self._chance = chance
         self._broker = broker
         self._clips = clips
@@ -162,9 +190,9 @@ class _Mischief:
         for what in [what for what, due_s in self._mend_s.items() if t_s >= due_s]:
             del self._mend_s[what]
             self._mend(what)
-        if t_s >= self._next_s:
+        if self._choices and t_s >= self._next_s:
             self._next_s = t_s + self._chance.uniform(4, 12)
-            what = self._chance.choice([*self._clips, "broker"])
+            what = self._chance.choice(self._choices)
             if what not in self._mend_s:
                 self._mend_s[what] = t_s + self._chance.uniform(1, 6)
                 self.done[what] = self.done.get(what, 0) + 1
@@ -196,28 +224,22 @@ def _watch(
     mischief: _Mischief,
     result: Result,
     progress: Progress | None,
+    *,
+    has_page: bool,
 ) -> list[Sample]:
     """Sample once a second while things break; then mend all and wait until nothing is stuck."""
     watched = psutil.Process(process.pid)
     stop = threading.Event()
     page = threading.Thread(target=_keep_page_open, args=(port, stop), name="page")
-    page.start()
+    if has_page:
+        page.start()
     samples: list[Sample] = []
     start_s = time.monotonic()
     task = progress.add_task("soak", total=60 * minutes) if progress else None
     try:
         while (t_s := time.monotonic() - start_s) < 60 * minutes and process.poll() is None:
             mischief.act(t_s)
-            with watched.oneshot():
-                samples.append(
-                    Sample(
-                        t_s,
-                        watched.memory_info().rss / 1e6,
-                        watched.num_fds(),
-                        watched.num_threads(),
-                        _waiting(port),
-                    )
-                )
+            samples.append(_sample(watched, t_s, _waiting(port)))
             if progress and task is not None:
                 progress.update(task, completed=t_s, description=_line(samples[-1]))
             time.sleep(SAMPLE_S)
@@ -229,13 +251,25 @@ def _watch(
             time.sleep(0.5)
     finally:
         stop.set()
-        page.join()
+        if has_page:
+            page.join()
     return samples
 
 
 def _sample(watched: psutil.Process, t_s: float, waiting: int) -> Sample:
-    rss_mb = watched.memory_info().rss / 1e6
-    return Sample(t_s, rss_mb, watched.num_fds(), watched.num_threads(), waiting)
+    kinds = {"heap": 0, "anonymous": 0, "mapped": 0}
+    for mapping in watched.memory_maps():  # grouped by name: `[heap]`, `[anon]`, `[stack]`, or a path
+        kind = {"[heap]": "heap", "[anon]": "anonymous", "[stack]": "anonymous"}.get(mapping.path, "mapped")
+        kinds[kind] += mapping.rss
+    sizes_mb = [size / 1e6 for size in (sum(kinds.values()), *kinds.values())]
+    return Sample(t_s, *sizes_mb, watched.num_fds(), watched.num_threads(), waiting)
+
+
+def _save(path: Path, samples: list[Sample]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(field.name for field in dataclasses.fields(Sample))
+        writer.writerows(dataclasses.astuple(sample) for sample in samples)
 
 
 def _keep_page_open(port: int, stop: threading.Event) -> None:
@@ -294,6 +328,10 @@ def _judge(result: Result, samples: list[Sample]) -> None:
 
     result.rss_mb = round(middle(late, "rss_mb"), 1)
     result.growth_mb = round(middle(late, "rss_mb") - middle(early, "rss_mb"), 2)
+    result.growth_by_kind_mb = {
+        kind: round(middle(late, f"{kind}_mb") - middle(early, f"{kind}_mb"), 2)
+        for kind in ("heap", "anonymous", "mapped")
+    }
     times = [sample.t_s / 3600 for sample in warm]
     if len(set(times)) > 1:
         line = statistics.linear_regression(times, [sample.rss_mb for sample in warm])
@@ -307,16 +345,32 @@ def _line(sample: Sample) -> str:
     return f"{sample.rss_mb:.0f} MB, {sample.files} files, {sample.threads} threads, {sample.waiting} waiting"
 
 
+def _parts(text: str) -> list[str]:
+    parts = text.split(",")
+    if unknown := set(parts) - set(PARTS):
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: choose from {', '.join(PARTS)}")
+    return parts
+
+
 def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--without", type=_parts, default=[], metavar="PART,...", help=", ".join(PARTS))
+    parser.add_argument("--samples", type=Path, metavar="FILE")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory() as directory, Progress(console=console, transient=True) as progress:
-        result = soak(options.minutes, seed=options.seed, directory=Path(directory), progress=progress)
+        result = soak(
+            options.minutes,
+            seed=options.seed,
+            directory=Path(directory),
+            without=options.without,
+            samples_path=options.samples,
+            progress=progress,
+        )
     if options.json:
         print(json.dumps({**dataclasses.asdict(result), "complaints": result.complaints}, indent=2))
     else:
