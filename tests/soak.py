@@ -11,7 +11,6 @@ To find out what grows: `--without camera,microphone,broker,page` leaves those f
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import http.client
 import json
@@ -38,6 +37,7 @@ from audit import Auditor
 from brokers import Mosquitto, free_port, running
 from rich.console import Console
 from rich.progress import Progress
+from samples import Sample, save_samples, take_sample, waiting
 
 from edge.demo import clip_path
 from edge.outbox import Outbox
@@ -53,34 +53,18 @@ FEW = 100
 PARTS = ("camera", "microphone", "broker", "page")  # what fails now and then; the page is just open
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """The daemon at one moment; `t_s` since the start, sizes in megabytes.
-
-    RSS is the sum of `heap_mb` (the main arena of malloc), `anonymous_mb` (its other arenas and large blocks,
-    stacks, Python's own arenas) and `mapped_mb` (program, libraries and files, as far as they were touched).
-    """
-
-    t_s: float
-    rss_mb: float
-    heap_mb: float
-    anonymous_mb: float
-    mapped_mb: float
-    files: int
-    threads: int
-    waiting: int
-
-
 @dataclass(slots=True)
 class Result:
     """What the run shows. `growth_mb` compares the last fifth with the fifth after warming up.
 
-    `growth_by_kind_mb` is the same for the parts of a `Sample`'s memory.
+    `growth_by_kind_mb` is the same for the parts of a `Sample`'s memory. `kept` events did not arrive and
+    wait in the outbox; `lost` ones did neither.
     """
 
     minutes: float
     seed: int
     events: int = 0
+    kept: int = 0
     lost: int = 0
     duplicated: int = 0
     out_of_order: int = 0
@@ -136,7 +120,7 @@ def soak(
         result.exit_code = process.wait(10)
         _account(result, auditor, directory)
     if samples_path is not None:
-        _save(samples_path, samples)
+        save_samples(samples_path, samples)
     _judge(result, samples)
     return result
 
@@ -239,7 +223,7 @@ def _watch(
     try:
         while (t_s := time.monotonic() - start_s) < 60 * minutes and process.poll() is None:
             mischief.act(t_s)
-            samples.append(_sample(watched, t_s, _waiting(port)))
+            samples.append(take_sample(watched, port, t_s))
             if progress and task is not None:
                 progress.update(task, completed=t_s, description=_line(samples[-1]))
             time.sleep(SAMPLE_S)
@@ -247,29 +231,13 @@ def _watch(
         result.failures = mischief.done
         end_s = time.monotonic() + DRAIN_S
         # Events go on coming, and each waits until it is safe at the broker: few are none that is stuck.
-        while not 0 <= _waiting(port) <= FEW and time.monotonic() < end_s:
+        while process.poll() is None and not 0 <= waiting(port) <= FEW and time.monotonic() < end_s:
             time.sleep(0.5)
     finally:
         stop.set()
         if has_page:
             page.join()
     return samples
-
-
-def _sample(watched: psutil.Process, t_s: float, waiting: int) -> Sample:
-    kinds = {"heap": 0, "anonymous": 0, "mapped": 0}
-    for mapping in watched.memory_maps():  # grouped by name: `[heap]`, `[anon]`, `[stack]`, or a path
-        kind = {"[heap]": "heap", "[anon]": "anonymous", "[stack]": "anonymous"}.get(mapping.path, "mapped")
-        kinds[kind] += mapping.rss
-    sizes_mb = [size / 1e6 for size in (sum(kinds.values()), *kinds.values())]
-    return Sample(t_s, *sizes_mb, watched.num_fds(), watched.num_threads(), waiting)
-
-
-def _save(path: Path, samples: list[Sample]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(field.name for field in dataclasses.fields(Sample))
-        writer.writerows(dataclasses.astuple(sample) for sample in samples)
 
 
 def _keep_page_open(port: int, stop: threading.Event) -> None:
@@ -285,18 +253,6 @@ def _keep_page_open(port: int, stop: threading.Event) -> None:
             continue
 
 
-def _waiting(port: int) -> int:
-    """Return how many events wait, as `/metrics` tells; -1 while it does not answer."""
-    try:
-        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
-            connection.request("GET", "/metrics")
-            text = connection.getresponse().read().decode()
-    except OSError:
-        return -1
-    found = [line for line in text.splitlines() if line.startswith("emotion_edge_outbox_waiting ")]
-    return int(float(found[0].split()[1])) if found else -1
-
-
 def _account(result: Result, auditor: Auditor, directory: Path) -> None:
     """Compare what arrived with the numbers that the outbox gave."""
     config = Config(device=DeviceSettings(id="lab"), outbox=OutboxSettings(path=directory / "outbox.sqlite3"))
@@ -309,11 +265,14 @@ def _account(result: Result, auditor: Auditor, directory: Path) -> None:
         )
     ) as outbox:
         counts = outbox.counts()
+        kept = {row.sequence for row in outbox.waiting(counts.waiting)}
     end_s = time.monotonic() + DRAIN_S
-    while auditor.lost("lab", counts.last_sequence) and time.monotonic() < end_s:
+    while set(auditor.lost("lab", counts.last_sequence)) - kept and time.monotonic() < end_s:
         time.sleep(0.2)
     result.events = counts.last_sequence
-    result.lost = len(auditor.lost("lab", counts.last_sequence))
+    missing = set(auditor.lost("lab", counts.last_sequence))
+    # The daemon has a second to go: what it did not get rid of in that time, it sends when it starts again.
+    result.kept, result.lost = len(missing & kept), len(missing - kept)
     result.duplicated, result.out_of_order = auditor.duplicated, auditor.out_of_order
 
 
