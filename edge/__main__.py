@@ -17,6 +17,7 @@ from edge import __version__
 from edge.config import load_config, outbox_path, read_password, to_toml
 from edge.errors import EXIT_OK, DeviceError, EdgeError
 from edge.integrations import INTEGRATIONS
+from edge.memory import limit_arenas
 from edge.settings import Config
 
 
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    limit_arenas()  # before numpy makes its threads
     from edge.daemon import Daemon
 
     daemon = Daemon(load_config(options.config))
@@ -53,6 +55,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
+    limit_arenas()
     from edge.demo import run_demo
 
     try:

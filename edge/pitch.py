@@ -7,7 +7,6 @@ that of the window, the shortest strong period is taken.
 from __future__ import annotations
 
 import numpy as np
-from scipy import fft
 
 from edge.values import SAMPLE_RATE_HZ, Float32
 
@@ -28,6 +27,8 @@ def pitch_frames(frames: Float32) -> Float32:
 
     A frame without a period, silence for one, has 0 and 0.
     """
+    from scipy import fft  # not at the top: see `voice.sound_frames`
+
     shaped = (frames - frames.mean(axis=1, keepdims=True)) * _HANN
     spectrum = fft.rfft(shaped, _SIZE, axis=1)
     power = spectrum.real**2 + spectrum.imag**2

@@ -1,5 +1,7 @@
 """Keeps an eye on the device itself, slows the camera down while it is hot, and says what is wrong.
 
+It also gives free memory back: others on the device may need it.
+
 Faults: `device:` `hot` (fewer pictures are looked at) or `throttled` (the firmware slowed the processor),
 `power:under_voltage`, `disk:low`, `clock:not_synchronised`.
 """
@@ -13,6 +15,7 @@ from pathlib import Path
 
 from edge.conditions import ROOT, Conditions, read_conditions
 from edge.health import Health
+from edge.memory import release_free
 from edge.thermal import Cooler, FrameGate
 
 log = logging.getLogger(__name__)
@@ -115,4 +118,5 @@ class SelfWatch:
             except Exception:  # outermost loop: what /sys says today must not end the watch
                 log.exception("device: not checked, on an error of our own")
             self._health.progress("device", limit_s=LIMIT_S)
+            release_free()
             self._stop.wait(CHECK_S)

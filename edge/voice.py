@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import numpy as np
-import python_speech_features
 from pymicro_vad import MicroVad
 
 from edge.errors import ModelError
@@ -161,6 +160,9 @@ class SpeechWindows:
 
 def sound_frames(samples: Float32, *, previous: float) -> Float32:
     """Return all whole frames (T, 42) of `samples` (n,), n >= 400; `previous` is the sample before them."""
+    # Not at the top: with scipy a quarter of what the daemon imports, for which the first picture would wait.
+    import python_speech_features
+
     samples = samples[: (samples.size - FRAME) // STEP * STEP + FRAME]
     before = np.concatenate([[previous], samples[:-1]])
     mfcc = python_speech_features.mfcc(

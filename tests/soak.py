@@ -3,6 +3,9 @@
 `make soak MINUTES=30`, or `python tests/soak.py --minutes 30 [--seed 7] [--json]`: the shipped clip at twenty
 times its pace as camera and microphone, whose files vanish at random, a mosquitto that is killed and comes
 back, an open status page. Ends with 1 when something that must not happen did.
+
+To find out what grows: `--without camera,microphone,broker,page` leaves those failures, or the page, out,
+`--samples FILE` writes every sample as CSV, and the growth is told by the kind of memory.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +37,7 @@ from audit import Auditor
 from brokers import Mosquitto, free_port, running
 from rich.console import Console
 from rich.progress import Progress
+from samples import Sample, save_samples, take_sample, waiting
 
 from edge.demo import clip_path
 from edge.outbox import Outbox
@@ -46,32 +50,28 @@ WARM_UP = 1 / 3  # of the time, in which caches and pools may fill
 MAX_GROWTH_MB = 1.0
 DRAIN_S = 60.0
 FEW = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """The daemon at one moment; `t_s` since the start, sizes in megabytes."""
-
-    t_s: float
-    rss_mb: float
-    files: int
-    threads: int
-    waiting: int
+PARTS = ("camera", "microphone", "broker", "page")  # what fails now and then; the page is just open
 
 
 @dataclass(slots=True)
 class Result:
-    """What the run shows. `growth_mb` compares the last fifth with the fifth after warming up."""
+    """What the run shows. `growth_mb` compares the last fifth with the fifth after warming up.
+
+    `growth_by_kind_mb` is the same for the parts of a `Sample`'s memory. `kept` events did not arrive and
+    wait in the outbox; `lost` ones did neither.
+    """
 
     minutes: float
     seed: int
     events: int = 0
+    kept: int = 0
     lost: int = 0
     duplicated: int = 0
     out_of_order: int = 0
     failures: dict[str, int] = field(default_factory=dict)
     rss_mb: float = 0.0
     growth_mb: float = 0.0
+    growth_by_kind_mb: dict[str, float] = field(default_factory=dict)
     slope_mb_h: float = 0.0
     files: tuple[int, int] = (0, 0)
     threads: tuple[int, int] = (0, 0)
@@ -92,8 +92,16 @@ class Result:
         return [text for text, is_so in checks.items() if is_so]
 
 
-def soak(minutes: float, *, seed: int, directory: Path, progress: Progress | None = None) -> Result:
-    """Run for `minutes` in `directory` and return what came of it."""
+def soak(
+    minutes: float,
+    *,
+    seed: int,
+    directory: Path,
+    without: Collection[str] = (),
+    samples_path: Path | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Run for `minutes` in `directory`, leave out what of `PARTS` is named, and return what came of it."""
     broker_directory = directory / "broker"
     broker_directory.mkdir()
     clips = {part: directory / f"{part}.mp4" for part in ("camera", "microphone")}
@@ -106,12 +114,13 @@ def soak(minutes: float, *, seed: int, directory: Path, progress: Progress | Non
         _daemon(broker, clips, directory) as (process, port),
     ):
         assert isinstance(broker, Mosquitto)
-        samples = _watch(
-            process, port, minutes, _Mischief(random.Random(seed), broker, clips), result, progress
-        )
+        mischief = _Mischief(random.Random(seed), broker, clips, without)
+        samples = _watch(process, port, minutes, mischief, result, progress, has_page="page" not in without)
         process.send_signal(signal.SIGTERM)
         result.exit_code = process.wait(10)
         _account(result, auditor, directory)
+    if samples_path is not None:
+        save_samples(samples_path, samples)
     _judge(result, samples)
     return result
 
@@ -149,7 +158,10 @@ def _daemon(
 class _Mischief:
     """Breaks something every few seconds, and mends it some seconds later."""
 
-    def __init__(self, chance: random.Random, broker: Mosquitto, clips: dict[str, Path]) -> None:
+    def __init__(
+        self, chance: random.Random, broker: Mosquitto, clips: dict[str, Path], without: Collection[str]
+    ) -> None:
+        self._choices = [what for what in (*clips, "broker") if what not in without]
         self._chance = chance
         self._broker = broker
         self._clips = clips
@@ -162,9 +174,9 @@ class _Mischief:
         for what in [what for what, due_s in self._mend_s.items() if t_s >= due_s]:
             del self._mend_s[what]
             self._mend(what)
-        if t_s >= self._next_s:
+        if self._choices and t_s >= self._next_s:
             self._next_s = t_s + self._chance.uniform(4, 12)
-            what = self._chance.choice([*self._clips, "broker"])
+            what = self._chance.choice(self._choices)
             if what not in self._mend_s:
                 self._mend_s[what] = t_s + self._chance.uniform(1, 6)
                 self.done[what] = self.done.get(what, 0) + 1
@@ -196,28 +208,22 @@ def _watch(
     mischief: _Mischief,
     result: Result,
     progress: Progress | None,
+    *,
+    has_page: bool,
 ) -> list[Sample]:
     """Sample once a second while things break; then mend all and wait until nothing is stuck."""
     watched = psutil.Process(process.pid)
     stop = threading.Event()
     page = threading.Thread(target=_keep_page_open, args=(port, stop), name="page")
-    page.start()
+    if has_page:
+        page.start()
     samples: list[Sample] = []
     start_s = time.monotonic()
     task = progress.add_task("soak", total=60 * minutes) if progress else None
     try:
         while (t_s := time.monotonic() - start_s) < 60 * minutes and process.poll() is None:
             mischief.act(t_s)
-            with watched.oneshot():
-                samples.append(
-                    Sample(
-                        t_s,
-                        watched.memory_info().rss / 1e6,
-                        watched.num_fds(),
-                        watched.num_threads(),
-                        _waiting(port),
-                    )
-                )
+            samples.append(take_sample(watched, port, t_s))
             if progress and task is not None:
                 progress.update(task, completed=t_s, description=_line(samples[-1]))
             time.sleep(SAMPLE_S)
@@ -225,17 +231,13 @@ def _watch(
         result.failures = mischief.done
         end_s = time.monotonic() + DRAIN_S
         # Events go on coming, and each waits until it is safe at the broker: few are none that is stuck.
-        while not 0 <= _waiting(port) <= FEW and time.monotonic() < end_s:
+        while process.poll() is None and not 0 <= waiting(port) <= FEW and time.monotonic() < end_s:
             time.sleep(0.5)
     finally:
         stop.set()
-        page.join()
+        if has_page:
+            page.join()
     return samples
-
-
-def _sample(watched: psutil.Process, t_s: float, waiting: int) -> Sample:
-    rss_mb = watched.memory_info().rss / 1e6
-    return Sample(t_s, rss_mb, watched.num_fds(), watched.num_threads(), waiting)
 
 
 def _keep_page_open(port: int, stop: threading.Event) -> None:
@@ -251,18 +253,6 @@ def _keep_page_open(port: int, stop: threading.Event) -> None:
             continue
 
 
-def _waiting(port: int) -> int:
-    """Return how many events wait, as `/metrics` tells; -1 while it does not answer."""
-    try:
-        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
-            connection.request("GET", "/metrics")
-            text = connection.getresponse().read().decode()
-    except OSError:
-        return -1
-    found = [line for line in text.splitlines() if line.startswith("emotion_edge_outbox_waiting ")]
-    return int(float(found[0].split()[1])) if found else -1
-
-
 def _account(result: Result, auditor: Auditor, directory: Path) -> None:
     """Compare what arrived with the numbers that the outbox gave."""
     config = Config(device=DeviceSettings(id="lab"), outbox=OutboxSettings(path=directory / "outbox.sqlite3"))
@@ -275,11 +265,14 @@ def _account(result: Result, auditor: Auditor, directory: Path) -> None:
         )
     ) as outbox:
         counts = outbox.counts()
+        kept = {row.sequence for row in outbox.waiting(counts.waiting)}
     end_s = time.monotonic() + DRAIN_S
-    while auditor.lost("lab", counts.last_sequence) and time.monotonic() < end_s:
+    while set(auditor.lost("lab", counts.last_sequence)) - kept and time.monotonic() < end_s:
         time.sleep(0.2)
     result.events = counts.last_sequence
-    result.lost = len(auditor.lost("lab", counts.last_sequence))
+    missing = set(auditor.lost("lab", counts.last_sequence))
+    # The daemon has a second to go: what it did not get rid of in that time, it sends when it starts again.
+    result.kept, result.lost = len(missing & kept), len(missing - kept)
     result.duplicated, result.out_of_order = auditor.duplicated, auditor.out_of_order
 
 
@@ -294,6 +287,10 @@ def _judge(result: Result, samples: list[Sample]) -> None:
 
     result.rss_mb = round(middle(late, "rss_mb"), 1)
     result.growth_mb = round(middle(late, "rss_mb") - middle(early, "rss_mb"), 2)
+    result.growth_by_kind_mb = {
+        kind: round(middle(late, f"{kind}_mb") - middle(early, f"{kind}_mb"), 2)
+        for kind in ("heap", "anonymous", "mapped")
+    }
     times = [sample.t_s / 3600 for sample in warm]
     if len(set(times)) > 1:
         line = statistics.linear_regression(times, [sample.rss_mb for sample in warm])
@@ -307,16 +304,32 @@ def _line(sample: Sample) -> str:
     return f"{sample.rss_mb:.0f} MB, {sample.files} files, {sample.threads} threads, {sample.waiting} waiting"
 
 
+def _parts(text: str) -> list[str]:
+    parts = text.split(",")
+    if unknown := set(parts) - set(PARTS):
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: choose from {', '.join(PARTS)}")
+    return parts
+
+
 def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--without", type=_parts, default=[], metavar="PART,...", help=", ".join(PARTS))
+    parser.add_argument("--samples", type=Path, metavar="FILE")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory() as directory, Progress(console=console, transient=True) as progress:
-        result = soak(options.minutes, seed=options.seed, directory=Path(directory), progress=progress)
+        result = soak(
+            options.minutes,
+            seed=options.seed,
+            directory=Path(directory),
+            without=options.without,
+            samples_path=options.samples,
+            progress=progress,
+        )
     if options.json:
         print(json.dumps({**dataclasses.asdict(result), "complaints": result.complaints}, indent=2))
     else:
