@@ -29,6 +29,7 @@ from edge.mqtt import Publisher
 from edge.outbox import Counts, Outbox, open_outbox
 from edge.pipeline import Ears, Eyes, open_ears, open_eyes, opener
 from edge.policy import PERSONAL_STATES, allowed
+from edge.pooling import open_pool
 from edge.recorder import Recorder
 from edge.room import Room
 from edge.selfwatch import SelfWatch
@@ -114,6 +115,7 @@ class Daemon:
             stack.callback(recorder.close)
             self._room = Room(
                 config.fusion,
+                pool=open_pool(config),
                 policy=allowed(config.device),
                 publisher=publisher,
                 recorder=recorder,

@@ -162,8 +162,8 @@ def event_data(
 ) -> dict[str, Any]:
     """Return the data of `emotion.changed`.
 
-    `models` has `face` and `voice`, each `name@sha256[:12]` or None; `latency_ms` runs from the capture of
-    the newest input to the event.
+    `models` has `face` and `voice`, each `name@sha256[:12]` or None, and `fusion` where a network fuses;
+    `latency_ms` runs from the capture of the newest input to the event.
     """
     return {
         "subject": subject.subject,
@@ -171,7 +171,8 @@ def event_data(
         "previous": previous,
         "face": _evidence(subject.face),
         "voice": _evidence(subject.voice),
-        "model": {"face": models.get("face"), "voice": models.get("voice")},
+        "model": {"face": models.get("face"), "voice": models.get("voice")}
+        | ({"fusion": models["fusion"]} if "fusion" in models else {}),
         "backend": backend,
         "latency_ms": round(latency_ms, 1),
     }

@@ -68,7 +68,7 @@ class ModelSettings(Section):
 
     face: str = "face-cnn"
     voice: str = "voice-lstm"
-    fusion: str | None = None
+    fusion: Annotated[str, Field(description="asked where fusion.method is network")] = "multimodal"
     directory: Path | None = None
 
 
@@ -89,9 +89,12 @@ class InferenceSettings(Section):
 class FusionSettings(Section):
     """How two opinions become one, and when a change is believed."""
 
-    method: Literal["weighted_log"] = "weighted_log"
-    face_weight: Annotated[float, Field(ge=0, le=10)] = 1.0
-    voice_weight: Annotated[float, Field(ge=0, le=10)] = 0.6
+    method: Annotated[
+        Literal["weighted_log", "max", "product", "mean", "bayes_sum", "network"],
+        Field(description="a rule, or network: the model of models.fusion, which has weights of its own"),
+    ] = "weighted_log"
+    face_weight: Annotated[float, Field(ge=0, le=10, description="in the rules")] = 1.0
+    voice_weight: Annotated[float, Field(ge=0, le=10, description="in the rules")] = 0.6
     enter: Annotated[float, Field(gt=0, lt=1)] = 0.45
     exit: Annotated[float, Field(gt=0, lt=1)] = 0.35
     min_dwell_s: Annotated[float, Field(ge=0, le=60)] = 0.8
