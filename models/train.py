@@ -167,11 +167,19 @@ def train_voice_lstm(run: Run) -> Path:
     return voice_lstm.train_voice_lstm(run)
 
 
+def train_multimodal(run: Run) -> Path:
+    """Train the model that fuses what the two others say; return its card."""
+    from models import multimodal
+
+    return multimodal.train_multimodal(run)
+
+
 RECIPES: dict[str, Callable[[Run], Path]] = {
     "face-cnn": train_face_cnn,
     "voice-lstm": train_voice_lstm,
     "report-face": train_face,
     "report-voice": train_voice,
+    "multimodal": train_multimodal,
 }
 
 
