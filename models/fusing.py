@@ -14,7 +14,7 @@ from edge.card import TfliteClassifier, open_classifier
 from edge.pooling import RULES
 from edge.settings import FusionSettings, ModelSettings
 from edge.values import Float32
-from models.fusionsets import Answers, face_answers, voice_answers
+from models.fusionsets import Answers, face_answers, median_quality, voice_answers
 from models.measures import Measured, Table
 from models.metrics import Interval, calibration_error, predictions
 from models.pairs import CONDITIONS, Condition, Pairs, find_partners, fuse_by_rule, make_pairs
@@ -164,17 +164,6 @@ def targets_of(found: Mapping[str, Scores], default: str) -> list[Mapping[str, A
             if score.ece is not None:
                 ece.append((where, score.ece))
     return [GAIN.judge(gain), LOSS.judge(loss), ECE.judge(ece)]
-
-
-def median_quality(answers: Answers) -> dict[str, dict[str, float]]:
-    """Return of each kind how many opinions there are (share), and the median of their quality."""
-    return {
-        kind: {
-            "share": round(float(np.mean(p.max(axis=1) > 0)), 4),
-            "quality": round(float(np.median(answers.quality[kind][p.max(axis=1) > 0])), 4),
-        }
-        for kind, p in answers.p.items()
-    }
 
 
 def _methods(network: TfliteClassifier) -> dict[str, Method]:

@@ -32,9 +32,9 @@ from models.voicesets import find_babble
 
 Part = Literal["train", "validation", "test"]
 COVERED_MOUTH, COVERED_EYES, TURNED, BABBLE = "mouth covered", "eyes covered", "turned away", "babble"
-CLIPS_A_CELL = 12  # of a speaker and a label, at most
+CLIPS_A_CELL = {"train": 5, "validation": 12, "test": 12}  # of a speaker and a label, at most
 BABBLE_DB = 0.0
-TALKERS = 6  # in the babble that fusion learns from; that of the figures is another
+TALKERS = 4  # in the babble that fusion learns from; that of the figures is another
 SEED = 1998
 
 
@@ -86,7 +86,8 @@ def face_answers(data: Path, directory: Path, part: Part, *, notes: list[str], b
     seen = answers.is_clear
     majority = fer.majority()
     by_votes = replace(answers, name=f"{answers.name}-ferplus", labels=majority)
-    ck = _ckplus48(data, part, notes)
+    ck = people_of(load_ckplus48(find_set(data, "ckplus48")), part)
+    notes.append(f"ckplus48: {len(set(ck.subjects))} people for {part}")
     owner = family.fold_of_people("ckplus", [])
     ck = ck.where(np.array([f"ckplus:{subject}" in owner for subject in ck.subjects]))
     askers = np.array([owner[f"ckplus:{subject}"] for subject in ck.subjects], np.int64)
@@ -106,7 +107,7 @@ def face_answers(data: Path, directory: Path, part: Part, *, notes: list[str], b
 def voice_answers(data: Path, directory: Path, part: Part, *, notes: list[str], bar: Bar) -> Answers:
     """Ask the fold models of the voice about the speakers of `part`, clean and in 0 dB of babble.
 
-    The babble of the figures is the recording in `noise/`; what is learnt from is in that of six clips of
+    The babble of the figures is the recording in `noise/`; what is learnt from is in that of four clips of
     other speakers of the same part at once.
     """
     family = load_family("voice-lstm", directory)
@@ -140,6 +141,24 @@ def voice_answers(data: Path, directory: Path, part: Part, *, notes: list[str], 
     people = np.array([clip.speaker for clip in clips])
     answers = Answers("voices", labels, people, p, quality)
     return answers.at(answers.is_clear)
+
+
+def median_quality(answers: Answers) -> dict[str, dict[str, float]]:
+    """Return of each kind how many opinions there are (share), and the median of their quality."""
+    return {
+        kind: {
+            "share": round(float(np.mean(p.max(axis=1) > 0)), 4),
+            "quality": round(float(np.median(answers.quality[kind][p.max(axis=1) > 0])), 4),
+        }
+        for kind, p in answers.p.items()
+    }
+
+
+def people_of(faces: FaceSet, part: Part) -> FaceSet:
+    """Return every second person for the test, and of the others every second one for each other part."""
+    names = sorted(set(faces.subjects))
+    chosen = {"test": names[::2], "train": names[1::4], "validation": names[3::4]}[part]
+    return faces.where(np.isin(np.array(faces.subjects), chosen))
 
 
 def cover_mouth(image: UInt8) -> UInt8:
@@ -225,17 +244,8 @@ def _fer2013(data: Path, part: Part, notes: list[str]) -> FaceSet:
     return public.where(keep)
 
 
-def _ckplus48(data: Path, part: Part, notes: list[str]) -> FaceSet:
-    """Return every second person for the test, and of the others every second one for each other part."""
-    faces = load_ckplus48(find_set(data, "ckplus48"))
-    names = sorted(set(faces.subjects))
-    chosen = {"test": names[::2], "train": names[1::4], "validation": names[3::4]}[part]
-    notes.append(f"ckplus48: {len(chosen)} of {len(names)} people for {part}")
-    return faces.where(np.isin(np.array(faces.subjects), chosen))
-
-
 def _clips(data: Path, family: Family, part: Part, notes: list[str]) -> tuple[list[Clip], dict[str, int]]:
-    """Return up to `CLIPS_A_CELL` clips a speaker and label of `part`, and the fold model to ask of each."""
+    """Return some clips a speaker and label of `part`, and the fold model to ask of each."""
     random = np.random.default_rng(SEED)
     owner: dict[str, int] = {}
     cells: dict[tuple[str, str], list[Clip]] = {}
@@ -246,7 +256,9 @@ def _clips(data: Path, family: Family, part: Part, notes: list[str]) -> tuple[li
             if clip.speaker in owner and _part_of(clip.speaker) == part:
                 cells.setdefault((clip.speaker, clip.label), []).append(clip)
     chosen = [
-        clips[i] for clips in cells.values() for i in sorted(random.permutation(len(clips))[:CLIPS_A_CELL])
+        clips[i]
+        for clips in cells.values()
+        for i in sorted(random.permutation(len(clips))[: CLIPS_A_CELL[part]])
     ]
     if not chosen:
         raise DataError(f"speech: no clip of a speaker for {part} whom a fold model holds out")
