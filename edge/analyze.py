@@ -15,6 +15,7 @@ from edge.fatigue import RANKS, FatigueMonitor, FatigueState
 from edge.fusion import Fusion, fuse_once
 from edge.media import has_sound, kind_of, read_image, read_sound, read_video_frames
 from edge.pipeline import Eyes, Hearing, Sighting, open_ears, open_eyes, readings_of
+from edge.pooling import Pool, open_pool
 from edge.settings import Config
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Float32, Modality, Prediction, UInt8, probabilities
 from edge.voice import clip_window
@@ -31,6 +32,7 @@ class Analyzer:
     modality: str = "fused"
     backend: str | None = None
     _eyes: Eyes | None = field(default=None, repr=False)
+    _pool: Pool | None = field(default=None, repr=False)
 
     def analyze(self, path: Path, *, every_s: float | None = None) -> Iterator[dict[str, Any]]:
         """Yield the lines of one file: one, or for a video one for every `every_s`.
@@ -84,7 +86,7 @@ class Analyzer:
 
     def _steps(self, path: Path, every_s: float) -> Iterator[dict[str, Any]]:
         """One line a step, fused over time exactly as the daemon does, from all looks in between."""
-        fusion, monitor = Fusion(self.config.fusion), self._fatigue_monitor()
+        fusion, monitor = Fusion(self.config.fusion, self.pool), self._fatigue_monitor()
         eyes = self.eyes.fresh() if self._wants(Modality.FACE) else None
         waiting = self._sound_track(path)
         heard: Hearing | None = None
@@ -123,7 +125,9 @@ class Analyzer:
         heard: Hearing | None,
     ) -> dict[str, Any]:
         voice = heard.prediction if heard is not None else None
-        emotion, confidence, p = fuse_once((s.prediction for s in sightings), voice, self.config.fusion)
+        emotion, confidence, p = fuse_once(
+            (s.prediction for s in sightings), voice, self.config.fusion, self.pool
+        )
         return {
             "file": str(path),
             "kind": kind,
@@ -165,6 +169,13 @@ class Analyzer:
         if self._eyes is None:
             self._eyes = open_eyes(self.config, backend=self.backend)
         return self._eyes
+
+    @property
+    def pool(self) -> Pool:
+        """What makes one opinion of two, opened at first use."""
+        if self._pool is None:
+            self._pool = open_pool(self.config)
+        return self._pool
 
 
 def _faces(sightings: Iterable[Sighting], pixels: UInt8) -> list[dict[str, Any]]:

@@ -200,6 +200,10 @@ def _sentence(error: ValidationError) -> str:
         remedy = f"did you mean {nearest[0]}?" if nearest else "`emotion-edge config schema` lists all keys"
         return f"{key}: unknown key; {remedy}"
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "literal_error":
+        words = re.findall(r"'([^']*)'", message)
+        nearest = difflib.get_close_matches(str(first["input"]), words, n=1, cutoff=0.5)
+        message += f"; did you mean {nearest[0]}?" if nearest else ""
     if not key:
         return message
     value = ascii(first["input"]) if not isinstance(first["input"], Mapping) else "{...}"

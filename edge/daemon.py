@@ -29,6 +29,7 @@ from edge.mqtt import Publisher
 from edge.outbox import Counts, Outbox, open_outbox
 from edge.pipeline import Ears, Eyes, open_ears, open_eyes, opener, readings_of
 from edge.policy import allowed, sentence
+from edge.pooling import open_pool
 from edge.recorder import Recorder
 from edge.room import Room
 from edge.selfwatch import SelfWatch
@@ -117,6 +118,7 @@ class Daemon:
             self._room = Room(
                 config.fusion,
                 fatigue=config.fatigue if config.watches_fatigue else None,
+                pool=open_pool(config),
                 policy=self._policy,
                 publisher=publisher,
                 recorder=recorder,

@@ -1,20 +1,17 @@
 """Makes one opinion out of a face's and a voice's, and decides when it has changed.
 
-Late fusion by a weighted sum of calibrated log-probabilities, a logarithmic opinion pool (Genest and
-Zidek 1986, "Combining probability distributions"): p is proportional to prod p_m ** w_m with
-
-    w_m = modality weight x quality x 2 ** (-age / half life)
-
-so a poor or old opinion flattens the result instead of bending it. Pure: time comes in with the values.
+Late fusion of calibrated probabilities by one of the ways in `edge.pooling`, in all of which a poor or
+old opinion counts less. Pure: time comes in with the values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from edge.pooling import Opinion, Opinions, Pool, rule_pool
 from edge.settings import FusionSettings
 from edge.values import (
     ABSENT,
@@ -29,8 +26,6 @@ from edge.values import (
 )
 
 ROOM = "room"
-# A model that says 0 must not veto for ever: e.g. int8 cannot say less than 1/512.
-FLOOR = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +45,6 @@ class Fused:
     changes: tuple[Change, ...]
 
 
-def pool_opinions(
-    opinions: Mapping[Modality, tuple[Float32, float]], weights: Mapping[Modality, float]
-) -> tuple[Float32, dict[Modality, float]]:
-    """Combine (p (7,), reliability 0..1) of each modality; return the fused p (7,) and each one's share.
-
-    Modality weights count relative to the heaviest one present: a voice alone is as good as a face alone.
-    """
-    heaviest = max((weights[m] for m in opinions), default=0.0) or 1.0
-    w = {m: weights[m] / heaviest * reliability for m, (_, reliability) in opinions.items()}
-    logits = np.zeros(len(LABELS), np.float64)
-    for modality, (p, _) in opinions.items():
-        logits += w[modality] * np.log(np.maximum(p, FLOOR))
-    e = np.exp(logits - logits.max())
-    total = sum(w.values()) or 1.0
-    return (e / e.sum()).astype(np.float32), {m: value / total for m, value in w.items()}
-
-
 @dataclass(slots=True)
 class _Subject:
     """What is remembered of one person, or of the room."""
@@ -80,9 +58,13 @@ class _Subject:
 
 @dataclass(slots=True)
 class Fusion:
-    """Keeps the newest opinions and turns them into states; call `observe`, then `update`."""
+    """Keeps the newest opinions and turns them into states; call `observe`, then `update`.
+
+    `pool` makes one of two opinions, `edge.pooling.open_pool` opens it; without it a rule does.
+    """
 
     settings: FusionSettings
+    pool: Pool | None = None
     _faces: dict[int, Prediction] = field(default_factory=dict)
     _voice: Prediction | None = None
     _subjects: dict[str, _Subject] = field(default_factory=lambda: {ROOM: _Subject()})
@@ -152,7 +134,7 @@ class Fusion:
     def _advance(
         self,
         name: str,
-        opinions: Mapping[Modality, tuple[Float32, float]],
+        opinions: Opinions,
         now_ns: int,
         changes: list[Change],
     ) -> SubjectState:
@@ -160,12 +142,12 @@ class Fusion:
         previous = subject.emotion
         evidence: dict[Modality, Evidence] = {}
         if opinions:
-            p, shares = pool_opinions(opinions, _weights(self.settings))
+            p, shares = (self.pool or rule_pool(self.settings))(opinions)
             subject.p = self._smooth(subject, p, now_ns)
             subject.emotion = self._decide(subject, subject.p, now_ns)
             evidence = {
-                m: Evidence(probabilities(q), round(reliability, 4), round(shares[m], 4))
-                for m, (q, reliability) in opinions.items()
+                m: Evidence(probabilities(o.p), round(o.reliability, 4), round(shares[m], 4))
+                for m, o in opinions.items()
             }
         else:
             subject.emotion, subject.p, subject.candidate = ABSENT, None, ""
@@ -215,11 +197,14 @@ class Fusion:
 
 
 def fuse_once(
-    face: Iterable[Prediction], voice: Prediction | None, settings: FusionSettings
+    face: Iterable[Prediction],
+    voice: Prediction | None,
+    settings: FusionSettings,
+    pool: Pool | None = None,
 ) -> tuple[str, float, dict[str, float]]:
     """Fuse opinions of one instant, without memory: emotion, confidence, probabilities.
 
-    For stills and whole files; ages do not count.
+    For stills and whole files; ages do not count. `pool` is that of `Fusion`.
     """
     predictions = [*face, *([voice] if voice is not None else [])]
     if not predictions:
@@ -227,34 +212,29 @@ def fuse_once(
     aligned = [replace(prediction, t_ns=0) for prediction in predictions]
     faces = [prediction for prediction in aligned if prediction.modality is Modality.FACE]
     voices = [prediction for prediction in aligned if prediction.modality is Modality.VOICE]
-    p, _ = pool_opinions(_opinions(faces, voices[0] if voices else None, settings, 0), _weights(settings))
+    p, _ = (pool or rule_pool(settings))(_opinions(faces, voices[0] if voices else None, settings, 0))
     top = int(np.argmax(p))
     emotion = LABELS[top] if p[top] >= settings.enter else UNCERTAIN
     return emotion, round(float(p[top]), 4), probabilities(p)
 
 
-def _weights(settings: FusionSettings) -> dict[Modality, float]:
-    return {Modality.FACE: settings.face_weight, Modality.VOICE: settings.voice_weight}
-
-
 def _opinions(
     faces: Iterable[Prediction], voice: Prediction | None, settings: FusionSettings, now_ns: int
-) -> dict[Modality, tuple[Float32, float]]:
-    """Return (p, reliability) of each modality present; several faces are averaged by reliability."""
-    result: dict[Modality, tuple[Float32, float]] = {}
-    rated = [(face.p, _reliability(face, settings, now_ns)) for face in faces]
-    if rated:
-        r = np.array([reliability for _, reliability in rated])
-        p = np.average([p for p, _ in rated], axis=0, weights=np.maximum(r, 1e-6))
-        result[Modality.FACE] = (p.astype(np.float32), float(r.max()))
+) -> Opinions:
+    """Return the opinion of each modality present; several faces are averaged by reliability."""
+    result: dict[Modality, Opinion] = {}
+    if seen := [_opinion(face, settings, now_ns) for face in faces]:
+        r = np.array([opinion.reliability for opinion in seen])
+        p = np.average([opinion.p for opinion in seen], axis=0, weights=np.maximum(r, 1e-6))
+        result[Modality.FACE] = replace(seen[int(r.argmax())], p=p.astype(np.float32))
     if voice is not None:
-        result[Modality.VOICE] = (voice.p, _reliability(voice, settings, now_ns))
+        result[Modality.VOICE] = _opinion(voice, settings, now_ns)
     return result
 
 
-def _reliability(prediction: Prediction, settings: FusionSettings, now_ns: int) -> float:
+def _opinion(prediction: Prediction, settings: FusionSettings, now_ns: int) -> Opinion:
     age_s = max(0, now_ns - prediction.t_ns) / 1e9
-    return float(prediction.quality * 0.5 ** (age_s / settings.half_life_s))
+    return Opinion(prediction.p, prediction.quality, 0.5 ** (age_s / settings.half_life_s))
 
 
 def _confidence(emotion: str, p: Float32 | None) -> float:

@@ -172,12 +172,11 @@ def event_data(
 ) -> dict[str, Any]:
     """Return the data of `emotion.changed`.
 
-    `models` has `face` and `voice`, each `name@sha256[:12]` or None, and `video` where faces are judged over
-    time; `latency_ms` runs from the capture of the newest input to the event.
+    `models` has `face` and `voice`, each `name@sha256[:12]` or None, `video` where faces are judged over time,
+    and `fusion` where a network fuses; `latency_ms` runs from the capture of the newest input to the event.
     """
     model = {"face": models.get("face"), "voice": models.get("voice")}
-    if "video" in models:
-        model["video"] = models["video"]
+    model |= {task: models[task] for task in ("video", "fusion") if task in models}
     return {
         "subject": subject.subject,
         **_emotion(subject),

@@ -17,6 +17,7 @@ from edge.health import Health
 from edge.mqtt import Publisher
 from edge.pipeline import AnyClassifier
 from edge.policy import Policy
+from edge.pooling import Pool, pool_name
 from edge.recorder import Recorder
 from edge.settings import FatigueSettings, FusionSettings
 from edge.values import ABSENT, EmotionEvent, Modality, Prediction, Reading
@@ -33,18 +34,20 @@ class Room:
         settings: FusionSettings,
         *,
         fatigue: FatigueSettings | None,
+        pool: Pool | None = None,
         policy: Policy,
         publisher: Publisher,
         recorder: Recorder,
         health: Health,
         classifiers: Mapping[str, AnyClassifier],
     ) -> None:
-        self._fusion = Fusion(settings)
+        self._fusion = Fusion(settings, pool)
         self._policy = policy
         self._publisher = publisher
         self._recorder = recorder
         self._health = health
         self._classifiers = classifiers
+        self._names = {} if (name := pool_name(pool)) is None else {"fusion": name}
         self._lock = threading.Lock()
         self.told: dict[str, dict[str, Any]] = {}  # the newest payload of each live topic, as published
         self._fatigue = FatigueTopic(fatigue, policy=policy, publisher=publisher, told=self.told)
@@ -103,7 +106,7 @@ class Room:
         return "emotion.changed", messages.event_data(
             subject,
             previous=change.previous,
-            models={modality: classifier.name for modality, classifier in self._classifiers.items()},
+            models=self._names | {task: classifier.name for task, classifier in self._classifiers.items()},
             backend=self._classifiers["face"].backend,
             latency_ms=latency_ms,
         )

@@ -73,7 +73,7 @@ class ModelSettings(Section):
     video: Annotated[str, Field(description="or none: every picture is judged by itself")] = "video-lstm"
     voice: str = "voice-lstm"
     eyes: str = "eye-state"
-    fusion: str | None = None
+    fusion: Annotated[str, Field(description="asked where fusion.method is network")] = "multimodal"
     directory: Path | None = None
 
 
@@ -94,13 +94,16 @@ class InferenceSettings(Section):
 class FusionSettings(Section):
     """How two opinions become one, and when a change is believed."""
 
-    method: Literal["weighted_log"] = "weighted_log"
+    method: Annotated[
+        Literal["weighted_log", "max", "product", "mean", "bayes_sum", "network"],
+        Field(description="a rule, or network: the model of models.fusion, which has weights of its own"),
+    ] = "weighted_log"
     visual: Annotated[
         Literal["image", "video", "mean", "product", "network"],
         Field(description="what a face is judged by: the picture, the last 1.5 s, or both"),
     ] = "mean"
-    face_weight: Annotated[float, Field(ge=0, le=10)] = 1.0
-    voice_weight: Annotated[float, Field(ge=0, le=10)] = 0.6
+    face_weight: Annotated[float, Field(ge=0, le=10, description="in the rules")] = 1.0
+    voice_weight: Annotated[float, Field(ge=0, le=10, description="in the rules")] = 0.6
     enter: Annotated[float, Field(gt=0, lt=1)] = 0.45
     exit: Annotated[float, Field(gt=0, lt=1)] = 0.35
     min_dwell_s: Annotated[float, Field(ge=0, le=60)] = 0.8

@@ -27,6 +27,10 @@ VAD_LAG = 45
 VAD_WARM_UP = 76
 SPEECH_THRESHOLD = 0.5
 MIN_SPEECH_S = 0.5
+# Contrast of a window that noise drowns, and of a clear one. Medians of 60 clips each of TESS, RAVDESS and
+# nEMO: 39, 78 and 40 dB as they are, 22, 25 and 20 with babble 10 dB under them, 14, 16 and 12 with as much
+# babble as speech, 10 to 12 where babble is 5 dB above.
+NOISY_DB, CLEAR_DB = 6.0, 26.0
 # Of the frames that a sequence model reads. Energies are natural logarithms: 1 is 4.3 dB.
 LOUDEST_FRAMES = 15
 ENERGY_FLOOR = np.float32(8.0)
@@ -68,8 +72,16 @@ class Window:
 
     @property
     def quality(self) -> float:
-        """How much speech there is, 0..1; a second and a half is as good as it gets."""
-        return min(1.0, self.speech_s / 1.5)
+        """How much speech there is and how clear of noise, 0..1; 1.5 s are as good as it gets."""
+        clear = (self.contrast_db - NOISY_DB) / (CLEAR_DB - NOISY_DB)
+        return min(1.0, self.speech_s / 1.5) * float(np.clip(clear, 0, 1))
+
+    @property
+    def contrast_db(self) -> float:
+        """How far the loudest frames stand above the quietest ones, which noise fills up."""
+        energy = np.sort(self.frames[:, 0])
+        nepers = energy[-LOUDEST_FRAMES:].mean() - energy[:LOUDEST_FRAMES].mean()
+        return float(10 / np.log(10) * nepers)
 
 
 class SpeechStream:

@@ -41,6 +41,7 @@ Measure = Callable[[Path, Path, Bar], Measured]
 MEASURES: dict[str, str] = {
     "eye-state": "models.eye_figures:measure_eyes",
     "fatigue": "models.fatigue_figures:measure_fatigue",
+    "fusion": "models.fusing:measure_fusion",
 }
 
 

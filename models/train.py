@@ -181,6 +181,13 @@ def train_mouth_state(run: Run) -> Path:
     return mouth_state.train_mouth_state(run)
 
 
+def train_multimodal(run: Run) -> Path:
+    """Train the model that fuses what the two others say; return its card."""
+    from models import multimodal
+
+    return multimodal.train_multimodal(run)
+
+
 RECIPES: dict[str, Callable[[Run], Path]] = {
     "face-cnn": train_face_cnn,
     "voice-lstm": train_voice_lstm,
@@ -188,6 +195,7 @@ RECIPES: dict[str, Callable[[Run], Path]] = {
     "report-voice": train_voice,
     "eye-state": train_eye_state,
     "mouth-state": train_mouth_state,
+    "multimodal": train_multimodal,
 }
 
 

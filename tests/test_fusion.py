@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge.fusion import Fusion, fuse_once, pool_opinions
+from edge.fusion import Fusion, fuse_once
+from edge.pooling import Opinions
 from edge.settings import FusionSettings
-from edge.values import LABELS, Modality, Prediction
+from edge.values import LABELS, Float32, Modality, Prediction
 
 S = 1_000_000_000
 QUICK = FusionSettings(ema_s=0.0, min_dwell_s=1.0, enter=0.5, exit=0.4, max_skew_s=2.0)
@@ -22,27 +23,20 @@ def opinion(
     return Prediction(modality, p, 1.0, t_ns, track)
 
 
-def test_agreement_is_surer_than_either_alone() -> None:
-    """Two that agree give more than the surer one, and the shares say who counted how much."""
-    face, voice = opinion("happiness", 0.6, 0).p, opinion("happiness", 0.5, 0).p
-    weights = {Modality.FACE: 1.0, Modality.VOICE: 0.5}
-    p, shares = pool_opinions({Modality.FACE: (face, 1.0), Modality.VOICE: (voice, 1.0)}, weights)
-    assert p[3] > 0.6
-    assert shares[Modality.FACE] == pytest.approx(2 / 3)
-    assert float(p.sum()) == pytest.approx(1.0)
+def test_the_pool_given_is_the_one_asked() -> None:
+    """What a caller opened decides, for a stream and for a still, and its shares become the weights."""
 
+    def pool(opinions: Opinions) -> tuple[Float32, dict[Modality, float]]:
+        return opinion("fear", 1.0, 0).p, dict.fromkeys(opinions, 0.25)
 
-def test_voice_alone_counts_in_full() -> None:
-    """A missing modality is normal: the one that is there is not weakened."""
-    voice = opinion("anger", 0.7, 0).p
-    p, _ = pool_opinions({Modality.VOICE: (voice, 1.0)}, {Modality.FACE: 1.0, Modality.VOICE: 0.3})
-    np.testing.assert_allclose(p, voice, atol=1e-6)
-
-
-def test_unreliable_opinion_becomes_uniform() -> None:
-    """Without reliability nothing is known."""
-    p, _ = pool_opinions({Modality.FACE: (opinion("anger", 0.9, 0).p, 0.0)}, {Modality.FACE: 1.0})
-    np.testing.assert_allclose(p, np.full(7, 1 / 7), atol=1e-6)
+    said = opinion("anger", 0.9, 0)
+    fusion = Fusion(QUICK, pool)
+    fusion.observe(said)
+    (person,) = fusion.update(0).people
+    assert person.confidence == 1.0
+    assert person.face is not None
+    assert person.face.weight == 0.25
+    assert fuse_once([said], None, QUICK, pool)[0] == "fear"
 
 
 @pytest.mark.parametrize(("after_ns", "emotion"), [(S - 1, "uncertain"), (S, "sadness")])

@@ -12,6 +12,7 @@ from edge.values import AudioChunk
 from edge.voice import (
     SpeechStream,
     SpeechWindows,
+    Window,
     clip_window,
     fitted,
     frame_count,
@@ -123,3 +124,21 @@ def test_shorter_clip_is_led_in_by_its_quietest_frame() -> None:
     padded = fitted(frames, np.ones(10, np.float32), 14)
     np.testing.assert_array_equal(padded[:4], np.full((4, 42), -5, np.float32))
     np.testing.assert_array_equal(padded[4:], frames)
+
+
+@pytest.mark.parametrize(
+    ("contrast_db", "quality"), [(5.0, 0.0), (6.0, 0.0), (16.0, 0.5), (26.0, 1.0), (60.0, 1.0)]
+)
+def test_quality_falls_where_noise_fills_the_pauses(contrast_db: float, quality: float) -> None:
+    """Speech is worth what stands out of its pauses: nothing at 6 dB, everything from 26 dB on."""
+    frames = np.zeros((298, 42), np.float32)
+    frames[::2, 0] = contrast_db * np.log(10) / 10  # natural logarithms of energies
+    assert Window(frames, np.ones(298, np.float32), 0).quality == pytest.approx(quality, abs=1e-5)
+
+
+def test_babble_lowers_the_quality_of_a_voice() -> None:
+    """The same speech under noise as loud as itself is rated lower."""
+    samples = read_sound(clip_path())
+    noise = np.random.default_rng(1).normal(0, 1, samples.size).astype(np.float32)
+    noisy = samples + noise * np.sqrt(np.mean(np.square(samples)))
+    assert clip_window(noisy).contrast_db < 0.6 * clip_window(samples).contrast_db

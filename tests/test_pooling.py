@@ -1,0 +1,203 @@
+"""One opinion of two: the rules against numbers worked out by hand, and the network that was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.card import artifacts_directory
+from edge.config import load_config
+from edge.errors import ConfigError, ModelError
+from edge.pooling import (
+    RULES,
+    TEMPERATURES,
+    NetworkPool,
+    Opinion,
+    network_features,
+    open_pool,
+    pool_by_rule,
+    pool_name,
+)
+from edge.settings import Config, FusionSettings, ModelSettings
+from edge.values import LABELS, Float32, Modality
+
+ANGER = np.array([0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
+DISGUST = np.array([0.1, 0.4, 0.1, 0.1, 0.1, 0.1, 0.1])
+EQUAL = {Modality.FACE: 1.0, Modality.VOICE: 1.0}
+
+
+def rested(first: float, second: float, rest: float, of: float) -> list[float]:
+    """Return seven numbers, the last five the same, as shares of `of`."""
+    return [first / of, second / of, *[rest / of] * 5]
+
+
+def sure(label: str, share: float) -> Float32:
+    """Return p (7,) with `share` for one label and the rest evenly for the others."""
+    p = np.full(len(LABELS), (1 - share) / 6, np.float32)
+    p[LABELS.index(label)] = share
+    return p
+
+
+@pytest.fixture(scope="module")
+def network() -> NetworkPool:
+    """The shipped network, as the default device opens it."""
+    pool = open_pool(Config(fusion=FusionSettings(method="network")))
+    assert isinstance(pool, NetworkPool)
+    return pool
+
+
+@pytest.mark.parametrize(
+    ("method", "w", "wanted"),
+    [
+        ("weighted_log", (1, 1), rested(4, 4, 1, 13)),
+        ("weighted_log", (1, 0.5), rested(4, 2, 1, 11)),
+        ("product", (1, 1), rested(4, 4, 1, 13)),
+        ("product", (1, 0.5), rested(68, 38, 17, 191)),
+        ("mean", (1, 1), rested(0.25, 0.25, 0.1, 1)),
+        ("mean", (1, 0.5), rested(0.3, 0.2, 0.1, 1)),
+        ("max", (1, 1), rested(4, 4, 1, 13)),
+        ("max", (1, 0.5), rested(4, 2, 1, 11)),
+        ("bayes_sum", (1, 1), rested(50, 50, 8, 140)),
+        ("bayes_sum", (1, 0.5), rested(53, 32, 11, 140)),
+    ],
+)
+def test_rules_against_numbers_worked_out_by_hand(
+    method: str, w: tuple[float, float], wanted: list[float]
+) -> None:
+    """Two that disagree, once equally reliable and once not, come out as the formula has it."""
+    p = RULES[method](np.stack([ANGER, DISGUST]), np.array(w, np.float64))
+    np.testing.assert_allclose(p, wanted, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", RULES)
+def test_alone_zero_and_order(method: str) -> None:
+    """One alone is itself, what has no weight changes nothing, nobody knows anything without any."""
+    rule, both = RULES[method], np.stack([ANGER, DISGUST])
+    np.testing.assert_allclose(rule(both[:1], np.array([1.0])), ANGER)
+    np.testing.assert_allclose(rule(both, np.array([1.0, 0.0])), ANGER)
+    np.testing.assert_allclose(rule(both, np.zeros(2)), np.full(7, 1 / 7))
+    w = np.array([0.9, 0.4])
+    np.testing.assert_allclose(rule(both[::-1], w[::-1]), rule(both, w))
+
+
+@pytest.mark.parametrize("method", RULES)
+def test_weak_opinion_is_no_certainty(method: str) -> None:
+    """Alone and of half reliability it keeps its label, and loses confidence."""
+    p, shares = pool_by_rule({Modality.FACE: Opinion(sure("fear", 0.9), 1.0, 0.5)}, EQUAL, method)
+    assert LABELS[int(p.argmax())] == "fear"
+    assert 1 / 7 < p.max() < 0.9
+    assert shares == {Modality.FACE: 1.0}
+
+
+def test_missing_modality_is_normal() -> None:
+    """A voice alone counts in full, whatever its weight beside a face."""
+    voice = sure("anger", 0.7)
+    weights = {Modality.FACE: 1.0, Modality.VOICE: 0.3}
+    p, _ = pool_by_rule({Modality.VOICE: Opinion(voice, 1.0)}, weights, "weighted_log")
+    np.testing.assert_allclose(p, voice, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", RULES)
+def test_shares_follow_weight_and_reliability(method: str) -> None:
+    """Half the weight and half the quality are a quarter of the other's share."""
+    opinions = {
+        Modality.FACE: Opinion(sure("fear", 0.6), 1.0),
+        Modality.VOICE: Opinion(sure("anger", 0.6), 0.5),
+    }
+    p, shares = pool_by_rule(opinions, {Modality.FACE: 1.0, Modality.VOICE: 0.5}, method)
+    assert shares == {Modality.FACE: pytest.approx(0.8), Modality.VOICE: pytest.approx(0.2)}
+    assert LABELS[int(p.argmax())] == "fear"
+    assert float(p.sum()) == pytest.approx(1, abs=1e-6)
+
+
+def test_every_rule_has_a_temperature() -> None:
+    """A rule without one would end a daemon that is set to it."""
+    assert set(TEMPERATURES) == set(RULES)
+
+
+def test_network_features_say_what_is_not_there() -> None:
+    """Ten numbers each, certainty at 1, the least that int8 can say at 0, all 0 for who is missing."""
+    p = np.zeros((1, 2, 7), np.float32)
+    p[0, 1, 2] = 1
+    found = network_features(p, np.full((1, 2), 0.5, np.float32), np.full((1, 2), 0.25, np.float32))
+    assert found.shape == (1, 20)
+    np.testing.assert_allclose(found[0], [0] * 10 + [0, 0, 1, 0, 0, 0, 0, 0.5, 0.25, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_network_believes_two_that_agree(network: NetworkPool, label: str) -> None:
+    """Two clear opinions of one label are that label, surer than half, and both have their share."""
+    said = Opinion(sure(label, 0.8), 1.0)
+    p, shares = network({Modality.FACE: said, Modality.VOICE: said})
+    assert LABELS[int(p.argmax())] == label
+    assert p.max() > 0.5
+    assert sum(shares.values()) == pytest.approx(1)
+    assert min(shares.values()) > 0
+
+
+def test_network_hears_less_of_a_poor_voice(network: NetworkPool) -> None:
+    """The same voice moves the result less when its quality is low, or when it is old."""
+
+    def share(quality: float, freshness: float) -> float:
+        opinions = {
+            Modality.FACE: Opinion(sure("happiness", 0.7), 0.9),
+            Modality.VOICE: Opinion(sure("anger", 0.7), quality, freshness),
+        }
+        return float(network(opinions)[0][LABELS.index("anger")])
+
+    assert share(0.1, 1.0) < share(1.0, 1.0)
+    assert share(1.0, 0.4) < share(1.0, 1.0)
+
+
+@pytest.mark.parametrize("modality", list(Modality))
+def test_network_alone(network: NetworkPool, modality: Modality) -> None:
+    """With one modality it keeps a clear label, and the share is all its."""
+    p, shares = network({modality: Opinion(sure("happiness", 0.9), 1.0)})
+    assert LABELS[int(p.argmax())] == "happiness"
+    assert shares == {modality: 1.0}
+
+
+def test_network_order_does_not_matter(network: NetworkPool) -> None:
+    """Who was heard first is no evidence."""
+    face, voice = Opinion(sure("fear", 0.6), 0.8), Opinion(sure("anger", 0.5), 0.9)
+    one, _ = network({Modality.FACE: face, Modality.VOICE: voice})
+    other, _ = network({Modality.VOICE: voice, Modality.FACE: face})
+    np.testing.assert_array_equal(one, other)
+
+
+def test_events_can_name_the_network(network: NetworkPool) -> None:
+    """A network has name and hash, a rule has none."""
+    assert (pool_name(network) or "").startswith("multimodal@")
+    assert pool_name(open_pool(Config(fusion=FusionSettings(method="mean")))) is None
+
+
+def test_models_of_ones_own_do_not_hide_the_network(tmp_path: Path) -> None:
+    """A directory with a face model only leaves fusion as it is; one that is not there is refused."""
+    settings = FusionSettings(method="network")
+    config = Config(fusion=settings, models=ModelSettings(directory=tmp_path))
+    assert pool_name(open_pool(config)) is not None
+    wrong = Config(fusion=settings, models=ModelSettings(fusion="nothing", directory=tmp_path))
+    with pytest.raises(ModelError, match=r"nothing\.json: no such .* fusion\.method to weighted_log"):
+        open_pool(wrong)
+    face = Config(fusion=settings, models=ModelSettings(fusion="face-cnn"))
+    with pytest.raises(ModelError, match="choose a multimodal model"):
+        open_pool(face)
+
+
+def test_unknown_method_is_refused_with_a_suggestion(tmp_path: Path) -> None:
+    """A slip is named, with all methods and the nearest."""
+    path = tmp_path / "config.toml"
+    path.write_text('version = 1\n[fusion]\nmethod = "netwrok"\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"fusion\.method = 'netwrok'.*bayes_sum.*did you mean network\?"):
+        load_config(path, environ={})
+
+
+def test_every_method_opens() -> None:
+    """What the config takes can be used."""
+    for method in (*RULES, "network"):
+        pool = open_pool(Config.model_validate({"fusion": {"method": method}}))
+        p, _ = pool({Modality.FACE: Opinion(sure("sadness", 0.9), 1.0)})
+        assert LABELS[int(p.argmax())] == "sadness"
+    assert (artifacts_directory() / "multimodal.json").is_file()
