@@ -223,7 +223,7 @@ class Daemon:
             counters["frames"] += 1
             counters["faces"] += len(sightings)
             self._board.see(frame, [sighting.face for sighting in sightings])
-            room.observe([sighting.prediction for sighting in sightings], t_ns=frame.t_ns)
+            room.see(sightings, t_ns=frame.t_ns)
 
         def hear(chunk: AudioChunk) -> None:
             counters["audio_gap_samples"] += chunk.gap
@@ -232,9 +232,8 @@ class Daemon:
             for hearing in ears.hear(chunk):
                 self._latencies.add("hear", time.perf_counter() - start_s)
                 counters["windows"] += 1
-                if hearing.prediction is not None:
-                    counters["spoken_windows"] += 1
-                    room.observe([hearing.prediction], t_ns=hearing.window.t_ns)
+                counters["spoken_windows"] += hearing.prediction is not None
+                room.hear(hearing)
 
         if camera.source != "none":
             yield (

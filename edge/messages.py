@@ -9,6 +9,7 @@ from importlib import resources
 from typing import Any
 
 from edge.outbox import Counts
+from edge.speaking import NOBODY, Speaker
 from edge.values import EmotionEvent, Evidence, SubjectState, rfc3339
 
 ONLINE = "online"
@@ -76,7 +77,13 @@ def status(
 
 
 def state(
-    room: SubjectState, *, faces: int, present: bool, fatigue: Mapping[str, Any] | None, time: datetime
+    room: SubjectState,
+    *,
+    faces: int,
+    present: bool,
+    fatigue: Mapping[str, Any] | None,
+    time: datetime,
+    speaker: Speaker = NOBODY,
 ) -> dict[str, Any]:
     """Describe the room now; `fatigue` is what `fatigue_state` takes, or None where it is not known."""
     return {
@@ -84,13 +91,22 @@ def state(
         "faces": faces,
         "present": present,
         "fatigue": None if fatigue is None else dict(fatigue),
+        "speaker": speaker.word,
         "time": rfc3339(time),
     }
 
 
-def face_state(faces: Sequence[SubjectState], *, time: datetime) -> dict[str, Any]:
-    """Describe every face in view, in the order given."""
-    people = [{"subject": face.subject, **_emotion(face), "quality": _quality(face.face)} for face in faces]
+def face_state(faces: Sequence[SubjectState], *, time: datetime, speaker: Speaker = NOBODY) -> dict[str, Any]:
+    """Describe every face in view, in the order given, and which of them speaks."""
+    people = [
+        {
+            "subject": face.subject,
+            **_emotion(face),
+            "quality": _quality(face.face),
+            "speaking": speaker.speaks(face.subject),
+        }
+        for face in faces
+    ]
     return {"count": len(people), "faces": people, "time": rfc3339(time)}
 
 
@@ -159,6 +175,7 @@ def event_data(
     models: Mapping[str, str | None],
     backend: str,
     latency_ms: float,
+    speaker: Speaker = NOBODY,
 ) -> dict[str, Any]:
     """Return the data of `emotion.changed`.
 
@@ -174,6 +191,7 @@ def event_data(
         "model": {"face": models.get("face"), "voice": models.get("voice")},
         "backend": backend,
         "latency_ms": round(latency_ms, 1),
+        "speaker": speaker.word,
     }
 
 

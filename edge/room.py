@@ -15,10 +15,12 @@ from edge.fallback import SteadyClassifier
 from edge.fusion import Change, Fused, Fusion
 from edge.health import Health
 from edge.mqtt import Publisher
+from edge.pipeline import Hearing, Sighting
 from edge.policy import Policy
 from edge.recorder import Recorder
 from edge.settings import FusionSettings
-from edge.values import ABSENT, EmotionEvent, Modality, Prediction
+from edge.speaking import NOBODY, Speaking
+from edge.values import ABSENT, EmotionEvent, Modality
 
 STATE_EVERY_S = 30.0
 STATE_STEP = 0.1  # a change of confidence worth telling, at most once a second
@@ -38,6 +40,8 @@ class Room:
         classifiers: Mapping[str, SteadyClassifier],
     ) -> None:
         self._fusion = Fusion(settings)
+        self._speaking = Speaking()
+        self._speaker = NOBODY
         self._policy = policy
         self._publisher = publisher
         self._recorder = recorder
@@ -49,12 +53,21 @@ class Room:
         self._told_ns = 0
         self._told_confidence = 0.0
 
-    def observe(self, predictions: Sequence[Prediction], *, t_ns: int) -> None:
-        """Take the opinions of one frame or window captured at `t_ns`, and tell what follows from them."""
+    def see(self, sightings: Sequence[Sighting], *, t_ns: int) -> None:
+        """Take what the faces in one frame, captured at `t_ns`, say and do; tell what follows from it."""
         with self._lock:
-            for prediction in predictions:
-                self._fusion.observe(prediction)
+            self._speaking.see([sighting.reading for sighting in sightings if sighting.reading is not None])
+            for sighting in sightings:
+                self._fusion.observe(sighting.prediction)
             self._advance(t_ns)
+
+    def hear(self, hearing: Hearing) -> None:
+        """Take a window of sound, also one without speech; tell what follows from it."""
+        with self._lock:
+            self._speaking.hear(hearing.window)
+            if hearing.prediction is not None:
+                self._fusion.observe(hearing.prediction)
+            self._advance(hearing.window.t_ns)
 
     def tick(self) -> None:
         """Let opinions age while nothing comes in."""
@@ -65,6 +78,7 @@ class Room:
         """Drop what a device that was switched off had seen or heard, and tell so."""
         with self._lock:
             self._fusion.forget(modality)
+            self._speaking.forget(modality)
             self._advance(time.monotonic_ns())
 
     def report_device(self, component: str, reason: str) -> None:
@@ -73,7 +87,9 @@ class Room:
         self._emit([("device.degraded" if reason else "device.recovered", data)], time.monotonic_ns())
 
     def _advance(self, t_ns: int) -> None:
-        fused = self._fusion.update(time.monotonic_ns())
+        now_ns = time.monotonic_ns()
+        self._speaker = self._speaking.speaker(now_ns)
+        fused = self._fusion.update(now_ns, speaker=self._speaker)
         latency_ms = (time.monotonic_ns() - t_ns) / 1e6
         events = [self._event(change, len(fused.people), latency_ms) for change in fused.changes]
         self._emit(events, t_ns)
@@ -91,6 +107,7 @@ class Room:
             models={modality: classifier.name for modality, classifier in self._classifiers.items()},
             backend=self._classifiers["face"].backend,
             latency_ms=latency_ms,
+            speaker=self._speaker,
         )
 
     def _emit(self, events: Sequence[tuple[str, Mapping[str, Any]]], t_ns: int) -> None:
@@ -116,6 +133,7 @@ class Room:
         what = (
             fused.room.emotion,
             fused.room.voice is None,
+            self._speaker.word,
             tuple((person.subject, person.emotion) for person in fused.people),
         )
         moved = abs(fused.room.confidence - self._told_confidence) >= STATE_STEP and elapsed_s >= 1
@@ -130,9 +148,10 @@ class Room:
                 faces=len(fused.people),
                 present=fused.room.emotion != ABSENT,
                 fatigue=None,
+                speaker=self._speaker,
                 time=now,
             ),
-            "face/state": messages.face_state(fused.people, time=now),
+            "face/state": messages.face_state(fused.people, speaker=self._speaker, time=now),
             "voice/state": messages.voice_state(self._fusion.voice_alone(fused.room), time=now),
             "group/state": messages.group_state(self._policy.group_counts(counts), time=now),
         }

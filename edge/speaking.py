@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.values import SAMPLE_RATE_HZ, Float32, Reading
+from edge.values import SAMPLE_RATE_HZ, UNCERTAIN, Float32, Modality, Reading
 from edge.voice import FRAME, SPEECH_THRESHOLD, STEP, VAD_LAG, Window
 
 Float64 = NDArray[np.float64]
@@ -48,7 +48,7 @@ ENTER, EXIT = 0.6, 0.4
 
 # Picture and sound of two devices are up to 200 ms apart, always by the same amount: it is learnt.
 SKEWS_S: Float64 = np.arange(-5, 6, dtype=np.float64) * 0.05
-SKEW_PRIOR_S = 0.04
+SKEW_PRIOR_S = 0.03
 SKEW_PRIOR: Float64 = -0.5 * (SKEWS_S / SKEW_PRIOR_S) ** 2  # logarithm, not scaled
 SKEW_MEMORY_S = 120.0
 
@@ -65,6 +65,19 @@ class Speaker:
     track: int | None = None
     confidence: float = 0.0
     owner: int | None = None
+
+    @property
+    def word(self) -> str | None:
+        """What is told on the wire: `person-3`, `uncertain`, or None for nobody."""
+        return f"person-{self.track}" if self.track is not None else UNCERTAIN if self._is_open else None
+
+    def speaks(self, subject: str) -> bool | None:
+        """Tell whether `subject` (`person-3`) speaks; None where that is uncertain."""
+        return None if self._is_open else self.word == subject
+
+    @property
+    def _is_open(self) -> bool:
+        return self.state == "uncertain"
 
 
 NOBODY = Speaker("nobody")
@@ -165,14 +178,12 @@ class Speaking:
         """Return who speaks at `now_ns`; nobody where no sound came for `STALE_S`."""
         return self._now if now_ns - self._heard_ns <= STALE_S * 1e9 else NOBODY
 
-    def forget_faces(self) -> None:
-        """Drop what was seen: the camera was switched off."""
-        self._mouths.clear()
-        self._now = NOBODY
-
-    def forget_voice(self) -> None:
-        """Drop what was heard: the microphone was switched off."""
-        self._sound = _Sound()
+    def forget(self, modality: Modality) -> None:
+        """Drop what was seen or heard: its device was switched off."""
+        if modality is Modality.FACE:
+            self._mouths.clear()
+        else:
+            self._sound = _Sound()
         self._now = NOBODY
 
     def _choose(self, tracks: Sequence[int], since_s: float) -> Speaker:
