@@ -138,13 +138,19 @@ def montages(
 
 
 def play(
-    montage: Montage, talkers: Sequence[Talker], *, fps: float, skew_s: float = 0.0
-) -> tuple[list[Instant], Speaking]:
-    """Show a montage to `edge.speaking` at `fps`; return what it said at every window, and it itself.
+    montage: Montage,
+    talkers: Sequence[Talker],
+    *,
+    fps: float,
+    skew_s: float = 0.0,
+    speaking: Speaking | None = None,
+    begin_s: float = 0.0,
+) -> list[Instant]:
+    """Show a montage at `fps` to `speaking`, or to a fresh one; return what it said at every window.
 
-    The sound is stamped `skew_s` too late.
+    The sound is stamped `skew_s` too late. The montage begins `begin_s` after what was shown before.
     """
-    speaking = Speaking()
+    speaking = speaking or Speaking()
     heard = talkers[montage.heard]
     faces = list(zip(montage.faces, montage.starts_s, strict=True))
     said, frame = [], 0
@@ -154,11 +160,11 @@ def play(
             t_s = frame / fps
             speaking.see(
                 [
-                    Reading(track, round(t_s * 1e9), mouth=talkers[who].mouth(t_s + start_s))
+                    Reading(track, round((begin_s + t_s) * 1e9), mouth=talkers[who].mouth(t_s + start_s))
                     for track, (who, start_s) in enumerate(faces, start=1)
                 ]
             )
             frame += 1
-        speaker = speaking.hear(Window(window.frames, window.speech, stamped_ns))
-        said.append(Instant(window.t_ns / 1e9, heard.speaks(window.t_ns / 1e9), speaker))
-    return said, speaking
+        stamped = Window(window.frames, window.speech, stamped_ns + round(begin_s * 1e9))
+        said.append(Instant(window.t_ns / 1e9, heard.speaks(window.t_ns / 1e9), speaking.hear(stamped)))
+    return said
