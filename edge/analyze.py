@@ -17,6 +17,7 @@ from edge.media import has_sound, kind_of, read_image, read_sound, read_video_fr
 from edge.pipeline import Eyes, Hearing, Sighting, open_ears, open_eyes, readings_of
 from edge.pooling import Pool, open_pool
 from edge.settings import Config
+from edge.speaking import Speaking
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Float32, Modality, Prediction, UInt8, probabilities
 from edge.voice import clip_window
 
@@ -85,27 +86,31 @@ class Analyzer:
         return line | {"fatigue": _facts(worst)}
 
     def _steps(self, path: Path, every_s: float) -> Iterator[dict[str, Any]]:
-        """One line a step, fused over time exactly as the daemon does, from all looks in between."""
-        fusion, monitor = Fusion(self.config.fusion, self.pool), self._fatigue_monitor()
+        """One line a step, fused over time as the daemon does, which looks more often than it tells."""
+        fusion, speaking = Fusion(self.config.fusion, self.pool), Speaking()
+        monitor = self._fatigue_monitor()
         eyes = self.eyes.fresh() if self._wants(Modality.FACE) else None
         waiting = self._sound_track(path)
         heard: Hearing | None = None
-        next_ns = 0
+        due_s = 0.0
         for frame in read_video_frames(path, min(every_s, LOOK_EVERY_S)):
             sightings = eyes.see(frame) if eyes else []
+            speaking.see(readings_of(sightings))
             while waiting and waiting[0].window.t_ns <= frame.t_ns:
                 heard = waiting.pop(0)
+                speaking.hear(heard.window)
                 if heard.prediction is not None:
                     fusion.observe(heard.prediction)
             for sighting in sightings:
                 fusion.observe(sighting.prediction)
-            fused = fusion.update(frame.t_ns)
+            speaker = speaking.speaker(frame.t_ns)
+            fused = fusion.update(frame.t_ns, speaker=speaker)
             room = fused.room
             moods = {person.subject: person.probabilities for person in fused.people}
             tiredness = _tiredness(monitor, sightings, frame.t_ns, moods) if monitor else None
-            if frame.t_ns < next_ns:
+            if frame.t_ns / 1e9 < due_s - 0.0005:  # as `read_video_frames` has it
                 continue
-            next_ns += round(every_s * 1e9)
+            due_s = (np.floor(frame.t_ns / 1e9 / every_s + 1e-3) + 1) * every_s
             line = self._line(path, "video", frame.t_ns / 1e9, _faces(sightings, frame.pixels), [], heard)
             line["fused"] = {
                 "emotion": room.emotion,
@@ -113,6 +118,7 @@ class Analyzer:
                 "probabilities": dict(room.probabilities),
             }
             line["fatigue"] = _facts(tiredness)
+            line["speaker"] = speaker.word
             yield line
 
     def _line(
@@ -182,6 +188,7 @@ def _faces(sightings: Iterable[Sighting], pixels: UInt8) -> list[dict[str, Any]]
     height, width = pixels.shape[:2]
     return [
         {
+            **({"subject": f"person-{sighting.face.track}"} if sighting.face.track else {}),
             "box": _unit_box(sighting.face.box_px, width, height),
             "score": round(min(1.0, sighting.face.score), 4),
             "probabilities": probabilities(sighting.prediction.p),

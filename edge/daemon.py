@@ -27,7 +27,7 @@ from edge.linkstate import LinkState
 from edge.microphone import open_microphone
 from edge.mqtt import Publisher
 from edge.outbox import Counts, Outbox, open_outbox
-from edge.pipeline import Ears, Eyes, open_ears, open_eyes, opener, readings_of
+from edge.pipeline import Ears, Eyes, open_ears, open_eyes, opener
 from edge.policy import allowed, sentence
 from edge.pooling import open_pool
 from edge.recorder import Recorder
@@ -224,7 +224,7 @@ class Daemon:
             counters["frames"] += 1
             counters["faces"] += len(sightings)
             self._board.see(frame, [sighting.face for sighting in sightings])
-            room.observe([s.prediction for s in sightings], t_ns=frame.t_ns, readings=readings_of(sightings))
+            room.see(sightings, t_ns=frame.t_ns)
 
         def hear(chunk: AudioChunk) -> None:
             counters["audio_gap_samples"] += chunk.gap
@@ -233,9 +233,8 @@ class Daemon:
             for hearing in ears.hear(chunk):
                 self._latencies.add("hear", time.perf_counter() - start_s)
                 counters["windows"] += 1
-                if hearing.prediction is not None:
-                    counters["spoken_windows"] += 1
-                    room.observe([hearing.prediction], t_ns=hearing.window.t_ns)
+                counters["spoken_windows"] += hearing.prediction is not None
+                room.hear(hearing)
 
         if camera.source != "none":
             yield (

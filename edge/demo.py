@@ -8,6 +8,7 @@ import signal
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from edge.daemon import Daemon
 from edge.devices import list_cameras, list_microphones
 from edge.errors import EXIT_FAILURE, EXIT_OK, BrokerError, EdgeError
 from edge.follow import describe, fatigue
-from edge.listen import Listener, listen
+from edge.listen import listen
 from edge.settings import CameraSettings, Config, MicrophoneSettings, MqttSettings
 
 log = logging.getLogger(__name__)
@@ -80,16 +81,17 @@ def _watch(config: Config, stop: threading.Event, seconds: float | None) -> int:
     thread = threading.Thread(target=serve, name="daemon")
     thread.start()
     end_s = time.monotonic() + (seconds or float("inf"))
-    events, said = 0, ""
+    events, console = 0, _Console()
     try:
         while not stop.is_set() and (left_s := end_s - time.monotonic()) > 0:
             if (message := listener.receive(min(0.2, left_s))) is not None:
-                events += _print(message.topic, message.payload)
-                said = _print_fatigue(message.topic, message.payload, said)
+                events += console.show(message.topic, message.payload)
     finally:
         daemon.stop()
         thread.join(5.0)
-        _drain(listener)
+        # What the daemon says on its way out.
+        while (message := listener.receive(0.3)) is not None:
+            console.show(message.topic, message.payload)
         listener.close()
     if failures:
         raise failures[0]
@@ -97,33 +99,37 @@ def _watch(config: Config, stop: threading.Event, seconds: float | None) -> int:
     return EXIT_OK if events or stop.is_set() else EXIT_FAILURE
 
 
-def _print_fatigue(topic: str, payload: bytes, said: str) -> str:
-    """Print how tired the room looks where level or reason is another than was said; return what is said."""
-    if topic.split("/", 2)[2] != "fatigue/state":
-        return said
-    state = json.loads(payload)
-    words = f"{state['level']} {' '.join(state['reasons'])}".rstrip()
-    if words != said:
-        print(f"fatigue: {fatigue(state)}", flush=True)
-    return words
+@dataclass
+class _Console:
+    """Prints what comes from the broker, and remembers who spoke last and how tired the room looked."""
 
+    speaker: str | None = None
+    tiredness: str = ""
 
-def _drain(listener: Listener) -> None:
-    """Print what the daemon says on its way out."""
-    while (message := listener.receive(0.3)) is not None:
-        _print(message.topic, message.payload)
+    def show(self, topic: str, payload: bytes) -> bool:
+        """Print at most one line for a message; tell whether it was an event."""
+        kind = topic.split("/", 2)[2]
+        if kind == "event":
+            event = json.loads(payload)
+            self._say(event["time"], event["type"], describe(event["data"]))
+            return True
+        if kind == "availability":
+            print(f"{kind}: {payload.decode()}", flush=True)
+        elif kind == "status":
+            status = json.loads(payload)
+            print(f"{kind}: {status['state']} {' '.join(status['reasons'])}".rstrip(), flush=True)
+        elif kind == "fatigue/state":
+            state = json.loads(payload)
+            words = f"{state['level']} {' '.join(state['reasons'])}".rstrip()
+            if words != self.tiredness:  # not for every blink: its numbers move all the time
+                self.tiredness = words
+                self._say(state["time"], "fatigue", fatigue(state))
+        elif kind == "state":
+            state = json.loads(payload)
+            if state["speaker"] != self.speaker:
+                self.speaker = state["speaker"]
+                self._say(state["time"], "speaking", self.speaker or "nobody")
+        return False
 
-
-def _print(topic: str, payload: bytes) -> bool:
-    """Print one line for a message; tell whether it was an event."""
-    kind = topic.split("/", 2)[2]
-    if kind == "event":
-        event = json.loads(payload)
-        print(f"{event['time'][11:23]}  {event['type']:<18} {describe(event['data'])}", flush=True)
-        return True
-    if kind == "availability":
-        print(f"{kind}: {payload.decode()}", flush=True)
-    elif kind == "status":
-        status = json.loads(payload)
-        print(f"{kind}: {status['state']} {' '.join(status['reasons'])}".rstrip(), flush=True)
-    return False
+    def _say(self, time: str, kind: str, words: str) -> None:
+        print(f"{time[11:23]}  {kind:<18} {words}", flush=True)

@@ -6,13 +6,14 @@ old opinion counts less. Pure: time comes in with the values.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from edge.pooling import Opinion, Opinions, Pool, rule_pool
 from edge.settings import FusionSettings
+from edge.speaking import Speaker
 from edge.values import (
     ABSENT,
     LABELS,
@@ -80,16 +81,19 @@ class Fusion:
         if known is None or prediction.t_ns >= known.t_ns:
             self._faces[track] = prediction
 
-    def update(self, now_ns: int) -> Fused:
+    def update(self, now_ns: int, *, speaker: Speaker | None = None) -> Fused:
         """Return the states at `now_ns`, which must not go backwards.
 
-        With one face the voice belongs to it, with several it belongs to the room. Opinions older than
-        `max_skew_s` are dropped; a subject that has none left is absent.
+        The voice belongs to the room, and to the face that `speaker.owner` names. Where nobody looked who
+        speaks, it belongs to the only face. Opinions older than `max_skew_s` are dropped; a subject that has
+        none left is absent.
         """
         self._expire(now_ns)
-        alone = len(self._faces) == 1
+        owner = _only(self._faces) if speaker is None else speaker.owner
         people = {
-            f"person-{track}": _opinions([face], self._voice if alone else None, self.settings, now_ns)
+            f"person-{track}": _opinions(
+                [face], self._voice if track == owner else None, self.settings, now_ns
+            )
             for track, face in sorted(self._faces.items())
         }
         room = _opinions(self._faces.values(), self._voice, self.settings, now_ns)
@@ -216,6 +220,10 @@ def fuse_once(
     top = int(np.argmax(p))
     emotion = LABELS[top] if p[top] >= settings.enter else UNCERTAIN
     return emotion, round(float(p[top]), 4), probabilities(p)
+
+
+def _only(faces: Mapping[int, Prediction]) -> int | None:
+    return next(iter(faces)) if len(faces) == 1 else None
 
 
 def _opinions(

@@ -11,6 +11,7 @@ from typing import Any
 from edge.fatigue import FatigueState
 from edge.outbox import Counts
 from edge.settings import DeviceSettings
+from edge.speaking import NOBODY, Speaker
 from edge.values import EmotionEvent, Evidence, SubjectState, rfc3339
 
 ONLINE = "online"
@@ -82,7 +83,13 @@ def status(
 
 
 def state(
-    room: SubjectState, *, faces: int, present: bool, fatigue: FatigueState | None, time: datetime
+    room: SubjectState,
+    *,
+    faces: int,
+    present: bool,
+    fatigue: FatigueState | None,
+    time: datetime,
+    speaker: Speaker = NOBODY,
 ) -> dict[str, Any]:
     """Describe the room now; `fatigue` is None where nobody looks for it."""
     return {
@@ -90,13 +97,22 @@ def state(
         "faces": faces,
         "present": present,
         "fatigue": None if fatigue is None else fatigue_facts(fatigue),
+        "speaker": speaker.word,
         "time": rfc3339(time),
     }
 
 
-def face_state(faces: Sequence[SubjectState], *, time: datetime) -> dict[str, Any]:
-    """Describe every face in view, in the order given."""
-    people = [{"subject": face.subject, **_emotion(face), "quality": _quality(face.face)} for face in faces]
+def face_state(faces: Sequence[SubjectState], *, time: datetime, speaker: Speaker = NOBODY) -> dict[str, Any]:
+    """Describe every face in view, in the order given, and which of them speaks."""
+    people = [
+        {
+            "subject": face.subject,
+            **_emotion(face),
+            "quality": _quality(face.face),
+            "speaking": speaker.speaks(face.subject),
+        }
+        for face in faces
+    ]
     return {"count": len(people), "faces": people, "time": rfc3339(time)}
 
 
@@ -169,11 +185,12 @@ def event_data(
     models: Mapping[str, str | None],
     backend: str,
     latency_ms: float,
+    speaker: Speaker = NOBODY,
 ) -> dict[str, Any]:
     """Return the data of `emotion.changed`.
 
-    `models` has `face` and `voice`, each `name@sha256[:12]` or None, `video` where faces are judged over time,
-    and `fusion` where a network fuses; `latency_ms` runs from the capture of the newest input to the event.
+    `models` has `face` and `voice`, each `name@sha256[:12]` or None, `video` where faces are judged over
+    time, and `fusion` where a network fuses; `latency_ms` runs from the capture of the newest input to the event.
     """
     model = {"face": models.get("face"), "voice": models.get("voice")}
     model |= {task: models[task] for task in ("video", "fusion") if task in models}
@@ -186,6 +203,7 @@ def event_data(
         "model": model,
         "backend": backend,
         "latency_ms": round(latency_ms, 1),
+        "speaker": speaker.word,
     }
 
 

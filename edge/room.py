@@ -15,12 +15,13 @@ from edge.fatigue_topic import FatigueTopic
 from edge.fusion import Change, Fused, Fusion
 from edge.health import Health
 from edge.mqtt import Publisher
-from edge.pipeline import AnyClassifier
+from edge.pipeline import AnyClassifier, Hearing, Sighting, readings_of
 from edge.policy import Policy
 from edge.pooling import Pool, pool_name
 from edge.recorder import Recorder
 from edge.settings import FatigueSettings, FusionSettings
-from edge.values import ABSENT, EmotionEvent, Modality, Prediction, Reading
+from edge.speaking import NOBODY, Speaking
+from edge.values import ABSENT, EmotionEvent, Modality
 
 STATE_EVERY_S = 30.0
 STATE_STEP = 0.1  # a change of confidence worth telling, at most once a second
@@ -42,6 +43,8 @@ class Room:
         classifiers: Mapping[str, AnyClassifier],
     ) -> None:
         self._fusion = Fusion(settings, pool)
+        self._speaking = Speaking()
+        self._speaker = NOBODY
         self._policy = policy
         self._publisher = publisher
         self._recorder = recorder
@@ -57,18 +60,23 @@ class Room:
         self._group_ns: int | None = None
         self._is_group_withheld = False
 
-    def observe(
-        self, predictions: Sequence[Prediction], *, t_ns: int, readings: Sequence[Reading] = ()
-    ) -> None:
-        """Take the opinions of one frame or window captured at `t_ns`, and tell what follows from them.
-
-        `readings` are what the faces of the frame do.
-        """
+    def see(self, sightings: Sequence[Sighting], *, t_ns: int) -> None:
+        """Take what the faces in one frame, captured at `t_ns`, say and do; tell what follows from it."""
+        readings = readings_of(sightings)
         with self._lock:
             self._fatigue.observe(readings)
-            for prediction in predictions:
-                self._fusion.observe(prediction)
+            self._speaking.see(readings)
+            for sighting in sightings:
+                self._fusion.observe(sighting.prediction)
             self._advance(t_ns)
+
+    def hear(self, hearing: Hearing) -> None:
+        """Take a window of sound, also one without speech; tell what follows from it."""
+        with self._lock:
+            self._speaking.hear(hearing.window)
+            if hearing.prediction is not None:
+                self._fusion.observe(hearing.prediction)
+            self._advance(hearing.window.t_ns)
 
     def tick(self) -> None:
         """Let opinions age while nothing comes in."""
@@ -79,6 +87,7 @@ class Room:
         """Drop what a device that was switched off had seen or heard, and tell so."""
         with self._lock:
             self._fusion.forget(modality)
+            self._speaking.forget(modality)
             if modality is Modality.FACE:
                 self._fatigue.forget()
             self._advance(time.monotonic_ns())
@@ -90,7 +99,8 @@ class Room:
 
     def _advance(self, t_ns: int) -> None:
         now_ns = time.monotonic_ns()
-        fused = self._fusion.update(now_ns)
+        self._speaker = self._speaking.speaker(now_ns)
+        fused = self._fusion.update(now_ns, speaker=self._speaker)
         latency_ms = (time.monotonic_ns() - t_ns) / 1e6
         events = [self._event(change, len(fused.people), latency_ms) for change in fused.changes]
         events += self._fatigue.advance(now_ns, fused.people)
@@ -109,6 +119,7 @@ class Room:
             models=self._names | {task: classifier.name for task, classifier in self._classifiers.items()},
             backend=self._classifiers["face"].backend,
             latency_ms=latency_ms,
+            speaker=self._speaker,
         )
 
     def _emit(self, events: Sequence[tuple[str, Mapping[str, Any]]], t_ns: int) -> None:
@@ -133,6 +144,7 @@ class Room:
         what = (
             fused.room.emotion,
             fused.room.voice is None,
+            self._speaker.word,
             tuple((person.subject, person.emotion) for person in fused.people),
             self._fatigue.room and self._fatigue.room.level,
         )
@@ -148,9 +160,10 @@ class Room:
                 faces=len(fused.people),
                 present=fused.room.emotion != ABSENT,
                 fatigue=self._fatigue.room,
+                speaker=self._speaker,
                 time=now,
             ),
-            "face/state": messages.face_state(fused.people, time=now),
+            "face/state": messages.face_state(fused.people, speaker=self._speaker, time=now),
             "voice/state": messages.voice_state(self._fusion.voice_alone(fused.room), time=now),
         }
         for subtopic, payload in payloads.items():

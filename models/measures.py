@@ -42,6 +42,7 @@ MEASURES: dict[str, str] = {
     "eye-state": "models.eye_figures:measure_eyes",
     "fatigue": "models.fatigue_figures:measure_fatigue",
     "fusion": "models.fusing:measure_fusion",
+    "speaking": "models.montages:measure_speaking",
 }
 
 

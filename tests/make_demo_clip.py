@@ -82,8 +82,19 @@ def speak(text: str, options: tuple[str, ...], directory: Path) -> NDArray[np.fl
     return (0.35 * samples / np.abs(samples).max()).astype(np.float32)
 
 
-def draw(expression: Expression, t_s: float, loudness: float) -> NDArray[np.uint8]:
-    """Return one frame (480, 640, 3) RGB; the head sways a little and the jaw follows the voice."""
+def loudness_of(samples: NDArray[np.float32], count: int) -> NDArray[np.float64]:
+    """Return how loud each of `count` frames is, 0..1: the level of 120 ms around it, from -40 to -12 dB."""
+    per_frame = RATE_HZ // FPS
+    power = np.square(samples[: count * per_frame]).reshape(count, per_frame).mean(axis=1)
+    level_db = 10 * np.log10(np.convolve(power, [0.25, 0.5, 0.25], "same") + 1e-9)
+    return np.clip((level_db + 40) / 28, 0, 1)
+
+
+def draw(expression: Expression, t_s: float, loudness: float, talk: float) -> NDArray[np.uint8]:
+    """Return one frame (480, 640, 3) RGB; the head sways a little and the jaw follows the voice.
+
+    `talk` 0..1 tells that it is speaking, also between two syllables, when an open mouth closes.
+    """
     scale = 2  # drawn large and averaged down, for soft edges
     ys, xs = np.mgrid[0 : HEIGHT * scale, 0 : WIDTH * scale].astype(np.float32) / scale
     wall = np.stack([188 - ys * 0.06, 196 - ys * 0.05, 202 - ys * 0.04], axis=-1)
@@ -129,7 +140,7 @@ def draw(expression: Expression, t_s: float, loudness: float) -> NDArray[np.uint
         curve([(side * 60, outer), (side * 40, (inner + outer) / 2 - 5), (side * 17, inner)], HAIR, 6)
     curve([(-4, -5), (-7, 15), (-13, 34)][::-1], tuple(int(c * 0.82) for c in SKIN), 2.5)
     curve([(-15, 36), (0, 42), (15, 36)], tuple(int(c * 0.68) for c in SKIN), 3)
-    jaw = max(expression.mouth, 0.5 * loudness)
+    jaw = (1 - 0.6 * talk) * expression.mouth + 0.8 * loudness * talk
     lift = 10 * expression.smile
     reach = 27 + 9 * max(0.0, expression.smile) - 7 * expression.mouth
     upper, lower = 66 - 4 * jaw, 70 + 30 * jaw
@@ -171,14 +182,16 @@ def write(path: Path, lengths_s: list[float], sound: NDArray[np.float32]) -> Non
         audio.bit_rate = 40_000
         per_frame = RATE_HZ // FPS
         starts_s = np.cumsum([0.0, *lengths_s])
-        for index in range(len(samples) // per_frame):
+        count = len(samples) // per_frame
+        loud = loudness_of(samples, count)
+        for index in range(count):
             t_s = index / FPS
             scene = int(np.searchsorted(starts_s, t_s, side="right")) - 1
             share = float(np.clip((t_s - starts_s[scene]) / 0.5, 0, 1))
             before = SCENES[scene - 1][0] if scene else NEUTRAL
             part = samples[index * per_frame : (index + 1) * per_frame]
-            loudness = float(np.clip(np.abs(part).mean() * 12, 0, 1))
-            pixels = draw(before.towards(SCENES[scene][0], share), t_s, loudness)
+            talk = float(loud[max(0, index - 6) : index + 7].max())
+            pixels = draw(before.towards(SCENES[scene][0], share), t_s, float(loud[index]), talk)
             container.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
             frame = av.AudioFrame.from_ndarray(part[None], format="fltp", layout="mono")
             frame.sample_rate, frame.pts = RATE_HZ, index * per_frame

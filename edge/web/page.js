@@ -113,6 +113,7 @@ function drawNow(state, group, fatigue) {
   if (state && emotion !== "absent") words.push(`${Math.round(100 * state.confidence)} % sure`);
   if (faces !== null && faces !== undefined) words.push(faces === 1 ? "1 face" : `${faces} faces`);
   if (state && emotion === "absent") words.push("nobody seen, nobody heard");
+  if (state && state.speaker) words.push(state.speaker === "uncertain" ? "somebody speaks" : `${state.speaker} speaks`);
   if (fatigue) words.push(`fatigue: ${fatigue.level}`);
   $("summary").textContent = words.join(" \u00b7 ");
   const share = state ? state.confidence : 0;
@@ -129,7 +130,8 @@ function set(node, text) {
 function drawBars(told) {
   const columns = [];
   if (told.state) columns.push(["room", told.state.probabilities]);
-  for (const face of (told["face/state"] || { faces: [] }).faces) columns.push([face.subject, face.probabilities]);
+  for (const face of (told["face/state"] || { faces: [] }).faces)
+    columns.push([face.speaking ? `${face.subject} speaks` : face.subject, face.probabilities]);
   const voice = told["voice/state"];
   if (voice && voice.emotion !== "absent") columns.push(["voice", voice.probabilities]);
   const head = element("tr");
@@ -189,14 +191,16 @@ function drawFatigue(fatigue) {
 function drawBoxes(boxes, faces, frame) {
   const { width, height } = frame || { width: 640, height: 480 };
   const emotions = Object.fromEntries(((faces && faces.faces) || []).map((face) => [face.subject, face.emotion]));
+  const speaking = new Set(((faces && faces.faces) || []).filter((face) => face.speaking).map((face) => face.subject));
   const unit = height / 480;
   const shapes = boxes.flatMap(({ subject, box: [x, y, w, h] }) => {
     const emotion = emotions[subject] || "neutral";
-    const kind = `is-${emotion}`;
+    const kind = `is-${emotion}${speaking.has(subject) ? " speaks" : ""}`;
+    const words = emotions[subject] ? `${subject}: ${emotion}` : subject;
     return [
       drawn("rect", { class: kind, x: x * width, y: y * height, width: w * width, height: h * height }),
       drawn("text", { class: kind, x: x * width, y: Math.max(22 * unit, y * height - 8 * unit), "font-size": 22 * unit },
-        emotions[subject] ? `${subject}: ${emotion}` : subject),
+        speaking.has(subject) ? `${words}, speaks` : words),
     ];
   });
   $("boxes").setAttribute("viewBox", `0 0 ${width} ${height}`);
