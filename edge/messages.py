@@ -190,7 +190,8 @@ def event_data(
     """Return the data of `emotion.changed`.
 
     `models` has `face` and `voice`, each `name@sha256[:12]` or None, `video` where faces are judged over
-    time, and `fusion` where a network fuses; `latency_ms` runs from the capture of the newest input to the event.
+    time, and `fusion` where a network fuses; `latency_ms` runs from the capture of the newest input to the
+    event.
     """
     model = {"face": models.get("face"), "voice": models.get("voice")}
     model |= {task: models[task] for task in ("video", "fusion") if task in models}
