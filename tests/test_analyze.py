@@ -51,6 +51,9 @@ def test_every_gives_one_line_a_step() -> None:
     assert code == 0
     assert len(lines) == 19
     assert times == sorted(times)  # type: ignore[type-var]
+    # Its lips move most while it is surprised.
+    assert {line["speaker"] for line in lines[9:11]} == {"person-1"}
+    assert {face["subject"] for line in lines for face in line["faces"]} == {"person-1"}  # type: ignore[attr-defined]
 
 
 def test_modality_leaves_the_other_out() -> None:
