@@ -77,9 +77,11 @@ def test_instants_are_counted_by_what_was_said() -> None:
 
 
 def test_voice_from_elsewhere_has_no_right_face() -> None:
-    """A name is wrong, whoever's it is."""
-    found = tally(Montage((1, 2), 3, (0.0, 0.0)), [Instant(4.0, True, Speaker("track", 1, 0.9, 1))])
-    assert (found.right, found.wrong, found.decided_s) == (0, 1, None)
+    """A name is wrong, whoever's it is, and it is right to name nobody."""
+    said = [Instant(4.0, True, Speaker("track", 1, 0.9, 1)), Instant(4.5, True, Speaker("uncertain"))]
+    found = tally(Montage((1, 2), 3, (0.0, 0.0)), said)
+    assert (found.total, found.right, found.wrong, found.uncertain) == (2, 1, 1, 1)
+    assert found.decided_s is None
 
 
 def test_montage_of_made_talkers_finds_who_is_heard() -> None:
