@@ -1,7 +1,8 @@
 """Measures who is said to speak, on montages of talking heads of which one is heard, or somebody else.
 
-Every constant of `edge.speaking` was chosen on every other clip, the first one included; the figures are
-of the rest. No two clips show the same person.
+The thresholds of `edge.speaking` were chosen on every other clip, the first one included, and the figures are
+of the rest; no two clips show the same person. Which sound is compared (the cosine, what is too slow) was
+looked at on all of them.
 """
 
 from __future__ import annotations
