@@ -42,13 +42,14 @@ STALE_S = 2.0  # without sound nobody is heard
 
 # The correlation of a talker with the own voice is STEEPNESS * (r - MIDDLE) nats likelier than that of
 # somebody else's; fitted on montages of people who are in no figure (models/montages.py).
-STEEPNESS, MIDDLE = 18.0, 0.3
+STEEPNESS, MIDDLE = 22.0, 0.33
+SUREST_LOG = 4.0  # what one window can prove: an echo of the rhythm at a wrong skew looks as good
 ELSEWHERE = 0.3  # share of voices that come from nobody in view
-ENTER, EXIT = 0.6, 0.4
+ENTER, EXIT = 0.7, 0.4
 
 # Picture and sound of two devices are up to 200 ms apart, always by the same amount: it is learnt.
 SKEWS_S: Float64 = np.arange(-5, 6, dtype=np.float64) * 0.05
-SKEW_PRIOR_S = 0.03
+SKEW_PRIOR_S = 0.025
 SKEW_PRIOR: Float64 = -0.5 * (SKEWS_S / SKEW_PRIOR_S) ** 2  # logarithm, not scaled
 SKEW_MEMORY_S = 120.0
 
@@ -210,7 +211,8 @@ class Speaking:
         prior = np.log((1 - ELSEWHERE) / ELSEWHERE / len(tracks))
         # (faces + 1, skews): the last row is somebody out of view.
         odds = np.stack(
-            [prior + sureness * STEEPNESS * (r - MIDDLE) for r in scores.values()] + [np.zeros(len(SKEWS_S))]
+            [prior + sureness * np.minimum(STEEPNESS * (r - MIDDLE), SUREST_LOG) for r in scores.values()]
+            + [np.zeros(len(SKEWS_S))]
         )
         p = (np.exp(odds) / np.exp(odds).sum(axis=0)) @ _shares(self._skew)
         self._learn_skew(odds, since_s)

@@ -55,6 +55,9 @@ def test_every_gives_one_line_a_step() -> None:
     # Looked at ten times a second in between, or nothing could be counted.
     levels = [line["fatigue"]["level"] for line in lines]  # type: ignore[index]
     assert "absent" not in levels[1:]
+    # Its lips move most while it is surprised.
+    assert {line["speaker"] for line in lines[9:11]} == {"person-1"}
+    assert {face["subject"] for line in lines for face in line["faces"]} == {"person-1"}  # type: ignore[attr-defined]
 
 
 def test_modality_leaves_the_other_out() -> None:

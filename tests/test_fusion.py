@@ -8,6 +8,7 @@ import pytest
 from edge.fusion import Fusion, fuse_once
 from edge.pooling import Opinions
 from edge.settings import FusionSettings
+from edge.speaking import Speaker
 from edge.values import LABELS, Float32, Modality, Prediction
 
 S = 1_000_000_000
@@ -84,6 +85,37 @@ def test_voice_belongs_to_the_only_face_else_to_the_room(tracks: tuple[int, ...]
     fusion.observe(opinion("anger", 0.9, 0, modality=Modality.VOICE, track=None))
     fused = fusion.update(0)
     assert [(person.voice is not None) for person in fused.people] == [has_voice] * len(tracks)
+    assert fused.room.voice is not None
+
+
+@pytest.mark.parametrize(
+    ("speaker", "owners"),
+    [
+        (Speaker("track", 2, 0.9, 2), [2]),
+        (Speaker("uncertain", None, 0.4), []),
+        (Speaker("nobody", owner=1), [1]),
+        (Speaker("track", 7, 0.9, 7), []),
+    ],
+)
+def test_voice_belongs_to_its_owner_and_to_the_room(speaker: Speaker, owners: list[int]) -> None:
+    """Of two faces only the speaker's gets the voice, nobody's where that is open or the speaker is gone."""
+    fusion = Fusion(QUICK)
+    for track in (1, 2):
+        fusion.observe(opinion("anger", 0.9, 0, track=track))
+    fusion.observe(opinion("anger", 0.9, 0, modality=Modality.VOICE, track=None))
+    fused = fusion.update(0, speaker=speaker)
+    assert [person.subject for person in fused.people if person.voice] == [f"person-{n}" for n in owners]
+    assert fused.room.voice is not None
+
+
+def test_voice_from_elsewhere_leaves_the_only_face_alone() -> None:
+    """Where somebody out of view speaks, the one face that is there does not get the voice."""
+    fusion = Fusion(QUICK)
+    fusion.observe(opinion("neutral", 0.9, 0))
+    fusion.observe(opinion("anger", 0.9, 0, modality=Modality.VOICE, track=None))
+    fused = fusion.update(0, speaker=Speaker("nobody"))
+    assert fused.people[0].voice is None
+    assert fused.people[0].probabilities["neutral"] == pytest.approx(0.9)
     assert fused.room.voice is not None
 
 

@@ -18,6 +18,7 @@ from edge.fatigue import FatigueState
 from edge.messages import COMMAND_SCHEMAS, EVENT_TYPES, SCHEMAS, load_schema
 from edge.outbox import Counts
 from edge.settings import Config, DeviceSettings
+from edge.speaking import Speaker
 from edge.values import ABSENT, LABELS, UNCERTAIN, EmotionEvent, Evidence, SubjectState
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=timezone(timedelta(hours=2)))
@@ -32,6 +33,7 @@ BACKENDS = {
     "voice": {"backend": "cpu", "passed_over": {}},
 }
 MODELS = {"face": "report-face@0123456789ab", "voice": None}
+SPEAKERS = (Speaker("track", 3, 0.9, 3), Speaker("uncertain", None, 0.4), Speaker("nobody"))
 
 DROWSY = FatigueState(
     subject="person-3",
@@ -52,8 +54,12 @@ DROWSY = FatigueState(
 
 EVENT_DATA: dict[str, list[dict[str, Any]]] = {
     "emotion.changed": [
-        messages.event_data(state, previous=previous, models=MODELS, backend="cpu", latency_ms=31.25)
-        for state, previous in ((BOTH, "anger"), (UNSURE, None), (NOBODY, "fear"))
+        messages.event_data(
+            state, previous=previous, models=MODELS, backend="cpu", latency_ms=31.25, speaker=speaker
+        )
+        for (state, previous), speaker in zip(
+            ((BOTH, "anger"), (UNSURE, None), (NOBODY, "fear")), SPEAKERS, strict=True
+        )
     ],
     "presence.gained": [messages.presence_data("person-3", faces=1)],
     "presence.lost": [messages.presence_data("room", faces=0)],
@@ -92,8 +98,13 @@ PAYLOADS: list[tuple[str, Any]] = [
     ("state", messages.state(BOTH, faces=2, present=True, fatigue=DROWSY, time=NOW)),
     ("state", messages.state(UNSURE, faces=0, present=True, fatigue=None, time=NOW)),
     ("state", messages.state(NOBODY, faces=0, present=False, fatigue=None, time=NOW)),
+    *(
+        ("state", messages.state(BOTH, faces=2, present=True, fatigue=None, time=NOW, speaker=speaker))
+        for speaker in SPEAKERS
+    ),
     ("face_state", messages.face_state([], time=NOW)),
     ("face_state", messages.face_state([BOTH, BOTH], time=NOW)),
+    *(("face_state", messages.face_state([BOTH], time=NOW, speaker=speaker)) for speaker in SPEAKERS),
     ("voice_state", messages.voice_state(UNSURE, time=NOW)),
     ("voice_state", messages.voice_state(NOBODY, time=NOW)),
     ("fatigue_state", messages.fatigue_state(replace(DROWSY, subject="room"), [DROWSY], time=NOW)),
@@ -126,10 +137,11 @@ ANALYZED: dict[str, Any] = {
     "file": "a.mp4",
     "kind": "video",
     "t_s": 1.5,
-    "faces": [{"box": [0.1, 0.2, 0.3, 0.4], "score": 0.9, "probabilities": EVEN}],
+    "faces": [{"subject": "person-1", "box": [0.1, 0.2, 0.3, 0.4], "score": 0.9, "probabilities": EVEN}],
     "voice": {"probabilities": EVEN, "speech_ratio": 0.4},
     "fused": {"emotion": "neutral", "confidence": 0.5, "probabilities": EVEN},
     "fatigue": None,
+    "speaker": "person-1",
 }
 
 
@@ -146,6 +158,18 @@ def explain(name: str, payload: Any) -> None:
 def test_what_is_built_fits_its_schema(name: str, payload: Any) -> None:
     """The functions that the daemon calls produce what the schemas promise."""
     explain(name, payload)
+
+
+def test_speaker_is_a_person_in_view_open_or_nobody() -> None:
+    """The room names the speaker, each face tells whether it is that, and neither where it is open."""
+    told = [
+        (
+            messages.state(BOTH, faces=1, present=True, fatigue=None, time=NOW, speaker=speaker)["speaker"],
+            messages.face_state([BOTH], time=NOW, speaker=speaker)["faces"][0]["speaking"],
+        )
+        for speaker in SPEAKERS
+    ]
+    assert told == [("person-3", True), ("uncertain", None), (None, False)]
 
 
 def test_no_schema_is_without_a_payload() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from edge.messages import EVENT_TYPES, load_schema
@@ -36,6 +38,13 @@ def test_what_is_not_known_does_not_leave_a_restricted_context(context: str) -> 
     policy = allowed(DeviceSettings(context=context))
     assert not policy.permits_topic("person/1/state")
     assert not policy.permits_event("emotion.guessed")
+
+
+def test_who_speaks_does_not_leave_a_restricted_context() -> None:
+    """No payload that is let out there has a place for it, but events, of which `emotion.changed` is kept."""
+    for topic in TOPICS - PERSONAL_TOPICS - {"event"}:
+        name = "enabled" if "enabled" in topic else topic.replace("/", "_")
+        assert "speak" not in json.dumps(load_schema(name))
 
 
 @pytest.mark.parametrize("context", ["home", "public", "research"])
