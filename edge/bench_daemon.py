@@ -135,8 +135,8 @@ def _watch_people(pid: int, listener: Listener, port: int, seconds: float) -> di
     heard = _Heard(start_s)
     heard.listen(listener, WARM_S)
     closed = heard.share(pid, listener, max(1.0, seconds / 2 - WARM_S))
-    stop = threading.Event()
-    reader = threading.Thread(target=_follow_page, args=(port, stop), daemon=True)
+    stop, is_read = threading.Event(), threading.Event()
+    reader = threading.Thread(target=_follow_page, args=(port, stop, is_read), daemon=True)
     reader.start()
     heard.listen(listener, 1.0)
     opened = heard.share(pid, listener, seconds / 2)
@@ -146,7 +146,7 @@ def _watch_people(pid: int, listener: Listener, port: int, seconds: float) -> di
     return {
         "first_prediction_s": heard.first_s,
         "cpu_share_of_core": round(closed, 3),
-        "page_open_cpu_percent": round(100 * opened, 1),
+        "page_open_cpu_percent": round(100 * opened, 1) if is_read.is_set() else None,
         "rss_mb": round(memory, 1),
         "event_latency_p95_ms": heard.latency_p95_ms,
     }
@@ -195,13 +195,13 @@ def _pass(seconds: float) -> None:
     threading.Event().wait(seconds)
 
 
-def _follow_page(port: int, stop: threading.Event) -> None:
-    """Read the page's stream as a browser does."""
+def _follow_page(port: int, stop: threading.Event, is_read: threading.Event) -> None:
+    """Read the page's stream as a browser does; set `is_read` once something came."""
     while not stop.wait(0.1):
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/stream", timeout=CUT_S) as stream:
                 while not stop.is_set() and stream.readline():
-                    pass
+                    is_read.set()
         except OSError:  # not served yet
             continue
 

@@ -9,11 +9,24 @@ from pathlib import Path
 
 import pytest
 from brokers import Broker, Mosquitto, Nats, running
+from commands import convert_here
 
 from edge.outbox import Outbox
 
 # A shell that starts the tests in the background lets its children ignore Ctrl-C, which some of them test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connect again at once: the pause spreads a fleet, of which there is none here."""
+    monkeypatch.setattr("edge.mqtt.FIRST_PAUSE_S", (0.02, 0.2))
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convert in this process and not in a child, for tests of what becomes of the file."""
+    convert_here(monkeypatch)
 
 
 @pytest.fixture(params=[Mosquitto, Nats], ids=["mosquitto", "nats"])

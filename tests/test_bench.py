@@ -76,7 +76,7 @@ def test_measured_daemon_has_the_settings_but_not_the_broker(tmp_path: Path) -> 
         }
     )
     with EmbeddedBroker(tmp_path / "broker") as broker:
-        made = bench_config(config, broker, tmp_path, camera="file:a.mp4?loop", microphone="none", port=8000)
+        made = bench_config(config, broker, tmp_path, camera="file:/a.mp4?loop", microphone="none", port=8000)
     path = tmp_path / "bench.toml"
     path.write_text(to_toml(made))
     measured = load_config(path, environ={})
@@ -86,7 +86,7 @@ def test_measured_daemon_has_the_settings_but_not_the_broker(tmp_path: Path) -> 
         config.inference,
         config.fusion,
     )
-    assert measured.camera == config.camera.model_copy(update={"source": "file:a.mp4?loop"})
+    assert measured.camera == config.camera.model_copy(update={"source": "file:/a.mp4?loop"})
     assert (measured.mqtt.prefix, measured.mqtt.host) == ("site/mood", "127.0.0.1")
     assert measured.dashboard.bind == "127.0.0.1:8000"
     assert measured.device.context == "home"

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import trees
+from commands import convert_here, run_here
 
+from converter.__main__ import main
 from converter.calibrate import read_examples
 from converter.verify import verify
 from edge.card import Source, load_card
@@ -83,12 +85,13 @@ def converted(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("converted")
     small_face().save(directory / "tiny.keras")
     write_card(directory, "tiny")
-    for kind in ("int8", "float32"):
-        target = directory / f"tiny.{kind}.tflite"
-        done = run_command(
-            "convert", directory / "tiny.keras", "--to", kind, "--calibrate", pictures, "-o", target
-        )
-        assert done.returncode == 0, done.stderr
+    words = ["convert", directory / "tiny.keras", "--calibrate", pictures]
+    done = run_command(*words, "--to", "int8", "-o", directory / "tiny.int8.tflite")
+    assert done.returncode == 0, done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        convert_here(patch)
+        done = run_here(main, *words, "--to", "float32", "-o", directory / "tiny.float32.tflite")
+    assert done.returncode == 0, done.stderr
     return directory
 
 
@@ -121,7 +124,7 @@ def test_card_is_updated_beside_the_file(converted: Path) -> None:
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <function Delegate.__del__")
 def test_verify_measures_against_float(converted: Path) -> None:
     """The JSON line says that it is good and how far int8 is from float32; its keys are fixed."""
-    done = run_command("verify", converted / "tiny.int8.tflite", "--json")
+    done = run_here(main, "verify", converted / "tiny.int8.tflite", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert list(result) == [
@@ -141,7 +144,7 @@ def test_verify_refuses_a_changed_file(converted: Path, tmp_path: Path) -> None:
     data = bytearray((tmp_path / "tiny.int8.tflite").read_bytes())
     data[len(data) // 2] ^= 1
     (tmp_path / "tiny.int8.tflite").write_bytes(data)
-    done = run_command("verify", tmp_path / "tiny.int8.tflite")
+    done = run_here(main, "verify", tmp_path / "tiny.int8.tflite")
     assert done.returncode == 4
     assert "SHA-256 is" in done.stderr
 
@@ -156,6 +159,7 @@ def test_verify_refuses_a_wrong_golden_output(converted: Path, tmp_path: Path) -
         verify(tmp_path / "tiny.int8.tflite")
 
 
+@pytest.mark.usefixtures("here")
 def test_converting_again_drops_old_figures(converted: Path, pictures: Path, tmp_path: Path) -> None:
     """Figures of a variant belong to one file; a new file of that variant has none yet."""
     for name in ("tiny.json", "tiny.keras", "tiny.int8.tflite", "tiny.float32.tflite"):
@@ -163,15 +167,18 @@ def test_converting_again_drops_old_figures(converted: Path, pictures: Path, tmp
     card = json.loads((tmp_path / "tiny.json").read_text())
     card["metrics"] = {"jaffe": {"int8": {"n": 1}, "float32": {"n": 1}}}
     (tmp_path / "tiny.json").write_text(json.dumps(card))
-    done = run_command("convert", tmp_path / "tiny.keras", "--calibrate", pictures)
+    done = run_here(main, "convert", tmp_path / "tiny.keras", "--calibrate", pictures)
     assert done.returncode == 0, done.stderr
     assert load_card("tiny", directory=tmp_path).metrics == {"jaffe": {"float32": {"n": 1}}}
 
 
+@pytest.mark.usefixtures("here")
 def test_no_card_is_said(pictures: Path, tmp_path: Path) -> None:
     """Somebody's own model converts without a card, and the command says what the daemon will miss."""
     small_face().save(tmp_path / "own.keras")
-    done = run_command("convert", tmp_path / "own.keras", "--calibrate", pictures, "--calibrate-count", "5")
+    done = run_here(
+        main, "convert", tmp_path / "own.keras", "--calibrate", pictures, "--calibrate-count", "5"
+    )
     assert done.returncode == 0
     assert "no card beside it: the daemon needs own.json" in done.stderr
     assert load_model(tmp_path / "own.int8.tflite").inputs[0].shape == (1, 48, 48, 1)
@@ -196,28 +203,29 @@ def test_crash_of_the_child_is_one_sentence(converted: Path, tmp_path: Path) -> 
 
 def test_int8_needs_a_directory(converted: Path) -> None:
     """Without --calibrate, and with a kind that does not exist, nothing is started."""
-    done = run_command("convert", converted / "tiny.keras")
+    done = run_here(main, "convert", converted / "tiny.keras")
     assert done.returncode == 1
     assert "--to int8 needs --calibrate DIR" in done.stderr
-    assert run_command("convert", converted / "tiny.keras", "--to", "int4").returncode == 2
+    assert run_here(main, "convert", converted / "tiny.keras", "--to", "int4").returncode == 2
 
 
 def test_unwritable_target_is_one_sentence(converted: Path, tmp_path: Path) -> None:
     """A file where the directory should be: exit 1, the path and what to check."""
     (tmp_path / "file").write_text("")
-    done = run_command(
-        "convert", converted / "tiny.keras", "--to", "float32", "-o", tmp_path / "file" / "x.tflite"
+    done = run_here(
+        main, "convert", converted / "tiny.keras", "--to", "float32", "-o", tmp_path / "file" / "x.tflite"
     )
     assert done.returncode == 1
     assert "cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.usefixtures("here")
 def test_card_is_drafted_like_another(pictures: Path, tmp_path: Path) -> None:
     """With --like, somebody's own model gets the features and labels of a shipped one, and verifies."""
     small_face().save(tmp_path / "own.keras")
-    done = run_command(
-        "convert", tmp_path / "own.keras", "--like", "report-face", "--calibrate", pictures,
+    done = run_here(
+        main, "convert", tmp_path / "own.keras", "--like", "report-face", "--calibrate", pictures,
         "--calibrate-count", "20",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -226,11 +234,12 @@ def test_card_is_drafted_like_another(pictures: Path, tmp_path: Path) -> None:
     assert verify(tmp_path / "own.int8.tflite")["model"] == "own"
 
 
+@pytest.mark.usefixtures("here")
 def test_single_step_is_a_file_of_its_own(tmp_path: Path) -> None:
     """--recurrent step writes MODEL.step.KIND.tflite, says how to start, and touches no card."""
     model = keras.Sequential([keras.Input((12, 3)), layers.GRU(4), layers.Dense(7, activation="softmax")])
     model.save(tmp_path / "own.keras")
-    done = run_command("convert", tmp_path / "own.keras", "--to", "float32", "--recurrent", "step")
+    done = run_here(main, "convert", tmp_path / "own.keras", "--to", "float32", "--recurrent", "step")
     assert done.returncode == 0, done.stderr
     assert "recurrent layers: one step" in done.stderr
     assert "start every state_... with zeros" in done.stderr

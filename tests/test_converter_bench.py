@@ -24,6 +24,7 @@ def save_net(path: Path, *, width: int) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("here")
 def test_a_smaller_net_is_told_to_be_faster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

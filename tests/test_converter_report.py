@@ -180,6 +180,7 @@ def test_own_model_without_card_or_float_file(tmp_path: Path) -> None:
     assert result["latency"][0]["ms"] > 0
 
 
+@pytest.mark.usefixtures("here")
 def test_float_file_is_made_of_the_keras_file(tmp_path: Path) -> None:
     """With only the .keras beside it, a float32 file is made for the comparison and is gone afterwards."""
     pytest.importorskip("tensorflow", reason="the [train] extra is not installed")

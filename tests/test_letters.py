@@ -14,8 +14,9 @@ from typing import Any
 import jsonschema
 import pytest
 from brokers import Mosquitto, is_empty, make_event, publishing, running, settings_of, wait_until, watching
-from commands import run_edge
+from commands import run_edge, run_here
 
+from edge.__main__ import main
 from edge.letters import Letters
 from edge.messages import load_schema
 from edge.outbox import Outbox
@@ -24,10 +25,10 @@ EVENT = "emotion/kitchen/event"
 
 
 def command(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run `emotion-edge outbox` on a file."""
-    return run_edge(
-        "outbox", *words, env={**os.environ, "EMOTION_EDGE__OUTBOX__PATH": str(path)}, timeout_s=60
-    )
+    """Run `emotion-edge outbox` on a file, with a connection of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMOTION_EDGE__OUTBOX__PATH", str(path))
+        return run_here(main, "outbox", *words)
 
 
 def checked(schema: str, text: str) -> Any:
@@ -73,7 +74,8 @@ def test_retry_while_the_publisher_runs(tmp_path: Path, outbox: Outbox) -> None:
             outbox.append(make_event(3))
             publisher.event_added()
             wait_until(lambda: watcher.on(EVENT), "the new event")
-            done = command(outbox.path, "retry", "--json")
+            env = {**os.environ, "EMOTION_EDGE__OUTBOX__PATH": str(outbox.path)}
+            done = run_edge("outbox", "retry", "--json", env=env)
             assert checked("outbox_action", done.stdout)["refused"] == 3
             wait_until(lambda: len(watcher.on(EVENT)) == 4, "the retried events", timeout_s=5)
             wait_until(is_empty(outbox), "an empty outbox")

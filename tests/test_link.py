@@ -26,7 +26,7 @@ from brokers import (
 import edge.link
 from edge.errors import ConfigError
 from edge.linkstate import LinkState
-from edge.mqtt import Publisher, pause_s
+from edge.mqtt import FIRST_PAUSE_S, Publisher, pause_s
 from edge.outbox import Outbox
 from edge.settings import MqttSettings
 
@@ -206,8 +206,9 @@ def test_ca_file_that_is_none(tmp_path: Path, outbox: Outbox) -> None:
         Publisher(settings, device="kitchen", outbox=outbox)
 
 
-def test_backoff_grows_to_a_minute_and_scatters() -> None:
+def test_backoff_grows_to_a_minute_and_scatters(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three seconds by chance, then two, doubled each time, a minute at most, half of it by chance."""
+    monkeypatch.setattr("edge.mqtt.FIRST_PAUSE_S", FIRST_PAUSE_S)  # that of a device, not of the tests
     for attempt, longest_s in enumerate([3, 2, 4, 8, 16, 32, 60, 60, 60]):
         pauses = [pause_s(attempt) for _ in range(200)]
         assert (longest_s / 2 if attempt else 0.1) <= min(pauses) < max(pauses) <= longest_s

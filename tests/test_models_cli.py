@@ -12,22 +12,26 @@ from pathlib import Path
 
 import pytest
 import trees
+from commands import run_here
 
 from edge.errors import EdgeError
 from edge.weights import WEIGHTS
 from models import fetch
+from models.__main__ import main
 
 ROOT = Path(__file__).parent.parent
 
 
 def run_command(
-    *arguments: object, environment: dict[str, str] | None = None
+    *arguments: str | Path, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run emotion-models to its end."""
+    """Run emotion-models to its end, in a process of its own where that has an environment of its own."""
+    if environment is None:
+        return run_here(main, *arguments)
     return subprocess.run(
         [sys.executable, "-m", "models", *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, **(environment or {})},
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=120,

@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trees
+from commands import run_here
 
 from edge.card import load_card
 from edge.faces import FER_CROP
 from edge.values import LABELS, Float32
+from models.__main__ import main
 from models.augment import spoil_faces, spoil_voices
 from models.datasets import FaceSet, load_fer2013
 from models.speech import HELD_OUT, VALIDATION
@@ -26,10 +28,7 @@ ROOT = Path(__file__).parent.parent
 
 def run_training(name: str, data: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
-    arguments = [name, "--data", str(data), "--out", str(out), *more]
-    return subprocess.run(
-        [*COMMAND, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
-    )
+    return run_here(main, "train", name, "--data", data, "--out", out, *more)
 
 
 def history(out: Path, name: str) -> list[dict[str, float]]:
