@@ -20,7 +20,7 @@ from edge.card import TfliteClassifier, open_classifier
 from edge.errors import MediaError
 from edge.faces import CropSpec, FaceCropper, Landmarker, open_face_finder
 from edge.media import read_sound
-from edge.values import LABELS, Face, Float32, UInt8
+from edge.values import LABELS, SAMPLE_RATE_HZ, Face, Float32, UInt8
 from edge.voice import clip_window, window_input
 from models.corrupt import add_noise
 from models.datasets import DataError, FaceSet, find_set, load_ckplus48, load_fer2013
@@ -34,7 +34,7 @@ Part = Literal["train", "validation", "test"]
 COVERED_MOUTH, COVERED_EYES, TURNED, BABBLE = "mouth covered", "eyes covered", "turned away", "babble"
 CLIPS_A_CELL = {"train": 5, "validation": 12, "test": 12}  # of a speaker and a label, at most
 BABBLE_DB = 0.0
-TALKERS = 4  # in the babble that fusion learns from; that of the figures is another
+TALKERS, BABBLE_S = 24, 20  # of what fusion learns from; the babble of the figures is another
 SEED = 1998
 
 
@@ -107,8 +107,8 @@ def face_answers(data: Path, directory: Path, part: Part, *, notes: list[str], b
 def voice_answers(data: Path, directory: Path, part: Part, *, notes: list[str], bar: Bar) -> Answers:
     """Ask the fold models of the voice about the speakers of `part`, clean and in 0 dB of babble.
 
-    The babble of the figures is the recording in `noise/`; what is learnt from is in that of four clips of
-    other speakers of the same part at once.
+    The babble of the figures is the recording in `noise/`; what is learnt from is in one made of clips of
+    the same part.
     """
     family = load_family("voice-lstm", directory)
     asked = [
@@ -119,6 +119,7 @@ def voice_answers(data: Path, directory: Path, part: Part, *, notes: list[str], 
     babble = find_babble(data, []) if part == "test" else None
     if part == "test" and babble is None:
         raise DataError("data set noise: no babble; complete it")
+    noise = _talk(clips) if babble is None else babble
     count = len(clips)
     p = {kind: np.zeros((count, len(LABELS)), np.float32) for kind in (CLEAN, BABBLE)}
     quality = {kind: np.zeros(count, np.float32) for kind in p}
@@ -128,7 +129,6 @@ def voice_answers(data: Path, directory: Path, part: Part, *, notes: list[str], 
                 samples = read_sound(clip.path)
             except MediaError:
                 continue
-            noise = babble if babble is not None else _talk(clips, i)
             noisy = add_noise(samples, noise, i, snr_db=BABBLE_DB)
             for kind, sound in ((CLEAN, samples), (BABBLE, noisy)):
                 window = clip_window(sound)
@@ -273,14 +273,13 @@ def _part_of(speaker: str) -> Part:
     return "validation" if speaker in VALIDATION else "train"
 
 
-def _talk(clips: Sequence[Clip], i: int) -> Float32:
-    """Return `TALKERS` clips of others than the speaker of clip `i` at once, equally loud."""
-    random = np.random.default_rng([SEED, i])
-    others = [clip for clip in clips if clip.speaker != clips[i].speaker]
-    total = np.zeros(48_000, np.float32)
-    for j in random.permutation(len(others))[:TALKERS]:
+def _talk(clips: Sequence[Clip]) -> Float32:
+    """Return `BABBLE_S` of `TALKERS` clips at once, equally loud: as many leave no pauses."""
+    random = np.random.default_rng(SEED)
+    total = np.zeros(BABBLE_S * SAMPLE_RATE_HZ, np.float32)
+    for j in random.permutation(len(clips))[:TALKERS]:
         try:
-            voice = read_sound(others[j].path)
+            voice = read_sound(clips[j].path)
         except MediaError:
             continue
         level = float(np.sqrt(np.mean(np.square(voice)))) or 1.0
