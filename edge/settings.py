@@ -72,6 +72,7 @@ class ModelSettings(Section):
     face: str = "face-cnn"
     voice: str = "voice-lstm"
     eyes: str = "eye-state"
+    mouth: str = "mouth-state"
     fusion: str | None = None
     directory: Path | None = None
 

@@ -38,7 +38,10 @@ class Measured:
 Measure = Callable[[Path, Path, Bar], Measured]
 
 # By name, where the function lies: imported when it is asked for, since each brings its own weight.
-MEASURES: dict[str, str] = {"eye-state": "models.eye_figures:measure_eyes"}
+MEASURES: dict[str, str] = {
+    "eye-state": "models.eye_figures:measure_eyes",
+    "mouth-state": "models.mouth_figures:measure_mouths",
+}
 
 
 def run_measure(name: str, data: Path, *, directory: Path, bar: Bar) -> dict[str, Any]:
