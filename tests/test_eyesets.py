@@ -11,7 +11,7 @@ import pytest
 import trees
 
 from models.datasets import DataError
-from models.eyesets import CLOSED, OPEN, YAWNING, clusters_of, load_cew, load_mrl, load_yawns
+from models.eyesets import CLOSED, OPEN, YAWNING, PatchSet, clusters_of, load_cew, load_mrl, load_yawns
 
 
 def test_cew_in_both_layouts(tmp_path: Path) -> None:
@@ -34,14 +34,12 @@ def test_mrl_in_both_layouts(tmp_path: Path) -> None:
     for eyes in (here, owners):
         assert Counter(eyes.labels.tolist()) == {CLOSED: 4, OPEN: 4}
         assert Counter(eyes.people) == {"mrl:s0001": 4, "mrl:s0002": 4}
-    said = Counter(
-        (label, traits["glasses"], traits["light"])
-        for label, traits in zip(here.labels, here.traits, strict=True)
-    )
-    assert said == Counter(
-        (label, traits["glasses"], traits["light"])
-        for label, traits in zip(owners.labels, owners.traits, strict=True)
-    )
+
+    def said(eyes: PatchSet) -> Counter[tuple[int, str, str]]:
+        labelled = zip(eyes.labels.tolist(), eyes.traits, strict=True)
+        return Counter((label, traits["glasses"], traits["light"]) for label, traits in labelled)
+
+    assert said(here) == said(owners)
     assert {traits["glasses"] for traits in here.traits} == {"glasses", "without glasses"}
 
 
