@@ -168,7 +168,7 @@ class Analyzer:
 
     def _fresh_eyes(self) -> Eyes:
         """Eyes that remember nobody, for a new video."""
-        return Eyes(self.eyes.classifier, self.eyes.finder)
+        return Eyes(self.eyes.classifier, self.eyes.finder, self.eyes.reader)
 
 
 def _faces(sightings: Iterable[Sighting], pixels: UInt8) -> list[dict[str, Any]]:

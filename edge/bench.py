@@ -26,6 +26,7 @@ from edge.health import rss_bytes
 from edge.listen import listen
 from edge.media import read_sound, read_video_frames
 from edge.pipeline import Eyes, open_ears, open_eyes, opener
+from edge.reading import FaceReader
 from edge.runtime import BACKENDS
 from edge.settings import Config, MqttSettings
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Face, Frame, UInt8, rfc3339
@@ -52,6 +53,7 @@ def run_bench(config: Config, *, seconds: float) -> dict[str, Any]:
     (face, *_) = eyes.finder.find(still)
     cropper = FaceCropper(CropSpec.from_features(eyes.classifier.card.input.features))
     crop = cropper.crop(still, face).copy()
+    reader = eyes.reader or FaceReader()
 
     def whole() -> None:
         for found in eyes.finder.find(still):
@@ -63,6 +65,7 @@ def run_bench(config: Config, *, seconds: float) -> dict[str, Any]:
         "crop": _timed(lambda: cropper.crop(still, face)),
         "face_model": _timed(lambda: eyes.classifier.classify(crop)),
         "face_path": _timed(whole),
+        "reading": _timed(lambda: reader.read(still, face, 0)),
         "tracked_frame": _tracked(eyes, frames),
     }
     return {
@@ -122,7 +125,7 @@ def _on_backend(open_on: Callable[[str], TfliteClassifier], backend: str) -> dic
 
 
 def _tracked(eyes: Eyes, frames: list[Frame]) -> dict[str, float]:
-    fresh = Eyes(eyes.classifier, eyes.finder)
+    fresh = Eyes(eyes.classifier, eyes.finder, eyes.reader)
     costs = [_cost_ms(lambda frame=frame: fresh.see(frame)) for frame in frames]  # type: ignore[misc]
     return {**_percentiles(costs), "mean_ms": round(float(np.mean(costs)), 3)}
 
@@ -148,7 +151,7 @@ def draw_crowd(still: UInt8, face: Face, count: int) -> UInt8:
 
 def _crowd(eyes: Eyes, still: UInt8, face: Face, count: int) -> dict[str, float]:
     """Measure the face path as the daemon runs it, ten pictures a second, on so many faces."""
-    crowd, fresh = draw_crowd(still, face, count), Eyes(eyes.classifier, eyes.finder)
+    crowd, fresh = draw_crowd(still, face, count), Eyes(eyes.classifier, eyes.finder, eyes.reader)
     costs: list[float] = []
     found = 0
     end_s = time.monotonic() + CROWD_S

@@ -147,7 +147,7 @@ def adopt_service(root: Path = ROOT, environ: MutableMapping[str, str] = os.envi
 
 
 def examine_models(config: Config) -> Iterator[Finding]:
-    """Check the detector's weights, then both models by their golden vectors on each backend wanted."""
+    """Check the detector's weights, then the models by their golden vectors on each backend wanted."""
     from edge.errors import DeviceError, ModelError
     from edge.pipeline import opener
     from edge.runtime import candidate_backends
@@ -164,6 +164,7 @@ def examine_models(config: Config) -> Iterator[Finding]:
             yield Finding("weights", name, "failed", detail, "`emotion-models fetch`")
         else:
             yield Finding("weights", name, "ok", str(file.parent))
+    yield from _examine_reading(config)
     wanted = config.inference.backend
     backends = dict.fromkeys(("cpu", *(candidate_backends() if wanted == "auto" else (wanted,))))
     for backend in backends:
@@ -179,3 +180,21 @@ def examine_models(config: Config) -> Iterator[Finding]:
                 yield failed("models", subject, error)
             else:
                 yield Finding("models", subject, "ok", f"{classifier.name}, golden vector right")
+
+
+def _examine_reading(config: Config) -> Iterator[Finding]:
+    """Check the models that read a face by their golden vectors on the CPU, where they run."""
+    from edge.errors import ModelError
+    from edge.reading import READING_TASKS, open_reading_model
+
+    for task in READING_TASKS:
+        subject = f"{task} on cpu"
+        try:
+            classifier = open_reading_model(config, task)
+        except ModelError as error:
+            yield failed("models", subject, error)
+            continue
+        if classifier is None:
+            yield Finding("models", subject, "skipped", f"models.{task} is none")
+        else:
+            yield Finding("models", subject, "ok", f"{classifier.name}, golden vector right")

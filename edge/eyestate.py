@@ -55,7 +55,7 @@ class EyeSpec:
 
 
 class EyeReader:
-    """Judges both eyes of a face; one thread at a time. Raises `ModelError` for a model that reads no eyes."""
+    """Judges both eyes of a face; one thread at a time. `ModelError` tells of a model that reads no eyes."""
 
     def __init__(self, classifier: TfliteClassifier) -> None:
         self.classifier = classifier

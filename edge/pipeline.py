@@ -10,8 +10,7 @@ from typing import Literal
 from edge.card import TfliteClassifier, open_classifier
 from edge.faces import CropSpec, FaceCropper, FaceFinder, open_face_finder
 from edge.fallback import SteadyClassifier
-from edge.headpose import head_pitch_deg
-from edge.mouth import mouth_opening
+from edge.reading import FaceReader, open_face_reader
 from edge.settings import Config
 from edge.tracking import FaceTracker
 from edge.values import AudioChunk, Face, Frame, Modality, Prediction, Reading, UInt8
@@ -38,11 +37,14 @@ class Hearing:
 
 
 class Eyes:
-    """Finds, follows, crops and classifies faces; one thread at a time."""
+    """Finds, follows, crops, classifies and reads faces; one thread at a time."""
 
-    def __init__(self, classifier: AnyClassifier, finder: FaceFinder) -> None:
+    def __init__(
+        self, classifier: AnyClassifier, finder: FaceFinder, reader: FaceReader | None = None
+    ) -> None:
         self.classifier = classifier
         self.finder = finder
+        self.reader = reader
         self._cropper = FaceCropper(CropSpec.from_features(classifier.card.input.features))
         self._tracker = FaceTracker(finder)
 
@@ -58,7 +60,7 @@ class Eyes:
     def _classify(self, pixels: UInt8, face: Face, t_ns: int) -> Sighting:
         p = self.classifier.classify(self._cropper.crop(pixels, face))
         quality = self._cropper.quality(face)
-        reading = Reading(face.track, t_ns, mouth=mouth_opening(face), pitch_deg=head_pitch_deg(face))
+        reading = None if self.reader is None else self.reader.read(pixels, face, t_ns)
         return Sighting(face, Prediction(Modality.FACE, p, quality, t_ns, face.track), reading)
 
 
@@ -89,9 +91,9 @@ def readings_of(sightings: Iterable[Sighting]) -> list[Reading]:
 
 
 def open_eyes(config: Config, classifier: AnyClassifier | None = None, *, backend: str | None = None) -> Eyes:
-    """Open the detector, and the face model unless it is given; `DeviceError` tells of an accelerator."""
+    """Open detector, eye model, and the face model unless it is given; `DeviceError`: of an accelerator."""
     classifier = classifier or opener(config, "face")(backend or config.inference.backend)
-    return Eyes(classifier, open_face_finder(threads=config.inference.threads))
+    return Eyes(classifier, open_face_finder(threads=config.inference.threads), open_face_reader(config))
 
 
 def open_ears(config: Config, classifier: AnyClassifier | None = None, *, backend: str | None = None) -> Ears:

@@ -64,10 +64,15 @@ class MicrophoneSettings(Section):
 
 
 class ModelSettings(Section):
-    """Which artifacts run: names of cards in `directory`, or in the package when it is not set."""
+    """Which artifacts run: names of cards in `directory`, or in the package when it is not set.
+
+    `eyes` and `mouth` may be `none`, and are the package's where `directory` has none of that name.
+    """
 
     face: str = "face-cnn"
     voice: str = "voice-lstm"
+    eyes: str = "eye-state"
+    mouth: str = "mouth-state"
     fusion: str | None = None
     directory: Path | None = None
 

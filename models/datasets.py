@@ -96,9 +96,7 @@ def find_set(data: Path, name: str) -> Path:
     for candidate in (*(data / kind / name for kind in KINDS), data / name):
         if candidate.is_dir():
             return candidate
-    raise DataError(
-        f"data set {name}: not in {data}; expected {data / name}, or below {'/, '.join(KINDS)}/"
-    )
+    raise DataError(f"data set {name}: not in {data}; expected {data / name}, or below {'/, '.join(KINDS)}/")
 
 
 def label_of(word: str) -> str | None:

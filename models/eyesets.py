@@ -29,7 +29,7 @@ CEW_EYE = re.compile(r"(.+?)(?:\.jpg_face_\d+)?_[LR]$")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PatchSet:
-    """Small grey pictures `images` (h, w) uint8 with `labels` (n,), the person of each, and what else is known.
+    """Small grey pictures `images` (h, w) uint8 with `labels` (n,), whose each is, and what else is known.
 
     `people` are such as `mrl:s0001`; for mouths, whose people are unknown, a cluster of pictures that look
     alike. `traits` are words such as `glasses` for each. `notes` tell what could not be used.
@@ -118,6 +118,14 @@ def load_yawns(directory: Path, *, progress: Progress | None = None) -> PatchSet
         "but one person may be in several"
     )
     return replace(mouths, people=people, notes=(*mouths.notes, note))
+
+
+def joined(a: PatchSet, b: PatchSet) -> PatchSet:
+    """Return both sets as one."""
+    labels = np.concatenate([a.labels, b.labels])
+    name = f"{a.name} and {b.name}"
+    people, traits = a.people + b.people, a.traits + b.traits
+    return PatchSet(name, a.images + b.images, labels, people, traits, a.notes + b.notes)
 
 
 def clusters_of(images: Sequence[UInt8], *, alike: float = ALIKE) -> list[int]:

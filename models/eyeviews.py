@@ -1,4 +1,4 @@
-"""Makes of an eye crop what other cameras, other light and other landmarks would give, and what hides an eye."""
+"""Makes of an eye what other cameras, other light and other landmarks would give, and what hides it."""
 
 from __future__ import annotations
 
@@ -33,6 +33,18 @@ def spoil_eye(image: UInt8, size: int, random: np.random.Generator) -> UInt8:
     if chance[5] < 0.5:
         noise = random.uniform(0.5, 6) if chance[6] < 0.85 else random.uniform(6, 14)
         values += np.float32(noise) * random.standard_normal(values.shape, dtype=np.float32)
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def worsen(values: Float32, random: np.random.Generator) -> UInt8:
+    """Return a crop (h, w) of values up to 255 as another camera in other light has it, uint8."""
+    chance = random.random(2)
+    if chance[0] < 0.3:
+        values = _coarse(values, int(random.integers(FEWEST_PX, 25)))
+    if chance[1] < 0.2:
+        values = np.asarray(cv2.GaussianBlur(values, (0, 0), random.uniform(0.4, 1.2)), np.float32)
+    values = _lit(values, random)
+    values += np.float32(random.uniform(0.5, 6)) * random.standard_normal(values.shape, dtype=np.float32)
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
@@ -73,7 +85,7 @@ def beside_eye(face: UInt8, size: int, random: np.random.Generator) -> UInt8:
 
 
 def wear_dark_glasses(values: Float32, random: np.random.Generator) -> None:
-    """Draw a lens that lets less than a fifteenth through over an eye (size, size), in place, with what it mirrors."""
+    """Put a lens that lets less than a fifteenth through over an eye (size, size), in place; it mirrors."""
     size = values.shape[0]
     lens = _lens(size, random)
     shade = np.float32(random.uniform(3, 70))
@@ -117,7 +129,8 @@ def _lit(values: Float32, random: np.random.Generator) -> Float32:
     values = np.float32(255) * (np.clip(values, 0, 255) / np.float32(255)) ** curve
     height, width = values.shape
     slope = random.normal(0, 0.25, 2)
-    plane = 1 + np.add.outer(np.linspace(-slope[0], slope[0], height), np.linspace(-slope[1], slope[1], width))
+    ys, xs = (np.linspace(-tilt, tilt, side) for tilt, side in zip(slope, (height, width), strict=True))
+    plane = 1 + np.add.outer(ys, xs)
     values = values * np.maximum(plane, 0.15).astype(np.float32)
     if random.random() < 0.15:
         values = np.rint(values * np.float32(random.uniform(0.1, 0.4)))

@@ -167,11 +167,27 @@ def train_voice_lstm(run: Run) -> Path:
     return voice_lstm.train_voice_lstm(run)
 
 
+def train_eye_state(run: Run) -> Path:
+    """Train the eye model and its folds; return its card."""
+    from models import eye_state
+
+    return eye_state.train_eye_state(run)
+
+
+def train_mouth_state(run: Run) -> Path:
+    """Train the mouth model and its folds; return its card."""
+    from models import mouth_state
+
+    return mouth_state.train_mouth_state(run)
+
+
 RECIPES: dict[str, Callable[[Run], Path]] = {
     "face-cnn": train_face_cnn,
     "voice-lstm": train_voice_lstm,
     "report-face": train_face,
     "report-voice": train_voice,
+    "eye-state": train_eye_state,
+    "mouth-state": train_mouth_state,
 }
 
 
