@@ -3,8 +3,8 @@
 PERCLOS is the share of a minute in which the lids cover 80 % of the pupil or more (P80: Wierwille et al.
 1994, "Research on vehicle-based driver status/performance monitoring"; Dinges and Grace 1998, "PERCLOS: a
 valid psychophysiological measure of alertness"). A network that was taught open and closed eyes changes its
-mind half way, so each closure is a little shorter than it looks. Pure: time comes in with the values, and what was not seen, be it a covered eye or a
-lost frame, counts neither as closed nor as open.
+mind half way, so each closure is a little shorter than it looks. Pure: time comes in with the values, and
+what was not seen, be it a covered eye or a lost frame, counts neither as closed nor as open.
 """
 
 from __future__ import annotations
