@@ -48,7 +48,7 @@ def run_bench(config: Config, *, seconds: float) -> dict[str, Any]:
     (face, *_) = eyes.finder.find(still)
     cropper = FaceCropper(CropSpec.from_features(eyes.classifier.card.input.features))
     crop = cropper.crop(still, face).copy()
-    reader = eyes.reader or FaceReader(None)
+    reader = eyes.reader or FaceReader()
 
     def whole() -> None:
         for found in eyes.finder.find(still):

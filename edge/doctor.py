@@ -185,16 +185,16 @@ def examine_models(config: Config) -> Iterator[Finding]:
 def _examine_reading(config: Config) -> Iterator[Finding]:
     """Check the models that read a face by their golden vectors on the CPU, where they run."""
     from edge.errors import ModelError
-    from edge.reading import NOTHING, READING_TASKS, open_reading_model
+    from edge.reading import READING_TASKS, open_reading_model
 
     for task in READING_TASKS:
         subject = f"{task} on cpu"
-        if getattr(config.models, task) == NOTHING:
-            yield Finding("models", subject, "skipped", f"models.{task} is {NOTHING}")
-            continue
         try:
             classifier = open_reading_model(config, task)
         except ModelError as error:
             yield failed("models", subject, error)
+            continue
+        if classifier is None:
+            yield Finding("models", subject, "skipped", f"models.{task} is none")
         else:
             yield Finding("models", subject, "ok", f"{classifier.name}, golden vector right")

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from edge.card import TfliteClassifier, open_classifier
 from edge.eyestate import EyeReader
 from edge.headpose import head_pitch_deg
 from edge.mouth import mouth_opening
 from edge.settings import Config
 from edge.values import Face, Reading, UInt8
+from edge.yawn import MouthReader
 
 NOTHING = "none"  # in place of a model's name
-READING_TASKS = ("eyes",)  # each is a key of `models` with a model of that task
+ReadingTask = Literal["eyes", "mouth"]
+READING_TASKS: tuple[ReadingTask, ...] = ("eyes", "mouth")  # each is a key of `models`
 
 
 class FaceReader:
-    """Reads faces one by one, from one thread; without an eye model it says nothing of the eyes."""
+    """Reads faces one by one, from one thread; what it has no model for is None."""
 
-    def __init__(self, eyes: EyeReader | None) -> None:
+    def __init__(self, eyes: EyeReader | None = None, mouth: MouthReader | None = None) -> None:
         self.eyes = eyes
+        self.mouth = mouth
 
     def read(self, pixels: UInt8, face: Face, t_ns: int) -> Reading:
         """Return what `face` does in `pixels` (h, w, 3), captured at `t_ns`."""
@@ -26,22 +31,28 @@ class FaceReader:
             t_ns,
             closed=None if self.eyes is None else self.eyes.closed(pixels, face),
             mouth=mouth_opening(face),
+            yawning=None if self.mouth is None else self.mouth.yawning(pixels, face),
             pitch_deg=head_pitch_deg(face),
         )
 
 
 def open_face_reader(config: Config) -> FaceReader:
     """Open the models that `config.models` names; `ModelError` tells of one that is not what it should be."""
-    name = config.models.eyes
-    return FaceReader(None if name == NOTHING else EyeReader(open_reading_model(config, "eyes")))
+    eyes, mouth = (open_reading_model(config, task) for task in READING_TASKS)
+    return FaceReader(
+        None if eyes is None else EyeReader(eyes), None if mouth is None else MouthReader(mouth)
+    )
 
 
-def open_reading_model(config: Config, task: str) -> TfliteClassifier:
-    """Open the configured model of `task`, on the CPU: it costs less than the way to an accelerator.
+def open_reading_model(config: Config, task: ReadingTask) -> TfliteClassifier | None:
+    """Open the configured model of `task` on the CPU, which costs less than the way to an accelerator.
 
-    One that `models.directory` does not have is the package's: who replaces the face model has no eye model.
+    Returns None for `none`. One that `models.directory` does not have is the package's: who replaces the
+    face model has no eye model.
     """
     name, directory = getattr(config.models, task), config.models.directory
+    if name == NOTHING:
+        return None
     if directory is not None and not (directory / f"{name}.json").exists():
         directory = None
     return open_classifier(name, task=task, directory=directory)

@@ -74,6 +74,7 @@ class ModelSettings(Section):
     voice: str = "voice-lstm"
     eyes: str = "eye-state"
     fusion: Annotated[str, Field(description="asked where fusion.method is network")] = "multimodal"
+    mouth: str = "mouth-state"
     directory: Path | None = None
 
 

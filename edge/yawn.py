@@ -49,7 +49,7 @@ class MouthSpec:
 
 
 class MouthReader:
-    """Judges the mouth of a face; one thread at a time. Raises `ModelError` for one that reads no mouths."""
+    """Judges the mouth of a face; one thread at a time. `ModelError` tells of a model of something else."""
 
     def __init__(self, classifier: TfliteClassifier) -> None:
         self.classifier = classifier

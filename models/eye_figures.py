@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edge.card import TfliteClassifier, open_classifier
+from edge.card import open_classifier
 from edge.demo import clip_path
 from edge.eyestate import EyeReader, EyeSpec
 from edge.faces import open_face_finder
 from edge.media import read_video_frames
 from edge.values import Float32
 from models.datasets import DataError, find_set
-from models.evaluate import VARIANTS, load_family
-from models.eye_seen import read_clips, read_faces, share
+from models.evaluate import load_family
 from models.eye_state import HIDDEN, as_input
 from models.eye_tables import tables_of
 from models.eyesets import CLOSED, OPEN, PatchSet, load_cew, load_mrl
@@ -27,6 +26,8 @@ from models.measures import Measured
 from models.metrics import Labels, intervals_95, uar
 from models.targets import Target
 from models.testsets import Bar, Family
+from models.unseen import ask_folds, unseen_of
+from models.watched import share, watch_clips, watch_faces
 
 NAME = "eye-state"
 LOADERS = {"cew": load_cew, "mrl": load_mrl}
@@ -58,7 +59,10 @@ def measure_eyes(data: Path, directory: Path, bar: Bar) -> Measured:
             continue
         sets[name] = figures_of_set(answers, spec.hidden)
     reader = EyeReader(open_classifier(NAME, task="eyes", directory=directory))
-    faces, clips = read_faces(reader, data, notes, bar), read_clips(reader, data, notes, bar)
+    faces, clips = (
+        watch_faces(reader.closed, data, notes, bar),
+        watch_clips(reader.closed, data, notes, bar),
+    )
     if not sets and not faces and not clips:
         raise DataError(f"{NAME}: nothing to measure it on in {data}: {'; '.join(notes)}")
     size_kb = family.card.files["int8"].bytes / 1000
@@ -109,39 +113,16 @@ def time_reader(reader: EyeReader) -> float:
 
 
 def _ask(name: str, family: Family, data: Path, directory: Path, notes: list[str], bar: Bar) -> Answers:
-    """Ask every eye of the fold model that never saw its owner; who chose the model is left out."""
+    """Ask about every eye the fold model that never saw its owner, as it is and hidden."""
     with bar(f"reading {name}") as progress:
         eyes = LOADERS[name](find_set(data, name), progress=progress)
     notes += eyes.notes
-    owner = family.fold_of_people(name, notes)
-    eyes = eyes.take([i for i, person in enumerate(eyes.people) if person in owner])
-    if not len(eyes):
-        raise DataError(f"{name}: no person in it is held out by a fold model of {NAME}")
-    askers = np.array([owner[person] for person in eyes.people])
+    unseen = unseen_of(family, name, eyes, notes)
     random = np.random.default_rng(HIDE_SEED)
     size = family.card.input.shape[1]
-    behind = as_input([hide_eye(image, size, random) for image in eyes.images], size)
-    p: dict[str, Float32] = {}
-    for variant in (v for v in VARIANTS if all(v in card.files for card in family.folds)):
-        files = [
-            open_classifier(card.name, task="eyes", directory=directory / "folds", variant=variant)
-            for card in family.folds
-        ]
-        with bar(f"{name} {variant}") as progress:
-            p[variant] = _classify(files, askers - 1, as_input(eyes.images, size), progress)
-            if variant == "int8":
-                hidden = _classify(files, askers - 1, behind, progress)
-    if "int8" not in p:
-        raise DataError(f"{name}: the fold models of {NAME} have no int8 file; convert them")
-    return Answers(eyes, p, hidden)
-
-
-def _classify(files: Sequence[TfliteClassifier], askers: Labels, inputs: Float32, progress: Any) -> Float32:
-    p = np.zeros((len(inputs), 3), np.float32)
-    for i, features in enumerate(inputs):
-        p[i] = files[int(askers[i])].classify(features)
-        progress(i + 1, len(inputs))
-    return p
+    behind = as_input([hide_eye(image, size, random) for image in unseen.patches.images], size)
+    p = ask_folds(family, directory, unseen, as_input(unseen.patches.images, size), bar=bar)
+    return Answers(unseen.patches, p, ask_folds(family, directory, unseen, behind, bar=bar)["int8"])
 
 
 def _parts(eyes: PatchSet, said: Labels) -> Iterator[tuple[str, dict[str, Any]]]:

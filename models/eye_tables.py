@@ -8,6 +8,7 @@ from typing import Any
 from models.evaluate import VARIANTS
 from models.measures import Table
 from models.show import interval, percent
+from models.watched import cells_of
 
 SETS = (
     "data set", "variant", "n", "people", "accuracy %", "people 95 %", "unsure %", "where sure %",
@@ -44,14 +45,10 @@ def tables_of(sets: Mapping[str, Any], faces: Mapping[str, Any], clips: Mapping[
     yield Table(
         "faces with open eyes, through the landmarks",
         ("data set", "n", "closed %", "unsure %"),
-        tuple((name, *_told(f)) for name, f in faces.items()),
+        tuple((name, *cells_of(f)) for name, f in faces.items()),
     )
     yield Table(
         "clips, frame by frame",
         ("file", "n", "closed %", "unsure %", "times shut", "longest ms"),
-        tuple((name, *_told(f), str(f["runs"]), str(f["longest_ms"])) for name, f in clips.items()),
+        tuple((name, *cells_of(f), str(f["runs"]), str(f["longest_ms"])) for name, f in clips.items()),
     )
-
-
-def _told(found: Mapping[str, Any]) -> tuple[str, str, str]:
-    return str(found["n"]), percent(found["closed"]), percent(found["unsure"])

@@ -36,7 +36,17 @@ DROPPED = 0.2
 LATE_S = 0.006  # timestamps and intervals of real cameras
 SEED = 11
 BLINK_LIMIT, PERCLOS_LIMIT, ALARM_LIMIT_S = 10.0, 0.03, 1.5
-Ask = Callable[[EyePair], Callable[[Sequence[Float32]], float | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class CropReader:
+    """Says as the device does how probable it is that eyes are closed, given their crops (size, size, 1)."""
+
+    size: int
+    read: Callable[[Sequence[Float32]], float | None]
+
+
+Ask = Callable[[EyePair], CropReader]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +127,7 @@ def open_askers(directory: Path) -> Ask:
     cards = [load_card(path.stem, directory=path.parent) for path in find_folds(MODEL, directory)]
     opened: dict[str, TfliteClassifier] = {}
 
-    def ask(pair: EyePair) -> Callable[[Sequence[Float32]], float | None]:
+    def ask(pair: EyePair) -> CropReader:
         card = next((card for card in cards if pair.person in card.held_out), None)
         name, where = (MODEL, directory) if card is None else (card.name, directory / "folds")
         if name not in opened:
@@ -127,7 +137,7 @@ def open_askers(directory: Path) -> Ask:
     return ask
 
 
-def reader_of(classifier: TfliteClassifier) -> Callable[[Sequence[Float32]], float | None]:
+def reader_of(classifier: TfliteClassifier) -> CropReader:
     """Return what the device does with the crops of one face: the mean of the eyes that are not hidden."""
     spec = EyeSpec.from_features(classifier.card.input.features)
 
@@ -139,23 +149,22 @@ def reader_of(classifier: TfliteClassifier) -> Callable[[Sequence[Float32]], flo
                 told.append(float(closed / (closed + opened)))
         return sum(told) / len(told) if told else None
 
-    return read
+    return CropReader(spec.size, read)
 
 
 def watch_minute(
     pair: EyePair,
-    read: Callable[[Sequence[Float32]], float | None],
+    reader: CropReader,
     *,
     hz: float,
     dropped: float,
     seed: int,
-    size: int = 32,
 ) -> Minute:
     """Render one minute with up to two microsleeps, and return what was found at its end."""
     random = np.random.default_rng([seed, 1])
     microsleeps = int(random.integers(0, 3))
     course = draw_course(random, microsleeps=microsleeps)
-    states = [state for _, state in watch(pair, course, read, hz=hz, dropped=dropped, seed=seed, size=size)]
+    states = [state for _, state in watch(pair, course, reader, hz=hz, dropped=dropped, seed=seed)]
     end = states[-1]
     blinks = None if end.blinks_per_min is None else end.blinks_per_min * end.seen_s / 60
     return Minute(
@@ -173,21 +182,20 @@ def watch_minute(
 def watch(
     pair: EyePair,
     course: Course,
-    read: Callable[[Sequence[Float32]], float | None],
+    reader: CropReader,
     *,
     hz: float,
     dropped: float,
     seed: int,
-    size: int = 32,
 ) -> list[tuple[float, FatigueState]]:
     """Show a course to a new monitor, some frames late and some lost; return time and state of each frame."""
     random = np.random.default_rng([seed, 2])
     t_s = frame_times(course.seconds, hz=hz, dropped=dropped, random=random)
     monitor = FatigueMonitor(FatigueSettings())
     states = []
-    for now_s, crops in zip(t_s, render(pair, course, t_s, size=size, random=random), strict=True):
+    for now_s, crops in zip(t_s, render(pair, course, t_s, size=reader.size, random=random), strict=True):
         now_ns = round(float(now_s) * 1e9)
-        monitor.observe(Reading(1, now_ns, read(crops)))
+        monitor.observe(Reading(1, now_ns, reader.read(crops)))
         states.append((float(now_s), monitor.update(now_ns).room))
     return states
 

@@ -40,6 +40,7 @@ Measure = Callable[[Path, Path, Bar], Measured]
 # By name, where the function lies: imported when it is asked for, since each brings its own weight.
 MEASURES: dict[str, str] = {
     "eye-state": "models.eye_figures:measure_eyes",
+    "mouth-state": "models.mouth_figures:measure_mouths",
     "fatigue": "models.fatigue_figures:measure_fatigue",
     "fusion": "models.fusing:measure_fusion",
     "speaking": "models.montages:measure_speaking",

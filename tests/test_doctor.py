@@ -148,6 +148,7 @@ def test_backend_that_was_asked_for_and_is_not_here(tmp_path: Path) -> None:
         "face on cpu": "ok",
         "voice on cpu": "ok",
         "eyes on cpu": "ok",
+        "mouth on cpu": "ok",
         f"face on {backend}": "failed",
         f"voice on {backend}": "failed",
     }

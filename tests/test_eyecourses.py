@@ -23,7 +23,7 @@ from models.eyecourses import (
     render,
 )
 from models.eyesets import CLOSED, OPEN, PatchSet
-from models.fatigue_figures import Minute, frame_times, summary, watch, watch_minute
+from models.fatigue_figures import CropReader, Minute, frame_times, summary, watch, watch_minute
 
 
 def eye(*, dark_rows: slice, side: int = 24) -> UInt8:
@@ -41,6 +41,9 @@ def read(crops: Sequence[Float32]) -> float | None:
     """Judge like a network that knows these eyes: by how dark the middle is."""
     middle = float(np.mean([crop[11:22].mean() for crop in crops]))
     return float(np.clip((middle - 0.1) / 0.5, 0, 1))
+
+
+READER = CropReader(32, read)
 
 
 def test_a_closure_covers_for_as_long_as_it_was_made() -> None:
@@ -120,7 +123,7 @@ def test_where_nobody_has_both_the_most_alike_are_joined() -> None:
 @pytest.mark.parametrize(("hz", "dropped"), [(10, 0.0), (30, 0.2)])
 def test_a_reader_that_sees_finds_what_was_rendered(hz: float, dropped: float) -> None:
     """Blinks within a tenth, closed time within 0.03, also with lost frames."""
-    minute = watch_minute(PAIR, read, hz=hz, dropped=dropped, seed=5)
+    minute = watch_minute(PAIR, READER, hz=hz, dropped=dropped, seed=5)
     assert minute.blink_error is not None
     assert abs(minute.blink_error) <= 0.1
     assert minute.found_perclos == pytest.approx(minute.perclos, abs=0.03)
@@ -130,7 +133,7 @@ def test_a_reader_that_sees_finds_what_was_rendered(hz: float, dropped: float) -
 def test_the_alarm_of_a_rendered_closure_comes_in_time() -> None:
     """Within 1.5 s of the moment when 80 % are covered."""
     course = alarm_course(np.random.default_rng(1), at_s=8.0, closed_s=3.0)
-    states = watch(PAIR, course, read, hz=10, dropped=0.1, seed=1)
+    states = watch(PAIR, course, READER, hz=10, dropped=0.1, seed=1)
     first = next(t_s for t_s, state in states if state.level in ALARMS)
     assert 0.8 <= first - course.closures[-1].covered_s <= 1.5
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 from lids import OPEN, SECOND, SHUT, blinks, looks, times
 
-from edge.eyelids import BLINK_HZ, ENOUGH_S, GAP_S, Eyelids
+from edge.eyelids import BLINK_HZ, ENOUGH_S, GAP_S, LID_S, Eyelids
 from edge.settings import FatigueSettings
 
 
@@ -29,7 +29,7 @@ def test_blinks_have_their_number_and_length(hz: float) -> None:
     lids = lids_after(blinks(60), seconds=60, hz=hz)
     assert lids.blinks_per_min == pytest.approx(15, abs=0.3)
     assert lids.blink_s == pytest.approx(0.2, abs=0.02)
-    assert lids.perclos == pytest.approx(0.05, abs=0.005)
+    assert lids.perclos == pytest.approx(15 * (0.2 - LID_S) / 60, abs=0.002)
     assert lids.microsleeps == 0
 
 
@@ -39,6 +39,13 @@ def test_a_closure_is_a_microsleep_from_half_a_second_on(frames: int, microsleep
     lids = lids_after([(3.0, frames / 10)], seconds=8)
     assert lids.microsleeps == microsleeps
     assert lids.blinks_per_min == pytest.approx(60 * (1 - microsleeps) / 7.9)
+
+
+def test_a_closure_shorter_than_the_way_of_a_lid_covers_nothing() -> None:
+    """What is taken back for the way of the lid is never more than there was."""
+    lids = lids_after(blinks(20, blink_s=2 / 30), seconds=20, hz=30)
+    assert lids.perclos == 0
+    assert lids.blinks_per_min == pytest.approx(15, abs=0.3)
 
 
 def test_a_microsleep_counts_while_it_lasts_and_once() -> None:
@@ -84,7 +91,7 @@ def test_dropped_frames_leave_the_figures() -> None:
     for k, reading in enumerate(looks(blinks(60), seconds=60, hz=30)):
         if (k * 7919) % 3:
             lids.observe(reading.t_ns, reading.closed or 0)
-    assert lids.perclos == pytest.approx(0.05, abs=0.005)
+    assert lids.perclos == pytest.approx(15 * (0.2 - LID_S) / 60, abs=0.002)
     assert lids.blinks_per_min == pytest.approx(15, abs=0.3)
 
 
@@ -140,7 +147,7 @@ def test_narrow_eyes_are_learnt_in_the_first_minute() -> None:
     assert lids.baseline.open_level == pytest.approx(0.4)
     assert lids.baseline.blinks_per_min == pytest.approx(15, abs=2)
     lids.expire(120 * SECOND)
-    assert lids.perclos == pytest.approx(0.05, abs=0.01)
+    assert lids.perclos == pytest.approx(15 * (0.2 - LID_S) / 60, abs=0.005)
 
 
 @pytest.mark.parametrize(("seconds", "is_known"), [(30.0, False), (30.1, True)])

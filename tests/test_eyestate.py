@@ -18,7 +18,7 @@ from edge.media import read_video_frames
 from edge.pipeline import Eyes, open_eyes
 from edge.reading import FaceReader, open_face_reader
 from edge.settings import Config, InferenceSettings, ModelSettings
-from edge.values import Float32, Frame
+from edge.values import Float32, Frame, Reading
 from edge.weights import DETECTOR, find_weights
 
 SIZE = 24
@@ -159,7 +159,7 @@ def test_reading_carries_track_and_time(reader: EyeReader) -> None:
     reading = FaceReader(reader).read(pixels, face, 5)
     assert (reading.track, reading.t_ns) == (3, 5)
     assert reading.closed == reader.closed(pixels, face)
-    assert FaceReader(None).read(pixels, face, 5).closed is None
+    assert FaceReader().read(pixels, face, 5) == Reading(3, 5)
 
 
 def test_pipeline_reads_the_demo_clip() -> None:

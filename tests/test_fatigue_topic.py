@@ -108,7 +108,7 @@ def test_nobody_there_is_told_at_once_and_again() -> None:
 @pytest.mark.parametrize("context", ["home", "workplace"])
 def test_fatigue_is_told_everywhere_and_emotion_adds_to_it_only_where_it_may(context: str) -> None:
     """Eyes closed for nine tenths of what is tired: sadness tips the scale at home, never at work."""
-    watched = Watched(FatigueSettings(perclos_tired=0.11, perclos_drowsy=0.5), context=context)
+    watched = Watched(FatigueSettings(perclos_tired=0.09, perclos_drowsy=0.5), context=context)
     watched.show(looks(blinks(60, blink_s=0.4), seconds=60), [SAD])
     newest = watched.sent.states[-1]
     assert (newest["level"], newest["reasons"]) == (

@@ -106,6 +106,66 @@ def write_cfe(directory: Path, *, subjects: int = 2) -> Path:
     return directory
 
 
+def eye(seed: int, side_px: int, *, is_open: bool) -> UInt8:
+    """Return a grey drawing (side, side) of an eye, a little different for every seed."""
+    random = np.random.default_rng(seed)
+    c, w = side_px // 2, 0.65 * side_px
+    image = np.full((side_px, side_px), random.uniform(130, 190), np.float32)
+    dark = float(random.uniform(20, 60))
+    almond = (round(w / 2), round(w * random.uniform(0.18, 0.26)))
+    if is_open:
+        cv2.ellipse(image, (c, c), almond, 0, 0, 360, 225.0, -1)
+        cv2.circle(image, (c, c), max(2, round(0.2 * w)), dark, -1)
+        cv2.ellipse(image, (c, c), almond, 0, 180, 360, dark, 1)
+    else:
+        cv2.ellipse(image, (c, c), almond, 0, 10, 170, dark, max(1, side_px // 24))
+    image += random.normal(0, 2, image.shape)
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def write_cew(directory: Path, *, people: int, folders: tuple[str, str] = ("closed", "open")) -> Path:
+    """Write both eyes of so many shut and so many open people as CEW's patches are named; return it."""
+    for number in range(1, people + 1):
+        for side in "LR":
+            shut = f"closed_eye_{number:04d}.jpg_face_1_{side}.jpg"
+            seed = 10 * number + (side == "R")
+            _write_image(directory / folders[0] / shut, eye(seed, 24, is_open=False))
+            name = f"Made_Person_{number:04d}_{side}.jpg"
+            _write_image(directory / folders[1] / name, eye(1000 + seed, 24, is_open=True))
+    return directory
+
+
+def write_mrl(
+    directory: Path, *, people: tuple[str, ...], per_state: int, as_published: bool = False
+) -> Path:
+    """Write infrared eyes of both states, with our table or in a folder a person; return the directory."""
+    rows: list[list[object]] = [["path", "label", "subject", "source_image"]]
+    for p, person in enumerate(people):
+        for k in range(2 * per_state):
+            state, number = k % 2, 100 * p + k
+            name = f"{person}_{number:05d}_0_{k // 2 % 2}_{state}_0_{k // 2 % 2}_01"
+            path = f"{person}/{name}.png" if as_published else f"{('closed', 'open')[state]}/{number:05d}.png"
+            _write_image(directory / path, eye(2000 + number, 48, is_open=state == 1))
+            rows.append([path, ("closed", "open")[state], person, f"{name}_png"])
+    if not as_published:
+        write_csv(directory / "labels.csv", rows)
+    return directory
+
+
+def write_yawns(directory: Path, *, shots: int, frames: int) -> Path:
+    """Write so many shots of yawning and of still mouths, each of frames that look alike; return it."""
+    for shot in range(shots):
+        for k, folder in enumerate(("no_yawn", "yawn")):
+            base = cv2.resize(face(50 + 2 * shot + k, 24), (50, 22 + 16 * k)).astype(np.float32)
+            if k:
+                cv2.ellipse(base, (25, 19), (20, 15), 0, 0, 360, 10.0, -1)
+            for frame in range(frames):
+                noise = np.random.default_rng(1000 * shot + frame).normal(0, 2, base.shape)
+                pixels = np.clip(base + noise, 0, 255).astype(np.uint8)
+                _write_image(directory / folder / f"{100 * shot + frame}.png", pixels)
+    return directory
+
+
 def write_speech(data: Path, *, actors: tuple[str, ...] = ("01", "13", "17"), seconds: float = 0.8) -> Path:
     """Write small tess, ravdess and nemo corpora of buzzing sounds into `data`/speech; return `data`."""
     speech = data / "speech"

@@ -1,8 +1,8 @@
-"""Reads the eyes of faces and clips through the landmarks, as the device does; nobody labelled these."""
+"""Watches faces and clips through the landmarks, as the device does; nobody labelled what eyes do there."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -11,20 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import MediaError
-from edge.eyestate import EyeReader
 from edge.faces import open_face_finder
 from edge.media import read_video_frames
 from edge.tracking import FaceTracker
+from edge.values import Face, UInt8
 from models.datasets import DataError, find_set, load_ckplus_sequences, load_jaffe
+from models.show import percent
 from models.testsets import Bar
 
 FACES = ("jaffe", "ckplus_sequences")
 CLIPS = ("talking/*.mpg", "faces/*.mp4", "faces/*.avi")
 EVERY_S = 0.04  # of a clip
+# Says how probable it is that a face in a picture (h, w, 3) does something, None where it cannot be told.
+Read = Callable[[UInt8, Face], float | None]
 
 
-def read_faces(reader: EyeReader, data: Path, notes: list[str], bar: Bar) -> dict[str, dict[str, Any]]:
-    """Read faces that look at the camera through the landmarks: hardly one of them has its eyes shut."""
+def watch_faces(read: Read, data: Path, notes: list[str], bar: Bar) -> dict[str, dict[str, Any]]:
+    """Return what is said of photographed faces, by set; people in them look at the camera."""
     found: dict[str, dict[str, Any]] = {}
     finder = open_face_finder()
     for name in FACES:
@@ -34,18 +37,18 @@ def read_faces(reader: EyeReader, data: Path, notes: list[str], bar: Bar) -> dic
         except DataError as error:
             notes.append(str(error))
             continue
-        with bar(f"reading eyes of {name}") as progress:
+        with bar(f"watching {name}") as progress:
             said = []
             for i, image in enumerate(faces.images):
                 pixels = np.ascontiguousarray(np.repeat(image[..., np.newaxis], 3, axis=2))
-                said += [reader.closed(pixels, face) for face in finder.find(pixels)[:1]]
+                said += [read(pixels, face) for face in finder.find(pixels)[:1]]
                 progress(i + 1, len(faces))
         found[name] = _told(said)
     return found
 
 
-def read_clips(reader: EyeReader, data: Path, notes: list[str], bar: Bar) -> dict[str, dict[str, Any]]:
-    """Read every frame of the clips: how often the eyes are shut, and for how long at a time."""
+def watch_clips(read: Read, data: Path, notes: list[str], bar: Bar) -> dict[str, dict[str, Any]]:
+    """Return what is said of every frame of each clip, how often it began, and how long it lasted at most."""
     try:
         media = find_set(data, "talking").parent
     except DataError as error:
@@ -54,25 +57,40 @@ def read_clips(reader: EyeReader, data: Path, notes: list[str], bar: Bar) -> dic
     finder = open_face_finder()
     found: dict[str, dict[str, Any]] = {}
     files = [path for pattern in CLIPS for path in sorted(media.glob(pattern))]
-    with bar("reading eyes of clips") as progress:
+    with bar("watching clips") as progress:
         for done, path in enumerate(files, start=1):
             tracker = FaceTracker(finder)
             said: list[float | None] = []
             times_ns: list[int] = []
             try:
                 for frame in read_video_frames(path, EVERY_S):
-                    said += [reader.closed(frame.pixels, face) for face in tracker.update(frame)[:1]]
+                    said += [read(frame.pixels, face) for face in tracker.update(frame)[:1]]
                     times_ns.append(frame.t_ns)
             except MediaError as error:
                 notes.append(str(error))
             progress(done, len(files))
             if len(times_ns) < 2:
                 continue
-            step_ms = float(np.median(np.diff(times_ns))) / 1e6
-            runs = runs_of(said, step_ms)
+            runs = runs_of(said, float(np.median(np.diff(times_ns))) / 1e6)
             longest = round(max(runs, default=0.0))
             found[path.name] = _told(said) | {"runs": len(runs), "longest_ms": longest}
     return found
+
+
+def runs_of(said: Sequence[float | None], step_ms: float) -> list[float]:
+    """Return how long each run of frames with a probability over one half lasted in ms."""
+    runs = groupby(said, lambda p: (p or 0) > 0.5)
+    return [step_ms * sum(1 for _ in run) for is_so, run in runs if is_so]
+
+
+def share(hits: NDArray[np.bool_]) -> float:
+    """Return how many of (n,) are true, 0..1; 0 of none."""
+    return round(float(np.mean(hits)), 4) if hits.size else 0.0
+
+
+def cells_of(found: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return n, the share over one half and the share that was not told, as cells in per cent."""
+    return str(found["n"]), percent(found["share"]), percent(found["unsure"])
 
 
 def _told(said: Sequence[float | None]) -> dict[str, Any]:
@@ -80,19 +98,5 @@ def _told(said: Sequence[float | None]) -> dict[str, Any]:
     return {
         "n": len(said),
         "unsure": round(1 - told.size / max(1, len(said)), 4),
-        "closed": share(told > 0.5) if told.size else None,
+        "share": share(told > 0.5) if told.size else None,
     }
-
-
-def runs_of(closed: Sequence[float | None], step_ms: float) -> list[float]:
-    """Return how long each run of frames with shut eyes (p > 0.5) lasted in ms."""
-    return [
-        step_ms * sum(1 for _ in run)
-        for is_closed, run in groupby(closed, lambda p: (p or 0) > 0.5)
-        if is_closed
-    ]
-
-
-def share(hits: NDArray[np.bool_]) -> float:
-    """Return how many of (n,) are true, 0..1; 0 of none."""
-    return round(float(np.mean(hits)), 4) if hits.size else 0.0
