@@ -38,7 +38,7 @@ class Measured:
 Measure = Callable[[Path, Path, Bar], Measured]
 
 # By name, where the function lies: imported when it is asked for, since each brings its own weight.
-MEASURES: dict[str, str] = {}
+MEASURES: dict[str, str] = {"video": "models.video_figures:measure_video"}
 
 
 def run_measure(name: str, data: Path, *, directory: Path, bar: Bar) -> dict[str, Any]:
