@@ -26,8 +26,8 @@ def expose(content: bytes, *, name: str) -> bytes:
         raise ModelError(f"{name}: not a TFLite file; `emotion-convert convert` makes one of a Keras model")
     try:
         model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
-        graph, signature = model.subgraphs[0], model.signatureDefs[0]
-        if any(tensor.name == OUTPUT.encode() for tensor in signature.outputs):
+        graph, signatures = model.subgraphs[0], model.signatureDefs or []
+        if any(graph.tensors[index].name == OUTPUT.encode() for index in graph.outputs):
             return content
         index = _embedding(model, graph)
     except DAMAGE:
@@ -39,9 +39,10 @@ def expose(content: bytes, *, name: str) -> bytes:
         )
     graph.outputs = [*graph.outputs, index]
     graph.tensors[index].name = OUTPUT.encode()
-    entry = schema.TensorMapT()
-    entry.name, entry.tensorIndex = OUTPUT.encode(), index
-    signature.outputs = [*signature.outputs, entry]
+    for signature in signatures:
+        entry = schema.TensorMapT()
+        entry.name, entry.tensorIndex = OUTPUT.encode(), index
+        signature.outputs = [*signature.outputs, entry]
     builder = flatbuffers.Builder(1 << 20)
     builder.Finish(model.Pack(builder), IDENTIFIER)
     return bytes(builder.Output())

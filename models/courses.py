@@ -36,8 +36,8 @@ WILD_A_CLASS = 450  # of fer2013's Training, which the face model knows by heart
 PARTS = 4  # of PublicTest, which it does not: two to learn from, one to choose on, one for the visual network
 LEARN, CHOOSE, COMBINE = (0, 1), (2,), (3,)
 RAMP_STEPS = 9
-# An expression counts as neutral up to a fifth of its way and as itself from the half on; between, as both.
-ONSET = (0.2, 0.5)
+# An expression counts as neutral up to a tenth of its way and as itself from two fifths on; between, as both.
+ONSET = (0.1, 0.4)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,8 +154,9 @@ def read_sequences(directory: Path) -> list[Onset]:
         label = label_of(folder.parent.name)
         if label is None:
             continue
-        frames = (path for path in paths if path.parent == folder)
-        crops = [crop for path in frames if (crop := crop_largest(_read(path), finder, cropper)) is not None]
+        frames = (read_grey(path) for path in paths if path.parent == folder)
+        cut = (crop_largest(frame, finder, cropper) for frame in frames)
+        crops = [crop for crop in cut if crop is not None]
         if len(crops) >= 2:
             person = f"ckplus:{folder.name.split('_')[0]}"
             found.append(Onset(np.stack(crops), LABELS.index(label), person, folder.name))
@@ -202,18 +203,23 @@ def _filmed(sequence: Onset, random: np.random.Generator) -> Pictures:
 
 
 def _ramps(posed: FaceSet, sequences: Sequence[Onset], random: np.random.Generator) -> Iterator[Pictures]:
-    """Blend the neutral face of a sequence into each peak of the same person in ckplus48."""
+    """Blend the neutral face of a sequence into every third peak of the same person in ckplus48.
+
+    Three pictures there are of one sequence and nearly the same.
+    """
     way = np.linspace(0, 1, RAMP_STEPS, dtype=np.float32)
     neutral = {sequence.person: sequence.crops[0] for sequence in sequences}
-    for i, peak in enumerate(posed.stacked()):
-        person = f"ckplus:{posed.subjects[i]}"
+    peaks = posed.stacked()
+    for i in range(0, len(posed), 3):
+        person, peak = f"ckplus:{posed.subjects[i]}", peaks[i]
         if person in neutral:
             crops = blend(neutral[person], peak, way)
             views = [crops, crops[:, :, ::-1], np.stack([shake(crop, random) for crop in crops])]
             yield Pictures(np.stack(views), onset_targets(int(posed.labels[i]), way), person, "ramp")
 
 
-def _read(path: Path) -> UInt8:
+def read_grey(path: Path) -> UInt8:
+    """Return a picture (h, w) uint8 grey; raise `DataError` for one that cannot be read."""
     image = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_GRAYSCALE)
     if image is None:
         raise DataError(f"{path}: cannot be read as a picture; take the data set again")

@@ -39,6 +39,7 @@ Measure = Callable[[Path, Path, Bar], Measured]
 
 # By name, where the function lies: imported when it is asked for, since each brings its own weight.
 MEASURES: dict[str, str] = {
+    "video": "models.video_figures:measure_video",
     "eye-state": "models.eye_figures:measure_eyes",
     "mouth-state": "models.mouth_figures:measure_mouths",
     "fatigue": "models.fatigue_figures:measure_fatigue",

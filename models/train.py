@@ -188,8 +188,24 @@ def train_multimodal(run: Run) -> Path:
     return multimodal.train_multimodal(run)
 
 
+def train_video_lstm(run: Run) -> Path:
+    """Train the shipped video model and its folds; return its card."""
+    from models import video_lstm
+
+    return video_lstm.train_video_lstm(run)
+
+
+def train_visual(run: Run) -> Path:
+    """Train the shipped visual network and its folds; return its card."""
+    from models import visual
+
+    return visual.train_visual(run)
+
+
 RECIPES: dict[str, Callable[[Run], Path]] = {
     "face-cnn": train_face_cnn,
+    "video-lstm": train_video_lstm,
+    "visual": train_visual,
     "voice-lstm": train_voice_lstm,
     "report-face": train_face,
     "report-voice": train_voice,
