@@ -78,7 +78,7 @@ def open_pair(directory: Path, suffix: str = "", *, variant: str = "int8") -> Pa
 def tell_sequence(folder: Path, pair: Pair, finder: FaceFinder) -> Told | None:
     """Show one of CK+'s sequences to the device's eyes at 30 frames a second; None where no face is seen."""
     listener = Listener(pair)
-    eyes = Eyes(pair.face, finder, listener)
+    eyes = Eyes(pair.face, finder, visual=listener)
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     seen: list[int] = []
     for i, path in enumerate(paths):
@@ -122,7 +122,7 @@ def label_changes(
 ) -> tuple[float, dict[Method, int]]:
     """Return the minutes in which faces are seen in a clip, and how often each method changes its label."""
     listener = Listener(pair)
-    eyes = Eyes(pair.face, finder, listener)
+    eyes = Eyes(pair.face, finder, visual=listener)
     try:
         for frame in read_video_frames(path, every_s):
             eyes.see(frame)
