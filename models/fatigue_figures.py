@@ -20,7 +20,7 @@ from edge.eyestate import EyeSpec
 from edge.fatigue import ALARMS, FatigueMonitor, FatigueState
 from edge.settings import Config, FatigueSettings
 from edge.values import Float32, Reading
-from models.courses import Course, EyePair, alarm_course, draw_course, pair_eyes, render
+from models.courses import Closure, Course, EyePair, alarm_course, draw_course, pair_eyes, render
 from models.datasets import DataError, find_set
 from models.eyesets import PatchSet, load_cew, load_mrl
 from models.measures import Measured, Table
@@ -30,6 +30,7 @@ from models.testsets import Bar, find_folds
 
 MODEL = "eye-state"
 COURSES = 24  # of each set
+MANY = 300  # of which only a moment is rendered
 RATES_HZ = (3, 5, 10, 15, 30)
 COUNTED_HZ = (10, 15, 30)  # where blinks are to be right
 DROPPED = 0.2
@@ -72,7 +73,9 @@ def measure_fatigue(data: Path, directory: Path, bar: Bar) -> Measured:
     tables: list[Table] = []
     for name, load in (("cew", load_cew), ("mrl", load_mrl)):
         with bar(f"reading {name}") as progress:
-            pairs = watchers(load(find_set(data, name), progress=progress), directory)
+            eyes = load(find_set(data, name), progress=progress)
+        pairs = watchers(eyes, directory)
+        figures[f"{name}-legible"] = legible(watchers(eyes, directory, most=MANY))
         rows = []
         for label, hz, dropped in (
             *((f"{hz} fps", hz, 0.0) for hz in RATES_HZ),
@@ -93,6 +96,17 @@ def measure_fatigue(data: Path, directory: Path, bar: Bar) -> Measured:
             alarm_rows.append((where, found["alarm_s"]["worst"]))
             rows.append(_row(label, found))
         tables.append(Table(f"minutes rendered from {name}", HEADS, tuple(rows)))
+    names = ("cew", "mrl")
+    tables.append(
+        Table(
+            "pairs of eyes that the network takes for what they are",
+            ("set", "pairs", "open", "shut"),
+            tuple(
+                (name, *(str(figures[f"{name}-legible"][key]) for key in ("n", "opened", "shut")))
+                for name in names
+            ),
+        )
+    )
     films = watch_films(data, bar)
     figures["films"] = films
     tables.append(_film_table(films))
@@ -153,6 +167,22 @@ def reader_of(classifier: TfliteClassifier) -> CropReader:
         return sum(told) / len(told) if told else None
 
     return CropReader(spec.size, read)
+
+
+def legible(pairs: Sequence[tuple[EyePair, CropReader]]) -> dict[str, float | int]:
+    """Return for how many of n pairs shut eyes are taken for shut, and open ones for open, most of the time.
+
+    Where they are not, no minute of that pair can be right; the minutes are of a few of these pairs only.
+    """
+    wink = Course(2.0, (Closure(1.0, 1.1, 1.9, 2.0),))
+    right = {"opened": 0, "shut": 0}
+    for k, (pair, reader) in enumerate(pairs):
+        for state, t_s in (("opened", np.linspace(0.1, 0.9, 5)), ("shut", np.linspace(1.2, 1.8, 5))):
+            random = np.random.default_rng([SEED, k])
+            told = [reader.read(crops) for crops in render(pair, wink, t_s, size=reader.size, random=random)]
+            p = [value for value in told if value is not None]
+            right[state] += bool(p) and (float(np.median(p)) >= 0.5) == (state == "shut")
+    return {"n": len(pairs), **right}
 
 
 def watch_minute(
