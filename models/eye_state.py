@@ -33,7 +33,7 @@ from models.splits import subject_folds
 HIDDEN = 2
 CLASSES = 3
 # The corners of open eyes lie 0.65 of the side apart in cew and in mrl alike (by eye, in twelve of each).
-SPEC = EyeSpec(size=24, width=0.65, hidden=0.6)
+SPEC = EyeSpec(size=24, width=0.65, hidden=0.2)
 SHAPE = (SPEC.size, SPEC.size, 1)
 WIDTHS = (16, 24, 32, 48)
 SCHEDULE = Schedule(epochs=16, batch=96, rate=4e-3, decay=0.02, ema=0.99, seed=7)

@@ -22,7 +22,7 @@ from edge.values import Float32
 from models.cards import made_input
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("face-cnn", "voice-lstm", "report-face", "report-voice")
+NAMES = ("face-cnn", "voice-lstm", "eye-state", "mouth-state", "report-face", "report-voice")
 
 
 def example(card: Card, seed: int = 0) -> Float32:

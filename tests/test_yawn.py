@@ -24,15 +24,19 @@ def reader() -> MouthReader:
 
 def draw_mouth(*, opening: float, width: float = 60.0) -> tuple[UInt8, Face]:
     """Return a picture (240, 320, 3) of a mouth, `opening` over its width, and its lips' landmarks."""
-    pixels = np.full((240, 320, 3), SKIN, np.uint8)
+    big = 4  # drawn larger and averaged down, as a lens does
+    drawn = np.full((240 * big, 320 * big, 3), SKIN, np.uint8)
+    centre, wide = (160 * big, 120 * big), width * big
     high = width * (0.36 + opening) / 2
-    cv2.ellipse(pixels, (160, 120), (round(width / 2), round(high)), 0, 0, 360, (172, 108, 100), -1)
-    gap = (round(0.4 * width), max(1, round(opening * width / 2)))
-    cv2.ellipse(pixels, (160, 120), gap, 0, 0, 360, (38, 14, 16), -1)
+    cv2.ellipse(drawn, centre, (round(wide / 2), round(high * big)), 0, 0, 360, (172, 108, 100), -1)
+    gap = (round(0.4 * wide), round(opening * wide / 2))
+    cv2.ellipse(drawn, centre, gap, 0, 0, 360, (38, 14, 16), -1)
     if opening > 0.3:
-        teeth = (round(0.3 * width), round(0.08 * width))
-        cv2.ellipse(pixels, (160, round(120 - 0.8 * gap[1])), teeth, 0, 0, 180, (225, 222, 210), -1)
-    pixels = cv2.GaussianBlur(pixels, (3, 3), 0.8).astype(np.uint8)
+        teeth = (round(0.3 * wide), round(0.08 * wide))
+        cv2.ellipse(
+            drawn, (centre[0], centre[1] - round(0.8 * gap[1])), teeth, 0, 0, 180, (225, 222, 210), -1
+        )
+    pixels = cv2.resize(drawn, (320, 240), interpolation=cv2.INTER_AREA).astype(np.uint8)
     points = np.zeros((468, 2), np.float32)
     angles = np.linspace(np.pi, -np.pi, len(LIPS), endpoint=False)
     for index, angle in zip(LIPS, angles, strict=True):
