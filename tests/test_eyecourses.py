@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +24,16 @@ from models.eyecourses import (
     render,
 )
 from models.eyesets import CLOSED, OPEN, PatchSet
-from models.fatigue_figures import CropReader, Minute, frame_times, summary, watch, watch_minute
+from models.fatigue_figures import (
+    CropReader,
+    Minute,
+    frame_times,
+    legible,
+    summary,
+    watch,
+    watch_minute,
+    watchers,
+)
 
 
 def eye(*, dark_rows: slice, side: int = 24) -> UInt8:
@@ -118,6 +128,19 @@ def test_where_nobody_has_both_the_most_alike_are_joined() -> None:
     assert pair.shut[0].mean() == pytest.approx(pair.opened[0].mean(), abs=3)
     with pytest.raises(DataError, match="nobody has open and shut eyes"):
         pair_eyes(eyes_of(("a", OPEN), ("a", OPEN)), most=5, seed=1)
+
+
+def test_pairs_that_are_not_seen_for_what_they_are_are_counted() -> None:
+    """A reader that knows these eyes is right about both states, one that always says open about one."""
+    blind = CropReader(32, lambda _crops: 0.1)
+    assert legible([(PAIR, READER), (PAIR, blind)]) == {"n": 2, "opened": 2, "shut": 1}
+    assert legible([(PAIR, CropReader(32, lambda _crops: None))]) == {"n": 1, "opened": 0, "shut": 0}
+
+
+def test_figures_need_fold_models(tmp_path: Path) -> None:
+    """Nobody's eyes are judged by a network that learnt them."""
+    with pytest.raises(DataError, match="no fold model of eye-state"):
+        watchers(eyes_of(("a", OPEN), ("a", CLOSED)), tmp_path)
 
 
 @pytest.mark.parametrize(("hz", "dropped"), [(10, 0.0), (30, 0.2)])
