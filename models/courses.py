@@ -32,7 +32,7 @@ from models.face_cnn import CROP, as_input
 UNLEVELLED = replace(CROP, levelled=False)
 NEUTRAL = LABELS.index("neutral")
 STILL_VIEWS = 3
-WILD_A_CLASS = 450  # of fer2013's Training, which the face model knows by heart
+WILD_A_CLASS = 300  # of fer2013's Training, which the face model knows by heart
 PARTS = 4  # of PublicTest, which it does not: two to learn from, one to choose on, one for the visual network
 LEARN, CHOOSE, COMBINE = (0, 1), (2,), (3,)
 RAMP_STEPS = 9

@@ -28,9 +28,9 @@ from models.sequences import Film
 from models.testsets import find_folds
 from models.video_lstm import SEED, SOURCES, courses_of, part
 
-SCHEDULE = Schedule(epochs=20, batch=64, rate=3e-3, decay=0.01, ema=0.99, seed=6)
+SCHEDULE = Schedule(epochs=12, batch=64, rate=3e-3, decay=0.01, ema=0.99, seed=6)
 WILD_WINDOWS, POSED_WINDOWS = 800, 800  # a fold
-TO_CALIBRATE = 300
+TO_CALIBRATE = 200
 INPUT = 2 * len(LABELS) + 2
 SIMPLE: tuple[Method, ...] = ("image", "video", "mean", "product")
 
