@@ -59,9 +59,10 @@ def report(target: Path, given: Inputs, *, say: Callable[[str], None]) -> dict[s
     and `DataError` for examples that cannot be used.
     """
     graph = read_graph(target)
-    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+    if len(graph.inputs) != 1 or not 1 <= len(graph.outputs) <= 2:
         raise ModelError(
-            f"{target}: {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; one of each is supported"
+            f"{target}: {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; one input, one answer "
+            "and beside it one embedding are supported"
         )
     if graph.inputs[0].is_dynamic:
         raise ModelError(
