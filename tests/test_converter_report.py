@@ -273,7 +273,7 @@ def test_other_shapes_of_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"input shape \(1, 8\) is not fixed"):
         report(path, Inputs(), say=quiet)
     write_graph(path, [Op("ADD", [T((1, 8)), T((1, 8))], [T((1, 8))])], inputs=2)
-    with pytest.raises(ModelError, match="2 inputs and 1 outputs; one of each"):
+    with pytest.raises(ModelError, match="2 inputs and 1 outputs; one input"):
         report(path, Inputs(), say=quiet)
 
 
