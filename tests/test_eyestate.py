@@ -163,7 +163,7 @@ def test_reading_carries_track_and_time(reader: EyeReader) -> None:
 
 
 def test_pipeline_sees_the_blinks_of_the_demo_clip() -> None:
-    """The drawn face shuts its eyes for three frames every 3.7 s, and in these alone they are read as shut."""
+    """The drawn face shuts its eyes for three frames every 3.7 s, and only these are read as shut."""
     if find_weights(DETECTOR) is None:
         pytest.skip("the detector weights are not here: emotion-models fetch")
     eyes = open_eyes(Config(inference=InferenceSettings(backend="cpu")))
