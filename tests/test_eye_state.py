@@ -38,10 +38,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Directory in which the whole eye recipe ran for one epoch a model."""
+    """Directory in which the whole eye recipe ran for one epoch a model, in two folds for the time."""
     out = tmp_path_factory.mktemp("trained")
     run = Run(data, out, epochs=1, resume=False, report=lambda _: None, bar=trees.no_bar)
-    assert eye_state.train_eye_state(run) == out / "eye-state.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(eye_state, "FOLDS", 2)
+        assert eye_state.train_eye_state(run) == out / "eye-state.json"
     return out
 
 
@@ -50,7 +52,7 @@ def test_shipped_model_knows_everybody_but_the_validation_people(trained: Path) 
     held_out = set(load_card("eye-state", directory=trained).held_out)
     assert "mrl:s0019" in held_out
     assert any(person.startswith("cew:") for person in held_out)
-    folds = [set(load_card(f"eye-state-fold{k}", directory=trained).held_out) for k in range(5)]
+    folds = [set(load_card(f"eye-state-fold{k}", directory=trained).held_out) for k in range(2)]
     assert sum(len(fold) for fold in folds) == len(set.union(*folds)) == 48 + 7 - len(held_out)
     assert not held_out & set.union(*folds)
 
@@ -104,15 +106,15 @@ def test_spoilt_eye_is_still_one_and_a_hidden_one_is_none() -> None:
     assert beside_eye(trees.face(1), 24, random).shape == (24, 24)
 
 
-def test_mouth_recipe(data: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_mouth_recipe(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An epoch a model on drawn mouths leaves cards whose folds share no cluster."""
     if find_weights(DETECTOR) is None:
         pytest.skip("the detector weights are not here: emotion-models fetch")
     trees.write_yawns(data / "mouths" / "yawn", shots=24, frames=3)
     trees.write_sequences(data / "faces" / "ckplus_sequences", subjects=("S010",), frames=4)
-    out = tmp_path_factory.mktemp("mouths")
-    run = Run(data, out, epochs=1, resume=False, report=lambda _: None, bar=trees.no_bar)
-    assert mouth_state.train_mouth_state(run) == out / "mouth-state.json"
-    folds = [set(load_card(f"mouth-state-fold{k}", directory=out).held_out) for k in range(5)]
+    monkeypatch.setattr(mouth_state, "FOLDS", 2)
+    run = Run(data, tmp_path, epochs=1, resume=False, report=lambda _: None, bar=trees.no_bar)
+    assert mouth_state.train_mouth_state(run) == tmp_path / "mouth-state.json"
+    folds = [set(load_card(f"mouth-state-fold{k}", directory=tmp_path).held_out) for k in range(2)]
     assert sum(map(len, folds)) == len(set.union(*folds))
-    assert not set.union(*folds) & set(load_card("mouth-state", directory=out).held_out)
+    assert not set.union(*folds) & set(load_card("mouth-state", directory=tmp_path).held_out)
