@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from edge import __version__, messages
+from edge.accelerator import Accelerator, backends
 from edge.board import Board
 from edge.camera import open_camera
 from edge.conditions import ROOT
@@ -45,8 +46,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TASKS: tuple[Literal["face", "voice"], ...] = ("face", "voice")
-ACCELERATOR_TICK_S = 0.5
-ACCELERATOR_LIMIT_S = 180.0  # for one round: each model is tried for a minute at most, then opened
 MQTT_LIMIT_S = 180.0  # a name server that is gone takes half a minute a broker, a pause another minute
 CLOSE_S = 1.2  # of the two seconds that a stop may take
 PAGE_DELAY_S = 3.0  # at most, for the first picture or sound to be judged before the web server is loaded
@@ -145,7 +144,9 @@ class Daemon:
             switches.start()
             stack.callback(switches.close)
             if config.inference.backend != "cpu":
-                threading.Thread(target=self._keep_accelerated, name="accelerator", daemon=True).start()
+                accelerator = Accelerator(self._classifiers, self._health, self._publish_status)
+                accelerator.start()
+                stack.callback(accelerator.close)
             self._notifier.ready()
             self._publish_status()
             brokers = ", ".join(map(str, config.mqtt.addresses))
@@ -293,34 +294,6 @@ class Daemon:
         counters = self._health.counters
         return bool(counters["frames"] or counters["windows"])
 
-    def _keep_accelerated(self) -> None:
-        """Bring the models onto the wanted backend, and back onto it when it was lost; tell either way."""
-        told = self._backends()
-        while not self._stop.wait(ACCELERATOR_TICK_S):
-            self._health.progress("accelerator", limit_s=ACCELERATOR_LIMIT_S)
-            for classifier in self._classifiers.values():
-                classifier.retry(time.monotonic())
-                if (now := self._backends()) != told:
-                    told = now
-                    log.info(
-                        "models run on %s", ", ".join(f"{told[task]['backend']} ({task})" for task in told)
-                    )
-                    self._publish_status()
-            self._tell_accelerator()
-
-    def _tell_accelerator(self) -> None:
-        fault = next((model.fault for model in self._classifiers.values() if model.fault), None)
-        if fault is None:
-            self._health.clear("accelerator")
-        elif f"accelerator:{fault.reason}" not in self._health.reasons:
-            self._health.fault("accelerator", fault.reason, f"{fault}; running on the CPU")
-
-    def _backends(self) -> dict[str, dict[str, object]]:
-        return {
-            task: {"backend": classifier.backend, "passed_over": classifier.passed_over}
-            for task, classifier in self._classifiers.items()
-        }
-
     def _numbers(self) -> dict[str, int | float]:
         counters = self._policy.counters(self._health.counters)
         return {**counters, "rss_bytes": rss_bytes(), **self._watch.numbers()}
@@ -386,7 +359,7 @@ class Daemon:
                 reasons=reasons,
                 since=self._health.since,
                 version=__version__,
-                backends=self._backends(),
+                backends=backends(self._classifiers),
                 preview=self._board.view(time.monotonic_ns()).preview_s > 0,
                 device=self._config.device,
             )
