@@ -1,0 +1,64 @@
+"""Brings the models onto the wanted accelerator while the CPU answers, and back onto it when it was lost."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from edge.fallback import SteadyClassifier
+from edge.health import Health
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.5
+LIMIT_S = 180.0  # for one round: each model is tried for a minute at most, then opened
+
+
+class Accelerator:
+    """Tries on a thread of its own, since a driver may hang; `on_change` is called there after each move."""
+
+    def __init__(
+        self, classifiers: Mapping[str, SteadyClassifier], health: Health, on_change: Callable[[], None]
+    ) -> None:
+        self._classifiers = classifiers
+        self._health = health
+        self._on_change = on_change
+        self._stop = threading.Event()
+
+    def start(self) -> None:
+        """Begin to try; the thread ends with the process, whatever a driver does."""
+        threading.Thread(target=self._run, name="accelerator", daemon=True).start()
+
+    def close(self) -> None:
+        """Try no more."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        told = backends(self._classifiers)
+        while not self._stop.wait(TICK_S):
+            self._health.progress("accelerator", limit_s=LIMIT_S)
+            for classifier in self._classifiers.values():
+                classifier.retry(time.monotonic())
+                if (now := backends(self._classifiers)) != told:
+                    told = now
+                    where = (f"{facts['backend']} ({task})" for task, facts in told.items())
+                    log.info("models run on %s", ", ".join(where))
+                    self._on_change()
+            self._tell_fault()
+
+    def _tell_fault(self) -> None:
+        fault = next((model.fault for model in self._classifiers.values() if model.fault), None)
+        if fault is None:
+            self._health.clear("accelerator")
+        elif f"accelerator:{fault.reason}" not in self._health.reasons:
+            self._health.fault("accelerator", fault.reason, f"{fault}; running on the CPU")
+
+
+def backends(classifiers: Mapping[str, SteadyClassifier]) -> dict[str, dict[str, object]]:
+    """Return for each task the backend that answers and those passed over, as `status` tells it."""
+    return {
+        task: {"backend": classifier.backend, "passed_over": classifier.passed_over}
+        for task, classifier in classifiers.items()
+    }
