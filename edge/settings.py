@@ -92,7 +92,7 @@ class FusionSettings(Section):
     method: Annotated[
         Literal["weighted_log", "max", "product", "mean", "bayes_sum", "network"],
         Field(description="a rule, or network: the model of models.fusion, which has weights of its own"),
-    ] = "weighted_log"
+    ] = "network"
     face_weight: Annotated[float, Field(ge=0, le=10, description="in the rules")] = 1.0
     voice_weight: Annotated[float, Field(ge=0, le=10, description="in the rules")] = 0.6
     enter: Annotated[float, Field(gt=0, lt=1)] = 0.45
