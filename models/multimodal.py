@@ -66,7 +66,7 @@ def train_multimodal(run: Run) -> Path:
     """Train on answers about people whom neither model met, choose on others; return the card.
 
     Faces and voices are asked through the artifacts of the package. Beside the model it leaves inputs for
-    the converter's calibration, and the card tells what every rule reaches on the validation people.
+    the converter's calibration, and it tells what every rule reaches on the validation people.
     """
     from models.gated import either, multimodal
 
@@ -90,8 +90,7 @@ def train_multimodal(run: Run) -> Path:
     some = draw_pairs(everyone, voices, 1000, np.random.default_rng(recipe.seed), shares=shares)
     np.save(run.out / f"{NAME}.calibration.npy", some.features())
     p = predict(model, inputs)
-    chosen = compare_methods(held, p)
-    for method, figures in chosen.items():
+    for method, figures in compare_methods(held, p).items():
         run.report(f"{method}: " + ", ".join(f"{key} {value}" for key, value in figures.items()))
     card = draft_card(
         NAME,
@@ -104,7 +103,7 @@ def train_multimodal(run: Run) -> Path:
         held_out=HELD_OUT,
     )
     files = {"keras": file_entry(run.out / f"{NAME}.keras")}
-    return save_card(card.model_copy(update={"files": files, "metrics": {"validation": chosen}}), run.out)
+    return save_card(card.model_copy(update={"files": files}), run.out)
 
 
 def validation_pairs(faces: Sequence[Answers], voices: Answers) -> list[Pairs]:

@@ -15,6 +15,7 @@ from edge.pooling import (
     TEMPERATURES,
     NetworkPool,
     Opinion,
+    break_ties,
     network_features,
     open_pool,
     pool_by_rule,
@@ -165,6 +166,14 @@ def test_network_order_does_not_matter(network: NetworkPool) -> None:
     one, _ = network({Modality.FACE: face, Modality.VOICE: voice})
     other, _ = network({Modality.VOICE: voice, Modality.FACE: face})
     np.testing.assert_array_equal(one, other)
+
+
+def test_ties_are_broken_by_the_opinions() -> None:
+    """Of two labels that int8 finds equal the likelier one wins, and what is not equal stays."""
+    equal = np.array([0.3, 0.3, 0.1, 0.1, 0.1, 0.05, 0.05], np.float32)
+    said = np.stack([sure("disgust", 0.6), np.zeros(7, np.float32)])
+    assert LABELS[int(break_ties(equal, said).argmax())] == "disgust"
+    np.testing.assert_allclose(break_ties(equal, said), equal, atol=1e-3)
 
 
 def test_events_can_name_the_network(network: NetworkPool) -> None:
