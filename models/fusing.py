@@ -57,6 +57,9 @@ def measure_fusion(data: Path, directory: Path, bar: Bar) -> Measured:
         "no set here has picture and sound of one act: held-out faces are paired by label with held-out "
         f"voices, {PAIRINGS} times",
         "disagreeing: right is either label; the better single names one of the two more often",
+        "FER2013's own labels and the votes' majority contradict each other on the same pictures, so nothing "
+        "can be calibrated against both; fusion has learnt the votes",
+        "the quality of a covered face is that of a bare one: only what the model says tells them apart",
     ]
     faces = face_answers(data, directory, "test", notes=notes, bar=bar)
     voices = voice_answers(data, directory, "test", notes=notes, bar=bar)

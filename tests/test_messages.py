@@ -35,6 +35,15 @@ EVENT_DATA: dict[str, list[dict[str, Any]]] = {
     "emotion.changed": [
         messages.event_data(state, previous=previous, models=MODELS, backend="cpu", latency_ms=31.25)
         for state, previous in ((BOTH, "anger"), (UNSURE, None), (NOBODY, "fear"))
+    ]
+    + [
+        messages.event_data(
+            BOTH,
+            previous=None,
+            models=MODELS | {"fusion": "multimodal@0123456789ab"},
+            backend="cpu",
+            latency_ms=1,
+        )
     ],
     "presence.gained": [messages.presence_data("person-3", faces=1)],
     "presence.lost": [messages.presence_data("room", faces=0)],

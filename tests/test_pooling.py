@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge.analyze import Analyzer
 from edge.card import artifacts_directory
 from edge.config import load_config
 from edge.errors import ConfigError, ModelError
@@ -180,6 +181,13 @@ def test_events_can_name_the_network(network: NetworkPool) -> None:
     """A network has name and hash, a rule has none."""
     assert (pool_name(network) or "").startswith("multimodal@")
     assert pool_name(open_pool(Config(fusion=FusionSettings(method="mean")))) is None
+
+
+def test_files_are_fused_as_the_daemon_fuses() -> None:
+    """What analyzes files opens what the config asks for."""
+    assert isinstance(Analyzer(Config()).pool, NetworkPool)
+    rule = Config(fusion=FusionSettings(method="product"))
+    assert not isinstance(Analyzer(rule).pool, NetworkPool)
 
 
 def test_models_of_ones_own_do_not_hide_the_network(tmp_path: Path) -> None:
