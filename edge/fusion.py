@@ -61,7 +61,7 @@ class _Subject:
 class Fusion:
     """Keeps the newest opinions and turns them into states; call `observe`, then `update`.
 
-    `pool` makes one of two opinions, `edge.pooling.open_pool` opens it; without it a rule does.
+    `pool` makes one of two opinions, `edge.pooling.open_pool` opens it; without it `rule_pool` does.
     """
 
     settings: FusionSettings

@@ -98,7 +98,7 @@ class FusionSettings(Section):
     method: Annotated[
         Literal["weighted_log", "max", "product", "mean", "bayes_sum", "network"],
         Field(description="a rule, or network: the model of models.fusion, which has weights of its own"),
-    ] = "weighted_log"
+    ] = "network"
     visual: Annotated[
         Literal["image", "video", "mean", "product", "network"],
         Field(description="what a face is judged by: the picture, the last 1.5 s, or both"),

@@ -76,6 +76,7 @@ def run_epochs(
     name: str,
     recipe: Recipe,
     run: Run,
+    loss: Any = "categorical_crossentropy",
 ) -> Any:
     """Fit stage by stage; write the epoch whose `score` on validation is best, and return that model.
 
@@ -106,19 +107,23 @@ def run_epochs(
             epochs, learning_rate = stage
             optimizer = _optimizer(keras, epochs * -(-len(x) // recipe.batch), learning_rate)
             # XLA compiles convolutions for the CPU three times slower than oneDNN has them.
-            model.compile(optimizer=optimizer, loss="categorical_crossentropy", jit_compile=False)
+            model.compile(optimizer=optimizer, loss=loss, jit_compile=False)
         seed_dropout(model, recipe.seed, number)
         fitted = model.fit(x, targets, batch_size=recipe.batch, epochs=1, verbose=0, shuffle=False)
-        loss = float(fitted.history["loss"][-1])
-        if not np.isfinite(loss):
-            raise EdgeError(f"{name}: loss {loss} in epoch {number + 1}; lower its recipe's learning rate")
-        entry = {"epoch": number + 1, "loss": round(loss, 5), "validation": score(predict(model, inputs))}
+        found = float(fitted.history["loss"][-1])
+        if not np.isfinite(found):
+            raise EdgeError(f"{name}: loss {found} in epoch {number + 1}; lower its recipe's learning rate")
+        entry = {
+            "epoch": number + 1,
+            "loss": round(found, 5),
+            "validation": score(predict(model, inputs)),
+        }
         done.append(entry)
         if entry["validation"] > best:
             best = entry["validation"]
             _save(_without_optimizer(model), out)
         _save(model, state, history=done)
-        scored = f"loss {loss:.4f}, validation {entry['validation']:.4f}"
+        scored = f"loss {found:.4f}, validation {entry['validation']:.4f}"
         run.report(f"{name}: epoch {number + 1}/{recipe.epochs}, {scored}")
     return keras.models.load_model(out, compile=False)
 

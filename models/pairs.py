@@ -8,7 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.pooling import CLASSES, RULES, TEMPERATURES, network_features, relative_weights, soften_joint
+from edge.pooling import (
+    CLASSES,
+    RULES,
+    TEMPERATURES,
+    UNIFORM,
+    network_features,
+    relative_weights,
+    soften_joint,
+)
 from edge.settings import FusionSettings
 from edge.values import Float32
 from models.fusionsets import BABBLE, COVERED_EYES, COVERED_MOUTH, TURNED, Answers
@@ -150,6 +158,16 @@ def draw_pairs(
     return Pairs(p[there], quality[there], freshness[there], pairs.labels[there], pairs.people[there])
 
 
+def exchange_labels(pairs: Pairs, random: np.random.Generator) -> Pairs:
+    """Return the pairs with their labels exchanged for one another, each pair in its own way."""
+    order = random.permuted(np.tile(np.arange(CLASSES), (len(pairs.p), 1)), axis=1)  # new place -> old label
+    return replace(
+        pairs,
+        p=np.take_along_axis(pairs.p, order[:, None, :], axis=2),
+        labels=np.take_along_axis(np.argsort(order, axis=1), pairs.labels, axis=1),
+    )
+
+
 def fuse_by_rule(
     pairs: Pairs, method: str, settings: FusionSettings, *, temperature: float | None = None
 ) -> Float32:
@@ -157,7 +175,7 @@ def fuse_by_rule(
     present = pairs.is_there
     weights = present * np.array([settings.face_weight, settings.voice_weight])
     w = relative_weights((pairs.quality * pairs.freshness).astype(np.float64), weights)
-    p = RULES[method](pairs.p.astype(np.float64), w)
+    p = RULES[method](np.where(present[..., None], pairs.p, UNIFORM).astype(np.float64), w)
     softer = soften_joint(p, TEMPERATURES[method] if temperature is None else temperature)
     fused = np.where(pairs.both[:, None], softer, p) * present.max(axis=1)[:, None]
     return np.asarray(fused, np.float32)

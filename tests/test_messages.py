@@ -60,6 +60,15 @@ EVENT_DATA: dict[str, list[dict[str, Any]]] = {
         for (state, previous), speaker in zip(
             ((BOTH, "anger"), (UNSURE, None), (NOBODY, "fear")), SPEAKERS, strict=True
         )
+    ]
+    + [
+        messages.event_data(
+            BOTH,
+            previous=None,
+            models=MODELS | {"video": "video-lstm@0123456789ab", "fusion": "multimodal@0123456789ab"},
+            backend="cpu",
+            latency_ms=1,
+        )
     ],
     "presence.gained": [messages.presence_data("person-3", faces=1)],
     "presence.lost": [messages.presence_data("room", faces=0)],

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge.analyze import Analyzer
 from edge.card import artifacts_directory
 from edge.config import load_config
 from edge.errors import ConfigError, ModelError
@@ -15,6 +16,7 @@ from edge.pooling import (
     TEMPERATURES,
     NetworkPool,
     Opinion,
+    break_ties,
     network_features,
     open_pool,
     pool_by_rule,
@@ -167,10 +169,25 @@ def test_network_order_does_not_matter(network: NetworkPool) -> None:
     np.testing.assert_array_equal(one, other)
 
 
+def test_ties_are_broken_by_the_opinions() -> None:
+    """Of two labels that int8 finds equal the likelier one wins, and what is not equal stays."""
+    equal = np.array([0.3, 0.3, 0.1, 0.1, 0.1, 0.05, 0.05], np.float32)
+    said = np.stack([sure("disgust", 0.6), np.zeros(7, np.float32)])
+    assert LABELS[int(break_ties(equal, said).argmax())] == "disgust"
+    np.testing.assert_allclose(break_ties(equal, said), equal, atol=1e-3)
+
+
 def test_events_can_name_the_network(network: NetworkPool) -> None:
     """A network has name and hash, a rule has none."""
     assert (pool_name(network) or "").startswith("multimodal@")
     assert pool_name(open_pool(Config(fusion=FusionSettings(method="mean")))) is None
+
+
+def test_files_are_fused_as_the_daemon_fuses() -> None:
+    """What analyzes files opens what the config asks for."""
+    assert isinstance(Analyzer(Config()).pool, NetworkPool)
+    rule = Config(fusion=FusionSettings(method="product"))
+    assert not isinstance(Analyzer(rule).pool, NetworkPool)
 
 
 def test_models_of_ones_own_do_not_hide_the_network(tmp_path: Path) -> None:
