@@ -31,7 +31,7 @@ from models.face_cnn import CROP, as_input
 
 UNLEVELLED = replace(CROP, levelled=False)
 NEUTRAL = LABELS.index("neutral")
-STILL_VIEWS = 3
+STILL_VIEWS = 4
 WILD_A_CLASS = 300  # of fer2013's Training, which the face model knows by heart
 PARTS = 4  # of PublicTest, which it does not: two to learn from, one to choose on, one for the visual network
 LEARN, CHOOSE, COMBINE = (0, 1), (2,), (3,)
@@ -81,17 +81,17 @@ def onset_targets(label: int, way: Float32) -> Float32:
     return targets
 
 
-def shake(crop: UInt8, random: np.random.Generator, *, strength: float = 1.0) -> UInt8:
-    """Return a crop (48, 48) uint8 as the next frame has it: moved by a pixel, noisy, lit or blurred."""
-    scale = 1 + strength * random.uniform(-0.04, 0.04)
-    matrix = cv2.getRotationMatrix2D((23.5, 23.5), strength * random.uniform(-3, 3), scale)
-    matrix[:, 2] = matrix[:, 2] + strength * random.uniform(-1.2, 1.2, 2)
+def shake(crop: UInt8, random: np.random.Generator) -> UInt8:
+    """Return a crop (48, 48) uint8 as another frame has it: moved a little, noisy, lit or blurred."""
+    scale = 1 + random.uniform(-0.07, 0.07)
+    matrix = cv2.getRotationMatrix2D((23.5, 23.5), random.uniform(-5, 5), scale)
+    matrix[:, 2] = matrix[:, 2] + random.uniform(-2, 2, 2)
     moved = cv2.warpAffine(
         crop, matrix, (FACE_PX, FACE_PX), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
-    if random.random() < 0.25:
+    if random.random() < 0.3:
         moved = cv2.GaussianBlur(moved, (3, 3), random.uniform(0.4, 1.0))
-    noise = random.uniform(0, 5) * random.standard_normal(moved.shape)
+    noise = random.uniform(0, 14) * random.standard_normal(moved.shape)
     values = moved * np.exp(random.uniform(-0.15, 0.15)) + noise
     return np.asarray(np.clip(np.rint(values), 0, 255), np.uint8)
 

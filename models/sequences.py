@@ -17,9 +17,12 @@ FPS = (3.0, 30.0)  # a hot or a slow device, and a fast one
 JITTER, LOST = 0.25, 0.05  # of the time between two pictures, and of the pictures
 ONSET_S = (0.3, 1.5)  # from neutral to the peak; of CK+'s onsets the middle half lasts 0.4 to 0.7 s
 HOLD_S = 1.5  # before and after, at most
-STEADY = 0.5  # how often the next picture is shaken as the one before
+STEADY = 0.3  # how often the next picture is shaken as the one before
 # What a window shows: a course as it was filmed or blended, one face held, one face becoming another.
 MIX = {"course": 0.35, "still": 0.35, "change": 0.30}
+# Of the deviation of each number of an embedding, new in every picture: without it the last picture is
+# believed as it is, and what a camera's noise does to it flickers through.
+NOISE = 0.5
 NEWCOMER, RETURN = 0.3, 0.2  # how often a track begins within the window, and a course runs backwards
 
 T = TypeVar("T")
@@ -36,10 +39,15 @@ class Windows:
 
 
 class Film:
-    """Draws windows of `spec` from courses; the same windows for the same `random`."""
+    """Draws windows of `spec` from courses; the same windows for the same `random`.
 
-    def __init__(self, courses: Sequence[Course], spec: VideoSpec) -> None:
+    `noise` is the most that is added to each picture, in deviations of each number of the embeddings.
+    """
+
+    def __init__(self, courses: Sequence[Course], spec: VideoSpec, *, noise: float = 0.0) -> None:
         self._spec = spec
+        deviation = np.concatenate([course.seen[0] for course in courses]).std(axis=0)
+        self._noise = np.asarray(noise * deviation, np.float32)
         self._moving = [course for course in courses if course.seen.shape[1] > 1]
         stills = [course for course in courses if course.seen.shape[1] == 1]
         self._of_class: dict[int, list[Course]] = {}
@@ -67,6 +75,9 @@ class Film:
             course = _becoming(self._still(random, neutral=0.6), self._still(random, neutral=0.15))
         times_ns, way = _times(course.seen.shape[1], self._spec, random)
         values, p = _shown(course, way, random)
+        values = values + random.random() * self._noise * random.standard_normal(
+            values.shape, dtype=np.float32
+        )
         steps, share = resample(times_ns, values, self._spec)
         return steps, _at(course.targets, way[-1:])[0], p, share
 

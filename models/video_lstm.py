@@ -22,13 +22,13 @@ from models.courses import CHOOSE, LEARN, PARTS, Course, Pictures, ask, gather
 from models.engine import Network, Schedule, train
 from models.epochs import Run
 from models.metrics import fit_temperature, predictions
-from models.sequences import Film, Windows
+from models.sequences import NOISE, Film, Windows
 from models.testsets import find_folds
 
 STEPS, RATE_HZ = 16, 10.0  # the camera's own rate, so that most steps are pictures and not lines between them
 WIDTH = 192  # of an embedding
 RANGE = (0.0, 1.6)  # of its numbers; the int8 face models end between 1.4 and 1.7
-SCHEDULE = Schedule(epochs=6, batch=128, rate=3e-3, decay=0.05, ema=0.99, seed=4)
+SCHEDULE = Schedule(epochs=8, batch=128, rate=3e-3, decay=0.05, ema=0.99, seed=4)
 AN_EPOCH, TO_CHOOSE, TO_CALIBRATE = 6_000, 2_000, 200
 OWN_SHARE = 0.3  # of a still's target: what the face model says of it, the mean over its views
 SEED = 3
@@ -105,7 +105,7 @@ def without(courses: Sequence[Course], held_out: Sequence[str]) -> list[Course]:
 def _learn(name: str, face: Card, directory: Path, pictures: Sequence[Pictures], run: Run) -> Path:
     courses = courses_of(face, directory, pictures, run)
     spec = spec_of(face)
-    film = Film(without(courses, face.held_out), spec)
+    film = Film(without(courses, face.held_out), spec, noise=NOISE)
     chosen = Film(part(courses, CHOOSE), spec).draw(np.random.default_rng(SEED), count=TO_CHOOSE)
     labels = chosen.targets.argmax(axis=1)
     schedule = replace(SCHEDULE, epochs=run.epochs or SCHEDULE.epochs)
