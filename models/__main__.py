@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.progress import Progress as RichProgress
 
-from edge.card import Card, artifacts_directory
+from edge.card import Card, artifacts_directory, load_card
 from edge.errors import EXIT_OK, EXIT_USAGE, EdgeError
 from edge.weights import weights_directory
 from models.console import positive, run_command, say, screen
@@ -22,7 +22,7 @@ from models.epochs import Run
 from models.evaluate import evaluate_model, list_models
 from models.examples import Options
 from models.fetch import fetch_weights
-from models.measures import MEASURES, run_measure
+from models.measures import MEASURED_BY, MEASURES, run_measure
 from models.page import write_page
 from models.report import REPORTS, train_report
 from models.show import show_evaluation, show_figures, show_measure
@@ -165,6 +165,10 @@ def _misplaced(args: argparse.Namespace) -> str | None:
 def _evaluate(args: argparse.Namespace) -> int:
     emotions = [card.name for card in list_models(args.models) if card.task in TARGETS]
     names = [args.name] if args.name else [*emotions, *MEASURES]
+    if args.name and args.name not in MEASURES:
+        task = load_card(args.name, directory=args.models).task
+        if task in MEASURED_BY:
+            raise EdgeError(f"{args.name}: a {task} model is measured by `evaluate {MEASURED_BY[task]}`")
     if not names:
         raise EdgeError(f"{args.models}: no model card in it; `emotion-models train` makes one")
     results, measured, unmeasured = [], list[dict[str, Any]](), list[str]()

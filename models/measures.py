@@ -48,6 +48,10 @@ MEASURES: dict[str, str] = {
 }
 
 
+# Models that no measure is named after, by task.
+MEASURED_BY = {"video": "video", "visual": "video", "multimodal": "fusion"}
+
+
 def run_measure(name: str, data: Path, *, directory: Path, bar: Bar) -> dict[str, Any]:
     """Run one of `MEASURES`; return it as `--json` prints it, and as tables."""
     module, _, function = MEASURES[name].partition(":")

@@ -48,3 +48,11 @@ def test_people_read_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "made: by place" in out
     assert "missed by 5 points" in out
     assert "here &lt;b&gt;" in page.read_text(encoding="utf-8")
+
+
+def test_a_model_without_a_measure_of_its_name_says_which(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The multimodal network is measured beside the rules that it competes with."""
+    assert main(["evaluate", "multimodal", "--data", str(tmp_path)]) == 1
+    assert "`evaluate fusion`" in capsys.readouterr().err
