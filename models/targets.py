@@ -42,7 +42,7 @@ class Target:
             return row | {"measured": None, "where": None, "met": None, "missed_by": None}
         at_least = self.sign == ">="
         where, value = (min if at_least else max)(values, key=lambda value: value[1])
-        worst = round(value, 3)
+        worst = round(value, 3) + 0.0  # no -0
         met = {">=": worst >= self.limit, "<=": worst <= self.limit, "<": worst < self.limit}[self.sign]
         missed_by = None if met else round(abs(worst - self.limit), 3)
         return row | {"measured": worst, "where": where, "met": met, "missed_by": missed_by}
