@@ -42,6 +42,12 @@ def running(messages: list[Message]) -> bool:
     return bool(told) and told[-1] == "running"
 
 
+def hears(messages: list[Message]) -> bool:
+    """Tell whether the microphone has given a window of sound: until then it may still be opening."""
+    told = [json.loads(m.payload)["counters"] for m in messages if m.topic.endswith("/stats")]
+    return bool(told) and told[-1].get("windows", 0) > 0
+
+
 def in_time(listener: Listener, until: Callable[[list[Message]], bool]) -> None:
     """Wait for a status within the five seconds that a fault may take, and one for the broker."""
     started_s = time.monotonic()
@@ -93,9 +99,12 @@ def test_microphone_that_is_pulled_out(tmp_path: Path, sound_server: SoundServer
         closing(listen(MqttSettings(port=broker.port), "emotion/lab/#")) as listener,
     ):
         assert listener.wait_ready(10)
-        env = environment("127.0.0.1", broker.port, tmp_path, EMOTION_EDGE__MICROPHONE__SOURCE="alsa:default")
-        with daemon(env):
-            collect(listener, running, 20)
+        microphone = {
+            "EMOTION_EDGE__MICROPHONE__SOURCE": "alsa:default",
+            "EMOTION_EDGE__MQTT__STATS_INTERVAL_S": "0.5",
+        }
+        with daemon(environment("127.0.0.1", broker.port, tmp_path, **microphone)):
+            collect(listener, hears, 20)
             sound_server.unplug()
             in_time(listener, status_with("microphone:no_device"))
             collect(listener, lambda seen: any(m.topic.endswith("/face/state") for m in seen), 20)
