@@ -162,13 +162,14 @@ class Speaking:
         """Take a window of sound; return who speaks at its end."""
         since_s = min(SPAN_S, max(0.0, (window.t_ns - self._heard_ns) / 1e9))
         self._heard_ns = window.t_ns
-        self._sound.take(window)
+        if len(window.frames):
+            self._sound.take(window)
         tracks = [
             track
             for track, mouth in sorted(self._mouths.items())
             if mouth[-1][0] > window.t_ns - int(IN_VIEW_S * 1e9)
         ]
-        if self._sound.speech_s(PAUSE_S) < LEAST_SPEECH_S:
+        if not len(window.frames) or self._sound.speech_s(PAUSE_S) < LEAST_SPEECH_S:
             owner = self._now.owner if self._now.owner in tracks else None
             self._now = Speaker("nobody", owner=owner)
         else:

@@ -43,7 +43,8 @@ RANGE = np.float32(4.0)  # standard deviations
 class Window:
     """The frames of the last seconds: (T, 42) float32, and `speech` (T,) float32 probability.
 
-    A frame is 40 MFCC, then the pitch as `edge.pitch` has it. `t_ns` is when its newest sample was captured.
+    A frame is 40 MFCC, then the pitch as `edge.pitch` has it. In a stream there are none, (0, 42), where
+    nothing was spoken. `t_ns` is when its newest sample was captured.
     """
 
     frames: Float32
@@ -73,6 +74,8 @@ class Window:
     @property
     def quality(self) -> float:
         """How much speech there is and how clear of noise, 0..1; 1.5 s are as good as it gets."""
+        if not len(self.frames):
+            return 0.0
         clear = (self.contrast_db - NOISY_DB) / (CLEAR_DB - NOISY_DB)
         return min(1.0, self.speech_s / 1.5) * float(np.clip(clear, 0, 1))
 
@@ -85,7 +88,7 @@ class Window:
 
 
 class SpeechStream:
-    """Computes frames and voice activity once each, as sound comes in.
+    """Computes voice activity as sound comes in, and frames, each once, when they are asked for.
 
     Pre-emphasis runs over the whole stream, so frames do not depend on how the sound was cut.
     """
@@ -100,20 +103,30 @@ class SpeechStream:
         for _ in range(VAD_WARM_UP):
             self._vad.process_10ms(silence)
 
-    def push(self, samples: Float32) -> tuple[Float32, Float32]:
-        """Take `samples` (n,); return the new frames (k, 42) and voice activity steps (m,), both float32."""
+    @property
+    def waiting(self) -> int:
+        """How many frames could be computed now."""
+        return max(0, (self._pending.size - FRAME) // STEP + 1)
+
+    def push(self, samples: Float32) -> Float32:
+        """Take `samples` (n,); return the new steps of voice activity (m,) float32."""
         self._pending = np.concatenate([self._pending, samples])
         self._vad_pending = np.concatenate([self._vad_pending, samples])
-        return self._frames(), self._activity()
+        return self._activity()
 
-    def _frames(self) -> Float32:
-        count = (self._pending.size - FRAME) // STEP + 1
-        if count <= 0:
+    def frames(self) -> Float32:
+        """Return the frames (k, 42) float32 since they were last asked for."""
+        if not self.waiting:
             return np.empty((0, COLUMNS), np.float32)
         frames = sound_frames(self._pending, previous=float(self._previous))
-        self._previous = self._pending[count * STEP - 1]
-        self._pending = self._pending[count * STEP :]
+        self.skip(self.waiting)
         return frames
+
+    def skip(self, count: int) -> None:
+        """Forget the oldest `count` waiting frames."""
+        if count > 0:
+            self._previous = self._pending[count * STEP - 1]
+            self._pending = self._pending[count * STEP :]
 
     def _activity(self) -> Float32:
         count = self._vad_pending.size // STEP
@@ -156,10 +169,11 @@ class SpeechWindows:
             self._hop_filled += part.size
             if self._hop_filled == self._hop:
                 self._hop_filled = 0
-                frames, activity = self._stream.push(self._hop_samples)
-                _append(self._frames, frames)
-                _append(self._vad, activity)
-                self._filled = min(self._length, self._filled + len(frames))
+                waiting = self._stream.waiting
+                _append(self._vad, self._stream.push(self._hop_samples))
+                self._filled = min(self._length, self._filled + self._stream.waiting - waiting)
+                # Nobody asks for frames that no window has any more.
+                self._stream.skip(self._stream.waiting - self._length)
                 if self._filled >= frame_count(1.0):
                     yield self._window(end_ns - samples.size * 1_000_000_000 // SAMPLE_RATE_HZ)
 
@@ -167,7 +181,11 @@ class SpeechWindows:
         speech = np.empty(self._length, np.float32)
         speech[: self._length - VAD_LAG] = self._vad[2 * VAD_LAG :]
         speech[self._length - VAD_LAG :] = self._vad[-1]
-        return Window(self._frames[-self._filled :].copy(), speech[-self._filled :], t_ns)
+        speech = speech[-self._filled :]
+        if not np.any(speech >= SPEECH_THRESHOLD):  # most of the day: a third of what silence would cost
+            return Window(self._frames[:0], speech, t_ns)
+        _append(self._frames, self._stream.frames())
+        return Window(self._frames[-self._filled :].copy(), speech, t_ns)
 
 
 def sound_frames(samples: Float32, *, previous: float) -> Float32:
@@ -203,8 +221,9 @@ def clip_window(samples: Float32) -> Window:
     """
     stream = SpeechStream()
     short = max(0, FRAME - samples.size)
-    frames, activity = stream.push(np.concatenate([samples, np.zeros(short, np.float32)]))
-    _, tail = stream.push(np.zeros(VAD_LAG * STEP, np.float32))
+    activity = stream.push(np.concatenate([samples, np.zeros(short, np.float32)]))
+    frames = stream.frames()
+    tail = stream.push(np.zeros(VAD_LAG * STEP, np.float32))
     speech = np.concatenate([activity, tail])[VAD_LAG : VAD_LAG + len(frames)]
     return Window(frames, speech, samples.size * 1_000_000_000 // SAMPLE_RATE_HZ)
 

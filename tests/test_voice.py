@@ -28,19 +28,30 @@ def test_frames_do_not_depend_on_the_cuts() -> None:
     stream, frames, start = SpeechStream(), [], 0
     while start < len(samples):
         length = int(random.integers(1, 3000))
-        frames.append(stream.push(samples[start : start + length])[0])
+        stream.push(samples[start : start + length])
+        frames.append(stream.frames())
         start += length
     np.testing.assert_array_equal(np.concatenate(frames), clip_window(samples).frames)
 
 
 def test_incremental_window_equals_the_whole() -> None:
-    """What is computed hop by hop is what the whole window gives."""
-    samples = np.random.default_rng(4).normal(0, 0.1, 16_000 * 5).astype(np.float32)
+    """What is computed hop by hop is what the whole window gives, also after a long silence."""
+    silence = np.random.default_rng(4).normal(0, 1e-4, 16_000 * 7).astype(np.float32)
+    samples = np.concatenate([read_sound(clip_path())[: 16_000 * 4], silence, read_sound(clip_path())])
+    samples = samples[: 16_000 * 15]
     windows = list(SpeechWindows(window_s=3.0, hop_s=0.5).push(AudioChunk(samples, 0)))
-    assert [window.t_ns for window in windows] == [round(t * 1e9) for t in np.arange(1.0, 5.1, 0.5)]
+    assert [window.t_ns for window in windows] == [round(t * 1e9) for t in np.arange(1.0, 15.1, 0.5)]
+    whole = clip_window(samples).frames
+    for window in windows:
+        end = window.t_ns * 16_000 // 10**9 // 160 - 2  # the newest frame ends within the last two steps
+        if window.has_speech:
+            np.testing.assert_array_equal(window.frames, whole[max(0, end - 298) : end])
     last = windows[-1]
+    assert last.has_speech
     assert last.frames.shape == (frame_count(3.0), 42) == (298, 42)
-    np.testing.assert_array_equal(last.frames, clip_window(samples).frames[-298:])
+    silent = [window for window in windows if not len(window.frames)]
+    assert 6 <= len(silent) < len(windows)
+    assert all(window.quality == 0 and not window.has_speech for window in silent)
 
 
 def test_speech_is_heard_and_noise_is_not() -> None:
@@ -62,7 +73,7 @@ def test_gap_is_silence_of_its_length() -> None:
     samples = np.full(16_000, 0.1, np.float32)
     windows = list(SpeechWindows(window_s=3.0, hop_s=0.5).push(AudioChunk(samples, 10**9, gap=16_000)))
     assert windows[-1].t_ns == 2 * 10**9
-    assert len(windows[-1].frames) == frame_count(2.0)
+    assert len(windows[-1].speech) == frame_count(2.0)
 
 
 def test_pool_uses_spoken_frames_only() -> None:
