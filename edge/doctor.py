@@ -7,12 +7,13 @@ takes a device that the daemon holds for one that works.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from edge import __version__
 from edge.conditions import ROOT
@@ -20,6 +21,9 @@ from edge.config import DEFAULT_PATH, load_config
 from edge.errors import EdgeError
 from edge.settings import Config
 from edge.values import rfc3339
+
+if TYPE_CHECKING:
+    from edge.reading import ReadingTask
 
 MAX_EXIT_CODE = 100
 UNIT = "emotion-edge.service"
@@ -164,7 +168,7 @@ def examine_models(config: Config) -> Iterator[Finding]:
             yield Finding("weights", name, "failed", detail, "`emotion-models fetch`")
         else:
             yield Finding("weights", name, "ok", str(file.parent))
-    yield from _examine_reading(config)
+    yield from _examine_small(config)
     wanted = config.inference.backend
     backends = dict.fromkeys(("cpu", *(candidate_backends() if wanted == "auto" else (wanted,))))
     for backend in backends:
@@ -182,19 +186,33 @@ def examine_models(config: Config) -> Iterator[Finding]:
                 yield Finding("models", subject, "ok", f"{classifier.name}, golden vector right")
 
 
-def _examine_reading(config: Config) -> Iterator[Finding]:
-    """Check the models that read a face by their golden vectors on the CPU, where they run."""
+def _examine_small(config: Config) -> Iterator[Finding]:
+    """Check the models that stay on the CPU by their golden vectors: of eyes, mouth, video and fusion."""
     from edge.errors import ModelError
+    from edge.pooling import open_pool, pool_name
     from edge.reading import READING_TASKS, open_reading_model
+    from edge.visual import open_visual
 
-    for task in READING_TASKS:
+    def name_of_reading(task: ReadingTask) -> str | None:
+        classifier = open_reading_model(config, task)
+        return None if classifier is None else classifier.name
+
+    def name_of_video() -> str | None:
+        judge = open_visual(config, config.models.face)
+        return None if judge is None else judge.video.name
+
+    names: dict[str, Callable[[], str | None]] = {
+        task: partial(name_of_reading, task) for task in READING_TASKS
+    }
+    names |= {"video": name_of_video, "fusion": lambda: pool_name(open_pool(config))}
+    for task, name_of in names.items():
         subject = f"{task} on cpu"
         try:
-            classifier = open_reading_model(config, task)
+            name = name_of()
         except ModelError as error:
             yield failed("models", subject, error)
             continue
-        if classifier is None:
-            yield Finding("models", subject, "skipped", f"models.{task} is none")
+        if name is None:
+            yield Finding("models", subject, "skipped", "this config uses none")
         else:
-            yield Finding("models", subject, "ok", f"{classifier.name}, golden vector right")
+            yield Finding("models", subject, "ok", f"{name}, golden vector right")

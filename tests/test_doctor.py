@@ -149,6 +149,8 @@ def test_backend_that_was_asked_for_and_is_not_here(tmp_path: Path) -> None:
         "voice on cpu": "ok",
         "eyes on cpu": "ok",
         "mouth on cpu": "ok",
+        "video on cpu": "ok",
+        "fusion on cpu": "ok",
         f"face on {backend}": "failed",
         f"voice on {backend}": "failed",
     }
