@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 
 from edge.card import TfliteClassifier
+from edge.crop import cut_grey, level
 from edge.errors import ModelError
-from edge.faces import LEFT_EYE, MOUTH, RIGHT_EYE, level
+from edge.faces import LEFT_EYE, MOUTH, RIGHT_EYE
 from edge.values import Face, Float32, UInt8
 
 SMALLEST_PX = 10.0  # width of an eye; below, lids and iris are one blot
@@ -113,19 +113,7 @@ def cut_eye(pixels: UInt8, corners: Float32, width: float, out: Float32) -> bool
     a, b = scale * across / length
     matrix = np.array([[a, b, 0.0], [-b, a, 0.0]], np.float32)
     matrix[:, 2] = size / 2 - matrix[:, :2] @ centre
-    # A large eye is cut larger and averaged down: bilinear sampling alone would alias.
-    factor = int(np.clip(np.ceil(1 / scale), 1, 4))
-    cut = cv2.warpAffine(
-        pixels,
-        matrix * factor,
-        (size * factor, size * factor),
-        flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    grey = cv2.cvtColor(cut, cv2.COLOR_RGB2GRAY)
-    if factor > 1:
-        grey = cv2.resize(grey, (size, size), interpolation=cv2.INTER_AREA)
-    np.multiply(grey[..., None], np.float32(1 / 255), out=out, casting="unsafe")
+    cut_grey(pixels, matrix, scale, out)
     if float(out.std()) < FLATTEST:
         return False
     level(out)

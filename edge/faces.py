@@ -16,6 +16,7 @@ from typing import Any, Protocol, cast
 import cv2
 import numpy as np
 
+from edge.crop import cut_grey, level
 from edge.errors import ModelError
 from edge.runtime import load_model
 from edge.values import Face, Float32, UInt8
@@ -27,7 +28,6 @@ DETECTION_THRESHOLD = 0.5
 PRESENCE_THRESHOLD = 0.5
 OVERLAP = 0.3
 SMALLEST_TILE = 128
-LEVEL_DEVIATION = 0.2  # of levelled crops in [0, 1]; fer2013's own median is 0.21
 
 # Corners of the eyes and of the mouth among the 468 points; "left" is left in the picture.
 LEFT_EYE, RIGHT_EYE, MOUTH = (33, 133), (362, 263), (61, 291)
@@ -234,18 +234,6 @@ class CropSpec:
 FER_CROP = CropSpec(48, ((0.3125, 0.395), (0.6875, 0.395)), 0.765)
 
 
-def level(crop: Float32) -> None:
-    """Give a crop in [0, 1], in place, the mean 0.5 and the standard deviation 0.2; what is outside is cut.
-
-    A crop of one grey only becomes 0.5 all over.
-    """
-    deviation = max(float(crop.std()), 1e-3)
-    crop -= crop.mean()
-    crop *= np.float32(LEVEL_DEVIATION / deviation)
-    crop += np.float32(0.5)
-    np.clip(crop, 0, 1, out=crop)
-
-
 class FaceCropper:
     """Cuts faces out of frames, upright and scaled as in training, reusing its buffers."""
 
@@ -255,22 +243,8 @@ class FaceCropper:
 
     def crop(self, pixels: UInt8, face: Face) -> Float32:
         """Return (size, size, 1) float32 in [0, 1]; valid until the next call."""
-        size = self._spec.size
-        anchors = face_anchors(face)
-        forward, scale = _alignment(anchors, self._spec)
-        # A large face is cut larger and averaged down: bilinear sampling alone would alias.
-        factor = int(np.clip(np.ceil(1 / scale), 1, 4))
-        cut = cv2.warpAffine(
-            pixels,
-            forward * factor,
-            (size * factor, size * factor),
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        grey = cv2.cvtColor(cut, cv2.COLOR_RGB2GRAY)
-        if factor > 1:
-            grey = cv2.resize(grey, (size, size), interpolation=cv2.INTER_AREA)
-        np.multiply(grey[..., None], np.float32(1 / 255), out=self._crop, casting="unsafe")
+        forward, scale = _alignment(face_anchors(face), self._spec)
+        cut_grey(pixels, forward, scale, self._crop)
         if self._spec.levelled:
             level(self._crop)
         return self._crop

@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 
 from edge.card import TfliteClassifier
+from edge.crop import cut_grey, level
 from edge.errors import ModelError
-from edge.faces import level
 from edge.values import Face, Float32, UInt8
 
 # The outer edge of both lips among the 468 points.
@@ -87,18 +86,7 @@ def cut_mouth(pixels: UInt8, face: Face, out: Float32) -> bool:
     matrix = np.empty((2, 3), np.float32)
     matrix[:, :2] = scale[:, None] * turn
     matrix[:, 2] = -scale * low
-    factor = int(np.clip(np.ceil(1 / scale.min()), 1, 4))
-    cut = cv2.warpAffine(
-        pixels,
-        matrix * factor,
-        (width * factor, height * factor),
-        flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    grey = cv2.cvtColor(cut, cv2.COLOR_RGB2GRAY)
-    if factor > 1:
-        grey = cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA)
-    np.multiply(grey[..., None], np.float32(1 / 255), out=out, casting="unsafe")
+    cut_grey(pixels, matrix, float(scale.min()), out)
     level(out)
     return True
 

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.card import Source
+from edge.crop import level
 from edge.eyestate import EyeSpec
-from edge.faces import level
 from edge.values import Float32, UInt8
 from models.cards import draft_card, file_entry, save_card
 from models.datasets import DataError, Progress, find_set, load_fer2013

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.faces import CropSpec, FaceCropper, level, open_face_finder
+from edge.crop import level
+from edge.faces import CropSpec, FaceCropper, open_face_finder
 from edge.values import Face, Float32, UInt8
 from edge.weights import DETECTOR, LANDMARKS, find_weights
 from models.corrupt import JITTER, bad_webcam, jitter_crop, jitter_spec

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.card import Source
-from edge.faces import level, open_face_finder
+from edge.crop import level
+from edge.faces import open_face_finder
 from edge.values import LABELS, Float32, UInt8
 from edge.yawn import MouthSpec, cut_mouth
 from models.cards import draft_card, file_entry, save_card
