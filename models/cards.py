@@ -61,6 +61,12 @@ def draft_card(
     )
 
 
+def save_trained(out: Path, card: Card) -> Path:
+    """Write the card of a model whose `NAME.keras` lies in `out`; return its path."""
+    files = {"keras": file_entry(out / f"{card.name}.keras")}
+    return save_card(card.model_copy(update={"files": files}), out)
+
+
 def made_input(shape: tuple[int, ...], value_range: tuple[float, float], *, seed: int = 7) -> Float32:
     """Return an input that nobody's face or voice is in: noise over the middle of the range, fixed by `seed`.
 

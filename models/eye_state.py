@@ -21,7 +21,7 @@ from edge.card import Source
 from edge.crop import level
 from edge.eyestate import EyeSpec
 from edge.values import Float32, UInt8
-from models.cards import draft_card, file_entry, save_card
+from models.cards import draft_card, save_trained
 from models.datasets import DataError, Progress, find_set, load_fer2013
 from models.engine import Network, Schedule, train
 from models.epochs import Run
@@ -251,8 +251,7 @@ def _finish(run: Run, name: str, views: Views, chosen_on: PatchSet, *, held_out:
         data=SOURCES,
         held_out=held_out,
     )
-    files = {"keras": file_entry(run.out / f"{name}.keras")}
-    return save_card(card.model_copy(update={"files": files}), run.out)
+    return save_trained(run.out, card)
 
 
 def figures_of(p: Float32, eyes: PatchSet) -> dict[str, float]:

@@ -20,7 +20,7 @@ from edge.crop import level
 from edge.faces import FER_CROP, CropSpec, FaceCropper, open_face_finder
 from edge.values import LABELS, Float32, UInt8
 from models.augment import mixed_up, move_face, spoil_face, worsen_face
-from models.cards import draft_card, file_entry, save_card
+from models.cards import draft_card, save_trained
 from models.datasets import (
     FaceSet,
     find_set,
@@ -239,10 +239,10 @@ class _Training:
             features=CROP.to_features(),
             temperature=fit_temperature(p, self.validation.labels),
             data=SOURCES,
+            held_out=held_out,
             embedding=WIDTHS[-1],
         )
-        files = {"keras": file_entry(self.run.out / f"{name}.keras")}
-        return save_card(card.model_copy(update={"files": files, "held_out": tuple(held_out)}), self.run.out)
+        return save_trained(self.run.out, card)
 
     def _train_base(self) -> Path:
         """Go through the stages on fer2013, each from where the one before it ended."""

@@ -21,7 +21,7 @@ from edge.crop import level
 from edge.faces import open_face_finder
 from edge.values import LABELS, Float32, UInt8
 from edge.yawn import MouthSpec, cut_mouth
-from models.cards import draft_card, file_entry, save_card
+from models.cards import draft_card, save_trained
 from models.datasets import DataError, find_set, load_ckplus_sequences
 from models.engine import Network, Schedule, train
 from models.epochs import Run
@@ -187,5 +187,4 @@ def _finish(
         data=SOURCES,
         held_out=held_out,
     )
-    files = {"keras": file_entry(run.out / f"{name}.keras")}
-    return save_card(card.model_copy(update={"files": files}), run.out)
+    return save_trained(run.out, card)

@@ -13,7 +13,7 @@ from edge.card import Source, artifacts_directory
 from edge.pooling import CLASSES, FEATURES, LOWEST, ORDER, RULES, soften_joint
 from edge.settings import FusionSettings
 from edge.values import Float32
-from models.cards import draft_card, file_entry, save_card
+from models.cards import draft_card, save_trained
 from models.datasets import DataError
 from models.epochs import Recipe, Run, predict, run_epochs
 from models.fusionsets import Answers, Part, face_answers, voice_answers
@@ -102,8 +102,7 @@ def train_multimodal(run: Run) -> Path:
         data=SOURCES,
         held_out=HELD_OUT,
     )
-    files = {"keras": file_entry(run.out / f"{NAME}.keras")}
-    return save_card(card.model_copy(update={"files": files}), run.out)
+    return save_trained(run.out, card)
 
 
 def validation_pairs(faces: Sequence[Answers], voices: Answers) -> list[Pairs]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from pkgutil import resolve_name
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from edge.card import Source
 from edge.faces import FER_CROP
 from edge.values import LABELS, Float32, UInt8
 from models.augment import spoil_faces, spoil_voices
-from models.cards import draft_card, file_entry, save_card
+from models.cards import draft_card, save_trained
 from models.datasets import FaceSet, find_set, load_fer2013, need_every_class
 from models.epochs import Recipe, Run, predict, run_epochs
 from models.metrics import fit_temperature, predictions, uar
@@ -98,8 +99,7 @@ def train_face(run: Run) -> Path:
         temperature=fit_temperature(predict(model, inputs), validation.labels),
         data=FER_SOURCES,
     )
-    keras_file = file_entry(run.out / "report-face.keras")
-    return save_card(card.model_copy(update={"files": {"keras": keras_file}}), run.out)
+    return save_trained(run.out, card)
 
 
 def train_voice(run: Run) -> Path:
@@ -149,70 +149,27 @@ def train_voice(run: Run) -> Path:
         data=[_speech_source(corpus) for corpus in dict.fromkeys(training.corpora)],
         held_out=HELD_OUT,
     )
-    keras_file = file_entry(run.out / "report-voice.keras")
-    return save_card(card.model_copy(update={"files": {"keras": keras_file}}), run.out)
+    return save_trained(run.out, card)
 
 
-def train_face_cnn(run: Run) -> Path:
-    """Train the shipped face model and its folds; return its card."""
-    from models import face_cnn  # PyTorch, which the other recipes do without
-
-    return face_cnn.train_face_cnn(run)
-
-
-def train_voice_lstm(run: Run) -> Path:
-    """Train the shipped voice model and its folds; return its card."""
-    from models import voice_lstm
-
-    return voice_lstm.train_voice_lstm(run)
-
-
-def train_eye_state(run: Run) -> Path:
-    """Train the eye model and its folds; return its card."""
-    from models import eye_state
-
-    return eye_state.train_eye_state(run)
-
-
-def train_mouth_state(run: Run) -> Path:
-    """Train the mouth model and its folds; return its card."""
-    from models import mouth_state
-
-    return mouth_state.train_mouth_state(run)
-
-
-def train_multimodal(run: Run) -> Path:
-    """Train the model that fuses what the two others say; return its card."""
-    from models import multimodal
-
-    return multimodal.train_multimodal(run)
-
-
-def train_video_lstm(run: Run) -> Path:
-    """Train the shipped video model and its folds; return its card."""
-    from models import video_lstm
-
-    return video_lstm.train_video_lstm(run)
-
-
-def train_visual(run: Run) -> Path:
-    """Train the shipped visual network and its folds; return its card."""
-    from models import visual
-
-    return visual.train_visual(run)
-
-
-RECIPES: dict[str, Callable[[Run], Path]] = {
-    "face-cnn": train_face_cnn,
-    "video-lstm": train_video_lstm,
-    "visual": train_visual,
-    "voice-lstm": train_voice_lstm,
-    "report-face": train_face,
-    "report-voice": train_voice,
-    "eye-state": train_eye_state,
-    "mouth-state": train_mouth_state,
-    "multimodal": train_multimodal,
+# By name, where the function lies: PyTorch and what else a recipe needs is imported when it is asked for.
+RECIPES: dict[str, str] = {
+    "face-cnn": "models.face_cnn:train_face_cnn",
+    "video-lstm": "models.video_lstm:train_video_lstm",
+    "visual": "models.visual:train_visual",
+    "voice-lstm": "models.voice_lstm:train_voice_lstm",
+    "report-face": "models.train:train_face",
+    "report-voice": "models.train:train_voice",
+    "eye-state": "models.eye_state:train_eye_state",
+    "mouth-state": "models.mouth_state:train_mouth_state",
+    "multimodal": "models.multimodal:train_multimodal",
 }
+
+
+def run_recipe(name: str, run: Run) -> Path:
+    """Train one of `RECIPES`; return its card."""
+    train: Callable[[Run], Path] = resolve_name(RECIPES[name])
+    return train(run)
 
 
 def _read_speech(run: Run) -> tuple[Speech, Speech]:

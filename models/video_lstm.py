@@ -17,7 +17,7 @@ import numpy as np
 from edge.card import Card, Source, artifacts_directory, load_card, open_classifier
 from edge.values import LABELS, Float32
 from edge.video import VideoSpec
-from models.cards import draft_card, file_entry, save_card
+from models.cards import draft_card, save_trained
 from models.courses import CHOOSE, LEARN, PARTS, Course, Pictures, ask, gather
 from models.engine import Network, Schedule, train
 from models.epochs import Run
@@ -134,8 +134,7 @@ def _learn(name: str, face: Card, directory: Path, pictures: Sequence[Pictures],
         data=SOURCES,
         held_out=face.held_out,
     )
-    files = {"keras": file_entry(run.out / f"{name}.keras")}
-    return save_card(card.model_copy(update={"files": files}), run.out)
+    return save_trained(run.out, card)
 
 
 def _softened(course: Course) -> Course:

@@ -18,7 +18,7 @@ from edge.card import TfliteClassifier, artifacts_directory, load_card, open_cla
 from edge.values import LABELS, Float32
 from edge.video import VideoSpec
 from edge.visual import Method, Opinions, combine, visual_input
-from models.cards import draft_card, file_entry, save_card
+from models.cards import draft_card, save_trained
 from models.courses import CHOOSE, COMBINE, Course, gather
 from models.datasets import DataError
 from models.engine import Network, Schedule, train
@@ -122,8 +122,7 @@ def _learn(
         data=SOURCES,
         held_out=held_out,
     )
-    files = {"keras": file_entry(run.out / f"{name}.keras")}
-    return save_card(card.model_copy(update={"files": files}), run.out)
+    return save_trained(run.out, card)
 
 
 def _ask(

@@ -22,7 +22,7 @@ from edge.media import read_sound
 from edge.values import LABELS, Float32
 from edge.voice import COEFFICIENTS, RANGE, clip_frames, clip_window, fitted, frame_count, relative
 from models.augment import at_tempo, hide_frames, mixed_up, spoil_frames
-from models.cards import draft_card, file_entry, save_card
+from models.cards import draft_card, save_trained
 from models.datasets import DataError, find_set, need_every_class
 from models.engine import Network, Schedule, train
 from models.epochs import Run
@@ -180,10 +180,9 @@ class _Training:
             },
             temperature=fit_temperature(p, labels),
             data=[*(_source(corpus) for corpus in CORPORA), NOISE, TALKING],
+            held_out=self._people(fold),
         )
-        files = {"keras": file_entry(self.run.out / f"{name}.keras")}
-        held_out = self._people(fold)
-        return save_card(card.model_copy(update={"files": files, "held_out": held_out}), self.run.out)
+        return save_trained(self.run.out, card)
 
     def _scale(self, fold: int | None) -> tuple[Float32, Float32]:
         """Return mean and standard deviation (40,) each of the training clips' frames."""
