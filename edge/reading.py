@@ -37,7 +37,12 @@ class FaceReader:
 
 
 def open_face_reader(config: Config) -> FaceReader:
-    """Open the models that `config.models` names; `ModelError` tells of one that is not what it should be."""
+    """Open the models that `config.models` names; `ModelError` tells of one that is not what it should be.
+
+    Where fatigue is switched off nobody asks for eyes and yawns, so none is opened.
+    """
+    if not config.fatigue.enabled:
+        return FaceReader()
     eyes, mouth = (open_reading_model(config, task) for task in READING_TASKS)
     return FaceReader(
         None if eyes is None else EyeReader(eyes), None if mouth is None else MouthReader(mouth)

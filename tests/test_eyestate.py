@@ -17,7 +17,7 @@ from edge.faces import LEFT_EYE, open_face_finder
 from edge.media import read_video_frames
 from edge.pipeline import Eyes, open_eyes
 from edge.reading import FaceReader, open_face_reader
-from edge.settings import Config, InferenceSettings, ModelSettings
+from edge.settings import Config, FatigueSettings, InferenceSettings, ModelSettings
 from edge.values import Float32, Frame, Reading
 from edge.weights import DETECTOR, find_weights
 
@@ -191,6 +191,7 @@ def test_pipeline_sees_the_blinks_of_the_demo_clip() -> None:
 def test_eye_model_can_be_left_out() -> None:
     """`models.eyes = "none"` opens none; a directory without one takes the package's."""
     assert open_face_reader(Config(models=ModelSettings(eyes="none"))).eyes is None
+    assert open_face_reader(Config(fatigue=FatigueSettings(enabled=False))).eyes is None
     with pytest.raises(ModelError, match=r"models\.eyes face-cnn"):
         open_face_reader(Config(models=ModelSettings(eyes="face-cnn")))
 
