@@ -27,7 +27,7 @@ from models.page import write_page
 from models.report import REPORTS, train_report
 from models.show import show_evaluation, show_figures, show_measure
 from models.targets import TARGETS
-from models.train import RECIPES
+from models.train import RECIPES, run_recipe
 
 MIN_SIDE_PX, MAX_SIDE_PX = 32, 224  # VGG16 needs the first and was made for the second
 
@@ -131,7 +131,7 @@ def _train(args: argparse.Namespace) -> int:
     run = Run(args.data, args.out, epochs=args.epochs, resume=args.resume, report=say, bar=bar)
     if args.name in REPORTS:
         return _repeat_report(args, run)
-    say(f"wrote {RECIPES[args.name](run)}; next: emotion-convert convert {args.out / args.name}.keras")
+    say(f"wrote {run_recipe(args.name, run)}; next: emotion-convert convert {args.out / args.name}.keras")
     return EXIT_OK
 
 
@@ -176,7 +176,9 @@ def _evaluate(args: argparse.Namespace) -> int:
         try:
             if name in MEASURES:
                 directory = args.models or artifacts_directory()
-                measured.append(run_measure(name, args.data, directory=directory, bar=bar))
+                measured.append(
+                    run_measure(name, args.data, directory=directory, bar=bar, write_cards=args.write_cards)
+                )
                 continue
             results.append(
                 evaluate_model(name, args.data, directory=args.models, bar=bar, write_card=args.write_cards)

@@ -22,7 +22,7 @@ from models.eye_state import HIDDEN, as_input
 from models.eye_tables import tables_of
 from models.eyesets import CLOSED, OPEN, PatchSet, load_cew, load_mrl
 from models.eyeviews import hide_eye
-from models.measures import Measured
+from models.measures import Measured, metrics_of
 from models.metrics import Labels, intervals_95, uar
 from models.targets import Target
 from models.testsets import Bar, Family
@@ -74,7 +74,13 @@ def measure_eyes(data: Path, directory: Path, bar: Bar) -> Measured:
         "int8_kb": size_kb,
         "both_eyes_ms": both_ms,
     }
-    return Measured(figures, list(tables_of(sets, faces, clips)), _targets(sets, size_kb, both_ms), notes)
+    return Measured(
+        figures,
+        list(tables_of(sets, faces, clips)),
+        _targets(sets, size_kb, both_ms),
+        notes,
+        {NAME: metrics_of(sets)},
+    )
 
 
 def figures_of_set(answers: Answers, limit: float) -> dict[str, Any]:

@@ -67,18 +67,27 @@ def measure_fusion(data: Path, directory: Path, bar: Bar) -> Measured:
     network = open_classifier(name, task="multimodal", directory=directory, backend="cpu")
     methods = _methods(network)
     found = {part.name: score_set(part, voices, methods, bar) for part in faces}
+    counts = {part.name: len(part) for part in faces}
+    figures = {name: figures_of(scores) for name, scores in found.items()}
+    cards = {
+        f"{part}, {condition}": {"int8": {"n": counts[part], **values}}
+        for part, methods_of_part in figures.items()
+        for condition, values in methods_of_part["network"].items()
+    }
     default = FusionSettings().method
     return Measured(
         {
             "default": default,
             "pairings": PAIRINGS,
             "speakers": sorted(set(voices.people.tolist())),
-            "sets": {name: figures_of(scores) for name, scores in found.items()},
+            "n": counts,
+            "sets": figures,
             "quality": {part.name: median_quality(part) for part in (*faces, voices)},
         },
         [table for name, scores in found.items() for table in tables_of(name, scores)],
         targets_of(found, default),
         notes,
+        {name: cards},
     )
 
 

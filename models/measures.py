@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
+from edge.card import load_card
+from models.cards import save_card
+from models.evaluate import VARIANTS
 from models.testsets import Bar
 
 
@@ -25,12 +28,16 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a measure found: `figures` are stable names with numbers, `targets` rows of `Target.judge`."""
+    """What a measure found: `figures` are stable names with numbers, `targets` rows of `Target.judge`.
+
+    `cards` has, by model, set and variant, what belongs into the card of each model that was measured.
+    """
 
     figures: Mapping[str, Any]
     tables: Sequence[Table]
     targets: Sequence[Mapping[str, Any]] = ()
-    notes: Sequence[str] = field(default=())
+    notes: Sequence[str] = ()
+    cards: Mapping[str, Mapping[str, dict[str, dict[str, Any]]]] = field(default_factory=dict)
 
 
 # Takes the directory of the data sets, the directory of the artifacts and what shows progress; raises
@@ -52,11 +59,18 @@ MEASURES: dict[str, str] = {
 MEASURED_BY = {"video": "video", "visual": "video", "multimodal": "fusion"}
 
 
-def run_measure(name: str, data: Path, *, directory: Path, bar: Bar) -> dict[str, Any]:
-    """Run one of `MEASURES`; return it as `--json` prints it, and as tables."""
-    module, _, function = MEASURES[name].partition(":")
-    measure: Measure = getattr(import_module(module), function)
+def run_measure(
+    name: str, data: Path, *, directory: Path, bar: Bar, write_cards: bool = False
+) -> dict[str, Any]:
+    """Run one of `MEASURES`; return it as `--json` prints it, and as tables.
+
+    `write_cards` puts the figures into the cards of the models that were measured.
+    """
+    measure: Measure = resolve_name(MEASURES[name])
     found = measure(data, directory, bar)
+    for model, sets in found.cards.items() if write_cards else ():
+        card = load_card(model, directory=directory)
+        save_card(card.model_copy(update={"metrics": card.metrics | dict(sets)}), directory)
     return {
         "measure": name,
         "figures": dict(found.figures),
@@ -66,4 +80,12 @@ def run_measure(name: str, data: Path, *, directory: Path, bar: Bar) -> dict[str
         ],
         "targets": [dict(row) for row in found.targets],
         "notes": list(found.notes),
+    }
+
+
+def metrics_of(sets: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return what a card holds of sets that have `n` and, by variant, their figures."""
+    return {
+        name: {variant: {"n": found["n"], **found[variant]} for variant in VARIANTS if variant in found}
+        for name, found in sets.items()
     }

@@ -13,7 +13,7 @@ from edge.yawn import MouthReader
 from models.datasets import DataError, find_set
 from models.evaluate import load_family
 from models.eyesets import STILL, YAWNING, PatchSet, load_yawns
-from models.measures import Measured, Table
+from models.measures import Measured, Table, metrics_of
 from models.metrics import intervals_95
 from models.mouth_state import as_input, ckplus_mouths
 from models.show import interval, percent
@@ -50,7 +50,8 @@ def measure_mouths(data: Path, directory: Path, bar: Bar) -> Measured:
         raise DataError(f"{NAME}: nothing to measure it on in {data}: {'; '.join(notes)}")
     size_kb = family.card.files["int8"].bytes / 1000
     figures = {"sets": sets, "faces": faces, "clips": clips, "int8_kb": size_kb}
-    return Measured(figures, _tables(sets, faces, clips), _targets(clips, size_kb), notes)
+    targets = _targets(clips, size_kb)
+    return Measured(figures, _tables(sets, faces, clips), targets, notes, {NAME: metrics_of(sets)})
 
 
 def _figures(p: Float32, mouths: PatchSet) -> dict[str, Any]:

@@ -168,12 +168,13 @@ def interval(bounds: Sequence[float] | None) -> str:
 
 
 def main_cells(figures: dict[str, Any]) -> Row:
-    """Return the figures of one set and variant after its name."""
+    """Return the figures of one set and variant after its name, a dash for one that it does not have."""
+    ece = figures.get("ece")
     return (
         str(figures["n"]),
         percent(figures["accuracy"]),
-        interval(figures["interval_95"]),
-        percent(figures["uar"]),
-        percent(figures["macro_f1"]),
-        f"{figures['ece']:.3f}",
+        interval(figures.get("interval_95") or figures.get("interval_95_people")),
+        percent(figures.get("uar")),
+        percent(figures.get("macro_f1")),
+        "-" if ece is None else f"{ece:.3f}",
     )

@@ -70,7 +70,12 @@ def measure_video(data: Path, directory: Path, bar: Bar) -> Measured:
         SIZE.judge([(name, cost["kb"]) for name, cost in models.items()]),
         TIME.judge([(name, cost["ms"]) for name, cost in models.items()]),
     ]
-    return Measured(figures, tables, targets, notes)
+    sets = {name: figures[name] for name, told in onsets.items() if told}
+    cards = {
+        model: {name: {"int8": {"n": found["n"], **found["methods"][method]}} for name, found in sets.items()}
+        for model, method in ((shipped.video.card.name, "video"), (shipped.network.card.name, "network"))
+    }
+    return Measured(figures, tables, targets, notes, cards)
 
 
 def onset_figures(told: Sequence[Told]) -> dict[str, Any]:

@@ -11,11 +11,24 @@ import pytest
 
 from edge.card import Card, artifacts_directory, load_card, open_classifier
 from edge.runtime import load_model
-from edge.values import LABELS, Float32
+from edge.values import Float32
 from edge.weights import sha256
 from models.cards import made_input
+from models.pairs import CONDITIONS
 
 NAMES = ("face-cnn", "voice-lstm", "report-face", "report-voice")
+# What the daemon runs beside face and voice, with the sets of its figures.
+SMALL = {
+    "video-lstm": {"ckplus-sequences", "jaffe-ramps"},
+    "visual": {"ckplus-sequences", "jaffe-ramps"},
+    "eye-state": {"cew", "mrl"},
+    "mouth-state": {"yawn", "ckplus"},
+    "multimodal": {
+        f"{name}, {condition.name}"
+        for name in ("fer2013 PrivateTest-ferplus", "fer2013 PrivateTest", "ckplus48")
+        for condition in CONDITIONS
+    },
+}
 ARTIFACTS = artifacts_directory()
 CLEAN = {
     "face-cnn": {"fer2013-private", "fer2013-private-ferplus", "ckplus48-six", "jaffe-detected"},
@@ -56,7 +69,7 @@ def answers(name: str, variant: str, count: int = 40) -> Float32:
     return np.concatenate([model.run(values)[0] for values in inputs])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *SMALL])
 def test_every_file_is_the_one_in_the_card(name: str) -> None:
     """Keras, int8 and float16 are there with hash and size, and nothing lies there that no card lists."""
     card = load(name)
@@ -69,13 +82,13 @@ def test_every_file_is_the_one_in_the_card(name: str) -> None:
 
 
 @pytest.mark.parametrize("variant", ["int8", "float16"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *SMALL])
 def test_variants_pass_their_own_checks(name: str, variant: str) -> None:
     """Hash, shapes, scales and golden vector hold, and an answer is a distribution."""
     card = load(name)
     classifier = open_classifier(name, task=card.task, variant=variant)
     p = classifier.classify(made_input(card.input.shape, card.input.range))
-    assert p.shape == (len(LABELS),)
+    assert p.shape == (len(card.labels),)
     assert p.sum() == pytest.approx(1, abs=1e-5)
 
 
@@ -87,7 +100,7 @@ def test_int8_says_what_float16_says(name: str, mean: float) -> None:
     assert np.ptp(float16, axis=0).max() > 0.05
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *SMALL])
 def test_int8_is_int8_and_has_no_loop(name: str) -> None:
     """Integers in and out, and no operation that an accelerator cannot take."""
     from ai_edge_litert.interpreter import Interpreter
@@ -142,6 +155,19 @@ def test_report_voice_is_the_report_s_network() -> None:
     assert (lstm.units, lstm.activation.__name__) == (123, "linear")
     units = [layer.units for layer in model.layers if type(layer).__name__ == "Dense"]
     assert units == [64, 32, 7]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_card_of_a_small_model_states_the_same(name: str) -> None:
+    """Use and licence of every data set, and figures of the int8 file on every set that it is measured on."""
+    card = load(name)
+    assert card.data
+    assert all(source.use and source.licence for source in card.data)
+    assert set(card.metrics) == SMALL[name]
+    for variants in card.metrics.values():
+        assert variants["int8"]["n"] > 0
+        low, high = variants["int8"]["interval_95_people"]
+        assert low <= variants["int8"]["accuracy"] <= high
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from edge.card import artifacts_directory, load_card
 from models import measures
 from models.__main__ import main
 from models.measures import Measured, Table
@@ -18,7 +20,8 @@ def measure_nothing(_data: Path, _directory: Path, _bar: Bar) -> Measured:
     """Find one figure, which is missed."""
     row = Target("rightness", "%", ">=", 85).judge([("here", 80.0)])
     table = Table("by place", ("data set", "right %"), (("here <b>", "80.0"),))
-    return Measured({"right": 0.8}, [table], [row], ["one place only"])
+    cards = {"visual": {"here": {"int8": {"n": 5, "accuracy": 0.8}}}}
+    return Measured({"right": 0.8}, [table], [row], ["one place only"], cards)
 
 
 @pytest.fixture
@@ -37,6 +40,24 @@ def test_json_has_figures_tables_and_targets(tmp_path: Path, capsys: pytest.Capt
     assert found["figures"] == {"right": 0.8}
     assert found["targets"][0]["missed_by"] == 5
     assert found["notes"] == ["one place only"]
+
+
+@pytest.mark.usefixtures("_measure")
+def test_cards_get_the_figures_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--write-cards` adds sets to the card of the model that was measured, and `list` shows them."""
+    before = load_card("visual")
+    shutil.copy(artifacts_directory() / "visual.json", tmp_path)
+    where = ["--data", str(tmp_path), "--models", str(tmp_path)]
+    assert main(["evaluate", "made", *where]) == 0
+    assert load_card("visual", directory=tmp_path) == before
+    assert main(["evaluate", "made", *where, "--write-cards"]) == 0
+    assert load_card("visual", directory=tmp_path).metrics == {
+        **before.metrics,
+        "here": {"int8": {"n": 5, "accuracy": 0.8}},
+    }
+    capsys.readouterr()
+    assert main(["list", "--models", str(tmp_path)]) == 0
+    assert "80.0" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("_measure")
