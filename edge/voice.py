@@ -37,6 +37,7 @@ ENERGY_FLOOR = np.float32(8.0)
 LOUD = np.float32(4.5)
 VOICED = np.float32(0.6)  # periodicity
 RANGE = np.float32(4.0)  # standard deviations
+MELODY, HEIGHT, PERIODICITY = 37, 38, 39  # columns of what `relative` returns
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -311,9 +312,9 @@ def relative(frames: Float32) -> Float32:
     is_voiced = is_loud & (periodicity > VOICED)
     median = np.median(octaves[is_voiced]) if is_voiced.any() else np.float32(0)
     values[:, 0] = energy
-    values[:, 37] = np.where(is_voiced, np.clip(octaves - median, -1.2, 1.2), 0)
-    values[:, 38] = np.where(is_voiced, octaves, 0)
-    values[:, 39] = periodicity
+    values[:, MELODY] = np.where(is_voiced, np.clip(octaves - median, -1.2, 1.2), 0)
+    values[:, HEIGHT] = np.where(is_voiced, octaves, 0)
+    values[:, PERIODICITY] = periodicity
     return values
 
 

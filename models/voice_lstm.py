@@ -20,8 +20,18 @@ from edge.card import Source
 from edge.errors import MediaError
 from edge.media import read_sound
 from edge.values import LABELS, Float32
-from edge.voice import COEFFICIENTS, RANGE, clip_frames, clip_window, fitted, frame_count, relative
-from models.augment import at_tempo, hide_frames, mixed_up, spoil_frames
+from edge.voice import (
+    COEFFICIENTS,
+    HEIGHT,
+    MELODY,
+    RANGE,
+    clip_frames,
+    clip_window,
+    fitted,
+    frame_count,
+    relative,
+)
+from models.augment import at_tempo, hide_frames, mixed_up, move_pitch, spoil_frames
 from models.cards import draft_card, save_trained
 from models.datasets import DataError, find_set, need_every_class
 from models.engine import Network, Schedule, train
@@ -31,10 +41,13 @@ from models.rooms import read_surroundings, spoil_sound
 from models.speech import CORPORA, SPEECH_LICENCES, Clip, list_clips
 
 WINDOW_S = 3.0
-SCHEDULE = Schedule(epochs=40, batch=64, rate=2e-3, decay=0.05, ema=0.995, seed=1)
+SCHEDULE = Schedule(epochs=40, batch=64, rate=2e-3, decay=0.05, ema=0.995)
+TEACHER_SEED, SEED = 1, 2
 SMOOTHING = 0.1
-VERSIONS, ROOMS_SEED = 4, 7  # of each clip in other rooms, made once
+TEACHER_SHARE = 0.5  # of the target in the second generation
+VERSIONS, ROOMS_SEED = 5, 7  # of each clip in other rooms, made once
 CLEAN_SHARE = 0.3
+TO_CALIBRATE = 400
 FOLDS = 5
 FRAMES = frame_count(WINDOW_S)
 NOISE = Source(
@@ -97,14 +110,16 @@ class Heard:
 def train_voice_lstm(run: Run) -> Path:
     """Train a model a fold without its people, then the shipped one on everybody; return its card.
 
-    All learn for the same number of epochs and the last is kept: there is nobody left to choose on. A fold's
-    temperature is fitted on what the models of the other folds said of people that they had not heard.
+    Each is trained twice, the second time from nothing with the first one as a teacher (Furlanello et al.
+    2018, arXiv:1805.04770). All learn for the same number of epochs and the last is kept: there is nobody
+    left to choose on. A fold's temperature is fitted on what the models of the other folds said of people
+    that they had not heard.
     """
     training = _Training(run)
-    opinions = [training.learn(f"voice-lstm-fold{k}", fold=k) for k in range(FOLDS)]
+    opinions = [training.learn_twice(f"voice-lstm-fold{k}", fold=k) for k in range(FOLDS)]
     for k in range(FOLDS):
         training.finish(f"voice-lstm-fold{k}", fold=k, judged=[o for j, o in enumerate(opinions) if j != k])
-    training.learn("voice-lstm", fold=None)
+    training.learn_twice("voice-lstm", fold=None)
     return training.finish("voice-lstm", fold=None, judged=opinions)
 
 
@@ -132,34 +147,46 @@ class _Training:
             ]
         )
 
-    def learn(self, name: str, *, fold: int | None) -> _Opinions:
-        """Train `name` without the people of `fold`; return its opinions of them."""
-        people = self._people(fold)
-        unheard = np.isin(self._speakers, people)
-        index = np.flatnonzero(~unheard)
+    def learn_twice(self, name: str, *, fold: int | None) -> _Opinions:
+        """Train a teacher and then `name`, without the people of `fold`; return its opinions of them."""
+        teacher = self.learn(f"{name}-teacher", fold=fold, seed=TEACHER_SEED)
+        return self.opinions(self.learn(name, fold=fold, seed=SEED, teacher=teacher), fold=fold)
+
+    def learn(self, name: str, *, fold: int | None, seed: int, teacher: Network | None = None) -> Network:
+        """Train `name` without the people of `fold`; a teacher's answers are half of each target.
+
+        Beside it lies `NAME.calibration.npy`, inputs for the int8 conversion.
+        """
+        index = np.flatnonzero(~np.isin(self._speakers, self._people(fold)))
         need_every_class(f"{name}: its training people", self._labels[index])
-        # A corpus has its own emotions and size; the root evens them out and repeats nobody too often.
-        cells = [(self.heard.clips[i].corpus, self.heard.clips[i].label) for i in index]
-        count = Counter(cells)
         mean, std = self._scale(fold)
-        weight = np.array([count[cell] ** -0.5 for cell in cells])
+        weight = weights([self.heard.clips[i] for i in index])
         hard = np.eye(len(LABELS), dtype=np.float32)[self._labels]
         targets = ((1 - SMOOTHING) * hard + SMOOTHING / len(LABELS)).astype(np.float32)
-        schedule = replace(SCHEDULE, epochs=self.run.epochs or SCHEDULE.epochs)
+        schedule = replace(SCHEDULE, epochs=self.run.epochs or SCHEDULE.epochs, seed=seed)
 
         def epoch_of(number: int) -> tuple[Float32, Float32]:
             random = np.random.default_rng([schedule.seed, number])
-            drawn = random.choice(index, len(index), p=weight / weight.sum())
+            drawn = random.choice(index, len(index), p=weight)
             spoilt = np.stack([self._spoilt(i, random) for i in drawn])
             inputs = standardised(spoilt, mean, std)
             for frames in inputs:
                 hide_frames(frames, random)
-            return mixed_up(inputs, targets[drawn], random, share=0.5, alpha=0.4)
+            inputs, wanted = mixed_up(inputs, targets[drawn], random, share=0.5, alpha=0.4)
+            if teacher is not None:
+                wanted = (1 - TEACHER_SHARE) * wanted + TEACHER_SHARE * teacher.predict(inputs)
+            return inputs, np.asarray(wanted, np.float32)
 
-        model = train(build, epoch_of, None, name=name, schedule=schedule, run=self.run)
-        if fold is None:
+        network = Network(train(build, epoch_of, None, name=name, schedule=schedule, run=self.run))
+        np.save(self.run.out / f"{name}.calibration.npy", epoch_of(schedule.epochs)[0][:TO_CALIBRATE])
+        return network
+
+    def opinions(self, network: Network, *, fold: int | None) -> _Opinions:
+        """Return what the network says of the clean clips of the people whom `fold` leaves out."""
+        unheard = np.isin(self._speakers, self._people(fold))
+        if not unheard.any():
             return _Opinions(np.empty((0, len(LABELS)), np.float32), np.empty(0, np.int64))
-        p = Network(model).predict(standardised(self._frames[unheard], mean, std))
+        p = network.predict(standardised(self._frames[unheard], *self._scale(fold)))
         return _Opinions(p, self._labels[unheard])
 
     def finish(self, name: str, *, fold: int | None, judged: Sequence[_Opinions]) -> Path:
@@ -206,7 +233,9 @@ class _Training:
         frames = _somewhere(frames, speech, random)
         if random.random() < 0.7:
             frames = spoil_frames(frames, random)
-        return relative(frames)
+        values = relative(frames)
+        move_pitch(values[:, MELODY], values[:, HEIGHT], random)
+        return values
 
 
 def hear(run: Run) -> Heard:
@@ -245,6 +274,20 @@ def hear(run: Run) -> Heard:
     if bad:
         run.report(f"speech: {len(bad)} of {len(clips)} clips cannot be read (first {bad[0]})")
     return Heard(tuple(good), tuple(takes), tuple(speech))
+
+
+def weights(clips: Sequence[Clip]) -> NDArray[np.float64]:
+    """Return how often each clip (n,) is drawn, 1 in all.
+
+    A corpus has its own emotions, size and people. An emotion of a corpus is drawn as the root of its clips
+    says, which evens sizes out and repeats nobody too often, and as the root of its speakers: 200 clips of
+    one voice say less about strangers than 160 of sixteen.
+    """
+    cells = [(clip.corpus, clip.label) for clip in clips]
+    count = Counter(cells)
+    speakers = Counter(cell for cell, _ in {((clip.corpus, clip.label), clip.speaker) for clip in clips})
+    weight = np.array([(speakers[cell] / count[cell]) ** 0.5 for cell in cells])
+    return np.asarray(weight / weight.sum(), np.float64)
 
 
 def prepared(frames: NDArray[np.floating[Any]], speech: Float32) -> Float32:

@@ -14,9 +14,10 @@ import trees
 from edge.card import load_card
 from edge.media import read_sound
 from edge.voice import clip_window, window_input
-from models.augment import at_tempo, hide_frames, spoil_frames
+from models.augment import at_tempo, hide_frames, move_pitch, spoil_frames
 from models.datasets import Progress
 from models.epochs import Run
+from models.speech import Clip
 
 pytest.importorskip("torch", reason="needs the [train] extra")
 keras = pytest.importorskip("keras", reason="needs the [train] extra")
@@ -72,6 +73,38 @@ def test_hidden_frames_are_zero_and_few() -> None:
     assert np.count_nonzero(frames[:, 0] == 0) <= 80
 
 
+def test_another_voice_has_no_pitch_where_there_was_none() -> None:
+    """The height moves as a whole, the melody keeps its shape, and silence stays silence."""
+    height = np.array([0, 0.5, 0.7, 0], np.float32)
+    melody = np.array([0, -0.1, 0.1, 0], np.float32)
+    moved, wider = height.copy(), melody.copy()
+    move_pitch(wider, moved, np.random.default_rng(4))
+    assert moved[0] == moved[3] == 0
+    assert moved[2] - moved[1] == pytest.approx(0.2, abs=1e-6)
+    assert moved[1] != pytest.approx(0.5, abs=0.01)
+    factor = wider[2] / melody[2]
+    assert factor > 0
+    assert factor != pytest.approx(1, abs=0.01)
+    np.testing.assert_allclose(wider, factor * melody, rtol=1e-6)
+
+
+def test_sixteen_voices_count_four_times_as_much_as_one() -> None:
+    """Of as many clips, those of more speakers are drawn more often, by the root of their number."""
+    one = [Clip(Path("a"), "tess", "tess:YAF", "anger")] * 32
+    many = [Clip(Path("b"), "ravdess", f"ravdess:{i % 16:02d}", "anger") for i in range(32)]
+    weights = voice_lstm.weights(one + many)
+    assert weights.sum() == pytest.approx(1)
+    assert weights[32:].sum() / weights[:32].sum() == pytest.approx(4)
+
+
+def test_more_clips_of_a_voice_count_by_their_root() -> None:
+    """Four times the clips of one voice and emotion are drawn twice as often."""
+    few = [Clip(Path("a"), "tess", "tess:YAF", "fear")] * 10
+    more = [Clip(Path("b"), "tess", "tess:YAF", "anger")] * 40
+    weights = voice_lstm.weights(few + more)
+    assert weights[10:].sum() / weights[:10].sum() == pytest.approx(2)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Directory in which the whole recipe ran for one epoch, beside its data."""
@@ -102,6 +135,16 @@ def test_recipe_leaves_the_model_and_its_folds(trained: Path) -> None:
         for person in load_card(f"voice-lstm-fold{k}", directory=trained).held_out
     ]
     assert len(people) == len(set(people)) == 2 + 3 + len(ACTORS)
+
+
+def test_second_generation_learns_from_the_first(trained: Path) -> None:
+    """Teacher and pupil of each fold are different networks, and only the pupil has a card."""
+    teacher, pupil = (
+        keras.models.load_model(trained / f"voice-lstm-fold0{end}.keras") for end in ("-teacher", "")
+    )
+    assert not np.allclose(teacher.get_weights()[0], pupil.get_weights()[0])
+    assert not (trained / "voice-lstm-fold0-teacher.json").exists()
+    assert np.load(trained / "voice-lstm-fold0.calibration.npy").shape[1:] == (298, 40)
 
 
 def test_training_and_device_compute_the_same_features(trained: Path) -> None:
