@@ -18,8 +18,8 @@ ROTATE_DEG = 15.0
 GAIN_DB = 2.0
 VOICE_NOISE = 0.2  # standard deviations of each coefficient over the training clips
 WARP = 0.1  # of the bands, up and down
-HEIGHT_OCTAVES = 0.3  # standard deviations: how high a voice is, and by what factor its melody is wide
-MELODY_SHARE = 0.3
+HEIGHT_OCTAVES = 0.3  # standard deviation of how much higher another voice is
+MELODY_SPREAD = 0.3  # standard deviation of the logarithm of how much wider its melody is
 BANDS = 40
 # What python_speech_features does to 40 logarithmic bands: an orthonormal DCT, then a lifter.
 _TO_MFCC = np.asarray(
@@ -129,7 +129,7 @@ def move_pitch(melody: Float32, height: Float32, random: np.random.Generator) ->
     `melody` and `height` (T,) are octaves above the median and above a fixed pitch, 0 where there is none.
     """
     height[height != 0] += np.float32(HEIGHT_OCTAVES * random.standard_normal())
-    melody *= np.float32(np.exp(MELODY_SHARE * random.standard_normal()))
+    melody *= np.float32(np.exp(MELODY_SPREAD * random.standard_normal()))
 
 
 def hide_frames(frames: Float32, random: np.random.Generator) -> None:

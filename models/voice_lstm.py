@@ -160,14 +160,14 @@ class _Training:
         index = np.flatnonzero(~np.isin(self._speakers, self._people(fold)))
         need_every_class(f"{name}: its training people", self._labels[index])
         mean, std = self._scale(fold)
-        weight = weights([self.heard.clips[i] for i in index])
+        weight = weights_of([self.heard.clips[i] for i in index])
         hard = np.eye(len(LABELS), dtype=np.float32)[self._labels]
         targets = ((1 - SMOOTHING) * hard + SMOOTHING / len(LABELS)).astype(np.float32)
         schedule = replace(SCHEDULE, epochs=self.run.epochs or SCHEDULE.epochs, seed=seed)
 
-        def epoch_of(number: int) -> tuple[Float32, Float32]:
+        def epoch_of(number: int, count: int = len(index)) -> tuple[Float32, Float32]:
             random = np.random.default_rng([schedule.seed, number])
-            drawn = random.choice(index, len(index), p=weight)
+            drawn = random.choice(index, count, p=weight)
             spoilt = np.stack([self._spoilt(i, random) for i in drawn])
             inputs = standardised(spoilt, mean, std)
             for frames in inputs:
@@ -178,7 +178,7 @@ class _Training:
             return inputs, np.asarray(wanted, np.float32)
 
         network = Network(train(build, epoch_of, None, name=name, schedule=schedule, run=self.run))
-        np.save(self.run.out / f"{name}.calibration.npy", epoch_of(schedule.epochs)[0][:TO_CALIBRATE])
+        np.save(self.run.out / f"{name}.calibration.npy", epoch_of(schedule.epochs, TO_CALIBRATE)[0])
         return network
 
     def opinions(self, network: Network, *, fold: int | None) -> _Opinions:
@@ -276,7 +276,7 @@ def hear(run: Run) -> Heard:
     return Heard(tuple(good), tuple(takes), tuple(speech))
 
 
-def weights(clips: Sequence[Clip]) -> NDArray[np.float64]:
+def weights_of(clips: Sequence[Clip]) -> NDArray[np.float64]:
     """Return how often each clip (n,) is drawn, 1 in all.
 
     A corpus has its own emotions, size and people. An emotion of a corpus is drawn as the root of its clips

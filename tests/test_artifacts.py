@@ -206,6 +206,19 @@ def test_readme_states_the_card_s_figures(name: str) -> None:
             assert line in readme, line
 
 
+def test_readme_states_what_fusion_reaches() -> None:
+    """models/README.md has the shipped network's accuracy in every condition, and the ECE beside it."""
+    readme = re.sub(r" +", " ", (Path(__file__).parent.parent / "models" / "README.md").read_text())
+    metrics = load("multimodal").metrics
+    for data_set in ("fer2013 PrivateTest-ferplus", "ckplus48"):
+        found = [metrics[f"{data_set}, {condition.name}"]["int8"] for condition in CONDITIONS]
+        line = " ".join(["network", *(f"{100 * figures['accuracy']:.1f}" for figures in found)])
+        assert line in readme, line
+    errors = [metrics[f"fer2013 PrivateTest-ferplus, {c.name}"]["int8"]["ece"] for c in CONDITIONS if c.agree]
+    line = " ".join(["network, ECE", *(f"{error:.3f}" for error in errors)])
+    assert line in readme, line
+
+
 def test_cards_hold_no_path_of_a_machine() -> None:
     """Cards name files, never directories."""
     for path in ARTIFACTS.glob("*.json"):

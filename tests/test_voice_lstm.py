@@ -92,7 +92,7 @@ def test_sixteen_voices_count_four_times_as_much_as_one() -> None:
     """Of as many clips, those of more speakers are drawn more often, by the root of their number."""
     one = [Clip(Path("a"), "tess", "tess:YAF", "anger")] * 32
     many = [Clip(Path("b"), "ravdess", f"ravdess:{i % 16:02d}", "anger") for i in range(32)]
-    weights = voice_lstm.weights(one + many)
+    weights = voice_lstm.weights_of(one + many)
     assert weights.sum() == pytest.approx(1)
     assert weights[32:].sum() / weights[:32].sum() == pytest.approx(4)
 
@@ -101,7 +101,7 @@ def test_more_clips_of_a_voice_count_by_their_root() -> None:
     """Four times the clips of one voice and emotion are drawn twice as often."""
     few = [Clip(Path("a"), "tess", "tess:YAF", "fear")] * 10
     more = [Clip(Path("b"), "tess", "tess:YAF", "anger")] * 40
-    weights = voice_lstm.weights(few + more)
+    weights = voice_lstm.weights_of(few + more)
     assert weights[10:].sum() / weights[:10].sum() == pytest.approx(2)
 
 
@@ -144,7 +144,7 @@ def test_second_generation_learns_from_the_first(trained: Path) -> None:
     )
     assert not np.allclose(teacher.get_weights()[0], pupil.get_weights()[0])
     assert not (trained / "voice-lstm-fold0-teacher.json").exists()
-    assert np.load(trained / "voice-lstm-fold0.calibration.npy").shape[1:] == (298, 40)
+    assert np.load(trained / "voice-lstm-fold0.calibration.npy").shape == (voice_lstm.TO_CALIBRATE, 298, 40)
 
 
 def test_training_and_device_compute_the_same_features(trained: Path) -> None:
