@@ -17,9 +17,10 @@ from models.datasets import Progress
 from models.epochs import Run
 
 keras = pytest.importorskip("keras", reason="needs the [train] extra")
-pytest.importorskip("torch", reason="needs the [train] extra")
+torch = pytest.importorskip("torch", reason="needs the [train] extra")
 
 from keras import layers  # noqa: E402  # after the skips
+from torch.nn import functional  # noqa: E402
 
 from models.engine import Network, Schedule, train  # noqa: E402
 
@@ -107,6 +108,30 @@ def test_training_learns_and_keeps_the_last_epoch(tmp_path: Path) -> None:
     history = json.loads((tmp_path / "toy.history.json").read_text())
     assert [entry["epoch"] for entry in history] == [1, 2, 3, 4, 5, 6]
     assert history[-1]["loss"] < history[0]["loss"] - 0.05
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+def test_bfloat16_only_where_the_cpu_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_it: bool
+) -> None:
+    """An imitated bfloat16 is many times slower than float32, and the user reads which one it is."""
+    capabilities = {"avx2": True, "avx512_bf16": has_it, "amx_bf16": False}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    seen, reported = set(), list[str]()
+    linear = functional.linear
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        result = linear(*args, **kwargs)
+        if torch.is_grad_enabled():
+            seen.add(result.dtype)
+        return result
+
+    monkeypatch.setattr(functional, "linear", watched)
+    schedule = Schedule(epochs=1, batch=16)
+    run = run_in(tmp_path, report=reported.append)
+    train(face_network, examples_of, None, name="small", schedule=schedule, run=run)
+    assert seen == {torch.bfloat16 if has_it else torch.float32}
+    assert any("no bfloat16" in line for line in reported) == (not has_it)
 
 
 def test_killed_training_ends_as_the_whole_one(tmp_path: Path) -> None:
