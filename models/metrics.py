@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -136,15 +137,20 @@ def mean_of_parts(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     return means
 
 
-def fit_temperature(p: Float32, labels: Labels) -> float:
-    """Return the temperature 0.25..16 that gives `labels` the highest likelihood (Guo et al. 2017)."""
+def fit_temperature(p: Float32, labels: Labels, people: Sequence[str] | None = None) -> float:
+    """Return the temperature 0.25..16 that gives `labels` the highest likelihood (Guo et al. 2017).
+
+    Where `people` (n,) are given, each counts as much as every other, however many examples are theirs.
+    """
     logits = np.log(np.maximum(p, 1 / 512))  # the floor of `edge.card.soften`
     grid = np.exp(np.linspace(np.log(0.25), np.log(16), 241))
+    counts = Counter(people)
+    weights = None if people is None else np.array([1 / counts[person] for person in people])
     losses = []
     for temperature in grid:
         z = logits / temperature
         log_sum = np.log(np.exp(z - z.max(axis=1, keepdims=True)).sum(axis=1)) + z.max(axis=1)
-        losses.append(float(np.mean(log_sum - z[np.arange(labels.size), labels])))
+        losses.append(float(np.average(log_sum - z[np.arange(labels.size), labels], weights=weights)))
     return round(float(grid[int(np.argmin(losses))]), 3)
 
 

@@ -113,7 +113,7 @@ def train_voice_lstm(run: Run) -> Path:
     Each is trained twice, the second time from nothing with the first one as a teacher (Furlanello et al.
     2018, arXiv:1805.04770). All learn for the same number of epochs and the last is kept: there is nobody
     left to choose on. A fold's temperature is fitted on what the models of the other folds said of people
-    that they had not heard.
+    that they had not heard, everybody counting as much: who comes next is a person, not a clip.
     """
     training = _Training(run)
     opinions = [training.learn_twice(f"voice-lstm-fold{k}", fold=k) for k in range(FOLDS)]
@@ -125,10 +125,11 @@ def train_voice_lstm(run: Run) -> Path:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Opinions:
-    """What a model says (n, 7) of the people that it never heard, and their labels (n,)."""
+    """What a model says (n, 7) of the people (n,) that it never heard, and their labels (n,)."""
 
     p: Float32
     labels: NDArray[np.int64]
+    people: NDArray[np.str_]
 
 
 class _Training:
@@ -185,14 +186,15 @@ class _Training:
         """Return what the network says of the clean clips of the people whom `fold` leaves out."""
         unheard = np.isin(self._speakers, self._people(fold))
         if not unheard.any():
-            return _Opinions(np.empty((0, len(LABELS)), np.float32), np.empty(0, np.int64))
+            return _Opinions(np.empty((0, len(LABELS)), np.float32), np.empty(0, np.int64), np.empty(0, str))
         p = network.predict(standardised(self._frames[unheard], *self._scale(fold)))
-        return _Opinions(p, self._labels[unheard])
+        return _Opinions(p, self._labels[unheard], self._speakers[unheard])
 
     def finish(self, name: str, *, fold: int | None, judged: Sequence[_Opinions]) -> Path:
         """Write the card of a trained model, its temperature from `judged`."""
         p = np.concatenate([opinion.p for opinion in judged])
         labels = np.concatenate([opinion.labels for opinion in judged])
+        people = np.concatenate([opinion.people for opinion in judged])
         mean, std = self._scale(fold)
         card = draft_card(
             name,
@@ -205,7 +207,7 @@ class _Training:
                 "mean": [round(float(value), 5) for value in mean],
                 "std": [round(float(value), 5) for value in std],
             },
-            temperature=fit_temperature(p, labels),
+            temperature=fit_temperature(p, labels, people.tolist()),
             data=[*(_source(corpus) for corpus in CORPORA), NOISE, TALKING],
             held_out=self._people(fold),
         )

@@ -162,3 +162,13 @@ def test_temperature_is_found_again(true_temperature: float) -> None:
     soft = np.stack([soften(row, true_temperature) for row in p])
     labels = (soft.cumsum(axis=1) > random.random((len(p), 1))).argmax(axis=1)
     assert fit_temperature(p, labels) == pytest.approx(true_temperature, rel=0.06)
+
+
+def test_a_person_with_many_clips_counts_once_for_the_temperature() -> None:
+    """One person is always right and has 99 clips, the other always wrong with one: half of all is right."""
+    p = np.tile(np.array([0.94] + [0.01] * 6, np.float32), (100, 1))
+    labels = np.array([0] * 99 + [1])
+    people = ["many"] * 99 + ["one"]
+    assert fit_temperature(p, labels) < 1
+    softened = soften(p[0], fit_temperature(p, labels, people))
+    assert softened[0] == pytest.approx(0.5, abs=0.01)
