@@ -117,7 +117,7 @@ def train(
     out, state = run.out / f"{name}.keras", run.out / f"{name}.state.pt"
     network, average = Network(build()), Network(build())
     if not has_bfloat16():
-        run.report(f"{name}: in float32, which takes about twice as long; this CPU has no bfloat16")
+        run.report(f"{name}: in float32, which is slower; this CPU has no bfloat16")
     average.load_state_dict(network.state_dict())
     optimizer = _optimizer(network, schedule)
     history: list[dict[str, float]] = []
@@ -172,12 +172,12 @@ def _one_epoch(
     if count == 0:
         raise EdgeError(f"{len(inputs)} training examples: fewer than one step of {schedule.batch}")
     network.train()
-    is_short = has_bfloat16()
+    is_native = has_bfloat16()
     total = 0.0
     for i in range(count):
         _set_rate(optimizer, schedule, (number * count + i) / (schedule.epochs * count))
         part = slice(i * schedule.batch, (i + 1) * schedule.batch)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_short):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_native):
             logits = network(inputs[part])
         loss = functional.cross_entropy(logits, targets[part])
         optimizer.zero_grad(set_to_none=True)

@@ -144,8 +144,10 @@ def fit_temperature(p: Float32, labels: Labels, people: Sequence[str] | None = N
     """
     logits = np.log(np.maximum(p, 1 / 512))  # the floor of `edge.card.soften`
     grid = np.exp(np.linspace(np.log(0.25), np.log(16), 241))
-    counts = Counter(people)
-    weights = None if people is None else np.array([1 / counts[person] for person in people])
+    weights = None
+    if people is not None:
+        count = Counter(people)
+        weights = [1 / count[person] for person in people]
     losses = []
     for temperature in grid:
         z = logits / temperature
