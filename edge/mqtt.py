@@ -36,6 +36,9 @@ FIRST_PAUSE_S = (0.1, 3.0)
 STABLE_S = 10.0  # a connection that lasted this long starts the back-off anew
 WINDOW = 64  # unacknowledged messages at most; a broker may ask for fewer
 NO_ACK_S = 30.0
+BUSY_WAIT_S = 1.0  # between two looks while an answer is awaited
+# With nothing awaited, what is new wakes us, all but the keep-alive and what `emotion-edge outbox retry` did.
+IDLE_WAIT_S = 5.0
 FAREWELL_S = 1.0
 MAX_LIVE = 256  # messages kept in memory while the outbox is out of order
 
@@ -79,6 +82,8 @@ class Publisher:
         self.refused_topics: dict[str, str] = {}  # full topic: why the broker refused the last message
         self.live_dropped = 0
         self._dial = Dial(settings, f"emotion-edge-{device}", password)
+        # A ping is due after three quarters of the keep-alive time, and late by this at most.
+        self._idle_wait_s = min(IDLE_WAIT_S, settings.keepalive_s / 4)
         self._policy = policy
         self._root = f"{settings.prefix}/{device}"
         self._availability = self.topic("availability")
@@ -235,9 +240,16 @@ class Publisher:
                 break  # closing without DISCONNECT makes the broker publish the will, which is `offline`, too
             if self._inflight and now_s - self._progress_s > NO_ACK_S:
                 return self._lose("no_ack")
-            connection.pump(0.05 if self._closing.is_set() else 1.0, self._wake)
+            connection.pump(self._wait_s(), self._wake)
             self._settle(connection)
         return self._lose(connection.lost or "closed")
+
+    def _wait_s(self) -> float:
+        """Return how long the network may be waited for: each waking costs, and most are for nothing."""
+        if self._closing.is_set():
+            return 0.05
+        is_awaited = self._inflight or self._stream.is_unsettled or self._check.is_waiting
+        return BUSY_WAIT_S if is_awaited else self._idle_wait_s
 
     def _begin(self, connection: Connection) -> None:
         self._inflight.clear()

@@ -36,6 +36,11 @@ class SelfCheck:
         self._told = ""
         self._losses = 0
 
+    @property
+    def is_waiting(self) -> bool:
+        """Tell whether the token is awaited."""
+        return self._deadline_s < float("inf")
+
     def begin(self, connection: Connection) -> None:
         """Start anew on a new connection."""
         self._deadline_s = float("inf")

@@ -46,6 +46,11 @@ class EventStream:
         """Tell whether nothing is in flight and nothing waits."""
         return not self._in_flight and not self._rows(1)
 
+    @property
+    def is_unsettled(self) -> bool:
+        """Tell whether an answer is awaited, or one has not been written to the outbox yet."""
+        return bool(self._in_flight or self._fresh or self._unrecorded)
+
     def restart(self) -> None:
         """Begin with the oldest event again, for a new connection."""
         self._cursor = 0
