@@ -69,7 +69,7 @@ class SelfCheck:
 
     def lose(self) -> None:
         """Note that the connection ended."""
-        if self._deadline_s == float("inf"):
+        if not self.is_waiting:
             return
         self._losses += 1
         self._deadline_s = float("inf")
