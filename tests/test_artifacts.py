@@ -227,6 +227,26 @@ def test_readme_states_what_fusion_reaches() -> None:
     assert [float(number) for number in stated_ece[1].split()[:-1]] == pytest.approx(first, abs=0.00051)
 
 
+def test_first_readme_rounds_the_cards() -> None:
+    """README.md has whole percents of what the cards say, in its order."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    found = re.search(r"On unseen people the face model has(.*?)Another model replaces", readme, re.DOTALL)
+    assert found is not None
+    fused = "fer2013 PrivateTest-ferplus, "
+    wanted = {
+        "face-cnn": ("fer2013-private", "fer2013-private-ferplus", "ckplus48-six", "jaffe-detected"),
+        "voice-lstm": ("tess-folds", "ravdess-folds", "nemo-folds"),
+        "multimodal": (f"{fused}both clean", f"{fused}no voice", f"{fused}no face"),
+        "eye-state": ("cew", "mrl"),
+    }
+    figures = [
+        round(100 * load(name).metrics[data_set]["int8"]["accuracy"])
+        for name, data_sets in wanted.items()
+        for data_set in data_sets
+    ]
+    assert [int(number) for number in re.findall(r"(\d+) %", found[1])] == figures
+
+
 def test_cards_hold_no_path_of_a_machine() -> None:
     """Cards name files, never directories."""
     for path in ARTIFACTS.glob("*.json"):
