@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,10 @@ from models.epochs import Run
 pytest.importorskip("torch", reason="needs the [train] extra")
 pytest.importorskip("keras", reason="needs the [train] extra")
 
-from models import face_cnn  # after the skips
+import keras  # after the skips
+
+from models import engine, face_cnn
+from models.engine import Epoch
 
 # TensorFlow's tensors do not know NumPy 2's copy keyword yet, and Keras asks them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -86,17 +90,27 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         del progress
         return np.full((len(images), 7), 1 / 7, np.float32)
 
+    def kept_train(build: Any, epoch_of: Epoch, scores: Any, *, name: str, **others: Any) -> Any:
+        def kept(number: int) -> tuple[Float32, Float32]:
+            inputs, targets = epoch_of(number)
+            np.savez(out / f"{name}.npz", inputs=inputs, targets=targets)
+            return inputs, targets
+
+        return engine.train(build, kept, scores, name=name, **others)
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(face_cnn, "train", kept_train)
         # The network of others is tested by itself; here it would need a download.
         patch.setattr(face_cnn, "fetch_teacher", lambda _directory, **_: None)
         patch.setattr(face_cnn, "load_teacher", lambda _directory: {})
         patch.setattr(face_cnn, "ask_teacher", ask)
         small = [
             replace(stage, schedule=replace(stage.schedule, batch=8))
-            for stage in (*face_cnn.WILD_STAGES, face_cnn.POSED_STAGE)
+            for stage in (*face_cnn.WILD_STAGES, face_cnn.POSED_STAGE, face_cnn.SLIM_STAGE)
         ]
-        patch.setattr(face_cnn, "WILD_STAGES", tuple(small[:-1]))
-        patch.setattr(face_cnn, "POSED_STAGE", small[-1])
+        patch.setattr(face_cnn, "WILD_STAGES", tuple(small[:-2]))
+        patch.setattr(face_cnn, "POSED_STAGE", small[-2])
+        patch.setattr(face_cnn, "SLIM_STAGE", small[-1])
         run = Run(data, out, epochs=1, resume=True, report=lambda _: None, bar=no_bar)
         face_cnn.train_face_cnn(run)
     return out
@@ -117,3 +131,25 @@ def test_folds_hold_every_posed_person_out_once(trained: Path) -> None:
         person for k in range(2) for person in load_card(f"face-cnn-fold{k}", directory=trained).held_out
     ]
     assert sorted(left_out) == ["ckplus:S010", "ckplus:S011"]
+
+
+def test_what_is_shipped_is_slim(trained: Path) -> None:
+    """Filters inside the blocks are cut; what a block gives, so the embedding too, is as wide as before."""
+    for name, inside in (("face-cnn-wide", face_cnn.WIDTHS), ("face-cnn", face_cnn.SLIM)):
+        model = keras.models.load_model(trained / f"{name}.keras", compile=False)
+        assert [tuple(w.shape) for w in model.weights] == [
+            tuple(w.shape) for w in face_cnn.build(inside=inside).weights
+        ]
+        assert model.layers[-1].input.shape == (None, face_cnn.WIDTHS[-1])
+
+
+def test_uncut_network_teaches_the_slim_one(trained: Path) -> None:
+    """Half of a target is what the uncut network says of the same picture, the rest label and teacher."""
+    epoch = np.load(trained / "face-cnn-slim.npz")
+    wide = keras.models.load_model(trained / "face-cnn-wide.keras", compile=False)
+    np.testing.assert_allclose(epoch["targets"].sum(axis=1), 1, atol=1e-5)
+    said = engine.Network(wide).predict(epoch["inputs"])
+    rest = np.sort(epoch["targets"] - face_cnn.UNCUT_SHARE * said, axis=1)
+    # A posed face has one label, and this test's teacher no opinion: all other emotions are equally unlikely.
+    assert np.mean(rest[:, 5] - rest[:, 0] < 1e-5) > 0.4
+    assert np.mean(np.ptp(np.sort(epoch["targets"], axis=1)[:, :6], axis=1) < 1e-5) == 0
