@@ -159,10 +159,13 @@ def test_speed_stretches_picture_and_sound_alike(tmp_path: Path, speed: float) -
     """At another speed flash and beep stay together, a period lasts so much shorter or longer."""
     clip = media.write_clip(tmp_path / "c.mp4", seconds=1.0, mark_s=0.5)
     token = f"file:{clip}?loop&speed={speed}"
-    camera, microphone = open_camera(token, **{**SIZE, "fps": 400.0}), open_microphone(token)
-    frames: list[Frame] = []
-    chunks: list[AudioChunk] = []
-    drain_together((camera, frames), (microphone, chunks), limit_s=1.9 / speed)
+    for _attempt in range(3):  # a machine that stalls is a slow reader, who loses pictures
+        camera, microphone = open_camera(token, **{**SIZE, "fps": 400.0}), open_microphone(token)
+        frames: list[Frame] = []
+        chunks: list[AudioChunk] = []
+        drain_together((camera, frames), (microphone, chunks), limit_s=1.9 / speed)
+        if np.ptp(np.diff([frame.t_ns for frame in frames])) < 1_000_000:
+            break
     flashes_s = [
         b.t_ns / 1e9 for a, b in itertools.pairwise(frames) if a.pixels.mean() < 128 <= b.pixels.mean()
     ]
