@@ -80,10 +80,10 @@ POSED_STAGE = Stage(
 )
 VIEWS, VIEWS_SEED = 4, 11  # of each wild face, the teacher asked about each: as it is, then moved a little
 # A quarter of the filters inside the blocks is cut, half of the target is what the uncut network says.
-SLIM_STAGE = replace(
-    POSED_STAGE,
-    schedule=Schedule(epochs=8, batch=96, rate=6e-4, decay=0.02, ema=0.995, seed=2),
-    phases=((0, 0.5, 0.0),),
+SLIM_STAGE = Stage(
+    Schedule(epochs=10, batch=96, rate=6e-4, decay=0.02, ema=0.998, seed=2),
+    ((0, 0.5, 0.0),),
+    (0.22, 0.55, 0.23),
 )
 UNCUT_SHARE = 0.5
 POSED_TEACHER_SHARE = 0.3
@@ -228,19 +228,26 @@ class _Training:
         """Go on from the base with posed faces, those of `held_out` left out; write model and card."""
         seen = np.flatnonzero([subject not in held_out for subject in self.posed.subjects])
         posed = self._posed.take(np.repeat(seen, POSED_TIMES))
-        targets = self._wild_targets(POSED_STAGE)
         count = min(WILD_AN_EPOCH, len(self._wild))
 
-        def examples_of(random: np.random.Generator) -> Examples:
+        def examples_of(targets: Float32, random: np.random.Generator) -> Examples:
             wild = self._drawn(targets, random, count=count)
             return Examples(
                 np.concatenate([wild.crops, posed.crops]), np.concatenate([wild.targets, posed.targets])
             )
 
-        wide = self._learn(f"{name}-wide", lambda: _loaded(self._base), examples_of, POSED_STAGE)
+        targets = self._wild_targets(POSED_STAGE)
+        wide = self._learn(
+            f"{name}-wide", lambda: _loaded(self._base), partial(examples_of, targets), POSED_STAGE
+        )
+        targets = self._wild_targets(SLIM_STAGE)
         # Under another name, so that what is taken back is taken back once, also when resumed.
         model = self._learn(
-            f"{name}-slim", lambda: slimmed(wide, build()), examples_of, SLIM_STAGE, uncut=Network(wide)
+            f"{name}-slim",
+            lambda: slimmed(wide, build()),
+            partial(examples_of, targets),
+            SLIM_STAGE,
+            uncut=Network(wide),
         )
         _take_back_prior(model, targets.mean(axis=(0, 1)))
         model.save(self.run.out / f"{name}.keras")
