@@ -78,14 +78,14 @@ POSED_STAGE = Stage(
     ((0, 0.6, 0.2), (4, 0.5, 0.0)),
     (0.1, 0.65, 0.25),
 )
-VIEWS, VIEWS_SEED = 4, 11  # of each wild face, the teacher asked about each: as it is, then moved a little
-# A quarter of the filters inside the blocks is cut, half of the target is what the uncut network says.
+# Filters inside the blocks are cut, a quarter to a third of them.
 SLIM_STAGE = Stage(
     Schedule(epochs=10, batch=96, rate=6e-4, decay=0.02, ema=0.998, seed=2),
     ((0, 0.5, 0.0),),
     (0.22, 0.55, 0.23),
 )
-UNCUT_SHARE = 0.5
+UNCUT_SHARE = 0.5  # of a target is what the uncut network says of the same spoilt face
+VIEWS, VIEWS_SEED = 4, 11  # of each wild face, the teacher asked about each: as it is, then moved a little
 POSED_TEACHER_SHARE = 0.3
 SMOOTHING = 0.03
 # fer2013 has 18 faces of happiness for one of disgust; a room has not. A part of that is taken back.

@@ -18,6 +18,7 @@ def slimmed(wide: Any, narrow: Any) -> Any:
     reads them. Raises `ValueError` when the layers differ in anything else.
     """
     kept = np.arange(0)
+    # A list, so that another number of layers is found before one is changed.
     for layer, source in list(zip(_weighted(narrow), _weighted(wide), strict=True)):
         weights = source.get_weights()
         shapes = [weight.shape for weight in layer.get_weights()]

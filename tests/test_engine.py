@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from networks import shaken
 
 from edge.errors import EdgeError
 from edge.values import Float32
@@ -45,13 +46,6 @@ def voice_network() -> Any:
     x = layers.LSTM(5, return_sequences=True)(layers.ReLU()(layers.BatchNormalization()(x)))
     x = layers.Concatenate()([layers.GlobalAveragePooling1D()(x), layers.LSTM(3)(x)])
     return keras.Model(voice, layers.Dense(7, activation="softmax")(x))
-
-
-def shaken(model: Any) -> Any:
-    """Give every weight another value, statistics of the normalisation included."""
-    random = np.random.default_rng(5)
-    model.set_weights([random.uniform(0.1, 0.6, weight.shape) for weight in model.get_weights()])
-    return model
 
 
 def examples_of(number: int) -> tuple[Float32, Float32]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from networks import shaken
 
 keras = pytest.importorskip("keras", reason="needs the [train] extra")
 
@@ -29,13 +30,6 @@ def network(inside: int, *, depth: int = 1) -> Any:
         x = layers.ReLU()(layers.Add()([layers.Conv2D(6, 1, use_bias=False)(x), y]))
     x = layers.GlobalAveragePooling2D()(x)
     return keras.Model(face, layers.Dense(7, activation="softmax")(x))
-
-
-def shaken(model: Any) -> Any:
-    """Give every weight another value, statistics of the normalisation included."""
-    random = np.random.default_rng(5)
-    model.set_weights([random.uniform(0.1, 0.6, weight.shape) for weight in model.get_weights()])
-    return model
 
 
 def convolutions(model: Any) -> list[Any]:
