@@ -12,7 +12,7 @@ import numpy as np
 from edge.crop import level
 from edge.errors import EdgeError, MediaError
 from edge.faces import CropSpec
-from edge.media import read_image, read_sound
+from edge.sources.media_files import read_image, read_sound
 from edge.values import Float32
 from edge.voice import clip_window, window_input
 from models.datasets import IMAGE_SUFFIXES, Progress

@@ -78,8 +78,8 @@ def _analyze(options: argparse.Namespace) -> int:
 
 
 def _devices(options: argparse.Namespace) -> int:
-    from edge.devices import list_devices
     from edge.report import print_devices
+    from edge.sources.devices import list_devices
 
     print_devices(list_devices(), as_json=options.json)
     return EXIT_OK
@@ -172,7 +172,7 @@ def _told(error: EdgeError) -> int:
 
 def _leave(code: int) -> int:
     """Return the exit code, or leave with it at once where a driver hangs: so would what it does at exit."""
-    from edge.drivers import is_hanging
+    from edge.sources.driver_threads import is_hanging
 
     if is_hanging():
         sys.stdout.flush()

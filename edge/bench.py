@@ -17,11 +17,11 @@ from edge.card import TfliteClassifier, golden_input
 from edge.demo import clip_path
 from edge.errors import DeviceError
 from edge.faces import CropSpec, FaceCropper
-from edge.media import read_sound, read_video_frames
 from edge.pipeline import Eyes, open_ears, open_eyes, opener
 from edge.reading import FaceReader
 from edge.runtime import BACKENDS
 from edge.settings import Config
+from edge.sources.media_files import read_sound, read_video_frames
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Face, Frame, UInt8, rfc3339
 
 REPEATS = 100

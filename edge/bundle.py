@@ -23,13 +23,13 @@ from typing import Any
 from edge import __version__
 from edge.conditions import read_conditions
 from edge.config import DEFAULT_PATH, load_config, outbox_path, state_directory, to_toml
-from edge.devices import list_devices
 from edge.doctor import UNIT, Finding, report
 from edge.errors import EdgeError
 from edge.letters import Letters
 from edge.messages import outbox_counts
 from edge.scrub import Scrubber, scrubber_of
 from edge.settings import Config
+from edge.sources.devices import list_devices
 
 LOG_LINES = 500
 LOG_S = 10.0

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Literal
 from edge import __version__, messages
 from edge.accelerator import Accelerator, backends
 from edge.board import Board
-from edge.camera import open_camera
 from edge.conditions import ROOT
 from edge.config import outbox_path, read_password, switches_path
 from edge.dashboard import Dashboard, read_token
@@ -25,7 +24,6 @@ from edge.fallback import SteadyClassifier
 from edge.health import Health, Notifier, rss_bytes
 from edge.latency import Latencies
 from edge.linkstate import LinkState
-from edge.microphone import open_microphone
 from edge.mqtt import Publisher
 from edge.outbox import Counts, Outbox, open_outbox
 from edge.pipeline import Ears, Eyes, open_ears, open_eyes, opener
@@ -36,9 +34,11 @@ from edge.room import Room
 from edge.selfwatch import SelfWatch
 from edge.settings import Config
 from edge.shown import Shown
+from edge.sources.camera import open_camera
+from edge.sources.microphone import open_microphone
+from edge.sources.worker import Worker
 from edge.switches import Switches
 from edge.values import AudioChunk, Frame, Modality
-from edge.worker import Worker
 
 if TYPE_CHECKING:
     from edge.metrics import Snapshot

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from edge.devices import edge_tpu_nodes
 from edge.errors import DeviceError
 from edge.interpreter import InterpreterEngine, runtime
+from edge.sources.devices import edge_tpu_nodes
 from edge.tensors import Model, first_line
 
 EDGE_TPU_LIBRARY = "libedgetpu.so.1"

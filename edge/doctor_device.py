@@ -11,12 +11,12 @@ from pathlib import Path
 
 from edge.conditions import ROOT, Conditions, read_conditions
 from edge.config import outbox_path
-from edge.devices import edge_tpu_nodes
 from edge.doctor import Finding, failed
 from edge.errors import EdgeError
 from edge.letters import Letters
 from edge.selfwatch import DISK_LOW_BYTES
 from edge.settings import Config
+from edge.sources.devices import edge_tpu_nodes
 
 # What a part opens, and the group that Debian gives such nodes, where the node's own has no name.
 NODES = {

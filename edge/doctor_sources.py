@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from edge.board import level_db
-from edge.camera import open_camera
 from edge.config import public_name, switches_path
 from edge.doctor import Finding, failed, plain
-from edge.drivers import within
 from edge.errors import DeviceError
 from edge.health import Health
-from edge.microphone import open_microphone
 from edge.settings import Config
+from edge.sources.camera import open_camera
+from edge.sources.driver_threads import within
+from edge.sources.microphone import open_microphone
 from edge.switches import Switches
 
 FIRST_S = 15.0  # opening included

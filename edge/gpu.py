@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.devices import forbidden_gpus
 from edge.errors import DeviceError
 from edge.interpreter import InterpreterEngine
 from edge.quiet import ALL_NATIVE, held_output
+from edge.sources.devices import forbidden_gpus
 from edge.tensors import Model, TensorInfo, first_line
 
 

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from edge.analyze import Analyzer
-from edge.devices import Device
 from edge.errors import EXIT_FAILURE, EXIT_OK, MediaError
+from edge.sources.devices import Device
 from edge.tables import print_table
 
 

@@ -8,11 +8,11 @@ import numpy as np
 
 from edge.choice import best_ms
 from edge.delegates import check_edge_tpu, check_library, open_delegate, open_edge_tpu
-from edge.devices import list_accelerators
 from edge.errors import ModelError
 from edge.gpu import open_gpu
 from edge.interpreter import open_cpu
 from edge.probe import probe
+from edge.sources.devices import list_accelerators
 from edge.tensors import Model, TensorInfo
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge.replay import Thinner
+from edge.sources.replay import Thinner
 
 FACTORS = (1.0, 0.5, 0.25, 0.1)  # of the frame rate
 DOWN_EVERY_S = 15.0  # a step shows in the temperature only after some seconds

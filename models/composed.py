@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge.media import read_sound, read_video_frames
 from edge.pipeline import Eyes
+from edge.sources.media_files import read_sound, read_video_frames
 from edge.speaking import Speaking
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Frame, UInt8
 from edge.voice import SpeechWindows

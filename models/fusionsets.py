@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from edge.card import TfliteClassifier, open_classifier
 from edge.errors import MediaError
 from edge.faces import CropSpec, FaceCropper, Landmarker, open_face_finder
-from edge.media import read_sound
+from edge.sources.media_files import read_sound
 from edge.values import LABELS, SAMPLE_RATE_HZ, Face, Float32, UInt8
 from edge.voice import clip_window, window_input
 from models.corrupt import add_noise

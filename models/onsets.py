@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from edge.card import TfliteClassifier, open_classifier
 from edge.errors import MediaError
 from edge.faces import FaceCropper, FaceFinder
-from edge.media import read_video_frames
 from edge.pipeline import Eyes
+from edge.sources.media_files import read_video_frames
 from edge.values import LABELS, Float32, Frame, Modality, Prediction
 from edge.visual import Method, Opinions, VisualJudge, combine
 from models.courses import NEUTRAL, UNLEVELLED, blend, crop_largest, embed, read_grey

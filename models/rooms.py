@@ -10,7 +10,7 @@ import numpy as np
 from scipy import signal
 
 from edge.errors import MediaError
-from edge.media import read_sound
+from edge.sources.media_files import read_sound
 from edge.values import SAMPLE_RATE_HZ, Float32
 from models.datasets import DataError, Progress
 from models.speech import SOUND_SUFFIXES

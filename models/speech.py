@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import MediaError
-from edge.media import read_sound
+from edge.sources.media_files import read_sound
 from edge.values import LABELS, Float32
 from edge.voice import SPEECH_THRESHOLD, Window, clip_window
 from models.datasets import DataError, Progress, find_set, label_of

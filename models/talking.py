@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.faces import FaceFinder
-from edge.media import read_sound, read_video_frames
 from edge.mouth import mouth_opening
+from edge.sources.media_files import read_sound, read_video_frames
 from edge.speaking import Speaker, Speaking
 from edge.tracking import FaceTracker
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Float32, Reading

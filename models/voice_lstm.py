@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edge.card import Source
 from edge.errors import MediaError
-from edge.media import read_sound
+from edge.sources.media_files import read_sound
 from edge.values import LABELS, Float32
 from edge.voice import (
     COEFFICIENTS,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from edge.errors import EdgeError
-from edge.media import read_sound
+from edge.sources.media_files import read_sound
 from edge.values import LABELS, Float32
 from edge.voice import clip_window, window_input
 from models.corrupt import BABBLE_DB, add_noise, telephone

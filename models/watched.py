@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edge.errors import MediaError
 from edge.faces import open_face_finder
-from edge.media import read_video_frames
+from edge.sources.media_files import read_video_frames
 from edge.tracking import FaceTracker
 from edge.values import Face, UInt8
 from models.datasets import DataError, find_set, load_ckplus_sequences, load_jaffe

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.media import read_sound
+from edge.sources.media_files import read_sound
 
 TARGET = Path(__file__).parents[1] / "edge" / "clips" / "demo.mp4"
 WIDTH, HEIGHT, FPS = 640, 480, 25

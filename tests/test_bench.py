@@ -18,11 +18,11 @@ from edge.bench_targets import SpeedTarget
 from edge.broker import EmbeddedBroker
 from edge.config import load_config, parse_config, to_toml
 from edge.demo import clip_path
-from edge.media import read_video_frames
 from edge.messages import load_schema
 from edge.pipeline import open_eyes
 from edge.report import print_bench
 from edge.settings import Config
+from edge.sources.media_files import read_video_frames
 
 RESULT: dict[str, Any] = {
     "time": "2026-01-02T03:04:05.000Z",

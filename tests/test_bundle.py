@@ -101,7 +101,7 @@ path = "{directory}/state/outbox.db"
         f"INFO edge.daemon: running as {CANARIES['device']}, broker {CANARIES['broker']}:1883",
         f"WARNING edge.x: password {CANARIES['password']} and token={CANARIES['token']} slipped in",
         f"DEBUG edge.x: sent {{'emotion': '{CANARIES['log payload']}'}} to {CANARIES['address']}",
-        f"WARNING edge.camera: {camera}: no answer; {CANARIES['camera user']} {CANARIES['camera password']}",
+        f"WARNING edge.sources: {camera}: no answer; {CANARIES['camera user']} {CANARIES['camera password']}",
         f"INFO host {CANARIES['hardware address']} {CANARIES['ipv6']} {CANARIES['mail']}",
         f"INFO /home/{CANARIES['person']}/clip.mp4 https://{CANARIES['broker']}/?token={CANARIES['query']}",
         f"INFO v4l2:/dev/v4l/by-id/usb-046d_HD_Pro_Webcam_{CANARIES['serial']}-video-index0: opened",

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from rtsp_server import RtspServer
 
-from edge import capture, opencv_camera
-from edge.camera import open_camera
 from edge.config import parse_config, to_toml
 from edge.demo import clip_path
 from edge.errors import DeviceError
-from edge.media import read_video_frames
+from edge.sources import live_camera as capture
+from edge.sources import opencv_camera
+from edge.sources.camera import open_camera
+from edge.sources.media_files import read_video_frames
 
 SIZE = {"fps": 10, "width": 64, "height": 48}
 
@@ -152,7 +153,7 @@ def test_sentence_for_what_does_not_open(token: str, reason: str, remedy: str) -
 def test_libraries_are_quiet() -> None:
     """OpenCV and FFmpeg write nothing to stderr for an address without a camera."""
     code = """
-from edge.camera import open_camera
+from edge.sources.camera import open_camera
 from edge.errors import DeviceError
 for token in ("rtsp://127.0.0.1:9/live", "http://127.0.0.1:9/video", "v4l2:/dev/null"):
     try:

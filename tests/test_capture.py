@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from brokers import wait_until
 
-from edge.capture import FROZEN_S, LiveCamera, Sensor
 from edge.errors import DeviceError
+from edge.sources.live_camera import FROZEN_S, LiveCamera, Sensor
 
 SHAPE = (48, 64, 3)
 STEP_NS = round(FROZEN_S * 1e9 / 4)

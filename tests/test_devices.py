@@ -15,8 +15,13 @@ import pytest
 from fake_picamera2 import Picamera2, picamera2  # noqa: F401 - a fixture
 
 from edge.__main__ import main
-from edge.camera import open_camera
-from edge.devices import (
+from edge.errors import DeviceError
+from edge.messages import load_schema
+from edge.report import print_devices
+from edge.runtime import candidate_backends
+from edge.settings import CAMERA_TOKENS, MICROPHONE_TOKENS
+from edge.sources.camera import open_camera
+from edge.sources.devices import (
     AlsaCard,
     Device,
     alsa_cards,
@@ -26,11 +31,6 @@ from edge.devices import (
     list_devices,
     list_microphones,
 )
-from edge.errors import DeviceError
-from edge.messages import load_schema
-from edge.report import print_devices
-from edge.runtime import candidate_backends
-from edge.settings import CAMERA_TOKENS, MICROPHONE_TOKENS
 
 
 def write(path: Path, text: str = "") -> None:

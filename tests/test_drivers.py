@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import pytest
 from brokers import wait_until
 
-from edge import drivers
-from edge.drivers import DriverThread, Strikes, is_hanging, within
 from edge.errors import DeviceError
+from edge.sources import driver_threads as drivers
+from edge.sources.driver_threads import DriverThread, Strikes, is_hanging, within
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ HANGS_AT_EXIT = """
 import atexit, threading
 from edge import demo
 from edge.__main__ import main
-from edge.drivers import within
+from edge.sources.driver_threads import within
 
 def hang(**_):
     within("camera", "cam", threading.Event().wait, limit_s=0.01)

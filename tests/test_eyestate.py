@@ -14,10 +14,10 @@ from edge.demo import clip_path
 from edge.errors import ModelError
 from edge.eyestate import EyeReader, EyeSpec, cut_eye, visible_eyes
 from edge.faces import LEFT_EYE, open_face_finder
-from edge.media import read_video_frames
 from edge.pipeline import Eyes, open_eyes
 from edge.reading import FaceReader, open_face_reader
 from edge.settings import Config, FatigueSettings, InferenceSettings, ModelSettings
+from edge.sources.media_files import read_video_frames
 from edge.values import Float32, Frame, Reading
 from edge.weights import DETECTOR, find_weights
 

@@ -20,7 +20,7 @@ from edge.faces import (
     level,
     open_face_finder,
 )
-from edge.media import read_video_frames
+from edge.sources.media_files import read_video_frames
 from edge.tracking import FaceTracker
 from edge.values import Face, Frame
 from edge.weights import DETECTOR, find_weights

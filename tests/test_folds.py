@@ -14,7 +14,7 @@ import trees
 
 from edge.card import artifacts_directory, open_classifier
 from edge.errors import ModelError
-from edge.media import read_sound
+from edge.sources.media_files import read_sound
 from edge.values import LABELS
 from edge.voice import clip_window, window_input
 from models.datasets import DataError

@@ -19,9 +19,9 @@ import numpy as np
 import psutil
 import pytest
 
-from edge import gstreamer
-from edge.camera import open_camera
 from edge.errors import DeviceError
+from edge.sources import gstreamer
+from edge.sources.camera import open_camera
 
 pytestmark = pytest.mark.skipif(
     shutil.which("gst-launch-1.0") is None,
@@ -133,7 +133,7 @@ def test_killed_process_is_a_fault() -> None:
 def test_no_process_is_left_behind() -> None:
     """After kill -9 of the daemon its gst-launch ends by itself: nobody reads its pictures."""
     code = (
-        "import sys; from edge.camera import open_camera;"
+        "import sys; from edge.sources.camera import open_camera;"
         "source = open_camera(sys.argv[1], fps=10, width=64, height=48);"
         "next(iter(source)); print(flush=True); sys.stdin.read()"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from brokers import wait_until
 
-from edge.holders import holders, in_use, pcm_node
+from edge.sources.holders import holders, in_use, pcm_node
 
 HOLD = "import sys; file = open(sys.argv[1]); sys.stdin.read()"
 

@@ -12,9 +12,9 @@ from brokers import wait_until
 
 from edge.demo import clip_path
 from edge.health import Health, rss_bytes
-from edge.media import open_media, picture_stream, pictures, to_rgb
 from edge.memory import limit_arenas, release_free
 from edge.selfwatch import SelfWatch
+from edge.sources.media_files import open_media, picture_stream, pictures, to_rgb
 
 ROUNDS, WARM_ROUNDS, THREADS = 14, 4, 3
 MAX_GROWTH_MB = 3.0  # without the two functions it is 8 to 11

@@ -17,12 +17,14 @@ import soxr
 from brokers import wait_until
 from sound_server import SoundServer, sound_server  # noqa: F401 - a fixture
 
-from edge import drivers, microphone, resample
-from edge.devices import AlsaCard, alsa_cards
-from edge.drivers import is_hanging
 from edge.errors import DeviceError
-from edge.microphone import LiveMicrophone, open_microphone
-from edge.resample import LouderChannel, Resampler, Silence
+from edge.sources import driver_threads as drivers
+from edge.sources import microphone
+from edge.sources import resampling as resample
+from edge.sources.devices import AlsaCard, alsa_cards
+from edge.sources.driver_threads import is_hanging
+from edge.sources.microphone import LiveMicrophone, open_microphone
+from edge.sources.resampling import LouderChannel, Resampler, Silence
 
 pyaudio = pytest.importorskip("pyaudio", reason="PyAudio is missing: `sudo apt install python3-pyaudio`")
 
@@ -340,10 +342,10 @@ def test_libraries_are_quiet() -> None:
     """ALSA and JACK write nothing to stderr, and what Python writes afterwards still arrives."""
     code = """
 import sys
-from edge.devices import AlsaCard, alsa_cards
-from edge.drivers import is_hanging
+from edge.sources.devices import AlsaCard, alsa_cards
+from edge.sources.driver_threads import is_hanging
 from edge.errors import DeviceError
-from edge.microphone import open_microphone
+from edge.sources.microphone import open_microphone
 try:
     open_microphone("alsa:nothing")
 except DeviceError as error:

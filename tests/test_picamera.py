@@ -12,10 +12,12 @@ import pytest
 from brokers import wait_until
 from fake_picamera2 import Picamera2, picamera2  # noqa: F401 - a fixture
 
-from edge import capture, drivers, picamera
-from edge.camera import open_camera
-from edge.devices import list_cameras
 from edge.errors import DeviceError
+from edge.sources import driver_threads as drivers
+from edge.sources import live_camera as capture
+from edge.sources import picamera
+from edge.sources.camera import open_camera
+from edge.sources.devices import list_cameras
 
 SIZE = {"fps": 10, "width": 64, "height": 48}
 

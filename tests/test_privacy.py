@@ -19,11 +19,11 @@ from edge.config import parse_config
 from edge.daemon import Daemon
 from edge.demo import clip_path
 from edge.entities import discovery_payload
-from edge.media import read_video_frames
 from edge.outbox import open_outbox
 from edge.pipeline import open_eyes
 from edge.policy import EVENTS, GROUP_MIN_FACES, TOPICS
 from edge.settings import Config
+from edge.sources.media_files import read_video_frames
 from edge.values import LABELS, EmotionEvent, encode
 
 ROOT = "emotion/lab"

@@ -18,12 +18,12 @@ from sound_server import SoundServer, sound_server  # noqa: F401 - a fixture
 from test_system import collect, daemon, environment
 from test_worker import Recorder
 
-from edge import worker
 from edge.broker import EmbeddedBroker
 from edge.errors import DeviceError
 from edge.link import Message
 from edge.listen import Listener, listen
 from edge.settings import MqttSettings
+from edge.sources import worker
 
 
 def status_with(reason: str) -> Callable[[list[Message]], bool]:
@@ -116,7 +116,7 @@ def test_microphone_that_is_pulled_out(tmp_path: Path, sound_server: SoundServer
 # What 4 s are for is tested where a camera freezes.
 IMPATIENT = """
 import sys
-from edge import capture
+from edge.sources import live_camera as capture
 from edge.__main__ import main
 capture.FROZEN_S = 1.0
 sys.exit(main(["run"]))

@@ -17,10 +17,10 @@ import media
 import numpy as np
 import pytest
 
-from edge.camera import open_camera
 from edge.errors import DeviceError, MediaError
-from edge.microphone import open_microphone
-from edge.replay import Thinner, has_sound, kind_of, read_image, read_sound, read_video_frames
+from edge.sources.camera import open_camera
+from edge.sources.microphone import open_microphone
+from edge.sources.replay import Thinner, has_sound, kind_of, read_image, read_sound, read_video_frames
 from edge.values import AudioChunk, Frame, Source
 
 SIZE = {"fps": 30, "width": 640, "height": 480}

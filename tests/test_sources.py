@@ -18,11 +18,11 @@ from fake_picamera2 import picamera2  # noqa: F401 - a fixture
 from rtsp_server import RtspServer
 from sound_server import sound_server  # noqa: F401 - a fixture
 
-from edge.camera import open_camera
 from edge.demo import clip_path
 from edge.errors import DeviceError
-from edge.microphone import open_microphone
 from edge.settings import CAMERA_TOKENS, MICROPHONE_TOKENS
+from edge.sources.camera import open_camera
+from edge.sources.microphone import open_microphone
 from edge.values import AudioChunk, Frame, Source
 
 SIZE = {"fps": 20, "width": 96, "height": 64}
@@ -288,8 +288,8 @@ def test_what_a_user_takes_for_dead_is_told_in_time(
 
 def test_every_kind_that_opens_is_a_kind_that_the_config_takes() -> None:
     """Config and openers agree on the schemes, so that no token passes the one and fails the other."""
-    from edge.camera import _OPENERS as cameras
-    from edge.microphone import _OPENERS as microphones
+    from edge.sources.camera import _OPENERS as cameras
+    from edge.sources.microphone import _OPENERS as microphones
 
     samples = {"picamera": "picamera:0", "v4l2": "v4l2:/dev/x", "usb": "usb:046d:0825"}
     for openers, pattern in ((cameras, CAMERA_TOKENS), (microphones, MICROPHONE_TOKENS)):

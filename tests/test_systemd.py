@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from edge.config import load_config, read_password
-from edge.devices import CORAL_USB_IDS
 from edge.errors import EXIT_USAGE, ConfigError, ModelError
 from edge.settings import MqttSettings
+from edge.sources.devices import CORAL_USB_IDS
 
 SYSTEMD = Path(__file__).parents[1] / "systemd"
 SCRIPTS = (SYSTEMD / "install.sh", Path(__file__).parent / "install" / "booted.sh")

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 # Opens a camera, takes as many frames as wanted, says what it saw and how it ended.
 WATCH = """
 import itertools, json, sys, time
-from edge.camera import open_camera
+from edge.sources.camera import open_camera
 from edge.errors import DeviceError
 
 times_s, pixels, reason, text = [], None, "", ""

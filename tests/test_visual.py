@@ -10,9 +10,9 @@ import pytest
 
 from edge.card import artifacts_directory, golden_input, load_card, open_classifier
 from edge.demo import clip_path
-from edge.media import read_video_frames
 from edge.pipeline import open_eyes
 from edge.settings import Config, FusionSettings, ModelSettings
+from edge.sources.media_files import read_video_frames
 from edge.values import LABELS, Float32, Frame, Modality, Prediction
 from edge.visual import Method, Opinions, VisualJudge, combine, open_visual, visual_input
 

@@ -7,7 +7,7 @@ import pytest
 
 from edge.demo import clip_path
 from edge.errors import ModelError
-from edge.media import read_sound
+from edge.sources.media_files import read_sound
 from edge.values import AudioChunk
 from edge.voice import (
     SpeechStream,

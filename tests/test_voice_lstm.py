@@ -13,7 +13,7 @@ import pytest
 import trees
 
 from edge.card import load_card
-from edge.media import read_sound
+from edge.sources.media_files import read_sound
 from edge.voice import clip_window, window_input
 from models.augment import at_tempo, hide_frames, move_pitch, spoil_frames
 from models.datasets import Progress

@@ -10,7 +10,7 @@ from brokers import wait_until
 
 from edge.errors import DeviceError
 from edge.health import Health
-from edge.worker import Worker
+from edge.sources.worker import Worker
 
 
 class Tape:

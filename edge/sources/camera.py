@@ -15,14 +15,14 @@ from collections.abc import Callable
 from typing import cast
 
 from edge.config import public_name
-from edge.devices import list_cameras
-from edge.drivers import within
 from edge.errors import DeviceError
-from edge.fakes import Nothing, open_fake_camera
-from edge.gstreamer import open_gstreamer
-from edge.opencv_camera import open_network, open_v4l2
-from edge.picamera import open_picamera
-from edge.replay import FileCamera
+from edge.sources.devices import list_cameras
+from edge.sources.driver_threads import within
+from edge.sources.fakes import Nothing, open_fake_camera
+from edge.sources.gstreamer import open_gstreamer
+from edge.sources.opencv_camera import open_network, open_v4l2
+from edge.sources.picamera import open_picamera
+from edge.sources.replay import FileCamera
 from edge.values import Frame, Source
 
 log = logging.getLogger(__name__)

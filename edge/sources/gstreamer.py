@@ -19,9 +19,9 @@ from contextlib import suppress
 
 import numpy as np
 
-from edge.capture import LiveCamera
 from edge.config import public_name, state_directory
 from edge.errors import DeviceError
+from edge.sources.live_camera import LiveCamera
 from edge.values import Frame, Source, UInt8
 
 OPEN_TIMEOUT_S = 8.0  # NVIDIA's camera daemon takes its time for the first picture

@@ -22,14 +22,14 @@ from typing import Any, cast
 
 import numpy as np
 
-from edge.devices import alsa_cards
-from edge.drivers import DriverThread, within
 from edge.errors import DeviceError
-from edge.fakes import FakeMicrophone, Nothing
-from edge.holders import in_use, pcm_node
 from edge.quiet import held_output
-from edge.replay import CHUNK, NS_PER_SAMPLE, FileMicrophone
-from edge.resample import LouderChannel, Resampler, Silence
+from edge.sources.devices import alsa_cards
+from edge.sources.driver_threads import DriverThread, within
+from edge.sources.fakes import FakeMicrophone, Nothing
+from edge.sources.holders import in_use, pcm_node
+from edge.sources.replay import CHUNK, NS_PER_SAMPLE, FileMicrophone
+from edge.sources.resampling import LouderChannel, Resampler, Silence
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Source
 
 log = logging.getLogger(__name__)

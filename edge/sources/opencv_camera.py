@@ -17,10 +17,10 @@ os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|flags
 
 import cv2
 
-from edge.capture import FROZEN_S, LiveCamera
 from edge.config import public_name
 from edge.errors import DeviceError
-from edge.holders import in_use
+from edge.sources.holders import in_use
+from edge.sources.live_camera import FROZEN_S, LiveCamera
 from edge.values import Frame, Source, UInt8
 
 OPEN_TIMEOUT_S = 4.0

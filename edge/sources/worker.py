@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from edge.backoff import backoff_s
-from edge.drivers import TRIES, Strikes
 from edge.errors import DeviceError
 from edge.health import Health
+from edge.sources.driver_threads import TRIES, Strikes
 from edge.values import Source
 
 log = logging.getLogger(__name__)

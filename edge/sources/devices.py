@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edge.holders import ROOT, holders, pcm_node
+from edge.sources.holders import ROOT, holders, pcm_node
 
 # Before and after a Coral stick has received its firmware.
 CORAL_USB_IDS = ("1a6e:089a", "18d1:9302")
@@ -112,7 +112,9 @@ def forbidden_gpus(root: Path = ROOT) -> list[Path]:
 
 def _pi_cameras(root: Path) -> Iterator[Device]:
     """Ask picamera2; a machine that is not this one has none."""
-    from edge.picamera import load_picamera2  # OpenCV with it, which a list of microphones does without
+    from edge.sources.picamera import (
+        load_picamera2,  # OpenCV with it, which a list of microphones does without
+    )
 
     if root != ROOT:
         return

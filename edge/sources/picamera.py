@@ -11,9 +11,9 @@ from typing import Any, cast
 import cv2
 import numpy as np
 
-from edge.capture import FROZEN_S, LiveCamera
 from edge.errors import DeviceError
-from edge.holders import in_use
+from edge.sources.holders import in_use
+from edge.sources.live_camera import FROZEN_S, LiveCamera
 from edge.values import Frame, Source, UInt8
 
 _LEAST_FPS = 5.0  # slower is thinned: nobody waits ten seconds to see that a camera is stuck

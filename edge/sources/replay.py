@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from edge.errors import DeviceError, MediaError
-from edge.media import (
+from edge.sources.media_files import (
     duration_s,
     has_sound,
     kind_of,

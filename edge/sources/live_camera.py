@@ -10,9 +10,9 @@ from typing import Protocol
 
 import numpy as np
 
-from edge.drivers import DriverThread
 from edge.errors import DeviceError
-from edge.replay import Thinner
+from edge.sources.driver_threads import DriverThread
+from edge.sources.replay import Thinner
 from edge.values import Frame, UInt8
 
 FROZEN_S = 4.0  # a camera that shows nothing new for so long is stuck, whatever its driver believes

@@ -14,10 +14,10 @@ from urllib.parse import parse_qs
 
 import numpy as np
 
-from edge.capture import LiveCamera
 from edge.errors import DeviceError
-from edge.replay import CHUNK, NS_PER_SAMPLE
-from edge.resample import Silence
+from edge.sources.live_camera import LiveCamera
+from edge.sources.replay import CHUNK, NS_PER_SAMPLE
+from edge.sources.resampling import Silence
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Float32, Frame, UInt8
 
 TONE_HZ = 440.0
