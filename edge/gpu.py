@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edge.errors import DeviceError
 from edge.interpreter import InterpreterEngine
-from edge.quiet import ALL_NATIVE, held_output
+from edge.native_output import ALL_NATIVE, held_output
 from edge.sources.devices import forbidden_gpus
 from edge.tensors import Model, TensorInfo, first_line
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import ModelError
-from edge.quiet import NOTICES, held_output
+from edge.native_output import NOTICES, held_output
 from edge.tensors import Model, TensorInfo, first_line
 
 

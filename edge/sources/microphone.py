@@ -23,7 +23,7 @@ from typing import Any, cast
 import numpy as np
 
 from edge.errors import DeviceError
-from edge.quiet import held_output
+from edge.native_output import held_output
 from edge.sources.devices import alsa_cards
 from edge.sources.driver_threads import DriverThread, within
 from edge.sources.fakes import FakeMicrophone, Nothing
