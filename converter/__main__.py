@@ -21,8 +21,8 @@ from converter.report import Inputs, report
 from converter.show import show_bench, show_report, show_verified, write_report
 from converter.targets import TARGETS
 from converter.verify import card_of_file, find_card, update_card, verify
-from edge.card import load_card
 from edge.errors import EXIT_FAILURE, EXIT_OK
+from edge.inference.card import load_card
 from models.console import positive, run_command, say, screen
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from converter.quantize import Job, Stage, convert
-from edge.runtime import Model, load_model
+from edge.inference.backends import Model, load_model
 from edge.values import LABELS, Float32
 from edge.voice import COEFFICIENTS, frame_count
 from models.networks import report_face, report_voice

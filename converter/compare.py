@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from converter.quantize import KINDS
-from edge.card import VARIANTS, Card
 from edge.errors import DeviceError, EdgeError
-from edge.runtime import Model
+from edge.inference.backends import Model
+from edge.inference.card import VARIANTS, Card
 from edge.values import Float32
 
 FLOATS = ("float32", "float16")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from converter.compare import card_name
-from edge.card import Card, Source
 from edge.errors import ModelError
-from edge.runtime import load_model
+from edge.inference.backends import load_model
+from edge.inference.card import Card, Source
 from models.cards import draft_card
 
 

@@ -14,7 +14,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from converter.compare import FLOATS
 from converter.graph import Graph, Operation, Tensor, read_graph
 from edge.errors import ModelError
-from edge.runtime import TensorInfo
+from edge.inference.backends import TensorInfo
 from edge.values import Float32
 
 # They change between floats and integers; a layer is what stands between them.

@@ -27,9 +27,9 @@ from converter.graph import Graph, Tensor, read_graph
 from converter.layers import layer_noise
 from converter.quantize import Job, convert
 from converter.verify import find_card
-from edge.card import Card
 from edge.errors import DeviceError, ModelError
-from edge.runtime import BACKENDS, Model, load_model
+from edge.inference.backends import BACKENDS, Model, load_model
+from edge.inference.card import Card
 from edge.values import Float32
 from models.cards import made_input
 from models.datasets import DataError, label_of

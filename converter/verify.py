@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from converter.compare import FLOATS, absent, answers, card_name, difference, variant_for, variants_beside
-from edge.card import Card, Tensor, check_golden, golden_input, load_card, open_classifier
 from edge.errors import DeviceError, ModelError
-from edge.runtime import BACKENDS, load_model
+from edge.inference.backends import BACKENDS, load_model
+from edge.inference.card import Card, Tensor, check_golden, golden_input, load_card, open_classifier
 from edge.values import Float32
 from models.cards import file_entry, made_input, save_card
 

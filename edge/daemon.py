@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from edge import __version__, messages
-from edge.accelerator import Accelerator, backends
 from edge.board import Board
 from edge.conditions import ROOT
 from edge.config import outbox_path, read_password, switches_path
 from edge.dashboard import Dashboard, read_token
 from edge.discovery import Announcer
 from edge.errors import DeviceError, OutboxError
-from edge.fallback import SteadyClassifier
 from edge.health import Health, Notifier, rss_bytes
+from edge.inference.accelerator import Accelerator, backends
+from edge.inference.fallback import SteadyClassifier
 from edge.latency import Latencies
 from edge.linkstate import LinkState
 from edge.mqtt import Publisher

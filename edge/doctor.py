@@ -153,9 +153,9 @@ def adopt_service(root: Path = ROOT, environ: MutableMapping[str, str] = os.envi
 def examine_models(config: Config) -> Iterator[Finding]:
     """Check the detector's weights, then the models by their golden vectors on each backend wanted."""
     from edge.errors import DeviceError, ModelError
+    from edge.inference.backends import candidate_backends
+    from edge.inference.weights import DETECTOR, LANDMARKS, find_weights
     from edge.pipeline import opener
-    from edge.runtime import candidate_backends
-    from edge.weights import DETECTOR, LANDMARKS, find_weights
 
     for name in (DETECTOR, LANDMARKS):
         try:

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from edge.card import TfliteClassifier
 from edge.crop import cut_grey, level
 from edge.errors import ModelError
 from edge.faces import LEFT_EYE, MOUTH, RIGHT_EYE
+from edge.inference.card import TfliteClassifier
 from edge.values import Face, Float32, UInt8
 
 SMALLEST_PX = 10.0  # width of an eye; below, lids and iris are one blot

@@ -18,9 +18,9 @@ import numpy as np
 
 from edge.crop import cut_grey, level
 from edge.errors import ModelError
-from edge.runtime import load_model
+from edge.inference.backends import load_model
+from edge.inference.weights import DETECTOR, LANDMARKS, find_weights
 from edge.values import Face, Float32, UInt8
-from edge.weights import DETECTOR, LANDMARKS, find_weights
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-from edge.card import TfliteClassifier, open_classifier
 from edge.faces import CropSpec, FaceCropper, FaceFinder, open_face_finder
-from edge.fallback import SteadyClassifier
+from edge.inference.card import TfliteClassifier, open_classifier
+from edge.inference.fallback import SteadyClassifier
 from edge.reading import FaceReader, open_face_reader
 from edge.settings import Config
 from edge.tracking import FaceTracker

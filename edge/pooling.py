@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.card import TfliteClassifier, open_classifier
 from edge.errors import ModelError
+from edge.inference.card import TfliteClassifier, open_classifier
 from edge.settings import Config, FusionSettings
 from edge.values import LABELS, Float32, Modality
 
@@ -27,7 +27,7 @@ CLASSES = len(LABELS)
 UNIFORM = 1 / CLASSES
 # A model that says 0 must not veto for ever: e.g. int8 cannot say less than 1/512.
 FLOOR = 1e-3
-LOWEST = 1 / 512  # as `edge.card.soften` has it
+LOWEST = 1 / 512  # as `edge.inference.card.soften` has it
 TRACE = np.float32(1e-4)
 ORDER = (Modality.FACE, Modality.VOICE)
 FEATURES = CLASSES + 3  # of one modality, for the network

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from edge.card import TfliteClassifier, open_classifier
 from edge.eyestate import EyeReader
 from edge.headpose import head_pitch_deg
+from edge.inference.card import TfliteClassifier, open_classifier
 from edge.mouth import mouth_opening
 from edge.settings import Config
 from edge.values import Face, Reading, UInt8

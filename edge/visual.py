@@ -13,8 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from edge.card import TfliteClassifier, open_classifier
 from edge.errors import ModelError
+from edge.inference.card import TfliteClassifier, open_classifier
 from edge.settings import Config
 from edge.values import Float32, Prediction
 from edge.video import FaceMemory, VideoSpec

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from edge.card import TfliteClassifier
 from edge.crop import cut_grey, level
 from edge.errors import ModelError
+from edge.inference.card import TfliteClassifier
 from edge.values import Face, Float32, UInt8
 
 # The outer edge of both lips among the 468 points.

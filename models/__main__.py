@@ -13,9 +13,9 @@ from typing import Any
 
 from rich.progress import Progress as RichProgress
 
-from edge.card import Card, artifacts_directory, load_card
 from edge.errors import EXIT_OK, EXIT_USAGE, EdgeError
-from edge.weights import weights_directory
+from edge.inference.card import Card, artifacts_directory, load_card
+from edge.inference.weights import weights_directory
 from models.console import positive, run_command, say, screen
 from models.datasets import DataError
 from models.epochs import Run

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.card import TfliteClassifier
 from edge.errors import MediaError
+from edge.inference.card import TfliteClassifier
 from edge.values import LABELS, Float32
 from models.corrupt import JITTER
 from models.metrics import Labels, figures_of_parts, mean_of_parts, measure

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from edge.card import TASK_LABELS, Card, File, Golden, Input, Source, Task, Tensor
 from edge.errors import EdgeError
+from edge.inference.card import TASK_LABELS, Card, File, Golden, Input, Source, Task, Tensor
+from edge.inference.weights import sha256
 from edge.values import Float32
-from edge.weights import sha256
 
 VERSION = "0.1.0"
 # Int8 kernels round differently on other processors; one step of the output is 1/256.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edge.card import (
+from edge.inference.card import (
     Card,
     TfliteClassifier,
     artifacts_directory,

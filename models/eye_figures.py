@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from edge.card import open_classifier
 from edge.demo import clip_path
 from edge.eyestate import EyeReader, EyeSpec
 from edge.faces import open_face_finder
+from edge.inference.card import open_classifier
 from edge.sources.media_files import read_video_frames
 from edge.values import Float32
 from models.datasets import DataError, find_set

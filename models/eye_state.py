@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.card import Source
 from edge.crop import level
 from edge.eyestate import EyeSpec
+from edge.inference.card import Source
 from edge.values import Float32, UInt8
 from models.cards import draft_card, save_trained
 from models.datasets import DataError, Progress, find_set, load_fer2013

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from edge.crop import level
 from edge.faces import CropSpec, FaceCropper, open_face_finder
+from edge.inference.weights import DETECTOR, LANDMARKS, find_weights
 from edge.values import Face, Float32, UInt8
-from edge.weights import DETECTOR, LANDMARKS, find_weights
 from models.corrupt import JITTER, bad_webcam, jitter_crop, jitter_spec
 from models.datasets import (
     DataError,

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.analyze import Analyzer
-from edge.card import TfliteClassifier, load_card, open_classifier
 from edge.eyestate import EyeSpec
 from edge.fatigue import ALARMS, FatigueMonitor, FatigueState
+from edge.inference.card import TfliteClassifier, load_card, open_classifier
 from edge.settings import Config, FatigueSettings
 from edge.values import Float32, Reading
 from models.datasets import DataError, find_set

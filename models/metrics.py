@@ -142,7 +142,7 @@ def fit_temperature(p: Float32, labels: Labels, people: Sequence[str] | None = N
 
     Where `people` (n,) are given, each counts as much as every other, however many examples are theirs.
     """
-    logits = np.log(np.maximum(p, 1 / 512))  # the floor of `edge.card.soften`
+    logits = np.log(np.maximum(p, 1 / 512))  # the floor of `edge.inference.card.soften`
     grid = np.exp(np.linspace(np.log(0.25), np.log(16), 241))
     weights = None
     if people is not None:

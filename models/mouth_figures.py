@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edge.card import open_classifier
+from edge.inference.card import open_classifier
 from edge.values import Float32
 from edge.yawn import MouthReader
 from models.datasets import DataError, find_set

@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.card import Source
 from edge.crop import level
 from edge.faces import open_face_finder
+from edge.inference.card import Source
 from edge.values import LABELS, Float32, UInt8
 from edge.yawn import MouthSpec, cut_mouth
 from models.cards import draft_card, save_trained

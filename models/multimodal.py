@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.card import Source, artifacts_directory
+from edge.inference.card import Source, artifacts_directory
 from edge.pooling import CLASSES, FEATURES, LOWEST, ORDER, RULES, soften_joint
 from edge.settings import FusionSettings
 from edge.values import Float32

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.card import TfliteClassifier, open_classifier
 from edge.errors import MediaError
 from edge.faces import FaceCropper, FaceFinder
+from edge.inference.card import TfliteClassifier, open_classifier
 from edge.pipeline import Eyes
 from edge.sources.media_files import read_video_frames
 from edge.values import LABELS, Float32, Frame, Modality, Prediction

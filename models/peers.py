@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge.card import load_card
 from edge.errors import ModelError
+from edge.inference.card import load_card
 
 REFERENCE = "report-face"
 METHOD = (

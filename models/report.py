@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import ModelError
+from edge.inference.weights import sha256
 from edge.values import LABELS, Float32
-from edge.weights import sha256
 from models.datasets import DataError
 from models.epochs import Run, predict
 from models.examples import (

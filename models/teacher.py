@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from edge.card import Source
 from edge.errors import EdgeError
+from edge.inference.card import Source
+from edge.inference.weights import sha256
 from edge.values import LABELS, Float32, UInt8
-from edge.weights import sha256
 from models.datasets import Progress
 
 PACKAGE = "@vladmandic/face-api@1.7.15"

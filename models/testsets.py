@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge.card import Card
+from edge.inference.card import Card
 from edge.values import LABELS, Float32
 from models.datasets import DataError, Progress
 from models.metrics import Labels

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge.card import open_classifier
+from edge.inference.card import open_classifier
 from edge.values import Float32
 from models.datasets import DataError
 from models.evaluate import VARIANTS

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.card import Card, load_card
 from edge.faces import open_face_finder
+from edge.inference.card import Card, load_card
+from edge.inference.weights import DETECTOR, LANDMARKS, find_weights
 from edge.values import Float32
-from edge.weights import DETECTOR, LANDMARKS, find_weights
 from models.datasets import IMAGE_SUFFIXES, DataError, find_set, label_of
 from models.evaluate import latency_ms
 from models.measures import Measured, Table

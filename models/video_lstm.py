@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edge.card import Card, Source, artifacts_directory, load_card, open_classifier
+from edge.inference.card import Card, Source, artifacts_directory, load_card, open_classifier
 from edge.values import LABELS, Float32
 from edge.video import VideoSpec
 from models.cards import draft_card, save_trained

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edge.card import TfliteClassifier, artifacts_directory, load_card, open_classifier
+from edge.inference.card import TfliteClassifier, artifacts_directory, load_card, open_classifier
 from edge.values import LABELS, Float32
 from edge.video import VideoSpec
 from edge.visual import Method, Opinions, combine, visual_input

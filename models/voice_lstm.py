@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.card import Source
 from edge.errors import MediaError
+from edge.inference.card import Source
 from edge.sources.media_files import read_sound
 from edge.values import LABELS, Float32
 from edge.voice import (

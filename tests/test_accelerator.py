@@ -33,8 +33,8 @@ def test_daemon_outlives_a_crashing_library_and_takes_the_good_one(tmp_path: Pat
     """Loudly degraded and going on with the CPU; when a later try succeeds, recovered and on the library."""
     library = build(tmp_path / "npu.so", CRASHES_ON_LOAD)
     code = (
-        "import sys, edge.fallback\nfrom edge.__main__ import main\n"
-        "edge.fallback.RETRY_S = 1.0\nsys.exit(main(['run']))"
+        "import sys, edge.inference.fallback\nfrom edge.__main__ import main\n"
+        "edge.inference.fallback.RETRY_S = 1.0\nsys.exit(main(['run']))"
     )
     with (
         EmbeddedBroker(tmp_path / "broker") as broker,

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.card import Card, artifacts_directory, load_card, open_classifier
-from edge.runtime import load_model
+from edge.inference.backends import load_model
+from edge.inference.card import Card, artifacts_directory, load_card, open_classifier
+from edge.inference.weights import sha256
 from edge.values import Float32
-from edge.weights import sha256
 from models.cards import made_input
 from models.pairs import CONDITIONS
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from converter.quantize import Job, Stage
 from edge.demo import clip_path
 from edge.errors import ModelError
-from edge.runtime import load_model
+from edge.inference.backends import load_model
 from edge.sources.media_files import read_sound
 from edge.values import Float32
 from edge.voice import clip_window

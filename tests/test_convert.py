@@ -17,10 +17,10 @@ from commands import convert_here, run_here
 from converter.__main__ import main
 from converter.calibrate import read_examples
 from converter.verify import verify
-from edge.card import Source, load_card
 from edge.errors import ModelError
 from edge.faces import FER_CROP
-from edge.runtime import load_model
+from edge.inference.backends import load_model
+from edge.inference.card import Source, load_card
 from edge.values import Float32
 from models.cards import draft_card, save_card
 

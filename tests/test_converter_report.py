@@ -16,9 +16,9 @@ from graphs import Op, T, write_graph
 from converter.__main__ import main
 from converter.layers import layer_noise, short_name
 from converter.report import Inputs, report
-from edge.card import artifacts_directory, load_card
 from edge.errors import ModelError
-from edge.runtime import load_model
+from edge.inference.backends import load_model
+from edge.inference.card import artifacts_directory, load_card
 from edge.values import LABELS
 from models.cards import made_input
 from models.datasets import DataError

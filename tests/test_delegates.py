@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from libraries import CRASHES_ON_LOAD, DELEGATE, LACKS_A_SYMBOL, NOT_A_DELEGATE, build, for_another_machine
 
-from edge.card import artifacts_directory, golden_input, load_card, open_classifier
-from edge.delegates import parse_delegate
 from edge.errors import DeviceError
-from edge.probe import probe
-from edge.runtime import load_model
+from edge.inference.backends import load_model
+from edge.inference.card import artifacts_directory, golden_input, load_card, open_classifier
+from edge.inference.delegates import parse_delegate
+from edge.inference.trial import probe
 
 ROOT = Path(__file__).parents[1]
 CARD = load_card("report-voice")
@@ -134,8 +134,8 @@ def closed(request: pytest.FixtureRequest, good: Path) -> Iterator[Path]:
 def on_edge_tpu(directory: Path, library: Path) -> subprocess.CompletedProcess[str]:
     """Open the card in `directory` on an Edge TPU, where `library` has the directory of libedgetpu.so.1."""
     code = (
-        "import sys, edge.delegates\nfrom pathlib import Path\nfrom edge.card import open_classifier\n"
-        "edge.delegates.edge_tpu_nodes = lambda: [Path('/dev/null')]\n"
+        "import sys, edge.inference.delegates\nfrom pathlib import Path\nfrom edge.inference.card import open_classifier\n"
+        "edge.inference.delegates.edge_tpu_nodes = lambda: [Path('/dev/null')]\n"
         "from edge.errors import DeviceError\ntry:\n"
         "    opened = open_classifier('report-voice', task='voice', directory=Path(sys.argv[1]), "
         "backend='edgetpu')\n    print(opened.backend, opened.name)\n"
@@ -185,8 +185,8 @@ def as_nobody(prepare: str, backend: str) -> str:
     if os.geteuid() != 0:
         pytest.skip("only root can become another user: run the tests as root")
     code = (
-        "import os, sys, edge.delegates\nfrom pathlib import Path\nfrom edge.errors import DeviceError\n"
-        f"from edge.runtime import load_model\n{prepare}\n"
+        "import os, sys, edge.inference.delegates\nfrom pathlib import Path\nfrom edge.errors import DeviceError\n"
+        f"from edge.inference.backends import load_model\n{prepare}\n"
         f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
         "try:\n    load_model(Path(sys.argv[1]), backend=sys.argv[2])\n"
         "except DeviceError as error:\n    print(error.reason, error)\n"
@@ -204,6 +204,6 @@ def test_library_that_may_not_be_read(closed: Path) -> None:
 
 def test_edge_tpu_that_may_not_be_opened(closed: Path) -> None:
     """A Coral whose node belongs to another user: no_permission, with the groups to join."""
-    said = as_nobody(f"edge.delegates.edge_tpu_nodes = lambda: [Path({str(closed)!r})]", "edgetpu")
+    said = as_nobody(f"edge.inference.delegates.edge_tpu_nodes = lambda: [Path({str(closed)!r})]", "edgetpu")
     assert said.startswith("no_permission ")
     assert "usermod -aG plugdev,apex" in said

@@ -16,9 +16,9 @@ from fake_picamera2 import Picamera2, picamera2  # noqa: F401 - a fixture
 
 from edge.__main__ import main
 from edge.errors import DeviceError
+from edge.inference.backends import candidate_backends
 from edge.messages import load_schema
 from edge.report import print_devices
-from edge.runtime import candidate_backends
 from edge.settings import CAMERA_TOKENS, MICROPHONE_TOKENS
 from edge.sources.camera import open_camera
 from edge.sources.devices import (

@@ -12,9 +12,9 @@ import pytest
 from converter.__main__ import main
 from converter.edgetpu import read_log
 from converter.lint import lint
-from edge.card import artifacts_directory, load_card
 from edge.errors import ModelError
-from edge.weights import sha256
+from edge.inference.card import artifacts_directory, load_card
+from edge.inference.weights import sha256
 
 LOG = """Edge TPU Compiler version 16.0.384591198
 Started a compilation timeout timer of 180 seconds.

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import trees
 
-from edge.card import artifacts_directory, load_card, open_classifier
+from edge.inference.card import artifacts_directory, load_card, open_classifier
 from edge.values import LABELS
 from models.corrupt import JITTER
 from models.datasets import DataError

@@ -12,9 +12,9 @@ from graphs import Op, T, vector, write_graph
 from converter.__main__ import main
 from converter.expose import expose
 from converter.graph import read_graph
-from edge.card import artifacts_directory, golden_input, load_card, open_classifier
 from edge.errors import ModelError
-from edge.runtime import load_model
+from edge.inference.backends import load_model
+from edge.inference.card import artifacts_directory, golden_input, load_card, open_classifier
 from edge.values import Float32
 from models.cards import made_input
 

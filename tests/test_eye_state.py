@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import trees
 
-from edge.card import load_card
 from edge.eyestate import EyeSpec
-from edge.weights import DETECTOR, find_weights
+from edge.inference.card import load_card
+from edge.inference.weights import DETECTOR, find_weights
 from edge.yawn import MouthSpec
 from models.epochs import Run
 from models.eyesets import CLOSED, OPEN, joined, load_cew, load_mrl

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import trees
 
-from edge.card import load_card
 from edge.faces import CropSpec
+from edge.inference.card import load_card
 from edge.values import Float32, UInt8
 from models.datasets import FaceSet, Progress, load_ckplus_sequences
 from models.epochs import Run

@@ -20,10 +20,10 @@ from edge.faces import (
     level,
     open_face_finder,
 )
+from edge.inference.weights import DETECTOR, find_weights
 from edge.sources.media_files import read_video_frames
 from edge.tracking import FaceTracker
 from edge.values import Face, Frame
-from edge.weights import DETECTOR, find_weights
 
 
 @pytest.fixture(scope="module")

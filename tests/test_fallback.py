@@ -9,11 +9,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge.card import TfliteClassifier, artifacts_directory, golden_input, load_card, open_classifier
 from edge.errors import DeviceError, ModelError
-from edge.fallback import RETRY_S, SteadyClassifier
-from edge.interpreter import InterpreterEngine
-from edge.tensors import Model
+from edge.inference.card import (
+    TfliteClassifier,
+    artifacts_directory,
+    golden_input,
+    load_card,
+    open_classifier,
+)
+from edge.inference.fallback import RETRY_S, SteadyClassifier
+from edge.inference.interpreter import InterpreterEngine
+from edge.inference.tensors import Model
 
 CARD = load_card("report-voice")
 X = golden_input(CARD)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import trees
 
-from edge.card import artifacts_directory, open_classifier
 from edge.errors import ModelError
+from edge.inference.card import artifacts_directory, open_classifier
 from edge.sources.media_files import read_sound
 from edge.values import LABELS
 from edge.voice import clip_window, window_input

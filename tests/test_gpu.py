@@ -14,11 +14,11 @@ import pytest
 from test_system import daemon, environment, events
 
 from edge.broker import EmbeddedBroker
-from edge.card import TfliteClassifier, load_card, open_classifier
 from edge.errors import DeviceError
+from edge.inference.backends import candidate_backends
+from edge.inference.card import TfliteClassifier, load_card, open_classifier
 from edge.link import Message
 from edge.listen import listen
-from edge.runtime import candidate_backends
 from edge.settings import MqttSettings
 from models.cards import made_input
 

@@ -10,9 +10,9 @@ from graphs import Op, T, vector, write_graph
 
 from converter.graph import read_graph
 from converter.lint import lint
-from edge.card import artifacts_directory, load_card
 from edge.errors import ModelError
-from edge.runtime import load_model
+from edge.inference.backends import load_model
+from edge.inference.card import artifacts_directory, load_card
 
 ARTIFACTS = artifacts_directory()
 

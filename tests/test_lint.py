@@ -11,8 +11,8 @@ from graphs import Op, T, vector, write_graph
 
 from converter.__main__ import main
 from converter.lint import lint
-from edge.card import artifacts_directory
 from edge.errors import EdgeError
+from edge.inference.card import artifacts_directory
 
 ARTIFACTS = artifacts_directory()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.card import artifacts_directory, load_card
+from edge.inference.card import artifacts_directory, load_card
 from models import measures
 from models.__main__ import main
 from models.measures import Measured, Table

@@ -15,7 +15,7 @@ import trees
 from commands import run_here
 
 from edge.errors import EdgeError
-from edge.weights import WEIGHTS
+from edge.inference.weights import WEIGHTS
 from models import fetch
 from models.__main__ import main
 

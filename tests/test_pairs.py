@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.card import load_card
+from edge.inference.card import load_card
 from edge.pooling import RULES
 from edge.settings import FusionSettings
 from edge.values import LABELS

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from edge.analyze import Analyzer
-from edge.card import artifacts_directory
 from edge.config import load_config
 from edge.errors import ConfigError, ModelError
+from edge.inference.card import artifacts_directory
 from edge.pooling import (
     RULES,
     TEMPERATURES,

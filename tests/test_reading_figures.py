@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import trees
 
-from edge.card import artifacts_directory
+from edge.inference.card import artifacts_directory
 from models.datasets import DataError
 from models.evaluate import load_family
 from models.eyesets import load_mrl

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from edge.bench import bench_backends
-from edge.card import Card, artifacts_directory, load_card, open_classifier
-from edge.choice import choose
 from edge.errors import DeviceError, ModelError
-from edge.interpreter import runtime
-from edge.runtime import candidate_backends, load_model
+from edge.inference.backend_selection import choose
+from edge.inference.backends import candidate_backends, load_model
+from edge.inference.card import Card, artifacts_directory, load_card, open_classifier
+from edge.inference.interpreter import runtime
+from edge.inference.tensors import Model, TensorInfo
 from edge.settings import Config, InferenceSettings
-from edge.tensors import Model, TensorInfo
 from edge.values import Float32
 from models.cards import made_input
 
@@ -57,7 +57,7 @@ def test_int8_and_float16_agree(name: str) -> None:
 def test_pipeline_imports_on_this_runtime() -> None:
     """Everything that the daemon imports is there, and only one runtime is loaded."""
     code = (
-        "import sys, edge.daemon\nfrom edge.interpreter import runtime\nruntime()\n"
+        "import sys, edge.daemon\nfrom edge.inference.interpreter import runtime\nruntime()\n"
         "assert len({'ai_edge_litert', 'tflite_runtime'} & set(sys.modules)) == 1"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)

@@ -20,8 +20,8 @@ import pytest
 from brokers import wait_until
 
 from edge.broker import EmbeddedBroker
-from edge.card import artifacts_directory
 from edge.demo import clip_path, run_demo
+from edge.inference.card import artifacts_directory
 from edge.letters import Letters
 from edge.link import Message
 from edge.listen import Listener, listen

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edge.card import artifacts_directory, load_card
+from edge.inference.card import artifacts_directory, load_card
 from models.peers import PEERS, compare
 from models.targets import TARGETS, check_targets
 

@@ -13,8 +13,8 @@ import pytest
 import trees
 from commands import run_here
 
-from edge.card import load_card
 from edge.faces import FER_CROP
+from edge.inference.card import load_card
 from edge.values import LABELS, Float32
 from models.__main__ import main
 from models.augment import spoil_faces, spoil_voices

@@ -12,9 +12,9 @@ import pytest
 import converter.verify
 from converter.__main__ import main
 from converter.verify import verify
-from edge.card import artifacts_directory
 from edge.errors import DeviceError, ModelError
-from edge.runtime import Model, load_model
+from edge.inference.backends import Model, load_model
+from edge.inference.card import artifacts_directory
 
 # ai-edge-litert's Delegate fails in __del__ when its library cannot be opened.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <function Delegate.__del__")

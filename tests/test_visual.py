@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.card import artifacts_directory, golden_input, load_card, open_classifier
 from edge.demo import clip_path
+from edge.inference.card import artifacts_directory, golden_input, load_card, open_classifier
 from edge.pipeline import open_eyes
 from edge.settings import Config, FusionSettings, ModelSettings
 from edge.sources.media_files import read_video_frames

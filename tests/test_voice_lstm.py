@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import trees
 
-from edge.card import load_card
+from edge.inference.card import load_card
 from edge.sources.media_files import read_sound
 from edge.voice import clip_window, window_input
 from models.augment import at_tempo, hide_frames, move_pitch, spoil_frames

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from drawn_eyes import SKIN
 
-from edge.card import open_classifier
 from edge.errors import ModelError
 from edge.faces import MOUTH
+from edge.inference.card import open_classifier
 from edge.values import Face, Float32, UInt8
 from edge.yawn import LIPS, MouthReader, MouthSpec, cut_mouth
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edge.choice import best_ms
 from edge.errors import DeviceError, EdgeError, ModelError
+from edge.inference.backend_selection import best_ms
 
 PROBE_S = 60  # a Jetson compiles its shaders for half a minute
 
@@ -24,7 +24,7 @@ def probe(path: Path, backend: str, *, threads: int = 1, seconds: int = PROBE_S)
     Raises what the child raised, and `DeviceError` when it crashed (abi_mismatch while loading,
     op_unsupported while running) or was not done in `seconds` (no_device).
     """
-    command = [sys.executable, "-m", "edge.probe", str(path), backend, str(threads), str(seconds)]
+    command = [sys.executable, "-m", "edge.inference.trial", str(path), backend, str(threads), str(seconds)]
     done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)
     told = [json.loads(line) for line in done.stdout.splitlines()]
     last = told[-1] if told else {"stage": "loading"}
@@ -47,7 +47,7 @@ def probe(path: Path, backend: str, *, threads: int = 1, seconds: int = PROBE_S)
 
 def main(path: str, backend: str, threads: str, seconds: str) -> int:
     """Be the child: tell each stage as a line of JSON, since a crash leaves no other message."""
-    from edge.runtime import open_here
+    from edge.inference.backends import open_here
 
     # The alarm also ends a child whose parent is gone.
     signal.alarm(int(seconds))

@@ -7,8 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from edge.fallback import SteadyClassifier
 from edge.health import Health
+from edge.inference.fallback import SteadyClassifier
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import DeviceError
-from edge.interpreter import InterpreterEngine
+from edge.inference.interpreter import InterpreterEngine
+from edge.inference.tensors import Model, TensorInfo, first_line
 from edge.native_output import ALL_NATIVE, held_output
 from edge.sources.devices import forbidden_gpus
-from edge.tensors import Model, TensorInfo, first_line
 
 
 class GpuEngine:

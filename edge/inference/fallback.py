@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from edge.card import Card, TfliteClassifier
 from edge.errors import DeviceError, ModelError
+from edge.inference.card import Card, TfliteClassifier
 from edge.values import Float32
 
 log = logging.getLogger(__name__)

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import ModelError
+from edge.inference.tensors import Model, TensorInfo, first_line
 from edge.native_output import NOTICES, held_output
-from edge.tensors import Model, TensorInfo, first_line
 
 
 class InterpreterEngine:

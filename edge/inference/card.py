@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from edge.choice import Trial, choose
 from edge.errors import DeviceError, ModelError
-from edge.runtime import (
+from edge.inference.backend_selection import Trial, choose
+from edge.inference.backends import (
     Model,
     TensorInfo,
     candidate_backends,
@@ -22,8 +22,8 @@ from edge.runtime import (
     open_here,
     time_model,
 )
+from edge.inference.weights import sha256
 from edge.values import LABELS, Float32
-from edge.weights import sha256
 
 # What each kind of model says, in this order.
 TASK_LABELS: dict[str, tuple[str, ...]] = {

@@ -8,9 +8,9 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from edge.errors import DeviceError
-from edge.interpreter import InterpreterEngine, runtime
+from edge.inference.interpreter import InterpreterEngine, runtime
+from edge.inference.tensors import Model, first_line
 from edge.sources.devices import edge_tpu_nodes
-from edge.tensors import Model, first_line
 
 EDGE_TPU_LIBRARY = "libedgetpu.so.1"
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from edge.choice import best_ms
-from edge.delegates import check_edge_tpu, check_library, open_delegate, open_edge_tpu
 from edge.errors import ModelError
-from edge.gpu import open_gpu
-from edge.interpreter import open_cpu
-from edge.probe import probe
+from edge.inference.backend_selection import best_ms
+from edge.inference.delegates import check_edge_tpu, check_library, open_delegate, open_edge_tpu
+from edge.inference.gpu import open_gpu
+from edge.inference.interpreter import open_cpu
+from edge.inference.tensors import Model, TensorInfo
+from edge.inference.trial import probe
 from edge.sources.devices import list_accelerators
-from edge.tensors import Model, TensorInfo
 
 __all__ = [
     "BACKENDS",
