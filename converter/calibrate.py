@@ -9,9 +9,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from edge.crop import level
 from edge.errors import EdgeError, MediaError
-from edge.faces import CropSpec
+from edge.face.crop import level
+from edge.face.detector import CropSpec
 from edge.sources.media_files import read_image, read_sound
 from edge.values import Float32
 from edge.voice import clip_window, window_input

@@ -15,11 +15,11 @@ from edge.bench_daemon import measure_daemon
 from edge.bench_targets import judge
 from edge.demo import clip_path
 from edge.errors import DeviceError
-from edge.faces import CropSpec, FaceCropper
+from edge.face.detector import CropSpec, FaceCropper
+from edge.face.measurements import FaceReader
 from edge.inference.backends import BACKENDS
 from edge.inference.card import TfliteClassifier, golden_input
 from edge.pipeline import Eyes, open_ears, open_eyes, opener
-from edge.reading import FaceReader
 from edge.settings import Config
 from edge.sources.media_files import read_sound, read_video_frames
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Face, Frame, UInt8, rfc3339

@@ -23,7 +23,7 @@ from edge.settings import Config
 from edge.values import rfc3339
 
 if TYPE_CHECKING:
-    from edge.reading import ReadingTask
+    from edge.face.measurements import ReadingTask
 
 MAX_EXIT_CODE = 100
 UNIT = "emotion-edge.service"
@@ -189,9 +189,9 @@ def examine_models(config: Config) -> Iterator[Finding]:
 def _examine_small(config: Config) -> Iterator[Finding]:
     """Check the models that stay on the CPU by their golden vectors: of eyes, mouth, video and fusion."""
     from edge.errors import ModelError
+    from edge.face.combination import open_visual
+    from edge.face.measurements import READING_TASKS, open_reading_model
     from edge.pooling import open_pool, pool_name
-    from edge.reading import READING_TASKS, open_reading_model
-    from edge.visual import open_visual
 
     def name_of_reading(task: ReadingTask) -> str | None:
         classifier = open_reading_model(config, task)

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-from edge.faces import CropSpec, FaceCropper, FaceFinder, open_face_finder
+from edge.face.combination import VisualJudge, open_visual
+from edge.face.detector import CropSpec, FaceCropper, FaceFinder, open_face_finder
+from edge.face.measurements import FaceReader, open_face_reader
+from edge.face.tracking import FaceTracker
 from edge.inference.card import TfliteClassifier, open_classifier
 from edge.inference.fallback import SteadyClassifier
-from edge.reading import FaceReader, open_face_reader
 from edge.settings import Config
-from edge.tracking import FaceTracker
 from edge.values import AudioChunk, Face, Frame, Modality, Prediction, Reading, UInt8
-from edge.visual import VisualJudge, open_visual
 from edge.voice import SpeechWindows, Window, window_input
 
 AnyClassifier = TfliteClassifier | SteadyClassifier

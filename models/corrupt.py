@@ -7,7 +7,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from edge.faces import CropSpec
+from edge.face.detector import CropSpec
 from edge.values import SAMPLE_RATE_HZ, Float32, UInt8
 
 SEED = 20_240_601

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge.faces import FaceCropper, FaceFinder, open_face_finder
+from edge.face.detector import FaceCropper, FaceFinder, open_face_finder
 from edge.inference.card import TfliteClassifier
 from edge.values import LABELS, Float32, UInt8
 from models.datasets import (

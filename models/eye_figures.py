@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from edge.demo import clip_path
-from edge.eyestate import EyeReader, EyeSpec
-from edge.faces import open_face_finder
+from edge.face.detector import open_face_finder
+from edge.face.eyes import EyeReader, EyeSpec
 from edge.inference.card import open_classifier
 from edge.sources.media_files import read_video_frames
 from edge.values import Float32

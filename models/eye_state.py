@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.crop import level
-from edge.eyestate import EyeSpec
+from edge.face.crop import level
+from edge.face.eyes import EyeSpec
 from edge.inference.card import Source
 from edge.values import Float32, UInt8
 from models.cards import draft_card, save_trained

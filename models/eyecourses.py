@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.crop import level
+from edge.face.crop import level
 from edge.values import Float32, UInt8
 from models.datasets import DataError
 from models.eyesets import CLOSED, OPEN, PatchSet

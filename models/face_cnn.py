@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from edge.crop import level
-from edge.faces import FER_CROP, CropSpec, FaceCropper, open_face_finder
+from edge.face.crop import level
+from edge.face.detector import FER_CROP, CropSpec, FaceCropper, open_face_finder
 from edge.inference.card import Source
 from edge.values import LABELS, Float32, UInt8
 from models.augment import mixed_up, move_face, spoil_face, worsen_face

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.crop import level
-from edge.faces import CropSpec, FaceCropper, open_face_finder
+from edge.face.crop import level
+from edge.face.detector import CropSpec, FaceCropper, open_face_finder
 from edge.inference.weights import DETECTOR, LANDMARKS, find_weights
 from edge.values import Face, Float32, UInt8
 from models.corrupt import JITTER, bad_webcam, jitter_crop, jitter_spec

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.analyze import Analyzer
-from edge.eyestate import EyeSpec
+from edge.face.eyes import EyeSpec
 from edge.fatigue import ALARMS, FatigueMonitor, FatigueState
 from edge.inference.card import TfliteClassifier, load_card, open_classifier
 from edge.settings import Config, FatigueSettings

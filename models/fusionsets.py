@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import MediaError
-from edge.faces import CropSpec, FaceCropper, Landmarker, open_face_finder
+from edge.face.detector import CropSpec, FaceCropper, Landmarker, open_face_finder
 from edge.inference.card import TfliteClassifier, open_classifier
 from edge.sources.media_files import read_sound
 from edge.values import LABELS, SAMPLE_RATE_HZ, Face, Float32, UInt8

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edge.faces import open_face_finder
+from edge.face.detector import open_face_finder
 from edge.pipeline import open_eyes
 from edge.settings import Config
 from edge.speaking import Speaking

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from edge.face.yawning import MouthReader
 from edge.inference.card import open_classifier
 from edge.values import Float32
-from edge.yawn import MouthReader
 from models.datasets import DataError, find_set
 from models.evaluate import load_family
 from models.eyesets import STILL, YAWNING, PatchSet, load_yawns

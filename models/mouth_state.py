@@ -16,11 +16,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.crop import level
-from edge.faces import open_face_finder
+from edge.face.crop import level
+from edge.face.detector import open_face_finder
+from edge.face.yawning import MouthSpec, cut_mouth
 from edge.inference.card import Source
 from edge.values import LABELS, Float32, UInt8
-from edge.yawn import MouthSpec, cut_mouth
 from models.cards import draft_card, save_trained
 from models.datasets import DataError, find_set, load_ckplus_sequences
 from models.engine import Network, Schedule, train

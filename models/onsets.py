@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import MediaError
-from edge.faces import FaceCropper, FaceFinder
+from edge.face.combination import Method, Opinions, VisualJudge, combine
+from edge.face.detector import FaceCropper, FaceFinder
 from edge.inference.card import TfliteClassifier, open_classifier
 from edge.pipeline import Eyes
 from edge.sources.media_files import read_video_frames
 from edge.values import LABELS, Float32, Frame, Modality, Prediction
-from edge.visual import Method, Opinions, VisualJudge, combine
 from models.courses import NEUTRAL, UNLEVELLED, blend, crop_largest, embed, read_grey
 from models.datasets import IMAGE_SUFFIXES, label_of, load_jaffe
 

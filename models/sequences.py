@@ -9,8 +9,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.face.history import VideoSpec, resample
 from edge.values import Float32
-from edge.video import VideoSpec, resample
 from models.courses import NEUTRAL, ONSET, Course
 
 FPS = (3.0, 30.0)  # a hot or a slow device, and a fast one

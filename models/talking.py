@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.faces import FaceFinder
-from edge.mouth import mouth_opening
+from edge.face.detector import FaceFinder
+from edge.face.mouth import mouth_opening
+from edge.face.tracking import FaceTracker
 from edge.sources.media_files import read_sound, read_video_frames
 from edge.speaking import Speaker, Speaking
-from edge.tracking import FaceTracker
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Float32, Reading
 from edge.voice import STEP, SpeechWindows, Window
 from models.datasets import DataError, Progress

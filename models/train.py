@@ -9,7 +9,7 @@ from pkgutil import resolve_name
 
 import numpy as np
 
-from edge.faces import FER_CROP
+from edge.face.detector import FER_CROP
 from edge.inference.card import Source
 from edge.values import LABELS, Float32, UInt8
 from models.augment import spoil_faces, spoil_voices

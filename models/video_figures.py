@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.faces import open_face_finder
+from edge.face.detector import open_face_finder
 from edge.inference.card import Card, load_card
 from edge.inference.weights import DETECTOR, LANDMARKS, find_weights
 from edge.values import Float32

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from edge.face.history import VideoSpec
 from edge.inference.card import Card, Source, artifacts_directory, load_card, open_classifier
 from edge.values import LABELS, Float32
-from edge.video import VideoSpec
 from models.cards import draft_card, save_trained
 from models.courses import CHOOSE, LEARN, PARTS, Course, Pictures, ask, gather
 from models.engine import Network, Schedule, train

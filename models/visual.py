@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from edge.face.combination import Method, Opinions, combine, visual_input
+from edge.face.history import VideoSpec
 from edge.inference.card import TfliteClassifier, artifacts_directory, load_card, open_classifier
 from edge.values import LABELS, Float32
-from edge.video import VideoSpec
-from edge.visual import Method, Opinions, combine, visual_input
 from models.cards import draft_card, save_trained
 from models.courses import CHOOSE, COMBINE, Course, gather
 from models.datasets import DataError
@@ -36,7 +36,7 @@ SIMPLE: tuple[Method, ...] = ("image", "video", "mean", "product")
 
 
 def build() -> Any:
-    """Return (16,) as `edge.visual.visual_input` makes it -> (7,) that sums to 1."""
+    """Return (16,) as `edge.face.combination.visual_input` makes it -> (7,) that sums to 1."""
     import keras
     from keras import layers
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import MediaError
-from edge.faces import open_face_finder
+from edge.face.detector import open_face_finder
+from edge.face.tracking import FaceTracker
 from edge.sources.media_files import read_video_frames
-from edge.tracking import FaceTracker
 from edge.values import Face, UInt8
 from models.datasets import DataError, find_set, load_ckplus_sequences, load_jaffe
 from models.show import percent

@@ -18,7 +18,7 @@ from converter.__main__ import main
 from converter.calibrate import read_examples
 from converter.verify import verify
 from edge.errors import ModelError
-from edge.faces import FER_CROP
+from edge.face.detector import FER_CROP
 from edge.inference.backends import load_model
 from edge.inference.card import Source, load_card
 from edge.values import Float32

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import trees
 
-from edge.faces import FER_CROP, FaceCropper
+from edge.face.detector import FER_CROP, FaceCropper
 from edge.values import SAMPLE_RATE_HZ, Face, Float32, UInt8
 from models.corrupt import (
     JITTER,

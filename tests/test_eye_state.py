@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import trees
 
-from edge.eyestate import EyeSpec
+from edge.face.eyes import EyeSpec
+from edge.face.yawning import MouthSpec
 from edge.inference.card import load_card
 from edge.inference.weights import DETECTOR, find_weights
-from edge.yawn import MouthSpec
 from models.epochs import Run
 from models.eyesets import CLOSED, OPEN, joined, load_cew, load_mrl
 from models.eyeviews import beside_eye, hide_eye, spoil_eye

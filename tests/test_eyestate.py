@@ -11,12 +11,12 @@ from drawn_eyes import draw_face, landmarks, put_on_dark_glasses
 
 from edge.demo import clip_path
 from edge.errors import ModelError
-from edge.eyestate import EyeReader, EyeSpec, cut_eye, visible_eyes
-from edge.faces import LEFT_EYE, open_face_finder
+from edge.face.detector import LEFT_EYE, open_face_finder
+from edge.face.eyes import EyeReader, EyeSpec, cut_eye, visible_eyes
+from edge.face.measurements import FaceReader, open_face_reader
 from edge.inference.card import open_classifier
 from edge.inference.weights import DETECTOR, find_weights
 from edge.pipeline import Eyes, open_eyes
-from edge.reading import FaceReader, open_face_reader
 from edge.settings import Config, FatigueSettings, InferenceSettings, ModelSettings
 from edge.sources.media_files import read_video_frames
 from edge.values import Float32, Frame, Reading

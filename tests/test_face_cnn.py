@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import trees
 
-from edge.faces import CropSpec
+from edge.face.detector import CropSpec
 from edge.inference.card import load_card
 from edge.values import Float32, UInt8
 from models.datasets import FaceSet, Progress, load_ckplus_sequences

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge.demo import clip_path
-from edge.faces import (
+from edge.face.detector import (
     FER_CROP,
     CropSpec,
     FaceCropper,
@@ -20,9 +20,9 @@ from edge.faces import (
     level,
     open_face_finder,
 )
+from edge.face.tracking import FaceTracker
 from edge.inference.weights import DETECTOR, find_weights
 from edge.sources.media_files import read_video_frames
-from edge.tracking import FaceTracker
 from edge.values import Face, Frame
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge.headpose import HEAD, head_pitch_deg
+from edge.face.head_pose import HEAD, head_pitch_deg
 from edge.values import Face, Float32
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edge.face.history import VideoSpec
 from edge.values import LABELS, Float32
-from edge.video import VideoSpec
 from models.courses import NEUTRAL, Course, blend, onset_targets, shake
 from models.onsets import METHODS, Told
 from models.sequences import Film

@@ -13,7 +13,7 @@ import pytest
 import trees
 from commands import run_here
 
-from edge.faces import FER_CROP
+from edge.face.detector import FER_CROP
 from edge.inference.card import load_card
 from edge.values import LABELS, Float32
 from models.__main__ import main

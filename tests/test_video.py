@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from edge.errors import ModelError
+from edge.face.history import CLOSEST_S, GAP_S, FaceMemory, VideoSpec, resample
 from edge.values import Float32
-from edge.video import CLOSEST_S, GAP_S, FaceMemory, VideoSpec, resample
 
 SPEC = VideoSpec("face-cnn", 16, 10.0)
 S = 1_000_000_000

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from edge.demo import clip_path
+from edge.face.combination import Method, Opinions, VisualJudge, combine, open_visual, visual_input
 from edge.inference.card import artifacts_directory, golden_input, load_card, open_classifier
 from edge.pipeline import open_eyes
 from edge.settings import Config, FusionSettings, ModelSettings
 from edge.sources.media_files import read_video_frames
 from edge.values import LABELS, Float32, Frame, Modality, Prediction
-from edge.visual import Method, Opinions, VisualJudge, combine, open_visual, visual_input
 
 METHODS: tuple[Method, ...] = ("image", "video", "mean", "product", "network")
 S = 1_000_000_000

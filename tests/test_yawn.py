@@ -10,10 +10,10 @@ import pytest
 from drawn_eyes import SKIN
 
 from edge.errors import ModelError
-from edge.faces import MOUTH
+from edge.face.detector import MOUTH
+from edge.face.yawning import LIPS, MouthReader, MouthSpec, cut_mouth
 from edge.inference.card import open_classifier
 from edge.values import Face, Float32, UInt8
-from edge.yawn import LIPS, MouthReader, MouthSpec, cut_mouth
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from edge.eyestate import EyeReader
-from edge.headpose import head_pitch_deg
+from edge.face.eyes import EyeReader
+from edge.face.head_pose import head_pitch_deg
+from edge.face.mouth import mouth_opening
+from edge.face.yawning import MouthReader
 from edge.inference.card import TfliteClassifier, open_classifier
-from edge.mouth import mouth_opening
 from edge.settings import Config
 from edge.values import Face, Reading, UInt8
-from edge.yawn import MouthReader
 
 NOTHING = "none"  # in place of a model's name
 ReadingTask = Literal["eyes", "mouth"]

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from edge.crop import cut_grey, level
 from edge.errors import ModelError
-from edge.faces import LEFT_EYE, MOUTH, RIGHT_EYE
+from edge.face.crop import cut_grey, level
+from edge.face.detector import LEFT_EYE, MOUTH, RIGHT_EYE
 from edge.inference.card import TfliteClassifier
 from edge.values import Face, Float32, UInt8
 

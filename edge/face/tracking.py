@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edge.faces import FaceFinder, is_same_face
+from edge.face.detector import FaceFinder, is_same_face
 from edge.values import Face, Frame
 
 DETECT_EVERY_S = 1.0

@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 
 from edge.errors import ModelError
+from edge.face.history import FaceMemory, VideoSpec
 from edge.inference.card import TfliteClassifier, open_classifier
 from edge.settings import Config
 from edge.values import Float32, Prediction
-from edge.video import FaceMemory, VideoSpec
 
 log = logging.getLogger(__name__)
 

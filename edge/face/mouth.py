@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge.faces import MOUTH
+from edge.face.detector import MOUTH
 from edge.values import Face
 
 MESH_POINTS = 468

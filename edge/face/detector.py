@@ -16,8 +16,8 @@ from typing import Any, Protocol, cast
 import cv2
 import numpy as np
 
-from edge.crop import cut_grey, level
 from edge.errors import ModelError
+from edge.face.crop import cut_grey, level
 from edge.inference.backends import load_model
 from edge.inference.weights import DETECTOR, LANDMARKS, find_weights
 from edge.values import Face, Float32, UInt8

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from edge.crop import cut_grey, level
 from edge.errors import ModelError
+from edge.face.crop import cut_grey, level
 from edge.inference.card import TfliteClassifier
 from edge.values import Face, Float32, UInt8
 
