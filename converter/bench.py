@@ -14,7 +14,7 @@ import numpy as np
 from converter.quantize import Job, Stage, convert
 from edge.inference.backends import Model, load_model
 from edge.values import LABELS, Float32
-from edge.voice import COEFFICIENTS, frame_count
+from edge.voice.windows import COEFFICIENTS, frame_count
 from models.networks import report_face, report_voice
 
 WINDOW_S, HOP_S, WINDOWS_A_SECOND = 3.0, 0.01, 10

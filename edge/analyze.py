@@ -19,7 +19,7 @@ from edge.settings import Config
 from edge.sources.media_files import has_sound, kind_of, read_image, read_sound, read_video_frames
 from edge.speaking import Speaking
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Float32, Modality, Prediction, UInt8, probabilities
-from edge.voice import clip_window
+from edge.voice.windows import clip_window
 
 # A video is looked at this often; a summary is made of these looks.
 LOOK_EVERY_S = 0.1

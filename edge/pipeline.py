@@ -15,7 +15,7 @@ from edge.inference.card import TfliteClassifier, open_classifier
 from edge.inference.fallback import SteadyClassifier
 from edge.settings import Config
 from edge.values import AudioChunk, Face, Frame, Modality, Prediction, Reading, UInt8
-from edge.voice import SpeechWindows, Window, window_input
+from edge.voice.windows import SpeechWindows, Window, window_input
 
 AnyClassifier = TfliteClassifier | SteadyClassifier
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.values import SAMPLE_RATE_HZ, UNCERTAIN, Float32, Modality, Reading
-from edge.voice import FRAME, SPEECH_THRESHOLD, STEP, VAD_LAG, Window
+from edge.voice.windows import FRAME, SPEECH_THRESHOLD, STEP, VAD_LAG, Window
 
 Float64 = NDArray[np.float64]
 

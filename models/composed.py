@@ -13,7 +13,7 @@ from edge.pipeline import Eyes
 from edge.sources.media_files import read_sound, read_video_frames
 from edge.speaking import Speaking
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Frame, UInt8
-from edge.voice import SpeechWindows
+from edge.voice.windows import SpeechWindows
 from models.talking import HOP_S, MONTAGE_S, WINDOW_S, Instant, Montage, Talker
 
 HEIGHT_PX = 240  # of a tile; two tiles side by side are as wide as a camera's picture

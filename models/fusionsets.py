@@ -21,7 +21,7 @@ from edge.face.detector import CropSpec, FaceCropper, Landmarker, open_face_find
 from edge.inference.card import TfliteClassifier, open_classifier
 from edge.sources.media_files import read_sound
 from edge.values import LABELS, SAMPLE_RATE_HZ, Face, Float32, UInt8
-from edge.voice import clip_window, window_input
+from edge.voice.windows import clip_window, window_input
 from models.corrupt import add_noise
 from models.datasets import DataError, FaceSet, find_set, load_ckplus48, load_fer2013
 from models.evaluate import load_family

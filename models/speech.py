@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edge.errors import MediaError
 from edge.sources.media_files import read_sound
 from edge.values import LABELS, Float32
-from edge.voice import SPEECH_THRESHOLD, Window, clip_window
+from edge.voice.windows import SPEECH_THRESHOLD, Window, clip_window
 from models.datasets import DataError, Progress, find_set, label_of
 
 SOUND_SUFFIXES = (".wav", ".ogg", ".flac", ".mp3", ".opus", ".m4a")
@@ -112,7 +112,7 @@ def load_speech(
 
 
 def spoken_frames(window: Window) -> Float32:
-    """Return the (T, 40) frames that `edge.voice.pool` averages: those with speech, else all."""
+    """Return the (T, 40) frames that `edge.voice.windows.pool` averages: those with speech, else all."""
     spoken = window.speech >= SPEECH_THRESHOLD
     return window.mfcc[spoken] if spoken.any() else window.mfcc
 

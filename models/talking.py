@@ -16,7 +16,7 @@ from edge.face.tracking import FaceTracker
 from edge.sources.media_files import read_sound, read_video_frames
 from edge.speaking import Speaker, Speaking
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Float32, Reading
-from edge.voice import STEP, SpeechWindows, Window
+from edge.voice.windows import STEP, SpeechWindows, Window
 from models.datasets import DataError, Progress
 
 WINDOW_S, HOP_S = 3.0, 0.5  # the defaults of `microphone`

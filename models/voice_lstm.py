@@ -20,7 +20,7 @@ from edge.errors import MediaError
 from edge.inference.card import Source
 from edge.sources.media_files import read_sound
 from edge.values import LABELS, Float32
-from edge.voice import (
+from edge.voice.windows import (
     COEFFICIENTS,
     HEIGHT,
     MELODY,

@@ -10,7 +10,7 @@ import numpy as np
 from edge.errors import EdgeError
 from edge.sources.media_files import read_sound
 from edge.values import LABELS, Float32
-from edge.voice import clip_window, window_input
+from edge.voice.windows import clip_window, window_input
 from models.corrupt import BABBLE_DB, add_noise, telephone
 from models.datasets import DataError, find_set
 from models.metrics import Labels

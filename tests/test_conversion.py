@@ -19,7 +19,7 @@ from edge.errors import ModelError
 from edge.inference.backends import load_model
 from edge.sources.media_files import read_sound
 from edge.values import Float32
-from edge.voice import clip_window
+from edge.voice.windows import clip_window
 
 keras = pytest.importorskip("keras", reason="the [train] extra is not installed")
 tf = pytest.importorskip("tensorflow", reason="the [train] extra is not installed")

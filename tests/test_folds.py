@@ -16,7 +16,7 @@ from edge.errors import ModelError
 from edge.inference.card import artifacts_directory, open_classifier
 from edge.sources.media_files import read_sound
 from edge.values import LABELS
-from edge.voice import clip_window, window_input
+from edge.voice.windows import clip_window, window_input
 from models.datasets import DataError
 from models.evaluate import evaluate_model, list_models
 

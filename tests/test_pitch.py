@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge.pitch import pitch_frames
 from edge.values import Float32
-from edge.voice import clip_frames
+from edge.voice.pitch import pitch_frames
+from edge.voice.windows import clip_frames
 
 
 def voice(hz: float, *, seconds: float = 0.5, noise: float = 0.0) -> Float32:

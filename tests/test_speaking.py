@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edge.speaking import STALE_S, Speaker, Speaking
 from edge.values import Modality, Reading
-from edge.voice import COLUMNS, Window
+from edge.voice.windows import COLUMNS, Window
 
 S = 1_000_000_000
 STEP_S = 0.01

@@ -9,7 +9,7 @@ from edge.demo import clip_path
 from edge.errors import ModelError
 from edge.sources.media_files import read_sound
 from edge.values import AudioChunk
-from edge.voice import (
+from edge.voice.windows import (
     SpeechStream,
     SpeechWindows,
     Window,

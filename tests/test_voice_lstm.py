@@ -14,7 +14,7 @@ import trees
 
 from edge.inference.card import load_card
 from edge.sources.media_files import read_sound
-from edge.voice import clip_window, window_input
+from edge.voice.windows import clip_window, window_input
 from models.augment import at_tempo, hide_frames, move_pitch, spoil_frames
 from models.datasets import Progress
 from models.epochs import Run

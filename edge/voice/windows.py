@@ -13,8 +13,8 @@ import numpy as np
 from pymicro_vad import MicroVad
 
 from edge.errors import ModelError
-from edge.pitch import pitch_frames
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Float32
+from edge.voice.pitch import pitch_frames
 
 FRAME = 400  # samples, 25 ms
 STEP = 160  # samples, 10 ms; also the step of the voice activity detector
@@ -44,7 +44,7 @@ MELODY, HEIGHT, PERIODICITY = 37, 38, 39  # columns of what `relative` returns
 class Window:
     """The frames of the last seconds: (T, 42) float32, and `speech` (T,) float32 probability.
 
-    A frame is 40 MFCC, then the pitch as `edge.pitch` has it. In a stream there are none, (0, 42), where
+    A frame is 40 MFCC, then the pitch as `edge.voice.pitch` has it. In a stream there are none, (0, 42), where
     nothing was spoken. `t_ns` is when its newest sample was captured.
     """
 
