@@ -11,13 +11,13 @@ import numpy as np
 
 from edge import messages
 from edge.errors import MediaError
-from edge.fatigue import RANKS, FatigueMonitor, FatigueState
-from edge.fusion import Fusion, fuse_once
+from edge.people.fatigue import RANKS, FatigueMonitor, FatigueState
+from edge.people.fusion import Fusion, fuse_once
+from edge.people.pooling import Pool, open_pool
+from edge.people.speaker import Speaking
 from edge.pipeline import Eyes, Hearing, Sighting, open_ears, open_eyes, readings_of
-from edge.pooling import Pool, open_pool
 from edge.settings import Config
 from edge.sources.media_files import has_sound, kind_of, read_image, read_sound, read_video_frames
-from edge.speaking import Speaking
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Float32, Modality, Prediction, UInt8, probabilities
 from edge.voice.windows import clip_window
 

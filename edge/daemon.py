@@ -26,11 +26,11 @@ from edge.latency import Latencies
 from edge.linkstate import LinkState
 from edge.mqtt import Publisher
 from edge.outbox import Counts, Outbox, open_outbox
+from edge.people.pooling import open_pool
+from edge.people.scene import Room
 from edge.pipeline import Ears, Eyes, open_ears, open_eyes, opener
 from edge.policy import allowed, sentence
-from edge.pooling import open_pool
 from edge.recorder import Recorder
-from edge.room import Room
 from edge.selfwatch import SelfWatch
 from edge.settings import Config
 from edge.shown import Shown

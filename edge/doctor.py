@@ -191,7 +191,7 @@ def _examine_small(config: Config) -> Iterator[Finding]:
     from edge.errors import ModelError
     from edge.face.combination import open_visual
     from edge.face.measurements import READING_TASKS, open_reading_model
-    from edge.pooling import open_pool, pool_name
+    from edge.people.pooling import open_pool, pool_name
 
     def name_of_reading(task: ReadingTask) -> str | None:
         classifier = open_reading_model(config, task)

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from edge import __version__
-from edge.fatigue import ALARMS, LEVELS
 from edge.messages import EVENT_TYPES
+from edge.people.fatigue import ALARMS, LEVELS
+from edge.people.scene import STATE_EVERY_S
 from edge.policy import allowed
-from edge.room import STATE_EVERY_S
 from edge.settings import Config
 from edge.switches import PARTS
 from edge.values import ABSENT, LABELS, UNCERTAIN

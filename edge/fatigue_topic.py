@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from edge import messages
-from edge.fatigue import FatigueMonitor, FatigueState, FatigueStates
 from edge.mqtt import Publisher
+from edge.people.fatigue import FatigueMonitor, FatigueState, FatigueStates
 from edge.policy import Policy
 from edge.settings import FatigueSettings
 from edge.values import Reading, SubjectState

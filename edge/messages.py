@@ -8,10 +8,10 @@ from datetime import datetime
 from importlib import resources
 from typing import Any
 
-from edge.fatigue import FatigueState
 from edge.outbox import Counts
+from edge.people.fatigue import FatigueState
+from edge.people.speaker import NOBODY, Speaker
 from edge.settings import DeviceSettings
-from edge.speaking import NOBODY, Speaker
 from edge.values import EmotionEvent, Evidence, SubjectState, rfc3339
 
 ONLINE = "online"

@@ -17,8 +17,8 @@ from prometheus_client.registry import Collector
 
 from edge import __version__
 from edge.conditions import THROTTLED
-from edge.fatigue import LEVELS
 from edge.outbox import Counts
+from edge.people.fatigue import LEVELS
 from edge.policy import PERSONAL_COUNTERS
 from edge.values import ABSENT, LABELS, SAMPLE_RATE_HZ, UNCERTAIN
 

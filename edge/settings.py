@@ -120,7 +120,7 @@ class FusionSettings(Section):
 
 
 class FatigueSettings(Section):
-    """When somebody counts as tired; `edge/fatigue.py` says where the defaults come from."""
+    """When somebody counts as tired; `edge/people/fatigue.py` says where the defaults come from."""
 
     enabled: bool = True
     perclos_tired: Annotated[

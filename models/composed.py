@@ -9,9 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from edge.people.speaker import Speaking
 from edge.pipeline import Eyes
 from edge.sources.media_files import read_sound, read_video_frames
-from edge.speaking import Speaking
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Frame, UInt8
 from edge.voice.windows import SpeechWindows
 from models.talking import HOP_S, MONTAGE_S, WINDOW_S, Instant, Montage, Talker

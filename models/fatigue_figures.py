@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from edge.analyze import Analyzer
 from edge.face.eyes import EyeSpec
-from edge.fatigue import ALARMS, FatigueMonitor, FatigueState
 from edge.inference.card import TfliteClassifier, load_card, open_classifier
+from edge.people.fatigue import ALARMS, FatigueMonitor, FatigueState
 from edge.settings import Config, FatigueSettings
 from edge.values import Float32, Reading
 from models.datasets import DataError, find_set

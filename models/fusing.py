@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.inference.card import TfliteClassifier, open_classifier
-from edge.pooling import RULES, break_ties
+from edge.people.pooling import RULES, break_ties
 from edge.settings import FusionSettings, ModelSettings
 from edge.values import Float32
 from models.fusionsets import Answers, face_answers, median_quality, voice_answers

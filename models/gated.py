@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from edge.pooling import CLASSES, FEATURES, LOWEST, ORDER
+from edge.people.pooling import CLASSES, FEATURES, LOWEST, ORDER
 
 WIDTH = 48
 

@@ -1,6 +1,6 @@
 """Measures who is said to speak, on montages of talking heads of which one is heard, or somebody else.
 
-The thresholds of `edge.speaking` were chosen on every other clip, the first one included, and the figures are
+The thresholds of `edge.people.speaker` were chosen on every other clip, the first one included, and the figures are
 of the rest; no two clips show the same person. Which sound is compared (the cosine, what is too slow) was
 looked at on all of them.
 """
@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from edge.face.detector import open_face_finder
+from edge.people.speaker import Speaking
 from edge.pipeline import open_eyes
 from edge.settings import Config
-from edge.speaking import Speaking
 from models.composed import play_composed
 from models.datasets import find_set
 from models.measures import Measured, Table

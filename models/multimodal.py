@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.inference.card import Source, artifacts_directory
-from edge.pooling import CLASSES, FEATURES, LOWEST, ORDER, RULES, soften_joint
+from edge.people.pooling import CLASSES, FEATURES, LOWEST, ORDER, RULES, soften_joint
 from edge.settings import FusionSettings
 from edge.values import Float32
 from models.cards import draft_card, save_trained

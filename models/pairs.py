@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.pooling import (
+from edge.people.pooling import (
     CLASSES,
     RULES,
     TEMPERATURES,

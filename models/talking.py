@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from edge.face.detector import FaceFinder
 from edge.face.mouth import mouth_opening
 from edge.face.tracking import FaceTracker
+from edge.people.speaker import Speaker, Speaking
 from edge.sources.media_files import read_sound, read_video_frames
-from edge.speaking import Speaker, Speaking
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Float32, Reading
 from edge.voice.windows import STEP, SpeechWindows, Window
 from models.datasets import DataError, Progress

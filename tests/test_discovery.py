@@ -19,9 +19,9 @@ from edge import messages
 from edge.__main__ import main
 from edge.discovery import Announcer, discovery_topic
 from edge.entities import discovery_payload, entity_ids
-from edge.fatigue import FatigueState
 from edge.mqtt import Publisher
 from edge.outbox import Counts, Outbox
+from edge.people.fatigue import FatigueState
 from edge.policy import allowed
 from edge.settings import CameraSettings, Config, DeviceSettings, MqttSettings
 from edge.values import ABSENT, LABELS, UNCERTAIN, SubjectState, encode

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.fatigue import ALARMS
+from edge.people.fatigue import ALARMS
 from edge.values import Float32, UInt8
 from models.datasets import DataError
 from models.eyecourses import (

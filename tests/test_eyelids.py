@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 from lids import OPEN, SECOND, SHUT, blinks, looks, times
 
-from edge.eyelids import BLINK_HZ, ENOUGH_S, GAP_S, LID_S, Eyelids
+from edge.people.eyelids import BLINK_HZ, ENOUGH_S, GAP_S, LID_S, Eyelids
 from edge.settings import FatigueSettings
 
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from lids import SECOND, SHUT, blinks, looks, times
 
-from edge.eyelids import ENOUGH_S, LID_S
-from edge.fatigue import (
+from edge.people.eyelids import ENOUGH_S, LID_S
+from edge.people.fatigue import (
     BLIND_S,
     CALM_S,
     GONE_S,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge.fusion import Fusion, fuse_once
-from edge.pooling import Opinions
+from edge.people.fusion import Fusion, fuse_once
+from edge.people.pooling import Opinions
+from edge.people.speaker import Speaker
 from edge.settings import FusionSettings
-from edge.speaking import Speaker
 from edge.values import LABELS, Float32, Modality, Prediction
 
 S = 1_000_000_000

@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 from lids import SECOND, times
 
-from edge.gestures import LONGEST_NOD_S, NOD_DEG, REMEMBER_S, SHORTEST_NOD_S, WIDE, Nods, Yawns, is_wide
+from edge.people.gestures import (
+    LONGEST_NOD_S,
+    NOD_DEG,
+    REMEMBER_S,
+    SHORTEST_NOD_S,
+    WIDE,
+    Nods,
+    Yawns,
+    is_wide,
+)
 
 
 def yawns_after(

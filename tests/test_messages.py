@@ -14,11 +14,11 @@ import pytest
 
 from edge import messages
 from edge.entities import discovery_payload
-from edge.fatigue import FatigueState
 from edge.messages import COMMAND_SCHEMAS, EVENT_TYPES, SCHEMAS, load_schema
 from edge.outbox import Counts
+from edge.people.fatigue import FatigueState
+from edge.people.speaker import Speaker
 from edge.settings import Config, DeviceSettings
-from edge.speaking import Speaker
 from edge.values import ABSENT, LABELS, UNCERTAIN, EmotionEvent, Evidence, SubjectState
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=timezone(timedelta(hours=2)))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from trees import no_bar
 
-from edge.speaking import Speaker
+from edge.people.speaker import Speaker
 from edge.values import SAMPLE_RATE_HZ
 from models.datasets import DataError
 from models.measures import MEASURES

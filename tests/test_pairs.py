@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge.inference.card import load_card
-from edge.pooling import RULES
+from edge.people.pooling import RULES
 from edge.settings import FusionSettings
 from edge.values import LABELS
 from models import multimodal

@@ -11,7 +11,7 @@ from edge.analyze import Analyzer
 from edge.config import load_config
 from edge.errors import ConfigError, ModelError
 from edge.inference.card import artifacts_directory
-from edge.pooling import (
+from edge.people.pooling import (
     RULES,
     TEMPERATURES,
     NetworkPool,

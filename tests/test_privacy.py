@@ -125,7 +125,7 @@ def test_nothing_personal_leaves(
     counts of the group, on their beat, and what says how the device is. The page shows no more than that, and
     where the faces are only to who sits at the device.
     """
-    monkeypatch.setattr("edge.room.STATE_EVERY_S", 1.5)
+    monkeypatch.setattr("edge.people.scene.STATE_EVERY_S", 1.5)
     broker = Mosquitto(tmp_path)
     bind = f"{host}:{free_port()}"
     config = config_of(tmp_path, crowd, broker.port, context=context, bind=bind)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge.speaking import STALE_S, Speaker, Speaking
+from edge.people.speaker import STALE_S, Speaker, Speaking
 from edge.values import Modality, Reading
 from edge.voice.windows import COLUMNS, Window
 

@@ -21,9 +21,9 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from test_system import daemon, environment
 
 from edge.broker import EmbeddedBroker
-from edge.fatigue import FatigueState
 from edge.listen import Listener, listen
 from edge.messages import fatigue_state, load_schema
+from edge.people.fatigue import FatigueState
 from edge.settings import MqttSettings
 
 CHROMIUM = shutil.which("chromium")

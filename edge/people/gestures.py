@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from statistics import median
 
-from edge.eyelids import ENOUGH_S, GAP_S, NS
+from edge.people.eyelids import ENOUGH_S, GAP_S, NS
 
 REMEMBER_S = 300.0  # yawns and nods are rare: those of the last five minutes count
 # A yawn keeps the mouth wide for about 6 s (Provine 1986, "Yawning as a stereotyped action pattern"), speech

@@ -1,6 +1,6 @@
 """Makes one opinion out of a face's and a voice's, and decides when it has changed.
 
-Late fusion of calibrated probabilities by one of the ways in `edge.pooling`, in all of which a poor or
+Late fusion of calibrated probabilities by one of the ways in `edge.people.pooling`, in all of which a poor or
 old opinion counts less. Pure: time comes in with the values.
 """
 
@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from edge.pooling import Opinion, Opinions, Pool, rule_pool
+from edge.people.pooling import Opinion, Opinions, Pool, rule_pool
+from edge.people.speaker import Speaker
 from edge.settings import FusionSettings
-from edge.speaking import Speaker
 from edge.values import (
     ABSENT,
     LABELS,
@@ -61,7 +61,7 @@ class _Subject:
 class Fusion:
     """Keeps the newest opinions and turns them into states; call `observe`, then `update`.
 
-    `pool` makes one of two opinions, `edge.pooling.open_pool` opens it; without it `rule_pool` does.
+    `pool` makes one of two opinions, `edge.people.pooling.open_pool` opens it; without it `rule_pool` does.
     """
 
     settings: FusionSettings

@@ -26,8 +26,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from edge.eyelids import ENOUGH_S, NS, Eyelids
-from edge.gestures import Nods, Yawns
+from edge.people.eyelids import ENOUGH_S, NS, Eyelids
+from edge.people.gestures import Nods, Yawns
 from edge.settings import FatigueSettings
 from edge.values import ABSENT, UNCERTAIN, Reading
 

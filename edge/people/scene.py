@@ -12,15 +12,15 @@ from typing import Any
 
 from edge import messages
 from edge.fatigue_topic import FatigueTopic
-from edge.fusion import Change, Fused, Fusion
 from edge.health import Health
 from edge.mqtt import Publisher
+from edge.people.fusion import Change, Fused, Fusion
+from edge.people.pooling import Pool, pool_name
+from edge.people.speaker import NOBODY, Speaking
 from edge.pipeline import AnyClassifier, Hearing, Sighting, readings_of
 from edge.policy import Policy
-from edge.pooling import Pool, pool_name
 from edge.recorder import Recorder
 from edge.settings import FatigueSettings, FusionSettings
-from edge.speaking import NOBODY, Speaking
 from edge.values import ABSENT, EmotionEvent, Modality
 
 STATE_EVERY_S = 30.0
