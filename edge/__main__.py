@@ -120,7 +120,7 @@ def _config(options: argparse.Namespace) -> int:
 
 def _outbox(options: argparse.Namespace) -> int:
     from edge import queue_report
-    from edge.letters import Letters
+    from edge.delivery.outbox.dead_letters import Letters
 
     parts = queue_report.chosen(waiting=options.waiting, refused=options.refused)
     with closing(Letters(outbox_path(load_config(options.config)))) as outbox:
@@ -145,8 +145,8 @@ def _listen(options: argparse.Namespace) -> int:
 
 
 def _discovery(options: argparse.Namespace) -> int:
-    from edge.discovery import clear_discovery, discovery_topic
-    from edge.entities import discovery_payload
+    from edge.delivery.home_assistant.discovery import clear_discovery, discovery_topic
+    from edge.delivery.home_assistant.entities import discovery_payload
 
     config = load_config(options.config)
     if options.action == "show":

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edge import messages
+from edge.delivery import messages
 from edge.errors import MediaError
 from edge.people.fatigue import RANKS, FatigueMonitor, FatigueState
 from edge.people.fusion import Fusion, fuse_once

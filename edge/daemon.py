@@ -12,25 +12,26 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from edge import __version__, messages
+from edge import __version__
 from edge.board import Board
 from edge.conditions import ROOT
 from edge.config import outbox_path, read_password, switches_path
 from edge.dashboard import Dashboard, read_token
-from edge.discovery import Announcer
+from edge.delivery import messages
+from edge.delivery.connection_state import LinkState
+from edge.delivery.home_assistant.discovery import Announcer
+from edge.delivery.outbox.queue import Counts, Outbox, open_outbox
+from edge.delivery.outbox.writer import Recorder
+from edge.delivery.publisher import Publisher
 from edge.errors import DeviceError, OutboxError
 from edge.health import Health, Notifier, rss_bytes
 from edge.inference.accelerator import Accelerator, backends
 from edge.inference.fallback import SteadyClassifier
 from edge.latency import Latencies
-from edge.linkstate import LinkState
-from edge.mqtt import Publisher
-from edge.outbox import Counts, Outbox, open_outbox
 from edge.people.pooling import open_pool
 from edge.people.scene import Room
 from edge.pipeline import Ears, Eyes, open_ears, open_eyes, opener
 from edge.policy import allowed, sentence
-from edge.recorder import Recorder
 from edge.selfwatch import SelfWatch
 from edge.settings import Config
 from edge.shown import Shown

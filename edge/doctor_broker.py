@@ -10,15 +10,15 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-from edge import messages
 from edge.config import read_password
+from edge.delivery import messages
+from edge.delivery.connection import CONNECT_TIMEOUT_S, REMEDIES, V5, Connection, Dial, LinkError, reason_of
+from edge.delivery.publish_probe import PROBE_S
+from edge.delivery.tls import tls_context
 from edge.doctor import Finding, failed
 from edge.errors import EdgeError
 from edge.hosts import Address
-from edge.link import CONNECT_TIMEOUT_S, REMEDIES, V5, Connection, Dial, LinkError, reason_of
-from edge.selfcheck import PROBE_S
 from edge.settings import Config
-from edge.tls import tls_context
 from edge.values import encode
 
 EXPIRY_DAYS = 7  # a certificate that is renewed by a program has been by then

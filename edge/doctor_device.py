@@ -11,9 +11,9 @@ from pathlib import Path
 
 from edge.conditions import ROOT, Conditions, read_conditions
 from edge.config import outbox_path
+from edge.delivery.outbox.dead_letters import Letters
 from edge.doctor import Finding, failed
 from edge.errors import EdgeError
-from edge.letters import Letters
 from edge.selfwatch import DISK_LOW_BYTES
 from edge.settings import Config
 from edge.sources.devices import edge_tpu_nodes

@@ -9,9 +9,9 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from edge.delivery.connection import Message
+from edge.delivery.subscriber import listen
 from edge.errors import BrokerError
-from edge.link import Message
-from edge.listen import listen
 from edge.settings import MqttSettings
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from edge import __version__
 from edge.conditions import THROTTLED
-from edge.outbox import Counts
+from edge.delivery.outbox.queue import Counts
 from edge.people.fatigue import LEVELS
 from edge.policy import PERSONAL_COUNTERS
 from edge.values import ABSENT, LABELS, SAMPLE_RATE_HZ, UNCERTAIN

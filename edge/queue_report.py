@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from edge.delivery.messages import outbox_counts
+from edge.delivery.outbox.dead_letters import PARTS, Contents, Letters, Part
+from edge.delivery.outbox.queue import Refused
 from edge.errors import EXIT_FAILURE, EXIT_OK, EdgeError
-from edge.letters import PARTS, Contents, Letters, Part
-from edge.messages import outbox_counts
-from edge.outbox import Refused
 from edge.tables import print_table
 
 SHOWN = 20

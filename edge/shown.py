@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from edge import __version__
 from edge.board import Board, View
 from edge.dashboard import Answers
+from edge.delivery.publisher import Publisher
 from edge.health import Health
-from edge.mqtt import Publisher
 from edge.page import Facts, describe
 from edge.policy import allowed, sentence
 from edge.settings import Config

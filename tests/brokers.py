@@ -20,9 +20,9 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from edge.broker import EmbeddedBroker, find_server
-from edge.mqtt import Publisher
-from edge.outbox import Outbox
+from edge.delivery.embedded_broker import EmbeddedBroker, find_server
+from edge.delivery.outbox.queue import Outbox
+from edge.delivery.publisher import Publisher
 from edge.settings import MqttSettings
 from edge.values import EmotionEvent
 

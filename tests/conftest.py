@@ -11,7 +11,7 @@ import pytest
 from brokers import Broker, Mosquitto, Nats, running
 from commands import convert_here
 
-from edge.outbox import Outbox
+from edge.delivery.outbox.queue import Outbox
 
 # A shell that starts the tests in the background lets its children ignore Ctrl-C, which some of them test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -20,7 +20,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.fixture(autouse=True)
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Connect again at once: the pause spreads a fleet, of which there is none here."""
-    monkeypatch.setattr("edge.mqtt.FIRST_PAUSE_S", (0.02, 0.2))
+    monkeypatch.setattr("edge.delivery.publisher.FIRST_PAUSE_S", (0.02, 0.2))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 from brokers import Mosquitto, free_port, wait_until
 
-from edge.broker import accepts, find_server
+from edge.delivery.embedded_broker import accepts, find_server
 from edge.settings import MqttSettings
 
 SAMPLES = Path(__file__).parents[1] / "systemd"

@@ -12,9 +12,9 @@ from pathlib import Path
 from libraries import CRASHES_ON_LOAD, DELEGATE, build
 from test_system import ROOT, collect, environment, events
 
-from edge.broker import EmbeddedBroker
-from edge.link import Message
-from edge.listen import listen
+from edge.delivery.connection import Message
+from edge.delivery.embedded_broker import EmbeddedBroker
+from edge.delivery.subscriber import listen
 from edge.settings import MqttSettings
 
 

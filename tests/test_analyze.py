@@ -12,8 +12,8 @@ import jsonschema
 import numpy as np
 import pytest
 
+from edge.delivery.messages import load_schema
 from edge.demo import clip_path
-from edge.messages import load_schema
 
 ROOT = Path(__file__).parents[1]
 

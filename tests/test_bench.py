@@ -15,10 +15,10 @@ from edge.bench import draw_crowd
 from edge.bench_daemon import bench_config
 from edge.bench_history import compare, with_history
 from edge.bench_targets import SpeedTarget
-from edge.broker import EmbeddedBroker
 from edge.config import load_config, parse_config, to_toml
+from edge.delivery.embedded_broker import EmbeddedBroker
+from edge.delivery.messages import load_schema
 from edge.demo import clip_path
-from edge.messages import load_schema
 from edge.pipeline import open_eyes
 from edge.report import print_bench
 from edge.settings import Config

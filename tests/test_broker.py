@@ -12,7 +12,7 @@ import psutil
 import pytest
 from brokers import Mosquitto, Nats, free_port, is_alive, running, wait_until, watching
 
-from edge.broker import EmbeddedBroker, find_server
+from edge.delivery.embedded_broker import EmbeddedBroker, find_server
 from edge.errors import BrokerError
 
 
@@ -73,7 +73,7 @@ def test_nothing_runs_after_the_block(tmp_path: Path) -> None:
 def test_dies_with_its_parent(tmp_path: Path) -> None:
     """kill -9 of the process that started it leaves no orphan behind."""
     code = (
-        "import sys; from pathlib import Path; from edge.broker import EmbeddedBroker\n"
+        "import sys; from pathlib import Path; from edge.delivery.embedded_broker import EmbeddedBroker\n"
         "with EmbeddedBroker(Path(sys.argv[1])) as broker: print(broker.pid, flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "broker")]

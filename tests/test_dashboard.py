@@ -21,10 +21,10 @@ import edge.dashboard
 from edge.board import Board
 from edge.config import parse_config
 from edge.dashboard import Answers, Dashboard, read_token
+from edge.delivery.outbox.queue import Counts
 from edge.errors import ConfigError
 from edge.health import Health
 from edge.metrics import Metrics, Snapshot
-from edge.outbox import Counts
 from edge.page import Facts
 from edge.settings import DashboardSettings
 

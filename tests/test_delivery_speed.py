@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from brokers import Broker, Mosquitto, is_empty, make_event, publishing, settings_of, wait_until
 
-from edge.mqtt import Publisher
-from edge.outbox import Outbox
+from edge.delivery.outbox.queue import Outbox
+from edge.delivery.publisher import Publisher
 from edge.settings import MqttSettings
 
 Record = Callable[[str, object], None]

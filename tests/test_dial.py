@@ -22,12 +22,12 @@ from brokers import (
     watching,
 )
 
-import edge.mqtt
+import edge.delivery.publisher
+from edge.delivery.connection import Dial, LinkError
+from edge.delivery.outbox.queue import Outbox
+from edge.delivery.publisher import Publisher
+from edge.delivery.subscriber import listen
 from edge.errors import ConfigError
-from edge.link import Dial, LinkError
-from edge.listen import listen
-from edge.mqtt import Publisher
-from edge.outbox import Outbox
 from edge.settings import MqttSettings
 
 WEBSOCKET = """
@@ -70,7 +70,7 @@ def test_pause_grows_only_after_a_full_round(outbox: Outbox, monkeypatch: pytest
         asked.append(attempt)
         return 0.003
 
-    monkeypatch.setattr(edge.mqtt, "pause_s", count)
+    monkeypatch.setattr(edge.delivery.publisher, "pause_s", count)
     hosts = tuple(f"127.0.0.1:{free_port()}" for _ in range(3))
     with publishing(MqttSettings(host=hosts), outbox):
         wait_until(lambda: len(asked) >= 9, "nine attempts")
@@ -79,7 +79,7 @@ def test_pause_grows_only_after_a_full_round(outbox: Outbox, monkeypatch: pytest
 
 def test_second_broker_takes_over(tmp_path: Path, outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
     """When one broker dies the other gets the rest, in order; the log names each, and each fault once."""
-    caplog.set_level(logging.INFO, logger="edge.linkstate")
+    caplog.set_level(logging.INFO, logger="edge.delivery.connection_state")
     for name in "ab":
         (tmp_path / name).mkdir()
     with running(Mosquitto(tmp_path / "a")) as first, running(Mosquitto(tmp_path / "b")) as second:

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from brokers import Broker, free_port, settings_of, wait_until, watching
 
-import edge.discovery
-from edge import messages
+import edge.delivery.home_assistant.discovery
 from edge.__main__ import main
-from edge.discovery import Announcer, discovery_topic
-from edge.entities import discovery_payload, entity_ids
-from edge.mqtt import Publisher
-from edge.outbox import Counts, Outbox
+from edge.delivery import messages
+from edge.delivery.home_assistant.discovery import Announcer, discovery_topic
+from edge.delivery.home_assistant.entities import discovery_payload, entity_ids
+from edge.delivery.outbox.queue import Counts, Outbox
+from edge.delivery.publisher import Publisher
 from edge.people.fatigue import FatigueState
 from edge.policy import allowed
 from edge.settings import CameraSettings, Config, DeviceSettings, MqttSettings
@@ -221,7 +221,7 @@ def test_announced_again_at_a_birth_but_not_at_a_stored_one(
     broker: Broker, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`online` just now is answered once, by chance within the spread; `offline` and a stored one are not."""
-    monkeypatch.setattr(edge.discovery, "BIRTH_SPREAD_S", 0.3)
+    monkeypatch.setattr(edge.delivery.home_assistant.discovery, "BIRTH_SPREAD_S", 0.3)
     with watching(broker, TOPIC, "emotion/kitchen/availability") as watcher:
         watcher.publish("homeassistant/status", "online", retain=True)
         with announcing(broker, outbox) as publisher:
@@ -247,7 +247,7 @@ def test_removed_with_one_command_and_away_until_a_restart(
     broker: Broker, outbox: Outbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A running daemon hears the removal, and neither a reconnect nor a birth brings it back."""
-    monkeypatch.setattr(edge.discovery, "BIRTH_SPREAD_S", 0.0)
+    monkeypatch.setattr(edge.delivery.home_assistant.discovery, "BIRTH_SPREAD_S", 0.0)
     for name, value in {"DEVICE__ID": "kitchen", "MQTT__PORT": str(broker.port)}.items():
         monkeypatch.setenv(f"EMOTION_EDGE__{name}", value)
     with watching(broker, TOPIC, "emotion/kitchen/availability") as watcher:

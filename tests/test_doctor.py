@@ -24,16 +24,16 @@ from sites import SiteMosquitto
 from test_conditions import put
 from test_system import daemon, environment
 
-from edge.broker import find_server
 from edge.conditions import Conditions
 from edge.config import parse_config
+from edge.delivery.embedded_broker import find_server
+from edge.delivery.messages import load_schema
 from edge.doctor import MAX_EXIT_CODE, STAGES, Finding, adopt_service, count_failed, daemon_pid, examine
 from edge.doctor_broker import examine_brokers
 from edge.doctor_device import examine_conditions, examine_outbox, permissions
 from edge.doctor_sources import examine_sources, tried
 from edge.errors import DeviceError
 from edge.inference.card import artifacts_directory
-from edge.messages import load_schema
 from edge.settings import Config, DeviceSettings, MqttSettings, OutboxSettings
 
 GIB = 1 << 30

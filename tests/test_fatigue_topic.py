@@ -9,8 +9,8 @@ import jsonschema
 import pytest
 from lids import SECOND, blinks, looks, times
 
-from edge.fatigue_topic import EVERY_S, FatigueTopic
-from edge.messages import load_schema
+from edge.delivery.fatigue_topic import EVERY_S, FatigueTopic
+from edge.delivery.messages import load_schema
 from edge.policy import allowed
 from edge.settings import CameraSettings, Config, DeviceSettings, FatigueSettings
 from edge.values import Reading, SubjectState

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from test_system import daemon, environment, events
 
-from edge.broker import EmbeddedBroker
+from edge.delivery.connection import Message
+from edge.delivery.embedded_broker import EmbeddedBroker
+from edge.delivery.subscriber import listen
 from edge.errors import DeviceError
 from edge.inference.backends import candidate_backends
 from edge.inference.card import TfliteClassifier, load_card, open_classifier
-from edge.link import Message
-from edge.listen import listen
 from edge.settings import MqttSettings
 from models.cards import made_input
 

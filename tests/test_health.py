@@ -6,8 +6,8 @@ import pytest
 from brokers import Broker, free_port, publishing, settings_of, wait_until
 
 from edge.config import MqttSettings
+from edge.delivery.outbox.queue import Outbox
 from edge.health import Health
-from edge.outbox import Outbox
 
 
 def test_each_worker_has_its_own_limit(monkeypatch: pytest.MonkeyPatch) -> None:

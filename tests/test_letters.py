@@ -17,9 +17,9 @@ from brokers import Mosquitto, is_empty, make_event, publishing, running, settin
 from commands import run_edge, run_here
 
 from edge.__main__ import main
-from edge.letters import Letters
-from edge.messages import load_schema
-from edge.outbox import Outbox
+from edge.delivery.messages import load_schema
+from edge.delivery.outbox.dead_letters import Letters
+from edge.delivery.outbox.queue import Outbox
 
 EVENT = "emotion/kitchen/event"
 

@@ -23,11 +23,11 @@ from brokers import (
     watching,
 )
 
-import edge.link
+import edge.delivery.connection
+from edge.delivery.connection_state import LinkState
+from edge.delivery.outbox.queue import Outbox
+from edge.delivery.publisher import FIRST_PAUSE_S, Publisher, pause_s
 from edge.errors import ConfigError
-from edge.linkstate import LinkState
-from edge.mqtt import FIRST_PAUSE_S, Publisher, pause_s
-from edge.outbox import Outbox
 from edge.settings import MqttSettings
 
 
@@ -35,7 +35,7 @@ def test_broker_absent_at_start(broker: Broker, outbox: Outbox, caplog: pytest.L
     """Nothing listens at first: the reason is told once, and everything arrives when the broker comes."""
     broker.stop()
     states: list[LinkState] = []
-    caplog.set_level(logging.WARNING, logger="edge.linkstate")
+    caplog.set_level(logging.WARNING, logger="edge.delivery.connection_state")
     with publishing(settings_of(broker), outbox, on_state=states.append) as publisher:
         outbox.append(make_event(1))
         publisher.event_added()
@@ -143,7 +143,7 @@ def test_name_that_is_not_known(outbox: Outbox) -> None:
 
 def test_port_that_never_answers(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Something that accepts and says nothing is `timeout`."""
-    monkeypatch.setattr(edge.link, "CONNECT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(edge.delivery.connection, "CONNECT_TIMEOUT_S", 0.2)
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
         publishing(MqttSettings(port=silent.getsockname()[1]), outbox) as publisher,
@@ -208,7 +208,9 @@ def test_ca_file_that_is_none(tmp_path: Path, outbox: Outbox) -> None:
 
 def test_backoff_grows_to_a_minute_and_scatters(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three seconds by chance, then two, doubled each time, a minute at most, half of it by chance."""
-    monkeypatch.setattr("edge.mqtt.FIRST_PAUSE_S", FIRST_PAUSE_S)  # that of a device, not of the tests
+    monkeypatch.setattr(
+        "edge.delivery.publisher.FIRST_PAUSE_S", FIRST_PAUSE_S
+    )  # that of a device, not of the tests
     for attempt, longest_s in enumerate([3, 2, 4, 8, 16, 32, 60, 60, 60]):
         pauses = [pause_s(attempt) for _ in range(200)]
         assert (longest_s / 2 if attempt else 0.1) <= min(pauses) < max(pauses) <= longest_s

@@ -7,8 +7,8 @@ from contextlib import closing
 
 from brokers import Broker, settings_of, wait_until, watching
 
-from edge.link import Message
-from edge.listen import listen
+from edge.delivery.connection import Message
+from edge.delivery.subscriber import listen
 
 EVENT = "emotion/kitchen/event"
 

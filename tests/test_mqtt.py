@@ -29,10 +29,10 @@ from brokers import (
     watching,
 )
 
-import edge.mqtt
-from edge.linkstate import LinkState
-from edge.mqtt import Publisher
-from edge.outbox import Outbox
+import edge.delivery.publisher
+from edge.delivery.connection_state import LinkState
+from edge.delivery.outbox.queue import Outbox
+from edge.delivery.publisher import Publisher
 from edge.settings import MqttSettings
 
 ROOT = "emotion/kitchen"
@@ -169,8 +169,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from edge.settings import MqttSettings
-from edge.mqtt import Publisher
-from edge.outbox import Outbox
+from edge.delivery.publisher import Publisher
+from edge.delivery.outbox.queue import Outbox
 from edge.values import EmotionEvent
 outbox = Outbox(Path(sys.argv[2]), device="kitchen", max_events=100000, max_bytes=1 << 30)
 publisher = Publisher(MqttSettings(port=int(sys.argv[1])), device="kitchen", outbox=outbox)
@@ -286,7 +286,7 @@ def test_broker_that_stops_acknowledging(
     mosquitto: Mosquitto, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hung broker is left with `no_ack`; the events that it had arrive when it works again."""
-    monkeypatch.setattr(edge.mqtt, "NO_ACK_S", 0.3)
+    monkeypatch.setattr(edge.delivery.publisher, "NO_ACK_S", 0.3)
     states: list[LinkState] = []
     with publishing(settings_of(mosquitto), outbox, on_state=states.append) as publisher:
         wait_until(lambda: publisher.link.connected, "a connection")
@@ -390,7 +390,7 @@ def test_live_messages_need_a_connection_unsaved_events_wait(broker: Broker, out
 
 def test_unsaved_events_are_bounded_and_counted(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory holds so many events and no more; the number of those lost is known."""
-    monkeypatch.setattr(edge.mqtt, "MAX_LIVE", 3)
+    monkeypatch.setattr(edge.delivery.publisher, "MAX_LIVE", 3)
     publisher = Publisher(MqttSettings(), device="kitchen", outbox=outbox)
     for number in range(4):
         publisher.publish_unsaved(make_event(number))

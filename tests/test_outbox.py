@@ -16,8 +16,8 @@ import pytest
 from brokers import open_outbox
 from brokers import waiting_sequences as sequences
 
-import edge.outbox
-from edge.outbox import Outbox
+import edge.delivery.outbox.queue
+from edge.delivery.outbox.queue import Outbox
 from edge.values import EmotionEvent
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -152,7 +152,7 @@ def test_refused_events_are_kept_with_reason_and_time(outbox: Outbox) -> None:
 
 def test_dead_letters_are_bounded_but_counted(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the newest dead letters are kept; the count goes on."""
-    monkeypatch.setattr(edge.outbox, "MAX_REFUSED", 3)
+    monkeypatch.setattr(edge.delivery.outbox.queue, "MAX_REFUSED", 3)
     for sequence in outbox.append_many([make_event(n) for n in range(5)]):
         outbox.refuse(sequence, "no")
     assert [letter.sequence for letter in outbox.refused()] == [5, 4, 3]
@@ -253,10 +253,10 @@ def test_no_age_limit_keeps_everything(tmp_path: Path) -> None:
 
 def test_clock_that_jumps_back_costs_no_dead_letter(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was refused last is kept, whatever time it was then."""
-    monkeypatch.setattr(edge.outbox, "MAX_REFUSED", 2)
+    monkeypatch.setattr(edge.delivery.outbox.queue, "MAX_REFUSED", 2)
     outbox.append_many([make_event(n) for n in range(4)])
     for sequence, year in ((1, 2030), (2, 2030), (3, 1970)):
         with monkeypatch.context() as clock:
-            clock.setattr(edge.outbox, "rfc3339", lambda _, y=year: f"{y}-01-01T00:00:00.000Z")
+            clock.setattr(edge.delivery.outbox.queue, "rfc3339", lambda _, y=year: f"{y}-01-01T00:00:00.000Z")
             outbox.refuse(sequence, "no")
     assert [letter.sequence for letter in outbox.refused()] == [3, 2]

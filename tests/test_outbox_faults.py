@@ -18,9 +18,9 @@ import pytest
 from brokers import make_event, open_outbox
 from brokers import waiting_sequences as sequences
 
-import edge.outbox
+import edge.delivery.outbox.queue
+from edge.delivery.outbox.queue import Outbox
 from edge.errors import EXIT_FAILURE, OutboxError
-from edge.outbox import Outbox
 
 
 class FailingConnection(sqlite3.Connection):
@@ -41,7 +41,7 @@ class FailingConnection(sqlite3.Connection):
 def failing_disk(monkeypatch: pytest.MonkeyPatch) -> type[FailingConnection]:
     connect = sqlite3.connect
     monkeypatch.setattr(
-        edge.outbox.sqlite3,
+        edge.delivery.outbox.queue.sqlite3,
         "connect",
         lambda *args, **more: connect(*args, **more, factory=FailingConnection),
     )
@@ -155,7 +155,7 @@ WRITER = """
 import sys, threading
 from datetime import UTC, datetime
 from pathlib import Path
-from edge.outbox import Outbox
+from edge.delivery.outbox.queue import Outbox
 from edge.values import EmotionEvent
 outbox = Outbox(Path(sys.argv[1]), device="kitchen", max_events=100000, max_bytes=1 << 30)
 start = outbox.counts().last_sequence

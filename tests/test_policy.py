@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from edge.messages import EVENT_TYPES, load_schema
+from edge.delivery.messages import EVENT_TYPES, load_schema
 from edge.policy import EVENTS, TOPICS, allowed, sentence
 from edge.settings import DeviceSettings
 

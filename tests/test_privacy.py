@@ -17,9 +17,9 @@ from brokers import Mosquitto, Watcher, free_port, make_event, running, wait_unt
 from edge.bench import draw_crowd
 from edge.config import parse_config
 from edge.daemon import Daemon
+from edge.delivery.home_assistant.entities import discovery_payload
+from edge.delivery.outbox.queue import open_outbox
 from edge.demo import clip_path
-from edge.entities import discovery_payload
-from edge.outbox import open_outbox
 from edge.pipeline import open_eyes
 from edge.policy import EVENTS, GROUP_MIN_FACES, TOPICS
 from edge.settings import Config

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from brokers import Mosquitto, make_event, publishing, settings_of, wait_until, watching
 
-import edge.recorder
+import edge.delivery.outbox.writer
+from edge.delivery.outbox.queue import Outbox
+from edge.delivery.outbox.writer import Recorder
+from edge.delivery.publisher import Publisher
 from edge.health import Health
-from edge.mqtt import Publisher
-from edge.outbox import Outbox
-from edge.recorder import Recorder
 
 EVENT = "emotion/kitchen/event"
 
@@ -53,8 +53,8 @@ def recording(
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look after the disk more often than a daemon needs to."""
-    monkeypatch.setattr(edge.recorder, "CHECK_S", 0.05)
-    monkeypatch.setattr(edge.recorder, "LOCKED_S", 0.6)
+    monkeypatch.setattr(edge.delivery.outbox.writer, "CHECK_S", 0.05)
+    monkeypatch.setattr(edge.delivery.outbox.writer, "LOCKED_S", 0.6)
 
 
 def test_what_comes_together_is_one_commit(tmp_path: Path, mosquitto: Mosquitto) -> None:

@@ -18,10 +18,10 @@ from sound_server import SoundServer, sound_server  # noqa: F401 - a fixture
 from test_system import collect, daemon, environment
 from test_worker import Recorder
 
-from edge.broker import EmbeddedBroker
+from edge.delivery.connection import Message
+from edge.delivery.embedded_broker import EmbeddedBroker
+from edge.delivery.subscriber import Listener, listen
 from edge.errors import DeviceError
-from edge.link import Message
-from edge.listen import Listener, listen
 from edge.settings import MqttSettings
 from edge.sources import worker
 

@@ -16,8 +16,8 @@ from brokers import is_empty, make_event, publishing, running, settings_of, wait
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from sites import NatsNode, SiteMosquitto, running_cluster
 
-from edge.mqtt import Publisher
-from edge.outbox import Outbox
+from edge.delivery.outbox.queue import Outbox
+from edge.delivery.publisher import Publisher
 from edge.settings import MqttSettings
 
 PASSWORDS = {name: f"password-of-{name}" for name in ("kitchen", "attic", "reader", "homeassistant")}

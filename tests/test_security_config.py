@@ -13,9 +13,9 @@ import pytest
 from brokers import is_empty, make_event, publishing, settings_of, wait_until
 
 from edge.config import load_config, parse_config, read_password
+from edge.delivery.outbox.queue import Outbox
+from edge.delivery.publisher import Publisher
 from edge.errors import ConfigError
-from edge.mqtt import Publisher
-from edge.outbox import Outbox
 
 ROOT = Path(__file__).parents[1]
 LONGEST = 400  # characters of a message, whatever the value was

@@ -24,13 +24,13 @@ from brokers import (
     watching,
 )
 
-import edge.link
-import edge.selfcheck
-import edge.stream
-from edge.link import V311
-from edge.linkstate import LinkState
-from edge.listen import listen
-from edge.outbox import Outbox
+import edge.delivery.connection
+import edge.delivery.publish_probe
+import edge.delivery.send_queue
+from edge.delivery.connection import V311
+from edge.delivery.connection_state import LinkState
+from edge.delivery.outbox.queue import Outbox
+from edge.delivery.subscriber import listen
 
 PERMISSIONS = """
 mqtt {{ listen: "127.0.0.1:{{port}}" }}
@@ -43,7 +43,7 @@ MQTT = '"$MQTT.>", "$JS.>", "_INBOX.>"'
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody wants to wait five seconds for a refusal."""
-    monkeypatch.setattr(edge.selfcheck, "PROBE_S", 0.5)
+    monkeypatch.setattr(edge.delivery.publish_probe, "PROBE_S", 0.5)
 
 
 def test_broker_that_takes_everything(tmp_path: Path, outbox: Outbox) -> None:
@@ -67,7 +67,7 @@ def test_broker_that_takes_everything(tmp_path: Path, outbox: Outbox) -> None:
 @pytest.fixture
 def old_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
     """Speak 3.1.1 only, as to a mosquitto of before 2018."""
-    monkeypatch.setattr(edge.link, "PROTOCOLS", (V311,))
+    monkeypatch.setattr(edge.delivery.connection, "PROTOCOLS", (V311,))
 
 
 @pytest.mark.usefixtures("old_protocol")
@@ -76,12 +76,12 @@ def test_probe_that_does_not_come_back_is_told_and_ends(
 ) -> None:
     """Subscribed and published, and nothing came: told once; another access list recovers."""
     # The event is gone before the verdict is there, also on a busy machine.
-    monkeypatch.setattr(edge.stream, "CONFIRM_S", 0.0)
-    monkeypatch.setattr(edge.selfcheck, "PROBE_S", 3.0)
+    monkeypatch.setattr(edge.delivery.send_queue, "CONFIRM_S", 0.0)
+    monkeypatch.setattr(edge.delivery.publish_probe, "PROBE_S", 3.0)
     access = tmp_path / "acl"
     access.write_text("topic write emotion/#\n")
     states: list[LinkState] = []
-    caplog.set_level(logging.INFO, logger="edge.selfcheck")
+    caplog.set_level(logging.INFO, logger="edge.delivery.publish_probe")
     broker = Mosquitto(tmp_path, f"acl_file {access}")
     with running(broker), publishing(settings_of(broker), outbox, on_state=states.append) as publisher:
         outbox.append(make_event(1))
@@ -95,7 +95,7 @@ def test_probe_that_does_not_come_back_is_told_and_ends(
         access.write_text("topic readwrite emotion/#\n")
         broker.start()
         wait_until(lambda: publisher.link.publishing == "allowed", "another verdict")
-    told = [record.levelname for record in caplog.records if record.name == "edge.selfcheck"]
+    told = [record.levelname for record in caplog.records if record.name == "edge.delivery.publish_probe"]
     assert told == ["WARNING", "INFO"]
     assert "let it write everything below its own topic" in caplog.text
     verdicts = [s.publishing for s in states if s.connected]

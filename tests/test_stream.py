@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from brokers import make_event
 
-from edge.outbox import Outbox
-from edge.stream import CONFIRM_S, MAX_LOSSES, EventStream
+from edge.delivery.outbox.queue import Outbox
+from edge.delivery.send_queue import CONFIRM_S, MAX_LOSSES, EventStream
 
 BIG = 1 << 20
 

@@ -20,9 +20,9 @@ from brokers import free_port, wait_until
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from test_system import daemon, environment
 
-from edge.broker import EmbeddedBroker
-from edge.listen import Listener, listen
-from edge.messages import fatigue_state, load_schema
+from edge.delivery.embedded_broker import EmbeddedBroker
+from edge.delivery.messages import fatigue_state, load_schema
+from edge.delivery.subscriber import Listener, listen
 from edge.people.fatigue import FatigueState
 from edge.settings import MqttSettings
 

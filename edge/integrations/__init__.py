@@ -16,7 +16,7 @@ INTEGRATIONS = {
 
 def render_integration(name: str, config: Config) -> str:
     """Return the file of `INTEGRATIONS` with the topics and the entity ids of the configured device."""
-    from edge.entities import object_prefix
+    from edge.delivery.home_assistant.entities import object_prefix
 
     text = (resources.files("edge") / "integrations" / INTEGRATIONS[name]).read_text(encoding="utf-8")
     return (

@@ -10,16 +10,16 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from edge import messages
-from edge.fatigue_topic import FatigueTopic
+from edge.delivery import messages
+from edge.delivery.fatigue_topic import FatigueTopic
+from edge.delivery.outbox.writer import Recorder
+from edge.delivery.publisher import Publisher
 from edge.health import Health
-from edge.mqtt import Publisher
 from edge.people.fusion import Change, Fused, Fusion
 from edge.people.pooling import Pool, pool_name
 from edge.people.speaker import NOBODY, Speaking
 from edge.pipeline import AnyClassifier, Hearing, Sighting, readings_of
 from edge.policy import Policy
-from edge.recorder import Recorder
 from edge.settings import FatigueSettings, FusionSettings
 from edge.values import ABSENT, EmotionEvent, Modality
 

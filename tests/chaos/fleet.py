@@ -20,8 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edge.mqtt import LinkState, Publisher
-from edge.outbox import Counts, Outbox
+from edge.delivery.outbox.queue import Counts, Outbox
+from edge.delivery.publisher import LinkState, Publisher
 from edge.settings import MqttSettings
 from edge.values import EmotionEvent
 

@@ -15,9 +15,9 @@ from brokers import Mosquitto, running, settings_of, wait_until
 from fleet import make_event
 from outcome import Outcome, pick
 
+from edge.delivery.outbox.queue import Outbox
+from edge.delivery.publisher import Publisher
 from edge.errors import OutboxError
-from edge.mqtt import Publisher
-from edge.outbox import Outbox
 
 EVENTS = pick(1500, 5000)
 BATCH = 20

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from edge.delivery.outbox.file import Store
+from edge.delivery.outbox.queue import Counts, Refused
 from edge.errors import EdgeError
-from edge.outbox import Counts, Refused
-from edge.store import Store
 
 Part = Literal["waiting", "refused"]
 PARTS: tuple[Part, ...] = ("waiting", "refused")

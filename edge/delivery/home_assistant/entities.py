@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edge import __version__
-from edge.messages import EVENT_TYPES
+from edge.delivery.messages import EVENT_TYPES
 from edge.people.fatigue import ALARMS, LEVELS
 from edge.people.scene import STATE_EVERY_S
 from edge.policy import allowed

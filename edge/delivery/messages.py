@@ -8,7 +8,7 @@ from datetime import datetime
 from importlib import resources
 from typing import Any
 
-from edge.outbox import Counts
+from edge.delivery.outbox.queue import Counts
 from edge.people.fatigue import FatigueState
 from edge.people.speaker import NOBODY, Speaker
 from edge.settings import DeviceSettings

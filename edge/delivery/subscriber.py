@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 
-from edge.consumer import Consumer
-from edge.link import REMEDIES, Connection, Dial, LinkError, Message
+from edge.delivery.connection import REMEDIES, Connection, Dial, LinkError, Message
+from edge.delivery.consumer import Consumer
 from edge.settings import MqttSettings
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Listener:
     """Messages of some topics, in order; connects again by itself, and misses what is sent meanwhile.
 
     A message on a topic that ends in `/event` is yielded once for each CloudEvents `id`, with what
-    `edge.consumer` knows of those missing before it. `refusal` says why no broker lets us in, or lets us read
+    `edge.delivery.consumer` knows of those missing before it. `refusal` says why no broker lets us in, or lets us read
     any of the topics; it is empty otherwise, also while none is there. The connection is served by the thread
     that iterates; `close` may be called from any other and ends the iteration.
     """

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
+from edge.delivery.outbox.file import Store, reason_of
 from edge.errors import OutboxError
 from edge.settings import OutboxSettings
-from edge.store import Store, reason_of
 from edge.values import EmotionEvent, encode, rfc3339
 
 MAX_REFUSED = 1000  # rows kept for reading; the count of refusals goes on

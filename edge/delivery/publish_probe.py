@@ -6,8 +6,8 @@ import logging
 import secrets
 from typing import Literal
 
-from edge import messages
-from edge.link import V5, Connection, Message
+from edge.delivery import messages
+from edge.delivery.connection import V5, Connection, Message
 from edge.values import encode
 
 log = logging.getLogger(__name__)

@@ -21,13 +21,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edge.backoff import backoff_s
-from edge.link import V5, Connection, Dial, LinkError, Message
-from edge.linkstate import LinkLog, LinkState
-from edge.outbox import Outbox
+from edge.delivery.connection import V5, Connection, Dial, LinkError, Message
+from edge.delivery.connection_state import LinkLog, LinkState
+from edge.delivery.outbox.queue import Outbox
+from edge.delivery.publish_probe import SelfCheck, Verdict
+from edge.delivery.send_queue import EventStream
 from edge.policy import OPEN, Policy
-from edge.selfcheck import SelfCheck, Verdict
 from edge.settings import MqttSettings
-from edge.stream import EventStream
 from edge.values import EmotionEvent, encode
 
 log = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from edge.delivery.outbox.queue import Outbox, Row
 from edge.errors import OutboxError
-from edge.outbox import Outbox, Row
 
 log = logging.getLogger(__name__)
 

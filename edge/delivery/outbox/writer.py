@@ -7,10 +7,10 @@ import threading
 import time
 from collections.abc import Sequence
 
+from edge.delivery.outbox.queue import Outbox
+from edge.delivery.publisher import Publisher
 from edge.errors import OutboxError
 from edge.health import Health
-from edge.mqtt import Publisher
-from edge.outbox import Outbox
 from edge.values import EmotionEvent
 
 log = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from edge.delivery.connection import V311, Connection, LinkError
 from edge.errors import BrokerError
-from edge.link import V311, Connection, LinkError
 from edge.settings import MqttSettings
 
 START_TIMEOUT_S = 15.0

@@ -8,10 +8,10 @@ import threading
 import time
 
 from edge.config import read_password
-from edge.entities import discovery_payload
+from edge.delivery.connection import Dial, LinkError
+from edge.delivery.home_assistant.entities import discovery_payload
+from edge.delivery.publisher import Publisher
 from edge.errors import BrokerError
-from edge.link import Dial, LinkError
-from edge.mqtt import Publisher
 from edge.settings import Config
 from edge.values import encode
 

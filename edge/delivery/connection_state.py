@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from edge.delivery.connection import REMEDIES
+from edge.delivery.publish_probe import Verdict
 from edge.hosts import Address
-from edge.link import REMEDIES
-from edge.selfcheck import Verdict
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from edge import messages
-from edge.mqtt import Publisher
+from edge.delivery import messages
+from edge.delivery.publisher import Publisher
 from edge.people.fatigue import FatigueMonitor, FatigueState, FatigueStates
 from edge.policy import Policy
 from edge.settings import FatigueSettings
