@@ -16,8 +16,8 @@ from pathlib import Path
 from edge import __version__
 from edge.config import load_config, outbox_path, read_password, to_toml
 from edge.errors import EXIT_OK, DeviceError, EdgeError
+from edge.host.malloc import limit_arenas
 from edge.integrations import INTEGRATIONS
-from edge.memory import limit_arenas
 from edge.settings import Config
 
 

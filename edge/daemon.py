@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Literal
 
 from edge import __version__
 from edge.board import Board
-from edge.conditions import ROOT
 from edge.config import outbox_path, read_password, switches_path
 from edge.dashboard import Dashboard, read_token
 from edge.delivery import messages
@@ -25,6 +24,9 @@ from edge.delivery.outbox.writer import Recorder
 from edge.delivery.publisher import Publisher
 from edge.errors import DeviceError, OutboxError
 from edge.health import Health, Notifier, rss_bytes
+from edge.host.conditions import ROOT
+from edge.host.monitor import SelfWatch
+from edge.host.switches import Switches
 from edge.inference.accelerator import Accelerator, backends
 from edge.inference.fallback import SteadyClassifier
 from edge.latency import Latencies
@@ -32,13 +34,11 @@ from edge.people.pooling import open_pool
 from edge.people.scene import Room
 from edge.pipeline import Ears, Eyes, open_ears, open_eyes, opener
 from edge.policy import allowed, sentence
-from edge.selfwatch import SelfWatch
 from edge.settings import Config
 from edge.shown import Shown
 from edge.sources.camera import open_camera
 from edge.sources.microphone import open_microphone
 from edge.sources.worker import Worker
-from edge.switches import Switches
 from edge.values import AudioChunk, Frame, Modality
 
 if TYPE_CHECKING:

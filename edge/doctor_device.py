@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from edge.conditions import ROOT, Conditions, read_conditions
 from edge.config import outbox_path
 from edge.delivery.outbox.dead_letters import Letters
 from edge.doctor import Finding, failed
 from edge.errors import EdgeError
-from edge.selfwatch import DISK_LOW_BYTES
+from edge.host.conditions import ROOT, Conditions, read_conditions
+from edge.host.monitor import DISK_LOW_BYTES
 from edge.settings import Config
 from edge.sources.devices import edge_tpu_nodes
 

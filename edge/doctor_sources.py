@@ -12,11 +12,11 @@ from edge.config import public_name, switches_path
 from edge.doctor import Finding, failed, plain
 from edge.errors import DeviceError
 from edge.health import Health
+from edge.host.switches import Switches
 from edge.settings import Config
 from edge.sources.camera import open_camera
 from edge.sources.driver_threads import within
 from edge.sources.microphone import open_microphone
-from edge.switches import Switches
 
 FIRST_S = 15.0  # opening included
 LISTEN_S = 1.0

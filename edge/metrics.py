@@ -16,8 +16,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from edge import __version__
-from edge.conditions import THROTTLED
 from edge.delivery.outbox.queue import Counts
+from edge.host.conditions import THROTTLED
 from edge.people.fatigue import LEVELS
 from edge.policy import PERSONAL_COUNTERS
 from edge.values import ABSENT, LABELS, SAMPLE_RATE_HZ, UNCERTAIN

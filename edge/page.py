@@ -10,7 +10,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from edge.board import Board, View
-from edge.conditions import names_of
+from edge.host.conditions import names_of
 from edge.values import encode
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from edge.board import Board, View
 from edge.dashboard import Answers
 from edge.delivery.publisher import Publisher
 from edge.health import Health
+from edge.host.switches import PARTS, Switches
 from edge.page import Facts, describe
 from edge.policy import allowed, sentence
 from edge.settings import Config
-from edge.switches import PARTS, Switches
 from edge.values import rfc3339
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.conditions import Conditions, disk_free_bytes, kernel_clock, read_conditions
+from edge.host.conditions import Conditions, disk_free_bytes, kernel_clock, read_conditions
 
 GIB = 1 << 30
 
@@ -69,7 +69,7 @@ def test_vcgencmd_is_asked_where_the_kernel_says_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, throttled: int | None
 ) -> None:
     """Its answer counts; an error or a hang is no answer."""
-    monkeypatch.setattr("edge.conditions.VCGENCMD_S", 0.5)
+    monkeypatch.setattr("edge.host.conditions.VCGENCMD_S", 0.5)
     put(tmp_path, "usr/bin/vcgencmd", f"#!/bin/sh\n{script}\n").chmod(0o755)
     assert read(tmp_path).throttled == throttled
 

@@ -24,7 +24,6 @@ from sites import SiteMosquitto
 from test_conditions import put
 from test_system import daemon, environment
 
-from edge.conditions import Conditions
 from edge.config import parse_config
 from edge.delivery.embedded_broker import find_server
 from edge.delivery.messages import load_schema
@@ -33,6 +32,7 @@ from edge.doctor_broker import examine_brokers
 from edge.doctor_device import examine_conditions, examine_outbox, permissions
 from edge.doctor_sources import examine_sources, tried
 from edge.errors import DeviceError
+from edge.host.conditions import Conditions
 from edge.inference.card import artifacts_directory
 from edge.settings import Config, DeviceSettings, MqttSettings, OutboxSettings
 

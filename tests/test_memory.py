@@ -12,8 +12,8 @@ from brokers import wait_until
 
 from edge.demo import clip_path
 from edge.health import Health, rss_bytes
-from edge.memory import limit_arenas, release_free
-from edge.selfwatch import SelfWatch
+from edge.host.malloc import limit_arenas, release_free
+from edge.host.monitor import SelfWatch
 from edge.sources.media_files import open_media, picture_stream, pictures, to_rgb
 
 ROUNDS, WARM_ROUNDS, THREADS = 14, 4, 3

@@ -11,7 +11,7 @@ import pytest
 from brokers import wait_until
 
 from edge.health import Health
-from edge.switches import MAX_WAITING, Switches
+from edge.host.switches import MAX_WAITING, Switches
 
 Applied = list[tuple[str, bool]]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge.thermal import DOWN_EVERY_S, FACTORS, UP_EVERY_S, Cooler, FrameGate
+from edge.host.cooling import DOWN_EVERY_S, FACTORS, UP_EVERY_S, Cooler, FrameGate
 
 LIMIT_C = 78.0
 JUST = 0.001

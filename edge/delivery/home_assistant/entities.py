@@ -12,11 +12,11 @@ from typing import Any
 
 from edge import __version__
 from edge.delivery.messages import EVENT_TYPES
+from edge.host.switches import PARTS
 from edge.people.fatigue import ALARMS, LEVELS
 from edge.people.scene import STATE_EVERY_S
 from edge.policy import allowed
 from edge.settings import Config
-from edge.switches import PARTS
 from edge.values import ABSENT, LABELS, UNCERTAIN
 
 STATS_SLACK_S = 30

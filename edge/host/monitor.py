@@ -13,10 +13,10 @@ import threading
 import time
 from pathlib import Path
 
-from edge.conditions import ROOT, Conditions, read_conditions
 from edge.health import Health
-from edge.memory import release_free
-from edge.thermal import Cooler, FrameGate
+from edge.host.conditions import ROOT, Conditions, read_conditions
+from edge.host.cooling import Cooler, FrameGate
+from edge.host.malloc import release_free
 
 log = logging.getLogger(__name__)
 
