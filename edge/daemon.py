@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from edge import __version__
-from edge.board import Board
 from edge.config import outbox_path, read_password, switches_path
-from edge.dashboard import Dashboard, read_token
 from edge.delivery import messages
 from edge.delivery.connection_state import LinkState
 from edge.delivery.home_assistant.discovery import Announcer
@@ -30,19 +28,21 @@ from edge.host.switches import Switches
 from edge.inference.accelerator import Accelerator, backends
 from edge.inference.fallback import SteadyClassifier
 from edge.latency import Latencies
+from edge.page.live_view import Board
+from edge.page.server import Dashboard, read_token
+from edge.page.view import Shown
 from edge.people.pooling import open_pool
 from edge.people.scene import Room
 from edge.pipeline import Ears, Eyes, open_ears, open_eyes, opener
 from edge.policy import allowed, sentence
 from edge.settings import Config
-from edge.shown import Shown
 from edge.sources.camera import open_camera
 from edge.sources.microphone import open_microphone
 from edge.sources.worker import Worker
 from edge.values import AudioChunk, Frame, Modality
 
 if TYPE_CHECKING:
-    from edge.metrics import Snapshot
+    from edge.page.metrics import Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -315,7 +315,7 @@ class Daemon:
             self._publish_status()
 
     def _snapshot(self, publisher: Publisher, outbox: Outbox) -> Snapshot:
-        from edge.metrics import Snapshot
+        from edge.page.metrics import Snapshot
 
         assert self._room is not None
         assert self._switches is not None

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from edge.board import level_db
 from edge.config import public_name, switches_path
 from edge.doctor import Finding, failed, plain
 from edge.errors import DeviceError
 from edge.health import Health
 from edge.host.switches import Switches
+from edge.page.live_view import level_db
 from edge.settings import Config
 from edge.sources.camera import open_camera
 from edge.sources.driver_threads import within

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.board import HOUR_S, PREVIEW_S, QUIETEST_DB, Board, Box
+from edge.page.live_view import HOUR_S, PREVIEW_S, QUIETEST_DB, Board, Box
 from edge.values import AudioChunk, Face, Frame
 
 SECOND_NS = 1_000_000_000

@@ -17,15 +17,15 @@ import pytest
 from brokers import free_port, wait_until
 from prometheus_client.parser import text_string_to_metric_families
 
-import edge.dashboard
-from edge.board import Board
+import edge.page.server
 from edge.config import parse_config
-from edge.dashboard import Answers, Dashboard, read_token
 from edge.delivery.outbox.queue import Counts
 from edge.errors import ConfigError
 from edge.health import Health
-from edge.metrics import Metrics, Snapshot
-from edge.page import Facts
+from edge.page.live_view import Board
+from edge.page.metrics import Metrics, Snapshot
+from edge.page.routes import Facts
+from edge.page.server import Answers, Dashboard, read_token
 from edge.settings import DashboardSettings
 
 STATUS = {"state": "running", "reasons": []}
@@ -159,7 +159,7 @@ def test_ipv6_loopback() -> None:
 
 def test_taken_port_degrades_and_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """`port_in_use` is told once, and ends when the port is free."""
-    monkeypatch.setattr(edge.dashboard, "RETRY_S", 0.02)
+    monkeypatch.setattr(edge.page.server, "RETRY_S", 0.02)
     site = Site()
     host, _, port = site.root.rpartition(":")
     with socket.create_server((host, int(port))):

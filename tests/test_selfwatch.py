@@ -17,12 +17,12 @@ from test_conditions import zone
 from test_dashboard import read, snapshot
 from test_system import ROOT, environment
 
-from edge.board import Board
 from edge.health import Health
 from edge.host.conditions import Conditions
 from edge.host.monitor import CLOCK_S, DISK_ENOUGH_BYTES, DISK_LOW_BYTES, POWER_S, SelfWatch
-from edge.metrics import Metrics
-from edge.page import describe
+from edge.page.live_view import Board
+from edge.page.metrics import Metrics
+from edge.page.routes import describe
 
 FACTS = {"device", "power", "memory", "disk", "clock"}
 UNDER_VOLTAGE, SOFT_LIMIT, SINCE = 0x1, 0x8, 16

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from edge.board import Board, View
 from edge.host.conditions import names_of
+from edge.page.live_view import Board, View
 from edge.values import encode
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.routing import BaseRoute
 
-    from edge.metrics import Snapshot
+    from edge.page.metrics import Snapshot
 
 FILES = {
     "": ("index.html", "text/html"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge.errors import ConfigError
 from edge.health import Health
-from edge.page import Facts, page_routes
+from edge.page.routes import Facts, page_routes
 from edge.settings import DashboardSettings
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def build_app(answers: Answers, *, token: str | None) -> Starlette:
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 
-    from edge.metrics import CONTENT_TYPE
+    from edge.page.metrics import CONTENT_TYPE
 
     def guarded(answer: Callable[[Request], Response]) -> Callable[[Request], Response]:
         # Plain functions run on starlette's thread pool: SQLite and templates may take their time.

@@ -9,18 +9,18 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from edge import __version__
-from edge.board import Board, View
-from edge.dashboard import Answers
 from edge.delivery.publisher import Publisher
 from edge.health import Health
 from edge.host.switches import PARTS, Switches
-from edge.page import Facts, describe
+from edge.page.live_view import Board, View
+from edge.page.routes import Facts, describe
+from edge.page.server import Answers
 from edge.policy import allowed, sentence
 from edge.settings import Config
 from edge.values import rfc3339
 
 if TYPE_CHECKING:
-    from edge.metrics import Metrics, Snapshot
+    from edge.page.metrics import Metrics, Snapshot
 
 
 class Shown:
@@ -57,7 +57,7 @@ class Shown:
         @cache
         def metrics() -> Metrics:
             # Imported with the rest of the web server, and by its thread.
-            from edge.metrics import Metrics
+            from edge.page.metrics import Metrics
 
             return Metrics(self._snapshot)
 
