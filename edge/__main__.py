@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edge import __version__
+from edge.commands.integrations import INTEGRATIONS
 from edge.config import load_config, outbox_path, read_password, to_toml
 from edge.errors import EXIT_OK, DeviceError, EdgeError
 from edge.host.malloc import limit_arenas
-from edge.integrations import INTEGRATIONS
 from edge.settings import Config
 
 
@@ -59,7 +59,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _demo(options: argparse.Namespace) -> int:
     limit_arenas()
-    from edge.demo import run_demo
+    from edge.commands.demo import run_demo
 
     try:
         return _leave(run_demo(seconds=options.seconds))
@@ -68,8 +68,8 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _analyze(options: argparse.Namespace) -> int:
-    from edge.analyze import Analyzer
-    from edge.report import print_lines
+    from edge.commands.analyze import Analyzer
+    from edge.commands.report import print_lines
 
     config = load_config(options.config)
     analyzer = Analyzer(config, modality=options.modality, backend=options.backend)
@@ -78,7 +78,7 @@ def _analyze(options: argparse.Namespace) -> int:
 
 
 def _devices(options: argparse.Namespace) -> int:
-    from edge.report import print_devices
+    from edge.commands.report import print_devices
     from edge.sources.devices import list_devices
 
     print_devices(list_devices(), as_json=options.json)
@@ -86,9 +86,9 @@ def _devices(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from edge.bundle import write_bundle
-    from edge.doctor import adopt_service, count_failed, examine
-    from edge.doctor_report import print_findings
+    from edge.commands.doctor.bundle import write_bundle
+    from edge.commands.doctor.report import print_findings
+    from edge.commands.doctor.stages import adopt_service, count_failed, examine
 
     adopt_service()
     findings = print_findings(examine(options.config), as_json=options.json)
@@ -99,9 +99,9 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from edge.bench import run_bench
-    from edge.bench_history import history_path, with_history
-    from edge.report import print_bench, working
+    from edge.commands.bench.history import history_path, with_history
+    from edge.commands.bench.stages import run_bench
+    from edge.commands.report import print_bench, working
 
     with working("measuring the stages, then the daemon"):
         result = run_bench(load_config(options.config), seconds=options.seconds)
@@ -119,7 +119,7 @@ def _config(options: argparse.Namespace) -> int:
 
 
 def _outbox(options: argparse.Namespace) -> int:
-    from edge import queue_report
+    from edge.commands import outbox as queue_report
     from edge.delivery.outbox.dead_letters import Letters
 
     parts = queue_report.chosen(waiting=options.waiting, refused=options.refused)
@@ -134,7 +134,7 @@ def _outbox(options: argparse.Namespace) -> int:
 
 
 def _listen(options: argparse.Namespace) -> int:
-    from edge.follow import follow
+    from edge.commands.listen import follow
 
     config = load_config(options.config)
     topics = options.topic or [f"{config.mqtt.prefix}/+/event"]
@@ -158,7 +158,7 @@ def _discovery(options: argparse.Namespace) -> int:
 
 
 def _integration(options: argparse.Namespace) -> int:
-    from edge.integrations import render_integration
+    from edge.commands.integrations import render_integration
 
     sys.stdout.write(render_integration(options.name, load_config(options.config)))
     return EXIT_OK
@@ -271,7 +271,7 @@ def _positive(text: str) -> float:
 
 
 def _since(text: str) -> datetime:
-    from edge.follow import parse_since
+    from edge.commands.listen import parse_since
 
     try:
         return parse_since(text, now=datetime.now(UTC))

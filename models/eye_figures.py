@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edge.demo import clip_path
+from edge.commands.demo import clip_path
 from edge.face.detector import open_face_finder
 from edge.face.eyes import EyeReader, EyeSpec
 from edge.inference.card import open_classifier

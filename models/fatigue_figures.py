@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.analyze import Analyzer
+from edge.commands.analyze import Analyzer
 from edge.face.eyes import EyeSpec
 from edge.inference.card import TfliteClassifier, load_card, open_classifier
 from edge.people.fatigue import ALARMS, FatigueMonitor, FatigueState

@@ -39,8 +39,8 @@ from rich.console import Console
 from rich.progress import Progress
 from samples import Sample, save_samples, take_sample, waiting
 
+from edge.commands.demo import clip_path
 from edge.delivery.outbox.queue import Outbox
-from edge.demo import clip_path
 from edge.settings import Config, DeviceSettings, OutboxSettings
 
 ROOT = Path(__file__).parents[1]

@@ -11,16 +11,16 @@ import jsonschema
 import pytest
 from commands import run_edge
 
-from edge.bench import draw_crowd
-from edge.bench_daemon import bench_config
-from edge.bench_history import compare, with_history
-from edge.bench_targets import SpeedTarget
+from edge.commands.bench.history import compare, with_history
+from edge.commands.bench.stages import draw_crowd
+from edge.commands.bench.targets import SpeedTarget
+from edge.commands.bench.whole_daemon import bench_config
+from edge.commands.demo import clip_path
+from edge.commands.report import print_bench
 from edge.config import load_config, parse_config, to_toml
 from edge.delivery.embedded_broker import EmbeddedBroker
 from edge.delivery.messages import load_schema
-from edge.demo import clip_path
 from edge.pipeline import open_eyes
-from edge.report import print_bench
 from edge.settings import Config
 from edge.sources.media_files import read_video_frames
 

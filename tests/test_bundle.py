@@ -20,8 +20,8 @@ from brokers import free_port
 from commands import run_edge
 from test_conditions import put
 
+from edge.commands.doctor.scrub import Scrubber, scrubber_of
 from edge.delivery.outbox.queue import Outbox
-from edge.scrub import Scrubber, scrubber_of
 from edge.settings import Config, DeviceSettings, MqttSettings
 from edge.values import EmotionEvent
 

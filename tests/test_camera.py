@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from rtsp_server import RtspServer
 
+from edge.commands.demo import clip_path
 from edge.config import parse_config, to_toml
-from edge.demo import clip_path
 from edge.errors import DeviceError
 from edge.sources import live_camera as capture
 from edge.sources import opencv_camera

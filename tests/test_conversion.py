@@ -14,7 +14,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from converter.quantize import Job, Stage
-from edge.demo import clip_path
+from edge.commands.demo import clip_path
 from edge.errors import ModelError
 from edge.inference.backends import load_model
 from edge.sources.media_files import read_sound

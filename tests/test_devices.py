@@ -15,10 +15,10 @@ import pytest
 from fake_picamera2 import Picamera2, picamera2  # noqa: F401 - a fixture
 
 from edge.__main__ import main
+from edge.commands.report import print_devices
 from edge.delivery.messages import load_schema
 from edge.errors import DeviceError
 from edge.inference.backends import candidate_backends
-from edge.report import print_devices
 from edge.settings import CAMERA_TOKENS, MICROPHONE_TOKENS
 from edge.sources.camera import open_camera
 from edge.sources.devices import (

@@ -24,13 +24,21 @@ from sites import SiteMosquitto
 from test_conditions import put
 from test_system import daemon, environment
 
+from edge.commands.doctor.broker import examine_brokers
+from edge.commands.doctor.device import examine_conditions, examine_outbox, permissions
+from edge.commands.doctor.sources import examine_sources, tried
+from edge.commands.doctor.stages import (
+    MAX_EXIT_CODE,
+    STAGES,
+    Finding,
+    adopt_service,
+    count_failed,
+    daemon_pid,
+    examine,
+)
 from edge.config import parse_config
 from edge.delivery.embedded_broker import find_server
 from edge.delivery.messages import load_schema
-from edge.doctor import MAX_EXIT_CODE, STAGES, Finding, adopt_service, count_failed, daemon_pid, examine
-from edge.doctor_broker import examine_brokers
-from edge.doctor_device import examine_conditions, examine_outbox, permissions
-from edge.doctor_sources import examine_sources, tried
 from edge.errors import DeviceError
 from edge.host.conditions import Conditions
 from edge.inference.card import artifacts_directory
@@ -242,7 +250,7 @@ def test_microphone_that_gives_zeros(tmp_path: Path) -> None:
 
 def test_camera_that_never_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """One that takes the connection and says nothing costs the time limit, and no more."""
-    monkeypatch.setattr("edge.doctor_sources.FIRST_S", 0.5)
+    monkeypatch.setattr("edge.commands.doctor.sources.FIRST_S", 0.5)
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         found = sources(tmp_path, f"http://127.0.0.1:{server.getsockname()[1]}/", "none")["camera"]
     assert (found.state, "has not answered for 0.5 s" in found.detail) == ("failed", True), found

@@ -106,7 +106,7 @@ def test_slow_is_not_hanging(comes_back: threading.Event) -> None:
 
 HANGS_AT_EXIT = """
 import atexit, threading
-from edge import demo
+from edge.commands import demo
 from edge.__main__ import main
 from edge.sources.driver_threads import within
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from drawn_eyes import draw_face, landmarks, put_on_dark_glasses
 
-from edge.demo import clip_path
+from edge.commands.demo import clip_path
 from edge.errors import ModelError
 from edge.face.detector import LEFT_EYE, open_face_finder
 from edge.face.eyes import EyeReader, EyeSpec, cut_eye, visible_eyes

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.demo import clip_path
+from edge.commands.demo import clip_path
 from edge.face.detector import (
     FER_CROP,
     CropSpec,

@@ -18,9 +18,9 @@ import jsonschema
 import pytest
 from brokers import Broker, Mosquitto, NatsServer, make_event, running, wait_until, watching
 
+from edge.commands.listen import parse_since
 from edge.delivery.consumer import Consumer
 from edge.delivery.messages import load_schema
-from edge.follow import parse_since
 
 EVENT = "emotion/kitchen/event"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -18,10 +18,10 @@ from brokers import Mosquitto, Watcher, free_port, wait_until, watching
 from test_system import daemon, environment
 
 from edge.__main__ import main
+from edge.commands.demo import clip_path
+from edge.commands.integrations import INTEGRATIONS, render_integration
 from edge.delivery.home_assistant.entities import entity_ids
 from edge.delivery.messages import load_schema
-from edge.demo import clip_path
-from edge.integrations import INTEGRATIONS, render_integration
 from edge.settings import Config
 
 # MQTT 5 tells of a refusal by itself.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from brokers import wait_until
 
-from edge.demo import clip_path
+from edge.commands.demo import clip_path
 from edge.health import Health, rss_bytes
 from edge.host.malloc import limit_arenas, release_free
 from edge.host.monitor import SelfWatch

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.analyze import Analyzer
+from edge.commands.analyze import Analyzer
 from edge.config import load_config
 from edge.errors import ConfigError, ModelError
 from edge.inference.card import artifacts_directory

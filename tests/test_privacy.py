@@ -14,12 +14,12 @@ import cv2
 import pytest
 from brokers import Mosquitto, Watcher, free_port, make_event, running, wait_until, watching
 
-from edge.bench import draw_crowd
+from edge.commands.bench.stages import draw_crowd
+from edge.commands.demo import clip_path
 from edge.config import parse_config
 from edge.daemon import Daemon
 from edge.delivery.home_assistant.entities import discovery_payload
 from edge.delivery.outbox.queue import open_outbox
-from edge.demo import clip_path
 from edge.pipeline import open_eyes
 from edge.policy import EVENTS, GROUP_MIN_FACES, TOPICS
 from edge.settings import Config

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.bench import bench_backends
+from edge.commands.bench.stages import bench_backends
 from edge.errors import DeviceError, ModelError
 from edge.inference.backend_selection import choose
 from edge.inference.backends import candidate_backends, load_model

@@ -19,7 +19,7 @@ from brokers import Mosquitto, free_port, running, wait_until, watching
 from paho.mqtt.enums import CallbackAPIVersion
 from sites import SiteMosquitto
 
-from edge.demo import clip_path
+from edge.commands.demo import clip_path
 
 ROOT = Path(__file__).parents[1]
 CANARY = "canary-7f3a-" + "Zq9" * 5

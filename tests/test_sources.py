@@ -18,7 +18,7 @@ from fake_picamera2 import picamera2  # noqa: F401 - a fixture
 from rtsp_server import RtspServer
 from sound_server import sound_server  # noqa: F401 - a fixture
 
-from edge.demo import clip_path
+from edge.commands.demo import clip_path
 from edge.errors import DeviceError
 from edge.settings import CAMERA_TOKENS, MICROPHONE_TOKENS
 from edge.sources.camera import open_camera

@@ -19,12 +19,12 @@ import paho.mqtt.client as paho
 import pytest
 from brokers import wait_until
 
+from edge.commands.demo import clip_path, run_demo
 from edge.delivery.connection import Message
 from edge.delivery.embedded_broker import EmbeddedBroker
 from edge.delivery.messages import load_schema
 from edge.delivery.outbox.dead_letters import Letters
 from edge.delivery.subscriber import Listener, listen
-from edge.demo import clip_path, run_demo
 from edge.inference.card import artifacts_directory
 from edge.settings import MqttSettings
 

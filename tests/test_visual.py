@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.demo import clip_path
+from edge.commands.demo import clip_path
 from edge.face.combination import Method, Opinions, VisualJudge, combine, open_visual, visual_input
 from edge.inference.card import artifacts_directory, golden_input, load_card, open_classifier
 from edge.pipeline import open_eyes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge.demo import clip_path
+from edge.commands.demo import clip_path
 from edge.errors import ModelError
 from edge.sources.media_files import read_sound
 from edge.values import AudioChunk

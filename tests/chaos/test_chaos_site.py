@@ -19,8 +19,8 @@ from fleet import ROOT, Fleet, Plan
 from outcome import Outcome, pick
 from sites import SiteMosquitto
 
+from edge.commands.demo import clip_path
 from edge.delivery.outbox.queue import Outbox
-from edge.demo import clip_path
 
 EVENTS = pick(300, 5000)
 RATE_HZ = pick(120.0, 100.0)

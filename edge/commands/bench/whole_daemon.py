@@ -21,10 +21,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from edge.commands.demo import clip_path
 from edge.config import ENV_PREFIX, to_toml
 from edge.delivery.embedded_broker import EmbeddedBroker
 from edge.delivery.subscriber import Listener, listen
-from edge.demo import clip_path
 from edge.errors import EdgeError
 from edge.health import rss_bytes
 from edge.settings import Config, DashboardSettings, DeviceSettings, HealthSettings, MqttSettings

@@ -13,10 +13,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from edge.analyze import Analyzer
+from edge.commands.analyze import Analyzer
+from edge.commands.tables import print_table
 from edge.errors import EXIT_FAILURE, EXIT_OK, MediaError
 from edge.sources.devices import Device
-from edge.tables import print_table
 
 
 def print_lines(analyzer: Analyzer, files: Sequence[Path], *, every_s: float | None, as_json: bool) -> int:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from edge.commands.listen import describe, fatigue
 from edge.config import load_config
 from edge.daemon import Daemon
 from edge.delivery.embedded_broker import EmbeddedBroker
 from edge.delivery.subscriber import listen
 from edge.errors import EXIT_FAILURE, EXIT_OK, BrokerError, EdgeError
-from edge.follow import describe, fatigue
 from edge.settings import CameraSettings, Config, MicrophoneSettings, MqttSettings
 from edge.sources.devices import list_cameras, list_microphones
 

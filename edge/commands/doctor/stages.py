@@ -87,9 +87,9 @@ def examine(path: Path | None, *, root: Path = ROOT) -> Iterator[Finding]:
         yield from (Finding(stage, "", "skipped", "needs a config") for stage in STAGES[1:])
         return
     # Each imports what it tries: a library that is broken must not hide what the others find.
-    from edge.doctor_broker import examine_brokers
-    from edge.doctor_device import examine_device
-    from edge.doctor_sources import examine_sources
+    from edge.commands.doctor.broker import examine_brokers
+    from edge.commands.doctor.device import examine_device
+    from edge.commands.doctor.sources import examine_sources
 
     yield Finding("config", str(path or "defaults and environment"), "ok", f"device.id {config.device.id}")
     pid = daemon_pid(root)

@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
+from edge.commands.doctor.stages import Finding, failed
 from edge.config import read_password
 from edge.delivery import messages
 from edge.delivery.connection import CONNECT_TIMEOUT_S, REMEDIES, V5, Connection, Dial, LinkError, reason_of
 from edge.delivery.publish_probe import PROBE_S
 from edge.delivery.tls import tls_context
-from edge.doctor import Finding, failed
 from edge.errors import EdgeError
 from edge.hosts import Address
 from edge.settings import Config

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.markup import escape
 
-from edge.doctor import Finding, report
-from edge.report import working
+from edge.commands.doctor.stages import Finding, report
+from edge.commands.report import working
 
 STYLES = {"ok": "green", "failed": "bold red", "skipped": "dim"}
 

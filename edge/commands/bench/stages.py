@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 
 from edge import __version__
-from edge.bench_daemon import measure_daemon
-from edge.bench_targets import judge
-from edge.demo import clip_path
+from edge.commands.bench.targets import judge
+from edge.commands.bench.whole_daemon import measure_daemon
+from edge.commands.demo import clip_path
 from edge.errors import DeviceError
 from edge.face.detector import CropSpec, FaceCropper
 from edge.face.measurements import FaceReader

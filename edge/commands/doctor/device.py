@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from edge.commands.doctor.stages import Finding, failed
 from edge.config import outbox_path
 from edge.delivery.outbox.dead_letters import Letters
-from edge.doctor import Finding, failed
 from edge.errors import EdgeError
 from edge.host.conditions import ROOT, Conditions, read_conditions
 from edge.host.monitor import DISK_LOW_BYTES

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from edge.commands.doctor.stages import Finding, failed, plain
 from edge.config import public_name, switches_path
-from edge.doctor import Finding, failed, plain
 from edge.errors import DeviceError
 from edge.health import Health
 from edge.host.switches import Switches

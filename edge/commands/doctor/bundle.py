@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from edge import __version__
+from edge.commands.doctor.scrub import Scrubber, scrubber_of
+from edge.commands.doctor.stages import UNIT, Finding, report
 from edge.config import DEFAULT_PATH, load_config, outbox_path, state_directory, to_toml
 from edge.delivery.messages import outbox_counts
 from edge.delivery.outbox.dead_letters import Letters
-from edge.doctor import UNIT, Finding, report
 from edge.errors import EdgeError
 from edge.host.conditions import read_conditions
-from edge.scrub import Scrubber, scrubber_of
 from edge.settings import Config
 from edge.sources.devices import list_devices
 

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from edge.commands.tables import print_table
 from edge.delivery.messages import outbox_counts
 from edge.delivery.outbox.dead_letters import PARTS, Contents, Letters, Part
 from edge.delivery.outbox.queue import Refused
 from edge.errors import EXIT_FAILURE, EXIT_OK, EdgeError
-from edge.tables import print_table
 
 SHOWN = 20
 
