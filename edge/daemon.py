@@ -21,9 +21,11 @@ from edge.delivery.outbox.queue import Counts, Outbox, open_outbox
 from edge.delivery.outbox.writer import Recorder
 from edge.delivery.publisher import Publisher
 from edge.errors import DeviceError, OutboxError
-from edge.health import Health, Notifier, rss_bytes
+from edge.health import Health
 from edge.host.conditions import ROOT
+from edge.host.malloc import rss_bytes
 from edge.host.monitor import SelfWatch
+from edge.host.sd_notify import Notifier
 from edge.host.switches import Switches
 from edge.inference.accelerator import Accelerator, backends
 from edge.inference.fallback import SteadyClassifier

@@ -1,15 +1,12 @@
-"""What is wrong just now, and telling systemd that the daemon is alive."""
+"""Current faults, progress of the threads, and counters of the daemon."""
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
 STUCK_S = 15.0
 
@@ -64,45 +61,3 @@ class Health:
         """The present faults as `component:reason`, sorted."""
         with self._lock:
             return sorted(f"{component}:{reason}" for component, reason in self._faults.items())
-
-
-class Notifier:
-    """Speaks systemd's sd_notify protocol; does nothing outside systemd."""
-
-    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
-        address = environ.get("NOTIFY_SOCKET", "")
-        self._address = "\0" + address[1:] if address.startswith("@") else address
-        # Half of the time systemd allows, as sd_watchdog_enabled(3) advises.
-        self.watchdog_s = int(environ.get("WATCHDOG_USEC", "0")) / 2e6
-
-    def ready(self) -> None:
-        """Say that start-up is over."""
-        self._send("READY=1")
-
-    def status(self, text: str) -> None:
-        """Show one line in `systemctl status`."""
-        self._send(f"STATUS={text}")
-
-    def alive(self) -> None:
-        """Feed the watchdog."""
-        self._send("WATCHDOG=1")
-
-    def stopping(self) -> None:
-        """Say that shutdown has begun."""
-        self._send("STOPPING=1")
-
-    def _send(self, message: str) -> None:
-        if not self._address:
-            return
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as unix:
-            try:
-                unix.connect(self._address)
-                unix.send(message.encode())
-            except OSError:
-                self._address = ""  # nobody listens any more; that must not stop the daemon
-
-
-def rss_bytes(pid: int | None = None) -> int:
-    """Return the resident memory of a process, of this one where none is named."""
-    pages = int(Path(f"/proc/{pid or 'self'}/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -134,7 +134,8 @@ def closed(request: pytest.FixtureRequest, good: Path) -> Iterator[Path]:
 def on_edge_tpu(directory: Path, library: Path) -> subprocess.CompletedProcess[str]:
     """Open the card in `directory` on an Edge TPU, where `library` has the directory of libedgetpu.so.1."""
     code = (
-        "import sys, edge.inference.delegates\nfrom pathlib import Path\nfrom edge.inference.card import open_classifier\n"
+        "import sys, edge.inference.delegates\n"
+        "from pathlib import Path\nfrom edge.inference.card import open_classifier\n"
         "edge.inference.delegates.edge_tpu_nodes = lambda: [Path('/dev/null')]\n"
         "from edge.errors import DeviceError\ntry:\n"
         "    opened = open_classifier('report-voice', task='voice', directory=Path(sys.argv[1]), "
@@ -185,7 +186,8 @@ def as_nobody(prepare: str, backend: str) -> str:
     if os.geteuid() != 0:
         pytest.skip("only root can become another user: run the tests as root")
     code = (
-        "import os, sys, edge.inference.delegates\nfrom pathlib import Path\nfrom edge.errors import DeviceError\n"
+        "import os, sys, edge.inference.delegates\n"
+        "from pathlib import Path\nfrom edge.errors import DeviceError\n"
         f"from edge.inference.backends import load_model\n{prepare}\n"
         f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
         "try:\n    load_model(Path(sys.argv[1]), backend=sys.argv[2])\n"

@@ -11,8 +11,8 @@ from pathlib import Path
 from brokers import wait_until
 
 from edge.commands.demo import clip_path
-from edge.health import Health, rss_bytes
-from edge.host.malloc import limit_arenas, release_free
+from edge.health import Health
+from edge.host.malloc import limit_arenas, release_free, rss_bytes
 from edge.host.monitor import SelfWatch
 from edge.sources.media_files import open_media, picture_stream, pictures, to_rgb
 

@@ -60,7 +60,7 @@ def demo_config(config: Config, broker: EmbeddedBroker, directory: Path) -> Conf
 
 def clip_path() -> Path:
     """Return the clip that came with the package."""
-    return Path(str(resources.files("edge"))) / "clips" / "demo.mp4"
+    return Path(str(resources.files("edge.sources"))) / "clips" / "demo.mp4"
 
 
 def _watch(config: Config, stop: threading.Event, seconds: float | None) -> int:

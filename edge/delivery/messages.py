@@ -250,7 +250,7 @@ def ha_event(event: EmotionEvent) -> dict[str, Any]:
 
 def load_schema(name: str) -> dict[str, Any]:
     """Return a JSON Schema (2020-12) of `SCHEMAS`, or the AsyncAPI description as `asyncapi`."""
-    text = (resources.files("edge") / "schemas" / f"{name}.json").read_text(encoding="utf-8")
+    text = (resources.files("edge.delivery") / "schemas" / f"{name}.json").read_text(encoding="utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema
 

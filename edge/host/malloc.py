@@ -9,7 +9,9 @@ opened on threads of their own, and what little outlives them keeps each arena a
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 ARENAS = 2  # one more than a thread that holds the interpreter's lock needs; FFmpeg's threads share both
 _M_ARENA_MAX = -8  # malloc.h
@@ -34,3 +36,9 @@ def release_free() -> bool:
     """
     malloc_trim: Callable[[int], int] | None = getattr(_libc, "malloc_trim", None)
     return malloc_trim is not None and malloc_trim(0) == 1
+
+
+def rss_bytes(pid: int | None = None) -> int:
+    """Return the resident memory of a process, of this one where none is named."""
+    pages = int(Path(f"/proc/{pid or 'self'}/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -125,7 +125,7 @@ def page_routes(
     from starlette.responses import PlainTextResponse, Response, StreamingResponse
     from starlette.routing import Route
 
-    texts = {name: (resources.files("edge") / "web" / file).read_bytes() for name, (file, _) in FILES.items()}
+    texts = {name: (resources.files("edge.page") / "web" / file).read_bytes() for name, (file, _) in FILES.items()}
     streams: set[object] = set()
 
     def file_of(name: str) -> Callable[[Request], Response]:

@@ -44,8 +44,8 @@ MELODY, HEIGHT, PERIODICITY = 37, 38, 39  # columns of what `relative` returns
 class Window:
     """The frames of the last seconds: (T, 42) float32, and `speech` (T,) float32 probability.
 
-    A frame is 40 MFCC, then the pitch as `edge.voice.pitch` has it. In a stream there are none, (0, 42), where
-    nothing was spoken. `t_ns` is when its newest sample was captured.
+    A frame is 40 MFCC, then the pitch as `edge.voice.pitch` has it. In a stream there are none, (0, 42),
+    where nothing was spoken. `t_ns` is when its newest sample was captured.
     """
 
     frames: Float32

@@ -26,7 +26,7 @@ from edge.config import ENV_PREFIX, to_toml
 from edge.delivery.embedded_broker import EmbeddedBroker
 from edge.delivery.subscriber import Listener, listen
 from edge.errors import EdgeError
-from edge.health import rss_bytes
+from edge.host.malloc import rss_bytes
 from edge.settings import Config, DashboardSettings, DeviceSettings, HealthSettings, MqttSettings
 from edge.values import SAMPLE_RATE_HZ
 

@@ -18,7 +18,7 @@ def render_integration(name: str, config: Config) -> str:
     """Return the file of `INTEGRATIONS` with the topics and the entity ids of the configured device."""
     from edge.delivery.home_assistant.entities import object_prefix
 
-    text = (resources.files("edge") / "integrations" / INTEGRATIONS[name]).read_text(encoding="utf-8")
+    text = (resources.files("edge.commands.integrations") / INTEGRATIONS[name]).read_text(encoding="utf-8")
     return (
         text.replace("emotion/room/", f"{config.mqtt.prefix}/{config.device.id}/")
         .replace("emotion/+/", f"{config.mqtt.prefix}/+/")
