@@ -15,7 +15,7 @@ from converter.quantize import Job, Stage, convert
 from edge.inference.backends import Model, load_model
 from edge.values import LABELS, Float32
 from edge.voice.windows import COEFFICIENTS, frame_count
-from models.networks import report_face, report_voice
+from models.recipes.report_networks import report_face, report_voice
 
 WINDOW_S, HOP_S, WINDOWS_A_SECOND = 3.0, 0.01, 10
 ROUNDS, SPELL_S = 15, 0.02

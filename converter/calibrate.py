@@ -15,8 +15,8 @@ from edge.face.detector import CropSpec
 from edge.sources.media_files import read_image, read_sound
 from edge.values import Float32
 from edge.voice.windows import clip_window, window_input
-from models.datasets import IMAGE_SUFFIXES, Progress
-from models.speech import SOUND_SUFFIXES
+from models.data.datasets import IMAGE_SUFFIXES, Progress
+from models.data.speech import SOUND_SUFFIXES
 
 SEED = 1
 

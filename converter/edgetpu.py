@@ -13,7 +13,7 @@ from converter.compare import compiled_path
 from converter.verify import find_card
 from edge.errors import EdgeError, ModelError
 from models.cards import file_entry, save_card
-from models.show import show_table
+from models.evaluation.show import show_table
 
 COMPILER = "edgetpu_compiler"
 TIMEOUT_S = 600  # the compiler gives up by itself after 180

@@ -10,7 +10,7 @@ from converter import edgetpu
 from converter.graph import DAMAGE, Graph, Operation, read_graph
 from converter.targets import TARGETS
 from edge.errors import EdgeError, ModelError
-from models.show import show_table
+from models.evaluation.show import show_table
 
 VERDICTS = ("operation", "count", "runs on", "why")
 

@@ -32,8 +32,8 @@ from edge.inference.backends import BACKENDS, Model, load_model
 from edge.inference.card import Card
 from edge.values import Float32
 from models.cards import made_input
-from models.datasets import DataError, label_of
-from models.metrics import Labels, predictions, uar
+from models.data.datasets import DataError, label_of
+from models.evaluation.metrics import Labels, predictions, uar
 
 MADE_INPUTS = 32
 MOST_OF_A_LABEL = 1000

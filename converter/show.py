@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from models.cards import write_whole
-from models.charts import loss_chart
-from models.markup import details, document, figure, section, table
-from models.show import Row, percent, show_table
+from models.evaluation.page.charts import loss_chart
+from models.evaluation.page.markup import details, document, figure, section, table
+from models.evaluation.show import Row, percent, show_table
 
 OPERATIONS = ("operation", "count")
 LAYERS = ("layer", "operation", "SQNR dB", "lost here dB", "noise %")

@@ -1,4 +1,4 @@
-"""Makes `edge/clips/demo.mp4`, the clip that `make run` plays on a machine without camera and microphone.
+"""Makes `edge/sources/clips/demo.mp4`, the clip that `make run` plays on a machine without camera and microphone.
 
 Everything in it is made here: a face that is drawn (nobody's), and sentences that espeak-ng speaks.
 Run it as `python tests/make_demo_clip.py`; it needs the Debian package espeak-ng.
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edge.sources.media_files import read_sound
 
-TARGET = Path(__file__).parents[1] / "edge" / "clips" / "demo.mp4"
+TARGET = Path(__file__).parents[1] / "edge" / "sources" / "clips" / "demo.mp4"
 WIDTH, HEIGHT, FPS = 640, 480, 25
 RATE_HZ = 16_000
 SKIN, HAIR, LIP = (222, 176, 148), (58, 40, 32), (178, 84, 84)

@@ -8,7 +8,7 @@ from pathlib import Path
 from playwright.sync_api import expect, sync_playwright
 from test_web import CHROMIUM, serving
 
-OUT = Path(__file__).parents[1] / "edge" / "web" / "page.png"
+OUT = Path(__file__).parents[1] / "edge" / "page" / "web" / "page.png"
 MINUTES = 2.0  # so that the strip of the last hour has something to show
 
 

@@ -14,7 +14,7 @@ from edge.inference.card import Card, artifacts_directory, load_card, open_class
 from edge.inference.weights import sha256
 from edge.values import Float32
 from models.cards import made_input
-from models.pairs import CONDITIONS
+from models.data.pairs import CONDITIONS
 
 NAMES = ("face-cnn", "voice-lstm", "report-face", "report-voice")
 # What the daemon runs beside face and voice, with the sets of its figures.

@@ -26,7 +26,7 @@ tf = pytest.importorskip("tensorflow", reason="the [train] extra is not installe
 from keras import layers  # noqa: E402
 
 from converter.conversion import convert_here  # noqa: E402
-from models import networks  # noqa: E402
+from models.recipes import report_networks as networks
 
 # Keras 3.15 converts variables in a way that NumPy 2 means to forbid; it can go with a Keras that does not.
 pytestmark = [

@@ -21,7 +21,7 @@ from edge.inference.backends import load_model
 from edge.inference.card import artifacts_directory, load_card
 from edge.values import LABELS
 from models.cards import made_input
-from models.datasets import DataError
+from models.data.datasets import DataError
 
 # ai-edge-litert's Delegate fails in __del__ when its library cannot be opened.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <function Delegate.__del__")

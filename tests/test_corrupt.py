@@ -9,7 +9,7 @@ import trees
 
 from edge.face.detector import FER_CROP, FaceCropper
 from edge.values import SAMPLE_RATE_HZ, Face, Float32, UInt8
-from models.corrupt import (
+from models.evaluation.corruption import (
     JITTER,
     add_noise,
     bad_webcam,

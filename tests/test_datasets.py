@@ -10,7 +10,7 @@ import pytest
 import trees
 
 from edge.values import LABELS
-from models.datasets import (
+from models.data.datasets import (
     DataError,
     counts,
     find_set,
@@ -19,7 +19,7 @@ from models.datasets import (
     load_jaffe,
     need_every_class,
 )
-from models.speech import HELD_OUT, VALIDATION, list_clips, load_speech
+from models.data.speech import HELD_OUT, VALIDATION, list_clips, load_speech
 
 
 def test_fer2013_splits_are_the_official_ones(tmp_path: Path) -> None:

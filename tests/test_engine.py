@@ -14,8 +14,8 @@ from networks import shaken
 
 from edge.errors import EdgeError
 from edge.values import Float32
-from models.datasets import Progress
-from models.epochs import Run
+from models.data.datasets import Progress
+from models.training.epochs import Run
 
 keras = pytest.importorskip("keras", reason="needs the [train] extra")
 torch = pytest.importorskip("torch", reason="needs the [train] extra")
@@ -23,7 +23,7 @@ torch = pytest.importorskip("torch", reason="needs the [train] extra")
 from keras import layers  # noqa: E402  # after the skips
 from torch.nn import functional  # noqa: E402
 
-from models.engine import Network, Schedule, train  # noqa: E402
+from models.training.engine import Network, Schedule, train  # noqa: E402
 
 # TensorFlow's tensors do not know NumPy 2's copy keyword yet, and Keras asks them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

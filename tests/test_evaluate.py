@@ -14,11 +14,11 @@ import trees
 
 from edge.inference.card import artifacts_directory, load_card, open_classifier
 from edge.values import LABELS
-from models.corrupt import JITTER
-from models.datasets import DataError
-from models.evaluate import NOT_IN_CARDS, evaluate_model
-from models.facesets import face_sets
-from models.testsets import CLEAN, Family
+from models.data.datasets import DataError
+from models.evaluation.corruption import JITTER
+from models.evaluation.evaluate import NOT_IN_CARDS, evaluate_model
+from models.evaluation.face_sets import face_sets
+from models.evaluation.test_sets import CLEAN, Family
 
 FIGURES = [
     "n", "accuracy", "uar", "macro_f1", "ece", "interval_95", "uar_interval_95", "recall", "precision",

@@ -12,14 +12,14 @@ from edge.face.eyes import EyeSpec
 from edge.face.yawning import MouthSpec
 from edge.inference.card import load_card
 from edge.inference.weights import DETECTOR, find_weights
-from models.epochs import Run
-from models.eyesets import CLOSED, OPEN, joined, load_cew, load_mrl
-from models.eyeviews import beside_eye, hide_eye, spoil_eye
+from models.data.eye_sets import CLOSED, OPEN, joined, load_cew, load_mrl
+from models.training.epochs import Run
+from models.training.eye_views import beside_eye, hide_eye, spoil_eye
 
 pytest.importorskip("torch", reason="needs the [train] extra")
 pytest.importorskip("keras", reason="needs the [train] extra")
 
-from models import eye_state, mouth_state  # after the skips
+from models.recipes import eye_state, mouth_state
 
 # TensorFlow's tensors do not know NumPy 2's copy keyword yet, and Keras asks them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -10,8 +10,8 @@ import pytest
 
 from edge.people.fatigue import ALARMS
 from edge.values import Float32, UInt8
-from models.datasets import DataError
-from models.eyecourses import (
+from models.data.datasets import DataError
+from models.data.eye_courses import (
     BLINK_S,
     BLINKS_PER_MIN,
     P80,
@@ -23,8 +23,8 @@ from models.eyecourses import (
     pair_eyes,
     render,
 )
-from models.eyesets import CLOSED, OPEN, PatchSet
-from models.fatigue_figures import (
+from models.data.eye_sets import CLOSED, OPEN, PatchSet
+from models.evaluation.figures.fatigue import (
     CropReader,
     Minute,
     frame_times,

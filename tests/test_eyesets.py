@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import trees
 
-from models.datasets import DataError
-from models.eyesets import CLOSED, OPEN, YAWNING, PatchSet, clusters_of, load_cew, load_mrl, load_yawns
+from models.data.datasets import DataError
+from models.data.eye_sets import CLOSED, OPEN, YAWNING, PatchSet, clusters_of, load_cew, load_mrl, load_yawns
 
 
 def test_cew_in_both_layouts(tmp_path: Path) -> None:

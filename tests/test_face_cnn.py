@@ -15,16 +15,17 @@ import trees
 from edge.face.detector import CropSpec
 from edge.inference.card import load_card
 from edge.values import Float32, UInt8
-from models.datasets import FaceSet, Progress, load_ckplus_sequences
-from models.epochs import Run
+from models.data.datasets import FaceSet, Progress, load_ckplus_sequences
+from models.training.epochs import Run
 
 pytest.importorskip("torch", reason="needs the [train] extra")
 pytest.importorskip("keras", reason="needs the [train] extra")
 
 import keras  # after the skips
 
-from models import engine, face_cnn
-from models.engine import Epoch
+from models.recipes import face_cnn
+from models.training import engine
+from models.training.engine import Epoch
 
 # TensorFlow's tensors do not know NumPy 2's copy keyword yet, and Keras asks them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -17,8 +17,8 @@ from edge.inference.card import artifacts_directory, open_classifier
 from edge.sources.media_files import read_sound
 from edge.values import LABELS
 from edge.voice.windows import clip_window, window_input
-from models.datasets import DataError
-from models.evaluate import evaluate_model, list_models
+from models.data.datasets import DataError
+from models.evaluation.evaluate import evaluate_model, list_models
 
 VOICE_FOLDS = (("tess:OAF", "ravdess:01", "nemo:EB0"), ("tess:YAF", "ravdess:13", "nemo:SM0", "nemo:WR0"))
 FACE_FOLDS = (("ckplus:S010",), ("ckplus:S011",))

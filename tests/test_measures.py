@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from edge.inference.card import artifacts_directory, load_card
-from models import measures
 from models.__main__ import main
-from models.measures import Measured, Table
-from models.targets import Target
-from models.testsets import Bar
+from models.evaluation import measures
+from models.evaluation.measures import Measured, Table
+from models.evaluation.targets import Target
+from models.evaluation.test_sets import Bar
 
 
 def measure_nothing(_data: Path, _directory: Path, _bar: Bar) -> Measured:

@@ -7,7 +7,7 @@ import pytest
 
 from edge.inference.card import soften
 from edge.values import LABELS, Float32
-from models.metrics import (
+from models.evaluation.metrics import (
     FEWEST_PEOPLE,
     calibration_error,
     confusion_matrix,

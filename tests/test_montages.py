@@ -10,10 +10,10 @@ from trees import no_bar
 
 from edge.people.speaker import Speaker
 from edge.values import SAMPLE_RATE_HZ
-from models.datasets import DataError
-from models.measures import MEASURES
-from models.montages import measure_speaking, summary, tally
-from models.talking import Instant, Montage, Talker, make_talker, montages, play, read_talkers
+from models.data.datasets import DataError
+from models.data.talking import Instant, Montage, Talker, make_talker, montages, play, read_talkers
+from models.evaluation.figures.montages import measure_speaking, summary, tally
+from models.evaluation.measures import MEASURES
 
 
 def made_talker(seed: int) -> Talker:
@@ -104,7 +104,7 @@ def test_montage_of_made_talkers_finds_who_is_heard(monkeypatch: pytest.MonkeyPa
 
 def test_no_clip_is_an_error(tmp_path: Path) -> None:
     """A directory without video, and data without the set, are named."""
-    assert MEASURES["speaking"] == "models.montages:measure_speaking"
+    assert MEASURES["speaking"] == "models.evaluation.figures.montages:measure_speaking"
     with pytest.raises(DataError, match="no video in"):
         read_talkers(tmp_path, None)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="data set talking"):

@@ -12,9 +12,9 @@ import pytest
 import trees
 
 from edge.errors import EdgeError
-from models.evaluate import evaluate_model
-from models.page import render_page, write_page
-from models.show import show_evaluation
+from models.evaluation.evaluate import evaluate_model
+from models.evaluation.page.page import render_page, write_page
+from models.evaluation.show import show_evaluation
 
 VOID = {"meta", "link", "br", "img", "input"}
 

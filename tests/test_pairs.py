@@ -12,11 +12,8 @@ from edge.inference.card import load_card
 from edge.people.pooling import RULES
 from edge.settings import FusionSettings
 from edge.values import LABELS
-from models import multimodal
-from models.datasets import load_ckplus48
-from models.epochs import Run
-from models.fusing import SINGLES, figures_of, score_set, tables_of, targets_of
-from models.fusionsets import (
+from models.data.datasets import load_ckplus48
+from models.data.fusion_sets import (
     BABBLE,
     COVERED_EYES,
     COVERED_MOUTH,
@@ -26,8 +23,11 @@ from models.fusionsets import (
     median_quality,
     people_of,
 )
-from models.pairs import CONDITIONS, draw_pairs, exchange_labels, find_partners, fuse_by_rule, make_pairs
-from models.testsets import CLEAN
+from models.data.pairs import CONDITIONS, draw_pairs, exchange_labels, find_partners, fuse_by_rule, make_pairs
+from models.evaluation.figures.fusion import SINGLES, figures_of, score_set, tables_of, targets_of
+from models.evaluation.test_sets import CLEAN
+from models.recipes import multimodal
+from models.training.epochs import Run
 from tests.trees import face, no_bar, write_ckplus48
 
 # Keras has not learnt NumPy 2's way to ask for a copy yet.

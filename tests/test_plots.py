@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge.errors import EdgeError
-from models.plots import plot_confusion, plot_history, plot_precision_recall, precision_recall_curve
+from models.training.plots import plot_confusion, plot_history, plot_precision_recall, precision_recall_curve
 
 
 def test_history_of_one_epoch_and_of_folds(tmp_path: Path) -> None:

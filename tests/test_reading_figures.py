@@ -9,12 +9,12 @@ import pytest
 import trees
 
 from edge.inference.card import artifacts_directory
-from models.datasets import DataError
-from models.evaluate import load_family
-from models.eyesets import load_mrl
-from models.measures import run_measure
-from models.unseen import unseen_of
-from models.watched import runs_of
+from models.data.datasets import DataError
+from models.data.eye_sets import load_mrl
+from models.evaluation.evaluate import load_family
+from models.evaluation.figures.unseen import unseen_of
+from models.evaluation.figures.watched_clips import runs_of
+from models.evaluation.measures import run_measure
 
 ARTIFACTS = artifacts_directory()
 
@@ -60,8 +60,8 @@ def test_no_data_at_all(tmp_path: Path, name: str) -> None:
 
 def test_made_inputs_of_two_variants_agree(tmp_path: Path) -> None:
     """Float and integer folds give nearly the same probabilities for the same eyes."""
-    from models.eye_state import as_input
-    from models.unseen import ask_folds
+    from models.evaluation.figures.unseen import ask_folds
+    from models.recipes.eye_state import as_input
 
     trees.write_mrl(tmp_path, people=("s0001", "s0016"), per_state=6)
     family = load_family("eye-state", ARTIFACTS)

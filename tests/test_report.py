@@ -19,14 +19,14 @@ import trees
 from edge.errors import EdgeError, ModelError
 from edge.values import LABELS
 from models.__main__ import main
-from models.datasets import DataError
-from models.epochs import Run
-from models.examples import VGG16_FILE, Options, read_cfe, read_mixed
-from models.folds import open_state
-from models.pictures import CKPLUS_LABELS, list_pictures, move_pictures, read_pictures
-from models.report import REPORTS, train_report
-from models.results import protocol_figures
-from models.splits import random_split, split_notes, subject_folds
+from models.data.datasets import DataError
+from models.data.examples import VGG16_FILE, Options, read_cfe, read_mixed
+from models.data.pictures import CKPLUS_LABELS, list_pictures, move_pictures, read_pictures
+from models.data.splits import random_split, split_notes, subject_folds
+from models.evaluation.results import protocol_figures
+from models.recipes.report import REPORTS, train_report
+from models.training.epochs import Run
+from models.training.folds import open_state
 
 # Half a minute of one core when nothing else runs; a machine that also trains gives it a tenth of one.
 TIMEOUT_S = 600

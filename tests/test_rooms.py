@@ -9,8 +9,8 @@ import pytest
 import trees
 
 from edge.values import Float32
-from models.datasets import DataError
-from models.rooms import Surroundings, add_echo, mix_noise, read_surroundings, spoil_sound, telephone
+from models.data.datasets import DataError
+from models.training.rooms import Surroundings, add_echo, mix_noise, read_surroundings, spoil_sound, telephone
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import pytest
 
 from edge.face.history import VideoSpec
 from edge.values import LABELS, Float32
-from models.courses import NEUTRAL, Course, blend, onset_targets, shake
-from models.onsets import METHODS, Told
-from models.sequences import Film
-from models.video_figures import interval_over, onset_figures
+from models.data.courses import NEUTRAL, Course, blend, onset_targets, shake
+from models.data.sequences import Film
+from models.evaluation.figures.onsets import METHODS, Told
+from models.evaluation.figures.video import interval_over, onset_figures
 
 SPEC = VideoSpec("face-cnn", 16, 10.0)
 HAPPY = LABELS.index("happiness")

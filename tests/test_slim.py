@@ -12,7 +12,7 @@ keras = pytest.importorskip("keras", reason="needs the [train] extra")
 
 from keras import layers  # noqa: E402  # after the skip
 
-from models.slim import slimmed  # noqa: E402
+from models.training.slim import slimmed  # noqa: E402
 
 # TensorFlow's tensors do not know NumPy 2's copy keyword yet, and Keras asks them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

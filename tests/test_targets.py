@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from edge.inference.card import artifacts_directory, load_card
-from models.peers import PEERS, compare
-from models.targets import TARGETS, check_targets
+from models.evaluation.peers import PEERS, compare
+from models.evaluation.targets import TARGETS, check_targets
 
 
 def made_result(task: str, sets: dict[str, dict[str, Any]], **changes: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from edge.values import LABELS
 
 pytest.importorskip("torch", reason="needs the [train] extra")
 
-from models import teacher  # after the skip
+from models.training import teacher
 
 
 def serve(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]) -> None:

@@ -17,10 +17,10 @@ from edge.face.detector import FER_CROP
 from edge.inference.card import load_card
 from edge.values import LABELS, Float32
 from models.__main__ import main
-from models.augment import spoil_faces, spoil_voices
-from models.datasets import FaceSet, load_fer2013
-from models.speech import HELD_OUT, VALIDATION
-from models.train import face_targets, unit_pixels
+from models.data.datasets import FaceSet, load_fer2013
+from models.data.speech import HELD_OUT, VALIDATION
+from models.recipes.shipped import face_targets, unit_pixels
+from models.training.augmentation import spoil_faces, spoil_voices
 
 COMMAND = [sys.executable, "-m", "models", "train"]
 ROOT = Path(__file__).parent.parent
@@ -159,7 +159,7 @@ def test_spoilt_faces_differ_and_repeat() -> None:
 
 def test_gain_moves_only_the_energy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without noise, loudness changes coefficient 0 and no other of a steady sound."""
-    monkeypatch.setattr("models.augment.VOICE_NOISE", 0.0)
+    monkeypatch.setattr("models.training.augmentation.VOICE_NOISE", 0.0)
     clip: Float32 = np.tile(np.arange(40, dtype=np.float32), (50, 1))
     zero, one = np.zeros(40, np.float32), np.ones(40, np.float32)
     spoilt = spoil_voices([clip] * 20, mean=zero, std=one, random=np.random.default_rng(0))

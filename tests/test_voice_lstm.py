@@ -15,15 +15,15 @@ import trees
 from edge.inference.card import load_card
 from edge.sources.media_files import read_sound
 from edge.voice.windows import clip_window, window_input
-from models.augment import at_tempo, hide_frames, move_pitch, spoil_frames
-from models.datasets import Progress
-from models.epochs import Run
-from models.speech import Clip
+from models.data.datasets import Progress
+from models.data.speech import Clip
+from models.training.augmentation import at_tempo, hide_frames, move_pitch, spoil_frames
+from models.training.epochs import Run
 
 pytest.importorskip("torch", reason="needs the [train] extra")
 keras = pytest.importorskip("keras", reason="needs the [train] extra")
 
-from models import voice_lstm  # noqa: E402  # after the skips
+from models.recipes import voice_lstm
 
 # TensorFlow's tensors do not know NumPy 2's copy keyword yet, and Keras asks them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -63,7 +63,7 @@ class Debian:
     @property
     def clip(self) -> str:
         """Where the shipped clip lies."""
-        (found,) = self.root.glob("opt/emotion-edge/lib/*/site-packages/edge/clips/demo.mp4")
+        (found,) = self.root.glob("opt/emotion-edge/lib/*/site-packages/edge/sources/clips/demo.mp4")
         return f"/{found.relative_to(self.root)}"
 
     def _nspawn(self) -> list[str]:

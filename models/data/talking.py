@@ -1,0 +1,170 @@
+"""Talking heads as montages: several faces at once of which one is heard, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.face.detector import FaceFinder
+from edge.face.mouth import mouth_opening
+from edge.face.tracking import FaceTracker
+from edge.people.speaker import Speaker, Speaking
+from edge.sources.media_files import read_sound, read_video_frames
+from edge.values import SAMPLE_RATE_HZ, AudioChunk, Float32, Reading
+from edge.voice.windows import STEP, SpeechWindows, Window
+from models.data.datasets import DataError, Progress
+
+WINDOW_S, HOP_S = 3.0, 0.5  # the defaults of `microphone`
+MONTAGE_S = 12.0
+SPEECH_RANGE_DB = 20.0  # below the loudest syllables
+SMOOTH_STEPS = 10
+SUFFIXES = (".mpg", ".mp4", ".mkv", ".webm", ".avi", ".mov")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Talker:
+    """One clip, played in a loop of `length_s`: the mouth in each frame, and every window of its sound.
+
+    `seen_s` (n,) and `opening` (n,), nan without a mesh; `speech` (k,) tells for every 10 ms whether it is
+    speech: it is where a clean clip is loud, without the delay of voice activity detection. `windows` are
+    those of `MONTAGE_S`, cut as the daemon does.
+    """
+
+    name: str
+    length_s: float
+    seen_s: NDArray[np.float64]
+    opening: NDArray[np.float64]
+    speech: NDArray[np.bool_]
+    windows: tuple[Window, ...]
+
+    def mouth(self, t_s: float) -> float | None:
+        """Return the opening in the frame that is shown at `t_s`."""
+        index = int(np.searchsorted(self.seen_s, t_s % self.length_s + 1e-6, side="right")) - 1
+        opening = float(self.opening[max(0, index)])
+        return None if np.isnan(opening) else opening
+
+    def speaks(self, t_s: float) -> bool:
+        """Tell whether at least half of the hop that ends at `t_s` was speech."""
+        steps = np.arange(round((t_s - HOP_S) * SAMPLE_RATE_HZ / STEP), round(t_s * SAMPLE_RATE_HZ / STEP))
+        return bool(self.speech[steps % self.speech.size].mean() >= 0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Montage:
+    """Faces side by side, by number of talker, each `starts_s` into its loop, and who is heard."""
+
+    faces: tuple[int, ...]
+    heard: int
+    starts_s: tuple[float, ...]
+
+    @property
+    def shown(self) -> int | None:
+        """The track of who is heard, 1 for the first face; None who is not in view."""
+        return self.faces.index(self.heard) + 1 if self.heard in self.faces else None
+
+
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """What was said `t_s` into a montage, and whether there was speech."""
+
+    t_s: float
+    speech: bool
+    speaker: Speaker
+
+
+def read_talkers(directory: Path, finder: FaceFinder, *, progress: Progress | None = None) -> list[Talker]:
+    """Read every clip of one talking face below `directory`; raise `DataError` where there is none."""
+    paths = sorted(path for path in directory.glob("*") if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise DataError(f"data set media/talking: no video in {directory}; complete it")
+    talkers = []
+    for done, path in enumerate(paths, start=1):
+        talkers.append(_read_talker(path, finder))
+        if progress:
+            progress(done, len(paths))
+    return talkers
+
+
+def _read_talker(path: Path, finder: FaceFinder) -> Talker:
+    tracker = FaceTracker(finder)
+    seen_s, opening = [], []
+    for frame in read_video_frames(path):
+        faces = tracker.update(frame)
+        mouth = mouth_opening(faces[0]) if faces else None
+        seen_s.append(frame.t_ns / 1e9)
+        opening.append(np.nan if mouth is None else mouth)
+    if not seen_s:
+        raise DataError(f"{path}: no frame in it; fetch it again")
+    length_s = seen_s[-1] + (seen_s[-1] - seen_s[0]) / max(1, len(seen_s) - 1)
+    return make_talker(path.stem, np.array(seen_s), np.array(opening), read_sound(path), length_s=length_s)
+
+
+def make_talker(
+    name: str,
+    seen_s: NDArray[np.float64],
+    opening: NDArray[np.float64],
+    samples: Float32,
+    *,
+    length_s: float,
+) -> Talker:
+    """Return a talker of what is seen and heard; sound that is shorter or longer is fitted to `length_s`."""
+    size = round(length_s * SAMPLE_RATE_HZ)
+    once = np.pad(samples[:size], (0, max(0, size - samples.size)))
+    looped = np.resize(once, round(MONTAGE_S * SAMPLE_RATE_HZ)).astype(np.float32)
+    cutter = SpeechWindows(window_s=WINDOW_S, hop_s=HOP_S)
+    windows = tuple(cutter.push(AudioChunk(looped, 0)))
+    power = np.square(once[: size // STEP * STEP].astype(np.float64)).reshape(-1, STEP).mean(axis=1)  # (k,)
+    smooth = np.convolve(power, np.full(SMOOTH_STEPS, 1 / SMOOTH_STEPS), "same")
+    speech = smooth > np.quantile(smooth, 0.95) * 10 ** (-SPEECH_RANGE_DB / 10)
+    return Talker(name, length_s, seen_s, opening, speech, windows)
+
+
+def montages(
+    talkers: Sequence[int], *, faces: int, is_heard_shown: bool, random: np.random.Generator | None = None
+) -> Iterator[Montage]:
+    """Yield every choice of so many `faces`, each of them heard in turn, or else each of the others.
+
+    All begin together; with `random` those who are not heard begin anywhere in their loops.
+    """
+    for shown in combinations(talkers, faces):
+        for heard in shown if is_heard_shown else [talker for talker in talkers if talker not in shown]:
+            starts_s = [0.0 if random is None or who == heard else random.uniform(0.2, 2.8) for who in shown]
+            yield Montage(shown, heard, tuple(starts_s))
+
+
+def play(
+    montage: Montage,
+    talkers: Sequence[Talker],
+    *,
+    fps: float,
+    skew_s: float = 0.0,
+    speaking: Speaking | None = None,
+    begin_s: float = 0.0,
+) -> list[Instant]:
+    """Show a montage at `fps` to `speaking`, or to a fresh one; return what it said at every window.
+
+    The sound is stamped `skew_s` too late. The montage begins `begin_s` after what was shown before.
+    """
+    speaking = speaking or Speaking()
+    heard = talkers[montage.heard]
+    faces = list(zip(montage.faces, montage.starts_s, strict=True))
+    said, frame = [], 0
+    for window in heard.windows:
+        stamped_ns = window.t_ns + round(skew_s * 1e9)
+        while frame / fps * 1e9 <= stamped_ns:
+            t_s = frame / fps
+            speaking.see(
+                [
+                    Reading(track, round((begin_s + t_s) * 1e9), mouth=talkers[who].mouth(t_s + start_s))
+                    for track, (who, start_s) in enumerate(faces, start=1)
+                ]
+            )
+            frame += 1
+        stamped = Window(window.frames, window.speech, stamped_ns + round(begin_s * 1e9))
+        said.append(Instant(window.t_ns / 1e9, heard.speaks(window.t_ns / 1e9), speaking.hear(stamped)))
+    return said

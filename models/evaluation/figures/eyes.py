@@ -1,0 +1,177 @@
+"""Measures the eye model: on eyes of people whom the asked file never saw, and through the landmarks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge.commands.demo import clip_path
+from edge.face.detector import open_face_finder
+from edge.face.eyes import EyeReader, EyeSpec
+from edge.inference.card import open_classifier
+from edge.sources.media_files import read_video_frames
+from edge.values import Float32
+from models.data.datasets import DataError, find_set
+from models.data.eye_sets import CLOSED, OPEN, PatchSet, load_cew, load_mrl
+from models.evaluation.evaluate import load_family
+from models.evaluation.figures.eye_tables import tables_of
+from models.evaluation.figures.unseen import ask_folds, unseen_of
+from models.evaluation.figures.watched_clips import share, watch_clips, watch_faces
+from models.evaluation.measures import Measured, metrics_of
+from models.evaluation.metrics import Labels, intervals_95, uar
+from models.evaluation.targets import Target
+from models.evaluation.test_sets import Bar, Family
+from models.recipes.eye_state import HIDDEN, as_input
+from models.training.eye_views import hide_eye
+
+NAME = "eye-state"
+LOADERS = {"cew": load_cew, "mrl": load_mrl}
+TRAITS = ("glasses", "reflections", "light", "sensor", "gender")
+HIDE_SEED = 3
+LATENCY_RUNS = 200
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """What the files say of a set: `p` (n, 3) a variant, and int8 of the same eyes, hidden, `behind`."""
+
+    eyes: PatchSet
+    p: Mapping[str, Float32]
+    behind: Float32
+
+
+def measure_eyes(data: Path, directory: Path, bar: Bar) -> Measured:
+    """Return accuracy by set and light, what is called hidden, size and time, and faces and clips."""
+    family = load_family(NAME, directory)
+    spec = EyeSpec.from_features(family.card.input.features)
+    notes: list[str] = []
+    sets: dict[str, dict[str, Any]] = {}
+    for name in LOADERS:
+        try:
+            answers = _ask(name, family, data, directory, notes, bar)
+        except DataError as error:
+            notes.append(str(error))
+            continue
+        sets[name] = figures_of_set(answers, spec.hidden)
+    reader = EyeReader(open_classifier(NAME, task="eyes", directory=directory))
+    faces, clips = (
+        watch_faces(reader.closed, data, notes, bar),
+        watch_clips(reader.closed, data, notes, bar),
+    )
+    if not sets and not faces and not clips:
+        raise DataError(f"{NAME}: nothing to measure it on in {data}: {'; '.join(notes)}")
+    size_kb = family.card.files["int8"].bytes / 1000
+    both_ms = time_reader(reader)
+    figures = {
+        "sets": sets,
+        "faces": faces,
+        "clips": clips,
+        "int8_kb": size_kb,
+        "both_eyes_ms": both_ms,
+    }
+    return Measured(
+        figures,
+        list(tables_of(sets, faces, clips)),
+        _targets(sets, size_kb, both_ms),
+        notes,
+        {NAME: metrics_of(sets)},
+    )
+
+
+def figures_of_set(answers: Answers, limit: float) -> dict[str, Any]:
+    """Return the figures of one set; an eye counts as right whether or not it is also called hidden."""
+    eyes = answers.eyes
+    figures: dict[str, Any] = {"n": len(eyes), "people": len(set(eyes.people))}
+    for variant, p in answers.p.items():
+        said = np.where(p[:, OPEN] > p[:, CLOSED], OPEN, CLOSED)
+        accuracy, _ = intervals_95(said, eyes.labels, eyes.people)
+        is_sure = p[:, HIDDEN] < limit
+        figures[variant] = {
+            "accuracy": share(said == eyes.labels),
+            "interval_95_people": accuracy,
+            "uar": round(uar(said, eyes.labels), 4),
+            "unsure": share(~is_sure),
+            "accuracy_where_sure": share((said == eyes.labels)[is_sure]),
+            "open_called_closed": share((said == CLOSED)[eyes.labels == OPEN]),
+            "closed_called_open": share((said == OPEN)[eyes.labels == CLOSED]),
+        }
+    said = np.where(answers.p["int8"][:, OPEN] > answers.p["int8"][:, CLOSED], OPEN, CLOSED)
+    figures["hidden_found"] = share(answers.behind[:, HIDDEN] >= limit)
+    figures["parts"] = dict(_parts(eyes, said))
+    return figures
+
+
+def time_reader(reader: EyeReader) -> float:
+    """Return the median time in ms for both eyes of a face, crops included, on one thread of this machine."""
+    pixels = next(frame.pixels for frame in read_video_frames(clip_path(), 0.5))
+    face, *_ = open_face_finder().find(pixels)
+    times = []
+    for _ in range(LATENCY_RUNS):
+        before = time.perf_counter()
+        reader.each(pixels, face)
+        times.append(time.perf_counter() - before)
+    return round(1000 * float(np.median(times)), 3)
+
+
+def _ask(name: str, family: Family, data: Path, directory: Path, notes: list[str], bar: Bar) -> Answers:
+    """Ask about every eye the fold model that never saw its owner, as it is and hidden."""
+    with bar(f"reading {name}") as progress:
+        eyes = LOADERS[name](find_set(data, name), progress=progress)
+    notes += eyes.notes
+    unseen = unseen_of(family, name, eyes, notes)
+    random = np.random.default_rng(HIDE_SEED)
+    size = family.card.input.shape[1]
+    behind = as_input([hide_eye(image, size, random) for image in unseen.patches.images], size)
+    p = ask_folds(family, directory, unseen, as_input(unseen.patches.images, size), bar=bar)
+    return Answers(unseen.patches, p, ask_folds(family, directory, unseen, behind, bar=bar)["int8"])
+
+
+def _parts(eyes: PatchSet, said: Labels) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Give n and accuracy by glasses, light and so on, where the set says them."""
+    for trait in TRAITS:
+        words = np.array([traits.get(trait, "") for traits in eyes.traits])
+        for word in sorted(set(words) - {""}):
+            inside = words == word
+            accuracy, _ = intervals_95(
+                said[inside], eyes.labels[inside], [eyes.people[i] for i in np.flatnonzero(inside)]
+            )
+            yield (
+                str(word),
+                {
+                    "n": int(inside.sum()),
+                    "accuracy": share((said == eyes.labels)[inside]),
+                    "interval_95_people": accuracy,
+                },
+            )
+
+
+def _targets(sets: Mapping[str, Any], size_kb: float, both_ms: float) -> list[dict[str, Any]]:
+    rows = []
+    for name in LOADERS:
+        values = [(name, 100 * sets[name]["int8"]["accuracy"])] if name in sets else []
+        rows.append(Target(f"accuracy on {name}", "%", ">=", 95).judge(values))
+    differences = [
+        (name, 100 * abs(found["int8"]["accuracy"] - found["float16"]["accuracy"]))
+        for name, found in sets.items()
+        if "float16" in found
+    ]
+    rows.append(Target("int8 against float16", "points", "<=", 0.5).judge(differences))
+    glasses = [("mrl", 100 * sets["mrl"]["parts"]["glasses"]["accuracy"])] if _has_glasses(sets) else []
+    rows.append(Target("accuracy with glasses, infrared", "%", ">=", 95).judge(glasses))
+    rows.append(
+        Target("hidden eyes called hidden", "%", ">=", 95).judge(
+            [(name, 100 * found["hidden_found"]) for name, found in sets.items()]
+        )
+    )
+    rows.append(Target("size of the int8 file", "kB", "<", 150).judge([("int8", size_kb)]))
+    rows.append(Target("time for both eyes, one core", "ms", "<", 1).judge([("int8", both_ms)]))
+    return rows
+
+
+def _has_glasses(sets: Mapping[str, Any]) -> bool:
+    return "mrl" in sets and "glasses" in sets["mrl"]["parts"]

@@ -1,0 +1,108 @@
+"""Measures the mouth model: on clusters and people whom the asked file never saw, and on clips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge.face.yawning import MouthReader
+from edge.inference.card import open_classifier
+from edge.values import Float32
+from models.data.datasets import DataError, find_set
+from models.data.eye_sets import STILL, YAWNING, PatchSet, load_yawns
+from models.evaluation.evaluate import load_family
+from models.evaluation.figures.unseen import ask_folds, unseen_of
+from models.evaluation.figures.watched_clips import cells_of, share, watch_clips, watch_faces
+from models.evaluation.measures import Measured, Table, metrics_of
+from models.evaluation.metrics import intervals_95
+from models.evaluation.show import interval, percent
+from models.evaluation.targets import Target
+from models.evaluation.test_sets import Bar
+from models.recipes.mouth_state import as_input, ckplus_mouths
+
+NAME = "mouth-state"
+YAWN_MS = 2000  # nobody who speaks holds the mouth so open for so long
+YAWNERS = ("yawn",)  # how the names of clips begin in which somebody yawns
+
+
+def measure_mouths(data: Path, directory: Path, bar: Bar) -> Measured:
+    """Return accuracy by set, and how long at a time mouths of clips and photographs are called yawning."""
+    family, notes = load_family(NAME, directory), list[str]()
+    sets: dict[str, dict[str, Any]] = {}
+    for name in ("yawn", "ckplus"):
+        try:
+            mouths = load_yawns(find_set(data, name)) if name == "yawn" else ckplus_mouths(data)
+            notes += mouths.notes
+            unseen = unseen_of(family, name, mouths, notes)
+            p = ask_folds(family, directory, unseen, as_input(unseen.patches.images), bar=bar)
+        except DataError as error:
+            notes.append(str(error))
+            continue
+        sets[name] = {"n": len(unseen.patches), "clusters": len(set(unseen.patches.people))} | {
+            variant: _figures(answers, unseen.patches) for variant, answers in p.items()
+        }
+    reader = MouthReader(open_classifier(NAME, task="mouth", directory=directory))
+    faces = watch_faces(reader.yawning, data, notes, bar)
+    clips = watch_clips(reader.yawning, data, notes, bar)
+    if not sets and not faces and not clips:
+        raise DataError(f"{NAME}: nothing to measure it on in {data}: {'; '.join(notes)}")
+    size_kb = family.card.files["int8"].bytes / 1000
+    figures = {"sets": sets, "faces": faces, "clips": clips, "int8_kb": size_kb}
+    targets = _targets(clips, size_kb)
+    return Measured(figures, _tables(sets, faces, clips), targets, notes, {NAME: metrics_of(sets)})
+
+
+def _figures(p: Float32, mouths: PatchSet) -> dict[str, Any]:
+    said = np.where(p[:, YAWNING] > 0.5, YAWNING, STILL)
+    accuracy, _ = intervals_95(said, mouths.labels, mouths.people)
+    return {
+        "accuracy": share(said == mouths.labels),
+        "interval_95_people": accuracy,
+        "still_called_yawning": share((said == YAWNING)[mouths.labels == STILL]),
+    }
+
+
+def _targets(clips: dict[str, Any], size_kb: float) -> list[dict[str, Any]]:
+    yawns = [(name, found["longest_ms"]) for name, found in clips.items() if name.startswith(YAWNERS)]
+    others = [(name, found["longest_ms"]) for name, found in clips.items() if not name.startswith(YAWNERS)]
+    return [
+        Target("yawn found: longest open mouth", "ms", ">=", YAWN_MS).judge(yawns),
+        Target("no yawn found: longest open mouth", "ms", "<", YAWN_MS).judge(others),
+        Target("size of the int8 file", "kB", "<", 150).judge([("int8", size_kb)]),
+    ]
+
+
+def _tables(sets: dict[str, Any], faces: dict[str, Any], clips: dict[str, Any]) -> list[Table]:
+    rows = tuple(
+        (
+            name,
+            variant,
+            str(found["n"]),
+            str(found["clusters"]),
+            percent(found[variant]["accuracy"]),
+            interval(found[variant]["interval_95_people"]),
+            percent(found[variant]["still_called_yawning"]),
+        )
+        for name, found in sets.items()
+        for variant in ("int8", "float16")
+        if variant in found
+    )
+    heads = ("data set", "variant", "n", "clusters", "accuracy %", "clusters 95 %", "still called yawning %")
+    return [
+        Table("clusters and people never seen", heads, rows),
+        Table(
+            "photographed faces, through the landmarks",
+            ("data set", "n", "yawning %", "unsure %"),
+            tuple((name, *cells_of(found)) for name, found in faces.items()),
+        ),
+        Table(
+            "clips, frame by frame",
+            ("file", "n", "yawning %", "unsure %", "times open", "longest ms"),
+            tuple(
+                (name, *cells_of(found), str(found["runs"]), str(found["longest_ms"]))
+                for name, found in clips.items()
+            ),
+        ),
+    ]

@@ -1,0 +1,224 @@
+"""Measures faces over time: right at the peak, early in the onset, calm in between. Nobody was trained on.
+
+CK+'s sequences are answered by the fold models that never saw their people, JAFFE and the clips by the
+shipped ones. `image-mean` is the mean of the face model over all frames of a sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.face.detector import open_face_finder
+from edge.inference.card import Card, load_card
+from edge.inference.weights import DETECTOR, LANDMARKS, find_weights
+from edge.values import Float32
+from models.data.datasets import IMAGE_SUFFIXES, DataError, find_set, label_of
+from models.evaluation.evaluate import latency_ms
+from models.evaluation.figures.onsets import (
+    METHODS,
+    Pair,
+    Told,
+    label_changes,
+    open_pair,
+    tell_jaffe,
+    tell_sequence,
+)
+from models.evaluation.measures import Measured, Table
+from models.evaluation.metrics import RESAMPLES
+from models.evaluation.targets import Target
+from models.evaluation.test_sets import Bar, find_folds
+
+CLIP_STEP_S = 0.1
+SIZE = Target("size of the int8 file", "kB", "<", 300)
+TIME = Target("time of a face and step, one core", "ms", "<", 1)
+CLIPS = (".mp4", ".avi", ".mkv", ".mov", ".mpg")
+
+
+def measure_video(data: Path, directory: Path, bar: Bar) -> Measured:
+    """Measure what `data` has of CK+'s sequences, JAFFE and clips; raise `DataError` when it has nothing."""
+    if find_weights(DETECTOR) is None or find_weights(LANDMARKS) is None:
+        raise DataError("video: not measured without the detector weights; `emotion-models fetch` gets them")
+    notes: list[str] = []
+    figures: dict[str, Any] = {}
+    tables: list[Table] = []
+    shipped = open_pair(directory)
+    onsets = {
+        "ckplus-sequences": _ckplus(data, directory, notes, bar),
+        "jaffe-ramps": _jaffe(data, shipped, notes, bar),
+    }
+    for name, told in onsets.items():
+        if told:
+            figures[name] = onset_figures(told)
+            tables.append(_onset_table(name, figures[name]))
+    if clips := _clips(data, shipped, notes, bar):
+        figures["clips"] = clips
+        tables.append(_clip_table(clips))
+    if not figures:
+        raise DataError(f"video: nothing to measure it on in {data}: {'; '.join(notes)}")
+    if ramps := onsets["jaffe-ramps"]:
+        exact = _jaffe(data, open_pair(directory, variant="float16"), [], bar)
+        figures["int8_minus_float"] = _int8_minus_float(ramps, exact)
+    figures["models"] = models = {
+        one.card.name: _cost(one.card, latency_ms(one)) for one in (shipped.video, shipped.network)
+    }
+    targets = [
+        SIZE.judge([(name, cost["kb"]) for name, cost in models.items()]),
+        TIME.judge([(name, cost["ms"]) for name, cost in models.items()]),
+    ]
+    sets = {name: figures[name] for name, told in onsets.items() if told}
+    cards = {
+        model: {name: {"int8": {"n": found["n"], **found["methods"][method]}} for name, found in sets.items()}
+        for model, method in ((shipped.video.card.name, "video"), (shipped.network.card.name, "network"))
+    }
+    return Measured(figures, tables, targets, notes, cards)
+
+
+def onset_figures(told: Sequence[Told]) -> dict[str, Any]:
+    """Return per method accuracy at the end with its 95 % interval over people, and how early it is right.
+
+    `early` is the mean place 0..1 from which a sequence is right until its end, 1 where it never is.
+    """
+    labels = np.array([one.label for one in told])
+    people = [one.person for one in told]
+    found: dict[str, Any] = {"n": len(told), "people": len(set(people)), "methods": {}}
+    means = np.stack([one.p["image"].mean(axis=0) for one in told])
+    found["methods"]["image-mean"] = _accuracy(means.argmax(axis=1) == labels, people)
+    for method in METHODS:
+        last = np.array([one.p[method][-1].argmax() for one in told])
+        starts = np.array([_right_from(one.p[method], one.way, one.label) for one in told])
+        low, high = interval_over(people, starts)
+        found["methods"][method] = _accuracy(last == labels, people) | {
+            "early": round(float(starts.mean()), 4),
+            "early_interval_95": [low, high],
+        }
+    return found
+
+
+def interval_over(people: Sequence[str], values: NDArray[Any]) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of the mean of `values` (n,), drawing whole people."""
+    random = np.random.default_rng(0)
+    names = sorted(set(people))
+    sums = np.array([sum(values[i] for i, who in enumerate(people) if who == name) for name in names], float)
+    counts = np.array([people.count(name) for name in names])
+    drawn = random.integers(len(names), size=(RESAMPLES, len(names)))
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return round(float(low), 4), round(float(high), 4)
+
+
+def _right_from(p: Float32, way: NDArray[np.float64], label: int) -> float:
+    """Return where (k, 7) begins to say `label` until the end; 1 where the end is wrong."""
+    wrong = np.flatnonzero(p.argmax(axis=1) != label)
+    first = 0 if not wrong.size else int(wrong[-1]) + 1
+    return 1.0 if first == len(p) else float(way[first])
+
+
+def _accuracy(right: NDArray[np.bool_], people: list[str]) -> dict[str, Any]:
+    low, high = interval_over(people, right.astype(float))
+    return {"accuracy": round(float(right.mean()), 4), "interval_95_people": [low, high]}
+
+
+def _ckplus(data: Path, directory: Path, notes: list[str], bar: Bar) -> list[Told]:
+    try:
+        root = find_set(data, "ckplus_sequences")
+    except DataError as error:
+        notes.append(str(error))
+        return []
+    owner = {
+        person: f"-fold{k}"
+        for k, path in enumerate(find_folds("face-cnn", directory))
+        for person in load_card(path.stem, directory=path.parent).held_out
+    }
+    found = {path.parent for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES}
+    folders = sorted(folder for folder in found if label_of(folder.parent.name))
+    finder, told, pairs = open_face_finder(), list[Told](), dict[str, Pair]()
+    with bar("watching ckplus_sequences") as progress:
+        for done, folder in enumerate(folders, start=1):
+            suffix = owner.get(f"ckplus:{folder.name.split('_')[0]}")
+            if suffix is None:
+                notes.append(f"ckplus_sequences: {folder.name} is held out by no fold model, not measured")
+                continue
+            if suffix not in pairs:
+                pairs[suffix] = open_pair(directory, suffix)
+            one = tell_sequence(folder, pairs[suffix], finder)
+            if one is None:
+                notes.append(f"ckplus_sequences: no face found in {folder.name}, not measured")
+            else:
+                told.append(one)
+            progress(done, len(folders))
+    return told
+
+
+def _jaffe(data: Path, pair: Pair, notes: list[str], bar: Bar) -> list[Told]:
+    try:
+        root = find_set(data, "jaffe")
+    except DataError as error:
+        notes.append(str(error))
+        return []
+    with bar("blending jaffe") as progress:
+        told = []
+        for one in tell_jaffe(root, pair, open_face_finder()):
+            told.append(one)
+            progress(len(told), 183)
+    return told
+
+
+def _clips(data: Path, pair: Pair, notes: list[str], bar: Bar) -> dict[str, Any]:
+    """Return label changes a minute of each clip of `media/faces` and of all of them, a method."""
+    root = data / "media" / "faces"
+    paths = sorted(path for path in root.glob("*") if path.suffix.lower() in CLIPS) if root.is_dir() else []
+    if not paths:
+        notes.append(f"{root}: no clips of faces there; flicker is not measured")
+        return {}
+    result: dict[str, Any] = {}
+    minutes, total = 0.0, dict.fromkeys(METHODS, 0)
+    finder = open_face_finder()
+    with bar("watching clips") as progress:
+        for done, path in enumerate(paths, start=1):
+            seen, changes = label_changes(path, pair, finder, every_s=CLIP_STEP_S)
+            if seen:
+                result[path.name] = _a_minute(changes, seen)
+            minutes += seen
+            total = {method: total[method] + changes[method] for method in METHODS}
+            progress(done, len(paths))
+    return result | ({"all": _a_minute(total, minutes)} if minutes else {})
+
+
+def _a_minute(changes: Mapping[Any, int], minutes: float) -> dict[str, float]:
+    return {"minutes": round(minutes, 3)} | {name: round(n / minutes, 1) for name, n in changes.items()}
+
+
+def _int8_minus_float(int8: Sequence[Told], float16: Sequence[Told]) -> dict[str, float]:
+    """Return by how many points the int8 video and visual models are better at the end of JAFFE's ramps."""
+    ours, theirs = onset_figures(int8)["methods"], onset_figures(float16)["methods"]
+    return {
+        method: round(100 * (ours[method]["accuracy"] - theirs[method]["accuracy"]), 2)
+        for method in METHODS
+        if method != "image"
+    }
+
+
+def _cost(card: Card, ms: float) -> dict[str, float]:
+    return {"kb": card.files["int8"].bytes / 1000, "ms": ms}
+
+
+def _onset_table(name: str, figures: Mapping[str, Any]) -> Table:
+    rows = []
+    for method, found in figures["methods"].items():
+        low, high = (100 * bound for bound in found["interval_95_people"])
+        early = f"{found['early']:.2f}" if "early" in found else "-"
+        spread = "{:.2f}-{:.2f}".format(*found["early_interval_95"]) if "early" in found else "-"
+        rows.append((method, f"{100 * found['accuracy']:.1f}", f"{low:.1f}-{high:.1f}", early, spread))
+    title = f"{name}: {figures['n']} onsets of {figures['people']} people"
+    heads = ("method", "right at the end %", "95 %, people", "right from", "95 %, people")
+    return Table(title, heads, tuple(rows))
+
+
+def _clip_table(clips: Mapping[str, Mapping[str, float]]) -> Table:
+    rows = [(name, *(f"{found[key]:g}" for key in ("minutes", *METHODS))) for name, found in clips.items()]
+    return Table("label changes a minute, 10 pictures a second", ("clip", "minutes", *METHODS), tuple(rows))

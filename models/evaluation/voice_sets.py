@@ -1,0 +1,119 @@
+"""The voices that a model is measured on: whole clips of held-out speakers, clean and spoilt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from edge.errors import EdgeError
+from edge.sources.media_files import read_sound
+from edge.values import LABELS, Float32
+from edge.voice.windows import clip_window, window_input
+from models.data.datasets import DataError, find_set
+from models.data.speech import CORPORA, SOUND_SUFFIXES, Clip, list_clips
+from models.evaluation.corruption import BABBLE_DB, add_noise, telephone
+from models.evaluation.metrics import Labels
+from models.evaluation.test_sets import (
+    CLEAN,
+    Bar,
+    Family,
+    TestSet,
+    View,
+    choose_by_fold,
+    note_missing,
+    only_noted,
+)
+
+BABBLE = f"babble-{BABBLE_DB:.0f}db"
+TELEPHONE = "telephone"
+Change = Callable[[Float32, int], Float32]
+
+
+def voice_sets(family: Family, data: Path, notes: list[str], _bar: Bar) -> Iterator[TestSet]:
+    """Give a set a corpus in `data` of people whom the asked file never heard; the rest are notes."""
+    changes: dict[str, Change] = {}
+    if (babble := find_babble(data, notes)) is not None:
+        changes[BABBLE] = lambda samples, i: add_noise(samples, babble, i)
+    changes[TELEPHONE] = lambda samples, _: telephone(samples)
+    for corpus in CORPORA:
+        yield from only_noted(notes, _corpus_sets(family, corpus, data, notes=notes, changes=changes))
+
+
+def find_babble(data: Path, notes: list[str]) -> Float32 | None:
+    """Read the babble in `noise/`: `babble.*`, else the first file with babble in its name; None without."""
+    try:
+        files = sorted(
+            (path for path in find_set(data, "noise").rglob("*babble*")),
+            key=lambda path: (path.stem != "babble", path),
+        )
+        files = [path for path in files if path.suffix.lower() in SOUND_SUFFIXES]
+        if not files:
+            raise DataError("data set noise: no sound file with babble in its name")
+        samples = read_sound(files[0])
+        if not samples.any():
+            raise DataError(f"{files[0].name}: is silent")
+    except EdgeError as error:
+        notes.append(f"{error}; voices in babble are not measured")
+        return None
+    notes.append(f"babble is {files[0].name}, {BABBLE_DB:.0f} dB under the speech")
+    return samples
+
+
+def _corpus_sets(
+    family: Family, corpus: str, data: Path, *, notes: list[str], changes: dict[str, Change]
+) -> Iterator[TestSet]:
+    held_out = family.held_out_of(corpus)
+    folds = family.fold_of_people(corpus, [])
+    trained_on = family.was_trained_on(corpus)
+    if trained_on and not held_out and not folds:
+        raise DataError(
+            f"{corpus}: {family.card.name} was trained on it and no file held anybody out; it is not measured"
+        )
+    clips, strange = list_clips(data, corpus)
+    notes += strange
+    if held_out or not trained_on:
+        unseen = [clip for clip in clips if clip.speaker in held_out or not trained_on]
+        if unseen:
+            note_missing(corpus, held_out, {clip.speaker for clip in unseen}, notes=notes)
+            askers = np.zeros(len(unseen), dtype=np.int64)
+            yield _test_set(f"{corpus}-unseen", unseen, askers, family=family, changes=changes)
+        else:
+            notes.append(
+                f"data set {corpus}: no clip of its held-out speakers ({', '.join(sorted(held_out))}); "
+                "complete the data set"
+            )
+    if folds:
+        askers = choose_by_fold(family, corpus, [clip.speaker for clip in clips], _labels(clips), notes=notes)
+        chosen = [clip for clip, asker in zip(clips, askers, strict=True) if asker >= 0]
+        if chosen:
+            yield _test_set(f"{corpus}-folds", chosen, askers[askers >= 0], family=family, changes=changes)
+
+
+def _test_set(
+    name: str, clips: list[Clip], askers: Labels, *, family: Family, changes: dict[str, Change]
+) -> TestSet:
+    readers = [window_input(card.input.features) for card in family.cards]
+
+    def view(change: Change | None) -> View:
+        def hear(i: int) -> Float32:
+            samples = read_sound(clips[i].path)
+            if change is not None:
+                samples = change(samples, i)
+            return readers[int(askers[i])](clip_window(samples))
+
+        return hear
+
+    return TestSet(
+        name,
+        _labels(clips),
+        tuple(clip.speaker for clip in clips),
+        askers,
+        {CLEAN: view(None)} | {kind: view(change) for kind, change in changes.items()},
+        {},
+    )
+
+
+def _labels(clips: list[Clip]) -> Labels:
+    return np.array([LABELS.index(clip.label) for clip in clips], dtype=np.int64)

@@ -1,0 +1,324 @@
+"""The voice model that is shipped: convolutions over MFCC frames, then an LSTM, for a window of 3 s.
+
+It is trained on every speaker of tess, ravdess and nemo (`voice-lstm`), and once a fold without a part of
+them for the figures: fold k holds out the ravdess actors and the nemo speaker of that fold, and folds 0 and
+1 one of the two tess speakers each, so that every clip is judged once by a model that never heard the voice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.errors import MediaError
+from edge.inference.card import Source
+from edge.sources.media_files import read_sound
+from edge.values import LABELS, Float32
+from edge.voice.windows import (
+    COEFFICIENTS,
+    HEIGHT,
+    MELODY,
+    RANGE,
+    clip_frames,
+    clip_window,
+    fitted,
+    frame_count,
+    relative,
+)
+from models.cards import draft_card, save_trained
+from models.data.datasets import DataError, find_set, need_every_class
+from models.data.speech import CORPORA, SPEECH_LICENCES, Clip, list_clips
+from models.evaluation.metrics import fit_temperature
+from models.training.augmentation import at_tempo, hide_frames, mixed_up, move_pitch, spoil_frames
+from models.training.engine import Network, Schedule, train
+from models.training.epochs import Run
+from models.training.rooms import read_surroundings, spoil_sound
+
+WINDOW_S = 3.0
+SCHEDULE = Schedule(epochs=40, batch=64, rate=2e-3, decay=0.05, ema=0.995)
+TEACHER_SEED, SEED = 1, 2
+SMOOTHING = 0.1
+TEACHER_SHARE = 0.5  # of the target in the second generation
+VERSIONS, ROOMS_SEED = 5, 7  # of each clip in other rooms, made once
+CLEAN_SHARE = 0.3
+TO_CALIBRATE = 400
+FOLDS = 5
+FRAMES = frame_count(WINDOW_S)
+NOISE = Source(
+    name="noise: ESC-10, NOISEX and other test signals, Speech Commands backgrounds",
+    use="mixed under the training clips at 0 to 20 dB, all files but the babble of the figures",
+    licence="CC BY-NC 3.0 (ESC-10), CC BY 4.0 (Speech Commands), not stated (the rest)",
+)
+TALKING = Source(
+    name="ten voices of the GRID corpus",
+    use="talking at once under the training clips; their own speech has no label here",
+    licence="CC BY 4.0",
+)
+
+
+def build() -> Any:
+    """Return (298, 40) standardised frames -> (7,) that sums to 1; 38 steps of the LSTM."""
+    import keras
+    from keras import layers
+
+    voice = keras.Input((FRAMES, COEFFICIENTS), name="voice")
+    x = voice
+    for width in (64, 96, 96):  # 298 -> 149 -> 75 -> 38 steps of 80 ms
+        y = layers.Conv1D(width, 5, strides=2, padding="same", use_bias=False)(x)
+        y = layers.ReLU()(layers.BatchNormalization()(y))
+        y = layers.Conv1D(width, 3, padding="same", use_bias=False)(y)
+        y = layers.BatchNormalization()(y)
+        x = layers.Conv1D(width, 1, strides=2, use_bias=False)(x)
+        x = layers.ReLU()(layers.Add()([layers.BatchNormalization()(x), y]))
+    x = layers.Dropout(0.3)(x)
+    x = layers.LSTM(80, return_sequences=True, name="lstm")(x)
+    x = layers.GlobalAveragePooling1D()(x)  # (38, 80) -> (80,)
+    x = layers.Dropout(0.3)(x)
+    p = layers.Dense(len(LABELS), activation="softmax", name="p")(x)
+    return keras.Model(voice, p, name="voice-lstm")
+
+
+def held_out_speakers(speakers: Sequence[str], fold: int) -> tuple[str, ...]:
+    """Return the people of `speakers` that fold 0..4 leaves out: a part of each corpus, tess in two folds."""
+    left_out: list[str] = []
+    for corpus in CORPORA:
+        people = sorted({name for name in speakers if name.startswith(f"{corpus}:")})
+        left_out += [name for i, name in enumerate(people) if i % FOLDS == fold]
+    return tuple(left_out)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heard:
+    """Clips with their frames: of each the clean ones, then those in other rooms; and where speech is."""
+
+    clips: tuple[Clip, ...]
+    takes: tuple[tuple[NDArray[np.float16], ...], ...]
+    speech: tuple[Float32, ...]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Labels (n,) as indices into `LABELS`."""
+        return np.array([LABELS.index(clip.label) for clip in self.clips], dtype=np.int64)
+
+
+def train_voice_lstm(run: Run) -> Path:
+    """Train a model a fold without its people, then the shipped one on everybody; return its card.
+
+    Each is trained twice, the second time from nothing with the first one as a teacher (Furlanello et al.
+    2018, arXiv:1805.04770). All learn for the same number of epochs and the last is kept: there is nobody
+    left to choose on. A fold's temperature is fitted on what the models of the other folds said of people
+    that they had not heard, everybody counting as much: who comes next is a person, not a clip.
+    """
+    training = _Training(run)
+    opinions = [training.learn_twice(f"voice-lstm-fold{k}", fold=k) for k in range(FOLDS)]
+    for k in range(FOLDS):
+        training.finish(f"voice-lstm-fold{k}", fold=k, judged=[o for j, o in enumerate(opinions) if j != k])
+    training.learn_twice("voice-lstm", fold=None)
+    return training.finish("voice-lstm", fold=None, judged=opinions)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Opinions:
+    """What a model says (n, 7) of the people (n,) that it never heard, and their labels (n,)."""
+
+    p: Float32
+    labels: NDArray[np.int64]
+    people: NDArray[np.str_]
+
+
+class _Training:
+    """What all models of this recipe learn from."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.heard = hear(run)
+        self._labels = self.heard.labels
+        need_every_class("speech", self._labels)
+        self._speakers = np.array([clip.speaker for clip in self.heard.clips])
+        self._frames = np.stack(
+            [
+                prepared(takes[0], speech)
+                for takes, speech in zip(self.heard.takes, self.heard.speech, strict=True)
+            ]
+        )
+
+    def learn_twice(self, name: str, *, fold: int | None) -> _Opinions:
+        """Train a teacher and then `name`, without the people of `fold`; return its opinions of them."""
+        teacher = self.learn(f"{name}-teacher", fold=fold, seed=TEACHER_SEED)
+        return self.opinions(self.learn(name, fold=fold, seed=SEED, teacher=teacher), fold=fold)
+
+    def learn(self, name: str, *, fold: int | None, seed: int, teacher: Network | None = None) -> Network:
+        """Train `name` without the people of `fold`; a teacher's answers are half of each target.
+
+        Beside it lies `NAME.calibration.npy`, inputs for the int8 conversion.
+        """
+        index = np.flatnonzero(~np.isin(self._speakers, self._people(fold)))
+        need_every_class(f"{name}: its training people", self._labels[index])
+        mean, std = self._scale(fold)
+        weight = weights_of([self.heard.clips[i] for i in index])
+        hard = np.eye(len(LABELS), dtype=np.float32)[self._labels]
+        targets = ((1 - SMOOTHING) * hard + SMOOTHING / len(LABELS)).astype(np.float32)
+        schedule = replace(SCHEDULE, epochs=self.run.epochs or SCHEDULE.epochs, seed=seed)
+
+        def epoch_of(number: int, count: int = len(index)) -> tuple[Float32, Float32]:
+            random = np.random.default_rng([schedule.seed, number])
+            drawn = random.choice(index, count, p=weight)
+            spoilt = np.stack([self._spoilt(i, random) for i in drawn])
+            inputs = standardised(spoilt, mean, std)
+            for frames in inputs:
+                hide_frames(frames, random)
+            inputs, wanted = mixed_up(inputs, targets[drawn], random, share=0.5, alpha=0.4)
+            if teacher is not None:
+                wanted = (1 - TEACHER_SHARE) * wanted + TEACHER_SHARE * teacher.predict(inputs)
+            return inputs, np.asarray(wanted, np.float32)
+
+        network = Network(train(build, epoch_of, None, name=name, schedule=schedule, run=self.run))
+        np.save(self.run.out / f"{name}.calibration.npy", epoch_of(schedule.epochs, TO_CALIBRATE)[0])
+        return network
+
+    def opinions(self, network: Network, *, fold: int | None) -> _Opinions:
+        """Return what the network says of the clean clips of the people whom `fold` leaves out."""
+        unheard = np.isin(self._speakers, self._people(fold))
+        if not unheard.any():
+            return _Opinions(np.empty((0, len(LABELS)), np.float32), np.empty(0, np.int64), np.empty(0, str))
+        p = network.predict(standardised(self._frames[unheard], *self._scale(fold)))
+        return _Opinions(p, self._labels[unheard], self._speakers[unheard])
+
+    def finish(self, name: str, *, fold: int | None, judged: Sequence[_Opinions]) -> Path:
+        """Write the card of a trained model, its temperature from `judged`."""
+        p = np.concatenate([opinion.p for opinion in judged])
+        labels = np.concatenate([opinion.labels for opinion in judged])
+        people = np.concatenate([opinion.people for opinion in judged])
+        mean, std = self._scale(fold)
+        card = draft_card(
+            name,
+            task="voice",
+            shape=(1, FRAMES, COEFFICIENTS),
+            value_range=(-float(RANGE), float(RANGE)),
+            features={
+                "kind": "mfcc_pitch_frames",
+                "window_s": WINDOW_S,
+                "mean": [round(float(value), 5) for value in mean],
+                "std": [round(float(value), 5) for value in std],
+            },
+            temperature=fit_temperature(p, labels, people.tolist()),
+            data=[*(_source(corpus) for corpus in CORPORA), NOISE, TALKING],
+            held_out=self._people(fold),
+        )
+        return save_trained(self.run.out, card)
+
+    def _scale(self, fold: int | None) -> tuple[Float32, Float32]:
+        """Return mean and standard deviation (40,) each of the training clips' frames."""
+        heard = self._frames[~np.isin(self._speakers, self._people(fold))]
+        return heard.mean(axis=(0, 1)), heard.std(axis=(0, 1))
+
+    def _people(self, fold: int | None) -> tuple[str, ...]:
+        return () if fold is None else held_out_speakers(self._speakers.tolist(), fold)
+
+    def _spoilt(self, i: int, random: np.random.Generator) -> Float32:
+        """Return one clip (298, 40) as another person in another room might have said it."""
+        takes, speech = self.heard.takes[i], self.heard.speech[i]
+        is_clean = random.random() < CLEAN_SHARE or len(takes) == 1
+        frames = takes[0 if is_clean else int(random.integers(1, len(takes)))].astype(np.float32)
+        # The take may have been said faster or slower than the clean one, whose speech is known.
+        at = np.linspace(0, len(speech) - 1, len(frames))
+        speech = np.interp(at, np.arange(len(speech)), speech).astype(np.float32)
+        if random.random() < 0.5:
+            speed = float(random.uniform(0.85, 1.18))
+            frames, speech = at_tempo(frames, speed), at_tempo(speech, speed)
+        frames = _somewhere(frames, speech, random)
+        if random.random() < 0.7:
+            frames = spoil_frames(frames, random)
+        values = relative(frames)
+        move_pitch(values[:, MELODY], values[:, HEIGHT], random)
+        return values
+
+
+def hear(run: Run) -> Heard:
+    """Read every clip, in `VERSIONS` rooms too; nothing of it is written."""
+    clips: list[Clip] = []
+    for corpus in CORPORA:
+        found, strange = list_clips(run.data, corpus)
+        clips += found
+        for note in strange:
+            run.report(note)
+    try:
+        talkers = find_set(run.data, "talking")
+    except DataError as error:
+        talkers = None
+        run.report(f"{error}; nothing is said in babble")
+    with run.bar("reading noises") as progress:
+        around = read_surroundings(find_set(run.data, "noise"), talkers, progress=progress)
+    good, takes, speech, bad = [], [], [], []
+    with run.bar("hearing the corpora") as progress:
+        for number, clip in enumerate(clips):
+            try:
+                samples = read_sound(clip.path)
+            except MediaError:
+                bad.append(clip.path.name)
+                continue
+            window = clip_window(samples)
+            random = np.random.default_rng([ROOMS_SEED, number])
+            rooms = [clip_frames(spoil_sound(samples, around, random)) for _ in range(VERSIONS)]
+            good.append(clip)
+            # Half the memory; 1e-3 of a coefficient is far below what a microphone adds.
+            takes.append(tuple(frames.astype(np.float16) for frames in (window.frames, *rooms)))
+            speech.append(window.speech)
+            progress(number + 1, len(clips))
+    if not good:
+        raise DataError(f"speech: no clip can be read, {len(bad)} tried; check {run.data}")
+    if bad:
+        run.report(f"speech: {len(bad)} of {len(clips)} clips cannot be read (first {bad[0]})")
+    return Heard(tuple(good), tuple(takes), tuple(speech))
+
+
+def weights_of(clips: Sequence[Clip]) -> NDArray[np.float64]:
+    """Return how often each clip (n,) is drawn, 1 in all.
+
+    A corpus has its own emotions, size and people. An emotion of a corpus is drawn as the root of its clips
+    says, which evens sizes out and repeats nobody too often, and as the root of its speakers: 200 clips of
+    one voice say less about strangers than 160 of sixteen.
+    """
+    cells = [(clip.corpus, clip.label) for clip in clips]
+    count = Counter(cells)
+    speakers = Counter(cell for cell, _ in {((clip.corpus, clip.label), clip.speaker) for clip in clips})
+    weight = np.array([(speakers[cell] / count[cell]) ** 0.5 for cell in cells])
+    return np.asarray(weight / weight.sum(), np.float64)
+
+
+def prepared(frames: NDArray[np.floating[Any]], speech: Float32) -> Float32:
+    """Return (298, 40) frames of a clip as the device makes them, not standardised yet."""
+    return relative(fitted(frames.astype(np.float32), speech, FRAMES))
+
+
+def standardised(frames: Float32, mean: Float32, std: Float32) -> Float32:
+    """Return (..., 40) frames in standard deviations, cut at `RANGE`, as the device does."""
+    return np.asarray(np.clip((frames - mean) / std, -RANGE, RANGE), dtype=np.float32)
+
+
+def _somewhere(frames: Float32, speech: Float32, random: np.random.Generator) -> Float32:
+    """Return 298 frames: a stretch near the one with most speech, or all with silence on both sides."""
+    count = len(frames)
+    if count > FRAMES:
+        total = np.concatenate([[0.0], np.cumsum(speech, dtype=np.float64)])
+        best = int(np.argmax(total[FRAMES:] - total[:-FRAMES]))
+        start = int(np.clip(best + random.integers(-40, 41), 0, count - FRAMES))
+        return frames[start : start + FRAMES]
+    before = int(random.integers(0, FRAMES - count + 1))
+    quietest = frames[np.argmin(frames[:, 0])][None]
+    silence = np.repeat(quietest, before, axis=0), np.repeat(quietest, FRAMES - count - before, axis=0)
+    return np.concatenate([silence[0], frames, silence[1]])
+
+
+def _source(corpus: str) -> Source:
+    return Source(
+        name=corpus,
+        use="trained on; the figures are from folds that left people out",
+        licence=SPEECH_LICENCES[corpus],
+    )

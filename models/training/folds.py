@@ -1,0 +1,165 @@
+"""Fits one model a fold as Keras does by default, killed and resumed at any point to the same numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from edge.errors import EdgeError
+from edge.values import Float32
+from models.evaluation.metrics import Labels
+from models.training.epochs import Report, predict, seed_dropout, use_cores
+
+History = list[dict[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How a fold is fitted: Adam with its default rate, the last epoch kept, nothing chosen."""
+
+    epochs: int
+    batch: int
+    loss: Literal["categorical_crossentropy", "sparse_categorical_crossentropy"]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """What a fold's model says of its test part, `p` (n, k), and how it learnt, an entry an epoch."""
+
+    p: Float32
+    history: History
+
+
+def fit_fold(
+    build: Callable[[], Any],
+    epoch_of: Callable[[int], tuple[Float32, Labels]],
+    inputs: Float32,
+    labels: Labels,
+    *,
+    fit: Fit,
+    checkpoint: Path,
+    report: Report,
+) -> Fitted:
+    """Fit on what `epoch_of` gives for epoch 0, 1, ...; ask `inputs` after each; return the last answer.
+
+    The whole state goes into `checkpoint` after every epoch in one piece, and an existing one is gone on
+    from. Operations are deterministic and examples and dropout depend on the epoch's number only, so a
+    resumed fold ends with the numbers of an unbroken one. `labels` only draw the curves.
+    """
+    if checkpoint.exists():
+        with np.load(checkpoint) as state:
+            if "p" in state:
+                return Fitted(state["p"], json.loads(str(state["history"])))
+    import keras
+    import tensorflow as tf
+
+    use_cores(tf)
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(fit.seed)
+    tf.config.experimental.enable_op_determinism()
+    model = build()
+    model.compile(optimizer=keras.optimizers.Adam(), loss=fit.loss, metrics=["accuracy"], jit_compile=False)
+    model.optimizer.build(model.trainable_variables)
+    history: History = []
+    if checkpoint.exists():
+        history = _restore(model, checkpoint)
+        report(f"{checkpoint.stem}: resumed after epoch {len(history)}")
+    classes, one_hot = model.output_shape[-1], fit.loss == "categorical_crossentropy"
+    p = predict(model, inputs) if history else np.empty((0, classes), np.float32)
+    for number in range(len(history), fit.epochs):
+        x, targets = epoch_of(number)
+        seed_dropout(model, fit.seed, number)
+        fitted = model.fit(
+            x,
+            keras.utils.to_categorical(targets, classes) if one_hot else targets,
+            batch_size=fit.batch,
+            epochs=1,
+            verbose=0,
+            shuffle=False,
+        ).history
+        if not np.isfinite(fitted["loss"][-1]):
+            raise EdgeError(
+                f"{checkpoint.stem}: loss {fitted['loss'][-1]} in epoch {number + 1}; scale the data"
+            )
+        p = predict(model, inputs)
+        history.append(
+            {
+                "epoch": number + 1,
+                "loss": round(float(fitted["loss"][-1]), 5),
+                "accuracy": round(float(fitted["accuracy"][-1]), 5),
+                "val_loss": round(_cross_entropy(p, labels), 5),
+                "val_accuracy": round(float(np.mean(p.argmax(axis=1) == labels)), 5),
+            }
+        )
+        _keep(model, history, checkpoint)
+        entry = history[-1]
+        report(
+            f"{checkpoint.stem}: epoch {number + 1}/{fit.epochs}, loss {entry['loss']:.4f}, "
+            f"held out {entry['val_loss']:.4f}, accuracy {entry['val_accuracy']:.4f}"
+        )
+    _write(checkpoint, p=p, history=np.array(json.dumps(history)))
+    return Fitted(p, history)
+
+
+def open_state(directory: Path, identity: dict[str, Any], *, resume: bool) -> None:
+    """Keep the checkpoints of the same run when it is resumed, and remove those of another otherwise."""
+    file = directory / "run.json"
+    try:
+        if resume and file.exists():
+            before = json.loads(file.read_text(encoding="utf-8"))
+            for key, value in identity.items():
+                if before[key] != value:
+                    raise EdgeError(
+                        f"{directory}: the run to resume had {key} {before[key]}, this one has {value}; "
+                        "begin again without --resume"
+                    )
+            return
+        directory.mkdir(parents=True, exist_ok=True)
+        for path in directory.glob("*.fold-*.npz"):
+            path.unlink()
+        part = file.with_name(f".{file.name}.part")
+        part.write_text(json.dumps(identity), encoding="utf-8")
+        part.replace(file)
+    except OSError as error:
+        raise EdgeError(
+            f"{directory}: cannot be written ({error.strerror}); choose another directory"
+        ) from error
+
+
+def _cross_entropy(p: Float32, labels: Labels) -> float:
+    return float(-np.mean(np.log(np.maximum(p[np.arange(labels.size), labels], 1e-7))))
+
+
+def _variables(model: Any) -> list[Any]:
+    return [*model.weights, *model.optimizer.variables]
+
+
+def _keep(model: Any, history: History, path: Path) -> None:
+    arrays = {f"v{i}": np.asarray(variable) for i, variable in enumerate(_variables(model))}
+    _write(path, history=np.array(json.dumps(history)), **arrays)
+
+
+def _restore(model: Any, path: Path) -> History:
+    with np.load(path) as state:
+        for i, variable in enumerate(_variables(model)):
+            variable.assign(state[f"v{i}"])
+        history: History = json.loads(str(state["history"]))
+    return history
+
+
+def _write(path: Path, **arrays: Any) -> None:
+    """Write beside, then rename: a killed run leaves the file before, whole."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            np.savez(file, **arrays)
+        part.replace(path)
+    except OSError as error:
+        raise EdgeError(f"{path}: cannot be written ({error.strerror}); choose another directory") from error
