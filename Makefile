@@ -64,7 +64,7 @@ test: apt $(VENV)/test.stamp $(VENV)/microphone.stamp weights test-tflite $(HA)/
 # The models and the delegates on the other runtime.
 test-tflite:
 	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
-	  $(MAKE) --no-print-directory $(TFLITE)/test.stamp && $(TFLITE)/bin/python -m pytest tests/test_runtime.py tests/test_fallback.py tests/test_delegates.py; \
+	  $(MAKE) --no-print-directory $(TFLITE)/test.stamp && $(TFLITE)/bin/python -m pytest tests/edge/inference/test_backends.py tests/edge/inference/test_fallback.py tests/edge/inference/test_delegates.py; \
 	else echo "tflite-runtime is not tested: it needs Python 3.11"; fi
 
 check: $(VENV)/test.stamp
@@ -79,7 +79,7 @@ chaos: apt $(VENV)/test.stamp
 
 # The daemon fast and among failures for MINUTES: what grows, what is lost.
 soak: apt $(VENV)/test.stamp weights
-	$(BIN)/python tests/soak.py --minutes $(or $(MINUTES),30)
+	$(BIN)/python -m tests.system.soak --minutes $(or $(MINUTES),30)
 
 # systemd/install.sh and the unit in a Debian of their own, which is made below runs/ and booted; needs root.
 # ARCH=arm64 runs that architecture's wheels under qemu; SUITE=trixie is another release.

@@ -8,10 +8,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from brokers import Broker, Mosquitto, Nats, running
-from commands import convert_here
 
 from edge.delivery.outbox.queue import Outbox
+from tests.helpers.brokers import Broker, Mosquitto, Nats, running
+from tests.helpers.commands import convert_here
 
 # A shell that starts the tests in the background lets its children ignore Ctrl-C, which some of them test.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""Builds what goes over the wire, topic by topic, from values; `edge/delivery/schemas/` describes each payload."""
+"""Builds what goes over the wire, topic by topic, from values; `schemas/` describes each payload."""
 
 from __future__ import annotations
 

@@ -36,8 +36,8 @@ class Listener:
 
     A message on a topic that ends in `/event` is yielded once for each CloudEvents `id`, with what
     `edge.delivery.consumer` knows of those missing before it. `refusal` says why no broker lets us in, or
-    lets us read any of the topics; it is empty otherwise, also while none is there. The connection is served by the thread
-    that iterates; `close` may be called from any other and ends the iteration.
+    lets us read any of the topics; it is empty otherwise, also while none is there. The connection is served
+    by the thread that iterates; `close` may be called from any other and ends the iteration.
     """
 
     def __init__(self, settings: MqttSettings, *topics: str, password: str | None = None) -> None:

@@ -43,7 +43,7 @@ MAX_BODY = 64  # bytes of {"on": false}
 class Facts:
     """What the daemon knows of itself and the page shows; called on the server's threads.
 
-    `now(view)` returns everything of `edge/delivery/schemas/page.json` that is not the board's. `switch(part, is_on)`
+    `now(view)` returns everything of the schema `page` that is not the board's. `switch(part, is_on)`
     returns False for a part that this device has not; `preview(is_on)` where no preview may be had. Without
     `has_boxes` the page does not show where people are: it shows only what the broker may have.
     """

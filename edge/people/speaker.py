@@ -25,7 +25,8 @@ SLOW_S = 0.8  # whole width of the mean that is taken out
 SMOOTH_S = 0.1  # a frame of the camera sees about that much
 RANGE_LOG = 6.0  # what is 26 dB below the loudest is silence
 # Wide vowels are loud, and loud in the middle of the mel scale, where the second cosine of the spectrum is
-# negative; the share was fitted by least squares to the mouths of five talkers (models/evaluation/figures/montages.py).
+# negative; the share was fitted by least squares to the mouths of five talkers
+# (models/evaluation/figures/montages.py).
 COSINE, COSINE_SHARE = 2, -0.1
 LOUD_LOG = 4.5
 LOUDEST_FRAMES = 15

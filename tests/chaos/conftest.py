@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from outcome import IS_FULL, Outcome, format_outcomes, save_outcomes
+
+from tests.chaos.outcome import IS_FULL, Outcome, format_outcomes, save_outcomes
 
 OUTCOMES: list[Outcome] = []
 PROGRESS_EVERY_S = 5.0

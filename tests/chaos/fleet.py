@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -77,9 +76,8 @@ class Fleet:
         path = self._directory / "plan.json"
         path.write_text(json.dumps(dataclasses.asdict(self.plan)))
         path.chmod(0o600)
-        # A script finds what lies beside it, not what it was started in.
-        env = {**os.environ, "PYTHONPATH": str(ROOT)}
-        self._process = subprocess.Popen([sys.executable, __file__, str(path)], env=env)
+        command = [sys.executable, "-m", "tests.chaos.fleet", str(path)]
+        self._process = subprocess.Popen(command, cwd=ROOT)
 
     def kill(self) -> None:
         """End it with -9."""

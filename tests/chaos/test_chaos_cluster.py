@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from audit import Auditor
-from brokers import wait_until
-from fleet import Fleet, Plan
-from outcome import Outcome, pick
-from sites import NatsNode, running_cluster
+from tests.chaos.audit import Auditor
+from tests.chaos.fleet import Fleet, Plan
+from tests.chaos.outcome import Outcome, pick
+from tests.helpers.brokers import wait_until
+from tests.helpers.sites import NatsNode, running_cluster
 
 DEVICES = pick(6, 50)
 EVENTS = pick(40, 200)  # of each

@@ -10,14 +10,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from audit import Auditor
-from brokers import Mosquitto, running, settings_of, wait_until
-from fleet import make_event
-from outcome import Outcome, pick
 
 from edge.delivery.outbox.queue import Outbox
 from edge.delivery.publisher import Publisher
 from edge.errors import OutboxError
+from tests.chaos.audit import Auditor
+from tests.chaos.fleet import make_event
+from tests.chaos.outcome import Outcome, pick
+from tests.helpers.brokers import Mosquitto, running, settings_of, wait_until
 
 EVENTS = pick(1500, 5000)
 BATCH = 20

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from audit import Auditor
-from brokers import running, wait_until
-from fleet import Fleet, Link, Plan
-from outcome import Outcome, pick
-from sites import SiteMosquitto
+from tests.chaos.audit import Auditor
+from tests.chaos.fleet import Fleet, Link, Plan
+from tests.chaos.outcome import Outcome, pick
+from tests.helpers.brokers import running, wait_until
+from tests.helpers.sites import SiteMosquitto
 
 DEVICES = pick(50, 1000)
 SECONDS = pick(5, 120)

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from audit import Auditor
-from brokers import running, wait_until
-from fleet import Fleet, Plan
-from outcome import Outcome, pick
-from proxy import Proxy
-from sites import SiteMosquitto
+
+from tests.chaos.audit import Auditor
+from tests.chaos.fleet import Fleet, Plan
+from tests.chaos.outcome import Outcome, pick
+from tests.chaos.proxy import Proxy
+from tests.helpers.brokers import running, wait_until
+from tests.helpers.sites import SiteMosquitto
 
 EVENTS = pick(200, 5000)
 RATE_HZ = pick(60.0, 80.0)

@@ -13,14 +13,14 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from audit import Auditor
-from brokers import running, wait_until
-from fleet import ROOT, Fleet, Plan
-from outcome import Outcome, pick
-from sites import SiteMosquitto
 
 from edge.commands.demo import clip_path
 from edge.delivery.outbox.queue import Outbox
+from tests.chaos.audit import Auditor
+from tests.chaos.fleet import ROOT, Fleet, Plan
+from tests.chaos.outcome import Outcome, pick
+from tests.helpers.brokers import running, wait_until
+from tests.helpers.sites import SiteMosquitto
 
 EVENTS = pick(300, 5000)
 RATE_HZ = pick(120.0, 100.0)

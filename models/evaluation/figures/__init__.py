@@ -1,1 +1,1 @@
-"""One module for each measure that is not a single face or voice: eyes, mouth, fatigue, video, fusion, speaker."""
+"""One module for each further measure: eyes, mouth, fatigue, video, fusion, who speaks."""

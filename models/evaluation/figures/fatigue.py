@@ -1,7 +1,7 @@
 """`emotion-models evaluate fatigue`: how well blinks, closed time and alarms are found, eyes to level.
 
-Minutes of eyes are rendered (`models/data/eye_courses.py`) and go through the int8 eye network that never saw the
-person, then through the device's own monitor. Films of real people show yawns, and that talk is none.
+Minutes of eyes are rendered (`models/data/eye_courses.py`) and go through the int8 eye network that never saw
+the person, then through the device's own monitor. Films of real people show yawns, and that talk is none.
 """
 
 from __future__ import annotations

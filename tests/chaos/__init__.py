@@ -1,0 +1,1 @@
+"""Daemon, broker, network and disk fail under load."""

@@ -1,0 +1,80 @@
+"""The reader of TFLite files tells what is in them, and refuses damaged ones instead of failing."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from converter.graph import read_graph
+from converter.lint import lint
+from edge.errors import ModelError
+from edge.inference.backends import load_model
+from edge.inference.card import artifacts_directory, load_card
+from tests.helpers.graphs import Op, T, vector, write_graph
+
+ARTIFACTS = artifacts_directory()
+
+
+@pytest.mark.parametrize("name", ["face-cnn", "voice-lstm"])
+def test_inputs_and_outputs_are_the_runtime_s(name: str) -> None:
+    """Shape, dtype, scale and zero point are those that the runtime sees."""
+    path = ARTIFACTS / f"{name}.int8.tflite"
+    graph, model = read_graph(path), load_model(path)
+    for tensor, info in zip((*graph.inputs, *graph.outputs), (*model.inputs, *model.outputs), strict=True):
+        assert (tensor.shape, tensor.dtype, tensor.zero_point) == (
+            info.shape,
+            info.dtype.name,
+            info.zero_point,
+        )
+        assert tensor.scale == pytest.approx(info.scale)
+    assert graph.inputs[0].shape == load_card(name).input.shape
+
+
+def test_operations_have_options_and_constants(tmp_path: Path) -> None:
+    """Options come by name, an activation by its own, axes as numbers; a missing bias is None."""
+    image, pooled = T((1, 8, 8, 4)), T((1, 4, 4, 4))
+    pool = Op("AVERAGE_POOL_2D", [image], [pooled], {"strideW": 2, "fusedActivationFunction": 3})
+    mean = Op("MEAN", [pooled, vector(1, 2)], [T((1, 4))])
+    first, second = read_graph(write_graph(tmp_path / "x.tflite", [pool, mean])).operations
+    assert (first.name, first.options["strideW"], first.activation) == ("AVERAGE_POOL_2D", 2, "RELU6")
+    axes = second.inputs[1]
+    assert axes is not None
+    assert axes.values is not None
+    assert axes.values.tolist() == [1, 2]
+    dense = read_graph(ARTIFACTS / "report-voice.int8.tflite")
+    assert any(op.name == "FULLY_CONNECTED" and op.inputs[2] is None for op in dense.operations)
+
+
+def test_damage_is_refused_or_harmless(tmp_path: Path) -> None:
+    """Cut anywhere or with bytes changed, a file is read or refused in one sentence, never a traceback."""
+    whole = write_graph(
+        tmp_path / "whole.tflite",
+        [
+            Op("CONV_2D", [T((1, 8, 8, 4)), T((4, 3, 3, 4), values=[1] * 144)], [T((1, 6, 6, 4))]),
+            Op("SPLIT", [vector(1), T((1, 8))], [T((1, 4)), T((1, 4))]),
+        ],
+    ).read_bytes()
+    chance = random.Random(5)
+    damaged = [whole[:length] for length in range(8, len(whole), 16)]
+    for _ in range(300):
+        content = bytearray(whole)
+        for _ in range(chance.randint(1, 4)):
+            content[chance.randrange(8, len(content))] = chance.randrange(256)
+        damaged.append(bytes(content))
+    path, refusals = tmp_path / "damaged.tflite", []
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            lint(path, "edgetpu")
+        except ModelError as error:
+            refusals.append(str(error))
+    assert len(refusals) > len(damaged) // 10
+    assert {refusal.partition(": ")[0] for refusal in refusals} == {str(path)}
+
+
+def test_directory_is_refused(tmp_path: Path) -> None:
+    """A directory in place of the file is one sentence."""
+    with pytest.raises(ModelError, match="cannot be read"):
+        read_graph(tmp_path)

@@ -1,0 +1,239 @@
+"""Events reach the disk off the caller's thread; a disk that fails is named, survived and taken up again."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+import edge.delivery.outbox.writer
+from edge.delivery.outbox.queue import Outbox
+from edge.delivery.outbox.writer import Recorder
+from edge.delivery.publisher import Publisher
+from edge.health import Health
+from tests.helpers.brokers import Mosquitto, make_event, publishing, settings_of, wait_until, watching
+
+EVENT = "emotion/kitchen/event"
+
+
+class Bench:
+    """A recorder with a real outbox, a real publisher, and what the health said."""
+
+    def __init__(self, path: Path, publisher: Publisher, outbox: Outbox) -> None:
+        self.path = path
+        self.outbox = outbox
+        self.told: list[str] = []
+        self.health = Health(lambda _, reason, __: self.told.append(reason or "recovered"))
+        self.recorder = Recorder(outbox, publisher, self.health)
+
+
+@contextmanager
+def recording(
+    path: Path, broker: Mosquitto, *, max_events: int = 1000, max_age_s: float = 0
+) -> Iterator[Bench]:
+    """Run a recorder while the block lasts."""
+    with ExitStack() as stack:
+        outbox = Outbox(path, device="kitchen", max_events=max_events, max_bytes=1 << 20, max_age_s=max_age_s)
+        stack.callback(outbox.close)
+        publisher = stack.enter_context(publishing(settings_of(broker), outbox))
+        bench = Bench(path, publisher, outbox)
+        bench.recorder.start()
+        stack.callback(bench.recorder.close)
+        yield bench
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look after the disk more often than a daemon needs to."""
+    monkeypatch.setattr(edge.delivery.outbox.writer, "CHECK_S", 0.05)
+    monkeypatch.setattr(edge.delivery.outbox.writer, "LOCKED_S", 0.6)
+
+
+def test_what_comes_together_is_one_commit(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    """Events of several threads within milliseconds are stored in few transactions, each once, and sent."""
+    with watching(mosquitto, EVENT) as watcher, recording(tmp_path / "o.db", mosquitto) as bench:
+        commits: list[int] = []
+        append = bench.outbox.append_many
+        bench.outbox.append_many = lambda events: commits.append(len(events)) or append(events)  # type: ignore[method-assign,func-returns-value]
+        threads = [
+            threading.Thread(
+                target=lambda n=n: bench.recorder.record([make_event(10 * n + k) for k in range(5)])
+            )
+            for n in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        wait_until(lambda: len(watcher.on(EVENT)) == 40, "40 events")
+        assert sorted(json.loads(p)["sequence"] for p in watcher.on(EVENT)) == list(range(1, 41))
+        assert sum(commits) == 40
+        assert len(commits) <= 6
+
+
+def test_close_stores_what_was_taken(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    """The last events before a stop are in the outbox when `close` returns."""
+    path = tmp_path / "o.db"
+    mosquitto.stop()
+    with recording(path, mosquitto) as bench:
+        bench.recorder.record([make_event(n) for n in range(9)])
+    with closing(Outbox(path, device="kitchen", max_events=10, max_bytes=1 << 20)) as outbox:
+        assert outbox.counts().waiting == 9
+
+
+def test_locked_outbox_holds_nobody_up(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    """Another process's lock: callers return at once, events go out live and without a number."""
+    with watching(mosquitto, EVENT) as watcher, recording(tmp_path / "o.db", mosquitto) as bench:
+        with closing(sqlite3.connect(bench.path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            started_s = time.monotonic()
+            bench.recorder.record([make_event(1)])
+            assert time.monotonic() - started_s < 0.05
+            wait_until(lambda: bench.health.reasons == ["outbox:locked"], "degraded")
+            wait_until(lambda: watcher.on(EVENT), "the event, live")
+            assert "sequence" not in json.loads(watcher.on(EVENT)[0])
+            other.execute("ROLLBACK")
+        wait_until(lambda: not bench.health.reasons, "recovered")
+        bench.recorder.record([make_event(2)])
+        wait_until(lambda: len(watcher.on(EVENT)) == 2, "the next event")
+        assert json.loads(watcher.on(EVENT)[1])["sequence"] == 1
+        assert bench.told == ["locked", "recovered"]
+
+
+def test_short_lock_costs_no_number(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    """A lock of half a second, such as that of `outbox purge`, is waited for: the event is stored."""
+    with watching(mosquitto, EVENT) as watcher, recording(tmp_path / "o.db", mosquitto) as bench:
+        with closing(sqlite3.connect(bench.path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            bench.recorder.record([make_event(1)])
+            wait_until(lambda: bench.health.reasons == ["outbox:locked"], "degraded")
+            other.execute("ROLLBACK")
+        wait_until(lambda: watcher.on(EVENT), "the event")
+        assert json.loads(watcher.on(EVENT)[0])["sequence"] == 1
+
+
+@contextmanager
+def small_disk(directory: Path, size: str) -> Iterator[Path]:
+    """Mount a file system of `size` while the block lasts."""
+    directory.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", directory]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small file system needs root and the right to mount")
+    try:
+        yield directory
+    finally:
+        subprocess.run(["umount", "--lazy", directory], check=True)
+
+
+def test_full_disk(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    """Filled by others: `disk_full`, events live; what waited is still there when there is room again."""
+    mosquitto.stop()
+    with small_disk(tmp_path / "disk", "1m") as disk, recording(disk / "o.db", mosquitto) as bench:
+        bench.recorder.record([make_event(n) for n in range(50)])
+        wait_until(lambda: bench.outbox.counts().waiting == 50, "50 events")
+        filler = disk / "log"
+        with filler.open("wb", buffering=0) as file, suppress(OSError):
+            while file.write(b"x" * 4096):
+                pass
+        number = 50
+        while "disk_full" not in bench.told:
+            bench.recorder.record([make_event(number, padding=20_000)])
+            number += 1
+            time.sleep(0.02)
+            assert number < 500
+        filler.unlink()
+        wait_until(lambda: not bench.health.reasons, "recovered")
+        mosquitto.start()
+        with watching(mosquitto, EVENT) as watcher:
+            bench.recorder.record([make_event(1000)])
+            wait_until(lambda: bench.outbox.counts().waiting == 0, "an empty outbox")
+            assert bench.outbox.counts().refused == 0
+            wait_until(lambda: b"event-1000" in b"".join(watcher.on(EVENT)), "the last event")
+
+
+def test_queue_larger_than_the_disk(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    """A disk of 1 MB: the oldest are dropped, counted and told; then the rest drains."""
+    mosquitto.stop()
+    with small_disk(tmp_path / "disk", "1m") as disk, recording(disk / "o.db", mosquitto) as bench:
+        for start in range(0, 2000, 20):
+            bench.recorder.record([make_event(start + n, padding=700) for n in range(20)])
+            wait_until(lambda s=start: bench.outbox.counts().last_sequence == s + 20, "numbers for all")
+        counts = bench.outbox.counts()
+        assert counts.dropped > 0
+        assert counts.waiting + counts.dropped == 2000
+        assert set(bench.told) <= {"dropping", "recovered"}
+        assert "dropping" in bench.told
+        kept = [row.sequence for row in bench.outbox.waiting(2000)]
+        assert kept == list(range(counts.dropped + 1, 2001))
+        mosquitto.start()
+        wait_until(lambda: bench.outbox.counts().waiting == 0, "an empty outbox")
+        wait_until(lambda: not bench.health.reasons, "recovered")
+        assert bench.outbox.counts().dropped == counts.dropped
+
+
+def test_read_only_file_system(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    """Mounted read-only: `read_only`, events live; writable again: recovered, and nothing is gone."""
+    mosquitto.stop()
+    with small_disk(tmp_path / "disk", "4m") as disk, recording(disk / "o.db", mosquitto) as bench:
+        bench.recorder.record([make_event(1)])
+        wait_until(lambda: bench.outbox.counts().waiting == 1, "one event")
+        bench.outbox.close()  # the kernel refuses this mount while a file is open for writing
+        # The checks of the recorder open it again at once, hence the tries.
+        remount = ["mount", "-o", "remount,ro", disk]
+        wait_until(lambda: bench.outbox.close() or not subprocess.run(remount, check=False).returncode, "ro")
+        wait_until(lambda: bench.health.reasons == ["outbox:read_only"], "degraded")
+        bench.recorder.record([make_event(2)])
+        wait_until(lambda: not bench.recorder._queue, "the second event, in memory only")
+        subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+        wait_until(lambda: not bench.health.reasons, "recovered")
+        mosquitto.start()
+        wait_until(lambda: bench.outbox.counts().waiting == 0, "an empty outbox")
+        assert bench.outbox.counts().last_sequence == 1
+
+
+def test_corrupt_file_is_told_until_it_is_moved_away(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    """A damaged outbox is set aside and replaced; `corrupt` stands until somebody took the file."""
+    path = tmp_path / "o.db"
+    path.write_bytes(b"\xa5" * 8192)
+    with watching(mosquitto, EVENT) as watcher, recording(path, mosquitto) as bench:
+        bench.recorder.record([make_event(1)])
+        wait_until(lambda: watcher.on(EVENT), "the event")
+        wait_until(lambda: bench.health.reasons == ["outbox:corrupt"], "degraded")
+        assert bench.outbox.set_aside is not None
+        bench.outbox.set_aside.rename(tmp_path / "evidence")
+        wait_until(lambda: not bench.health.reasons, "recovered")
+
+
+def test_dropped_events_are_told_until_there_is_room(
+    tmp_path: Path, mosquitto: Mosquitto, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At the bound: one log line for the whole episode, `dropping`, and an end when the broker is back."""
+    mosquitto.stop()
+    with recording(tmp_path / "o.db", mosquitto, max_events=10) as bench:
+        for number in range(15):
+            bench.recorder.record([make_event(number)])
+            wait_until(lambda n=number: bench.outbox.counts().last_sequence == n + 1, "a number")
+        wait_until(lambda: bench.health.reasons == ["outbox:dropping"], "degraded")
+        mosquitto.start()
+        wait_until(lambda: not bench.health.reasons, "recovered")
+        assert bench.outbox.counts().dropped == 5
+    assert bench.told == ["dropping", "recovered"]
+    assert caplog.text.count("the oldest events are dropped") == 1
+
+
+def test_event_that_is_no_json_ends_nothing(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    """A mistake of our own in one event is logged, and those around it are stored."""
+    with watching(mosquitto, EVENT) as watcher, recording(tmp_path / "o.db", mosquitto) as bench:
+        bad = make_event(1)
+        bad = type(bad)(bad.id, bad.type, bad.time, 0, {"p": float("nan")})
+        bench.recorder.record([make_event(0), bad, make_event(2)])
+        wait_until(lambda: len(watcher.on(EVENT)) == 2, "the two others")
+        assert [json.loads(payload)["sequence"] for payload in watcher.on(EVENT)] == [1, 2]

@@ -1,0 +1,262 @@
+"""How the publisher finds its broker: versions, reasons why not, TLS, and the pauses in between."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+import edge.delivery.connection
+from edge.delivery.connection_state import LinkState
+from edge.delivery.outbox.queue import Outbox
+from edge.delivery.publisher import FIRST_PAUSE_S, Publisher, pause_s
+from edge.errors import ConfigError
+from edge.settings import MqttSettings
+from tests.helpers.brokers import (
+    Broker,
+    Mosquitto,
+    is_empty,
+    make_event,
+    publishing,
+    running,
+    settings_of,
+    wait_until,
+    watching,
+)
+
+
+def test_broker_absent_at_start(broker: Broker, outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing listens at first: the reason is told once, and everything arrives when the broker comes."""
+    broker.stop()
+    states: list[LinkState] = []
+    caplog.set_level(logging.WARNING, logger="edge.delivery.connection_state")
+    with publishing(settings_of(broker), outbox, on_state=states.append) as publisher:
+        outbox.append(make_event(1))
+        publisher.event_added()
+        wait_until(lambda: publisher.link.failures >= 2, "a second attempt")
+        assert (publisher.link.connected, publisher.link.reason) == (False, "refused")
+        broker.start()
+        wait_until(is_empty(outbox), "an empty outbox")
+    reasons = [state.reason for state in states]
+    assert list(dict.fromkeys(reasons)) == ["refused", "connected", "closed"]
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert warning.startswith(f"mqtt.host 127.0.0.1:{broker.port}: refused; ")
+
+
+def test_protocol_is_the_best_that_the_broker_speaks(broker: Broker, outbox: Outbox) -> None:
+    """mosquitto gets MQTT 5, NATS 3.1.1."""
+    with publishing(settings_of(broker), outbox) as publisher:
+        wait_until(lambda: publisher.link.connected, "a connection")
+        assert publisher.link.protocol == ("5" if isinstance(broker, Mosquitto) else "3.1.1")
+
+
+@contextmanager
+def closing_on_mqtt5(target: Mosquitto) -> Iterator[int]:
+    """Stand in front of a broker as an old one does that hangs up on a version it does not know."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def relay(source: socket.socket, sink: socket.socket) -> None:
+            try:
+                while data := source.recv(4096):
+                    sink.sendall(data)
+            except OSError:
+                pass
+            finally:
+                for end in (source, sink):
+                    with suppress(OSError):
+                        end.shutdown(socket.SHUT_RDWR)
+
+        def serve() -> None:
+            while True:
+                try:
+                    client, _ = server.accept()
+                except OSError:
+                    return
+                with client:
+                    packet = client.recv(4096)
+                    if packet[8:9] == b"\x05":  # after two bytes of header and the word MQTT
+                        versions.append(5)
+                        continue
+                    versions.append(4)
+                    with socket.create_connection((target.host, target.port)) as upstream:
+                        upstream.sendall(packet)
+                        back = threading.Thread(target=relay, args=(upstream, client))
+                        back.start()
+                        relay(client, upstream)
+                        back.join()
+
+        versions: list[int] = []
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+        assert versions[:2] == [5, 4]
+        assert 5 not in versions[2:], "the version that works was forgotten"
+
+
+def test_broker_that_hangs_up_on_mqtt5_gets_3_1_1(mosquitto: Mosquitto, outbox: Outbox) -> None:
+    """A connection closed without an answer is tried again with 3.1.1, which is remembered."""
+    with (
+        closing_on_mqtt5(mosquitto) as port,
+        publishing(MqttSettings(port=port), outbox) as publisher,
+    ):
+        wait_until(lambda: publisher.link.protocol == "3.1.1", "a connection")
+        with watching(mosquitto, client_id="emotion-edge-kitchen"):
+            wait_until(lambda: not publisher.link.connected, "a lost connection")
+        wait_until(lambda: publisher.link.protocol == "3.1.1", "a new connection")
+
+
+def test_wrong_password_is_named(tmp_path: Path, outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
+    """`not_authorized`, one warning that names the keys to check, and no password in it."""
+    passwords = tmp_path / "passwords"
+    subprocess.run(["mosquitto_passwd", "-b", "-c", passwords, "edge", "right"], check=True)
+    passwords.chmod(0o600)
+    lines = ("allow_anonymous false", f"password_file {passwords}")
+    caplog.set_level(logging.WARNING)
+    with running(Mosquitto(tmp_path, *lines)) as broker:
+        settings = settings_of(broker, username="edge")
+        with publishing(settings, outbox, password="wrong") as publisher:
+            wait_until(lambda: publisher.link.failures >= 2, "a second attempt")
+            assert publisher.link.reason == "not_authorized"
+        with publishing(settings, outbox, password="right") as publisher:
+            wait_until(lambda: publisher.link.connected, "a connection")
+    assert len(caplog.records) == 1
+    assert "mqtt.password_file" in caplog.text
+    assert "wrong" not in caplog.text
+
+
+def test_name_that_is_not_known(outbox: Outbox) -> None:
+    """A host without an address is `dns`."""
+    with publishing(MqttSettings(host="no-such-host.invalid"), outbox) as publisher:
+        wait_until(lambda: publisher.link.failures, "a failure", timeout_s=60)
+        assert publisher.link.reason == "dns"
+
+
+def test_port_that_never_answers(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something that accepts and says nothing is `timeout`."""
+    monkeypatch.setattr(edge.delivery.connection, "CONNECT_TIMEOUT_S", 0.2)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        publishing(MqttSettings(port=silent.getsockname()[1]), outbox) as publisher,
+    ):
+        wait_until(lambda: publisher.link.failures, "a failure")
+        assert publisher.link.reason == "timeout"
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A self-signed certificate for the name localhost only, and its key."""
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(
+        [
+            *(
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:prime256v1",
+                "-nodes",
+            ),
+            *("-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
+            *("-out", certificate, "-keyout", key),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return certificate, key
+
+
+@pytest.mark.parametrize(
+    ("host", "is_trusted", "reason"),
+    [("localhost", True, "connected"), ("localhost", False, "tls"), ("127.0.0.1", True, "tls")],
+    ids=["trusted", "unknown-authority", "wrong-name"],
+)
+def test_tls_checks_authority_and_name(
+    tmp_path: Path, outbox: Outbox, certificate: tuple[Path, Path], host: str, is_trusted: bool, reason: str
+) -> None:
+    """A certificate is believed only from the given authority and for the name that was asked for."""
+    lines = (f"certfile {certificate[0]}", f"keyfile {certificate[1]}")
+    with running(Mosquitto(tmp_path, *lines)) as broker:
+        authority = certificate[0] if is_trusted else None
+        settings = MqttSettings(host=host, port=broker.port, tls=True, ca_file=authority)
+        with publishing(settings, outbox) as publisher:
+            wait_until(lambda: publisher.link.reason != "connecting", "an answer")
+            assert publisher.link.reason == reason
+            if is_trusted and host == "localhost":
+                outbox.append_many([make_event(n, padding=3000) for n in range(50)])
+                publisher.event_added()
+                wait_until(is_empty(outbox), "an empty outbox")
+
+
+def test_ca_file_that_is_none(tmp_path: Path, outbox: Outbox) -> None:
+    """A wrong `ca_file` is a mistake in the config, told at once."""
+    settings = MqttSettings(tls=True, ca_file=tmp_path / "missing.pem")
+    with pytest.raises(ConfigError, match=r"mqtt\.ca_file .*missing\.pem"):
+        Publisher(settings, device="kitchen", outbox=outbox)
+
+
+def test_backoff_grows_to_a_minute_and_scatters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three seconds by chance, then two, doubled each time, a minute at most, half of it by chance."""
+    monkeypatch.setattr(
+        "edge.delivery.publisher.FIRST_PAUSE_S", FIRST_PAUSE_S
+    )  # that of a device, not of the tests
+    for attempt, longest_s in enumerate([3, 2, 4, 8, 16, 32, 60, 60, 60]):
+        pauses = [pause_s(attempt) for _ in range(200)]
+        assert (longest_s / 2 if attempt else 0.1) <= min(pauses) < max(pauses) <= longest_s
+        assert max(pauses) - min(pauses) > longest_s / (4 if attempt else 2)
+    assert pause_s(100_000) <= 60
+
+
+def read_publish(peer: socket.socket) -> bytes:
+    """Read one short QoS 1 PUBLISH; return the two bytes of its packet id."""
+
+    def exactly(count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            data += peer.recv(count - len(data))
+        return data
+
+    assert exactly(1)[0] & 0xF6 == 0x32
+    length = shift = 0
+    while True:
+        (byte,) = exactly(1)
+        length |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            break
+    body = exactly(length)
+    after_topic = 2 + int.from_bytes(body[:2])
+    return body[after_topic : after_topic + 2]
+
+
+def test_window_that_the_broker_asks_for_is_kept(outbox: Outbox) -> None:
+    """Who asks for two unacknowledged messages at a time gets a third only for an acknowledgement."""
+    outbox.append_many([make_event(n) for n in range(9)])
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        publishing(MqttSettings(port=server.getsockname()[1]), outbox),
+        server.accept()[0] as peer,
+    ):
+        peer.settimeout(10)
+        assert peer.recv(4096)[:1] == b"\x10"
+        peer.sendall(bytes.fromhex("20 06 00 00 03 21 00 02"))  # CONNACK with Receive Maximum 2
+        waiting = [read_publish(peer), read_publish(peer)]
+        for _ in range(6):
+            peer.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                peer.recv(1)
+            peer.settimeout(10)
+            peer.sendall(b"\x40\x02" + waiting.pop(0))
+            waiting.append(read_publish(peer))
+        server.close()  # nobody to come back to: the publisher need not try

@@ -1,0 +1,180 @@
+"""Where MQTT 3.1.1 cannot refuse a publication, the probe finds out, and nobody waits for it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import edge.delivery.connection
+import edge.delivery.publish_probe
+import edge.delivery.send_queue
+from edge.delivery.connection import V311
+from edge.delivery.connection_state import LinkState
+from edge.delivery.outbox.queue import Outbox
+from edge.delivery.subscriber import listen
+from tests.helpers.brokers import (
+    Mosquitto,
+    Nats,
+    NatsServer,
+    is_empty,
+    make_event,
+    publishing,
+    running,
+    settings_of,
+    wait_until,
+    watching,
+)
+
+PERMISSIONS = """
+mqtt {{ listen: "127.0.0.1:{{port}}" }}
+authorization {{ users: [ {{ user: "edge", password: "pw", permissions: {{ {rules} }} }} ] }}
+"""
+OWN = '"emotion.kitchen.>"'
+MQTT = '"$MQTT.>", "$JS.>", "_INBOX.>"'
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody wants to wait five seconds for a refusal."""
+    monkeypatch.setattr(edge.delivery.publish_probe, "PROBE_S", 0.5)
+
+
+def test_broker_that_takes_everything(tmp_path: Path, outbox: Outbox) -> None:
+    """NATS gives the probe back: publishing is allowed; it is not asked for events or left subscribed."""
+    (tmp_path / "nats").mkdir()
+    with (
+        running(Nats(tmp_path / "nats")) as broker,
+        watching(broker, "emotion/kitchen/probe") as watcher,
+        publishing(settings_of(broker), outbox) as publisher,
+    ):
+        wait_until(lambda: publisher.link.publishing == "allowed", "a probe that came back")
+        wait_until(lambda: len(watcher.seen) == 1, "one probe")
+        with watching(broker, client_id="emotion-edge-kitchen"):
+            wait_until(lambda: not publisher.link.connected, "a lost connection")
+            assert publisher.link.publishing == "unknown"
+        wait_until(lambda: publisher.link.publishing == "allowed", "another probe")
+        wait_until(lambda: len(watcher.seen) == 2, "another probe")
+        assert watcher.seen[0].payload != watcher.seen[1].payload
+
+
+@pytest.fixture
+def old_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Speak 3.1.1 only, as to a mosquitto of before 2018."""
+    monkeypatch.setattr(edge.delivery.connection, "PROTOCOLS", (V311,))
+
+
+@pytest.mark.usefixtures("old_protocol")
+def test_probe_that_does_not_come_back_is_told_and_ends(
+    tmp_path: Path, outbox: Outbox, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Subscribed and published, and nothing came: told once; another access list recovers."""
+    # The event is gone before the verdict is there, also on a busy machine.
+    monkeypatch.setattr(edge.delivery.send_queue, "CONFIRM_S", 0.0)
+    monkeypatch.setattr(edge.delivery.publish_probe, "PROBE_S", 3.0)
+    access = tmp_path / "acl"
+    access.write_text("topic write emotion/#\n")
+    states: list[LinkState] = []
+    caplog.set_level(logging.INFO, logger="edge.delivery.publish_probe")
+    broker = Mosquitto(tmp_path, f"acl_file {access}")
+    with running(broker), publishing(settings_of(broker), outbox, on_state=states.append) as publisher:
+        outbox.append(make_event(1))
+        publisher.event_added()
+        wait_until(is_empty(outbox), "an event that does not wait for the probe")
+        assert publisher.link.publishing == "unknown"
+        wait_until(lambda: publisher.link.publishing == "refused", "a verdict")
+        assert publisher.link.connected
+        broker.kill()
+        wait_until(lambda: not publisher.link.connected, "a lost connection")
+        access.write_text("topic readwrite emotion/#\n")
+        broker.start()
+        wait_until(lambda: publisher.link.publishing == "allowed", "another verdict")
+    told = [record.levelname for record in caplog.records if record.name == "edge.delivery.publish_probe"]
+    assert told == ["WARNING", "INFO"]
+    assert "let it write everything below its own topic" in caplog.text
+    verdicts = [s.publishing for s in states if s.connected]
+    assert list(dict.fromkeys(verdicts)) == ["unknown", "refused", "allowed"]
+
+
+@pytest.mark.usefixtures("old_protocol")
+def test_broker_that_hangs_up_on_the_probe(tmp_path: Path, outbox: Outbox) -> None:
+    """mosquitto 2.0 ends a connection of 3.1.1 on what it refuses: after two the probe is left out."""
+    access = tmp_path / "acl"
+    access.write_text("topic readwrite emotion/kitchen/availability\ntopic write emotion/kitchen/event\n")
+    broker = Mosquitto(tmp_path, f"acl_file {access}")
+    states: list[LinkState] = []
+    with running(broker), publishing(settings_of(broker), outbox, on_state=states.append) as publisher:
+        wait_until(lambda: [s.connected for s in states] == [True, False] * 2 + [True], "a third connection")
+        outbox.append(make_event(1))
+        publisher.event_added()
+        wait_until(is_empty(outbox), "the event")
+        assert outbox.counts().refused == 0
+        assert publisher.link.publishing == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("rules", "verdict"),
+    [
+        (f"publish: [{OWN}, {MQTT}], subscribe: [{OWN}, {MQTT}]", "allowed"),
+        (f"publish: [{OWN}, {MQTT}], subscribe: [{MQTT}]", "unknown"),
+        (f"publish: [{MQTT}], subscribe: [{OWN}, {MQTT}]", "refused"),
+    ],
+    ids=["both", "write-only", "read-only"],
+)
+def test_permissions_of_nats(tmp_path: Path, outbox: Outbox, rules: str, verdict: str) -> None:
+    """Who may write and not read is in order, as far as can be told; who may only read is refused."""
+    text = PERMISSIONS.format(rules=rules).replace("{{", "{").replace("}}", "}")
+    (tmp_path / "nats").mkdir()
+    with running(NatsServer(tmp_path / "nats", text)) as broker:
+        settings = settings_of(broker, username="edge")
+        with publishing(settings, outbox, password="pw") as publisher:
+            if verdict == "unknown":
+                wait_until(lambda: publisher._check._told == "unreadable", "an answer")
+            wait_until(lambda: publisher.link.publishing == verdict, f"{verdict}, not {publisher.link}")
+
+
+def test_daemon_says_that_its_publications_are_refused(tmp_path: Path) -> None:
+    """A NATS that takes status and nothing else: `degraded`, `mqtt:publish_refused`, and a sentence."""
+    users = """
+        mqtt { listen: "127.0.0.1:{port}" }
+        authorization { users: [
+            { user: "watch", password: "pw" },
+            { user: "edge", password: "pw", permissions: {
+                publish: ["$MQTT.>", "$JS.>", "emotion.lab.status", "emotion.lab.availability"] } } ] }
+    """
+    (tmp_path / "nats").mkdir()
+    secret = tmp_path / "password"
+    secret.write_text("pw")
+    secret.chmod(0o600)
+    with running(NatsServer(tmp_path / "nats", users)) as broker, (tmp_path / "log").open("wb") as log:
+        settings = settings_of(broker, username="watch")
+        with closing(listen(settings, "emotion/lab/status", password="pw")) as messages:
+            assert messages.wait_ready(10)
+            environment = {
+                **os.environ,
+                "EMOTION_EDGE__DEVICE__ID": "lab",
+                "EMOTION_EDGE__CAMERA__SOURCE": "none",
+                "EMOTION_EDGE__MICROPHONE__SOURCE": "none",
+                "EMOTION_EDGE__OUTBOX__PATH": str(tmp_path / "outbox.sqlite3"),
+                "EMOTION_EDGE__MQTT__PORT": str(broker.port),
+                "EMOTION_EDGE__MQTT__USERNAME": "edge",
+                "EMOTION_EDGE__MQTT__PASSWORD_FILE": str(secret),
+            }
+            daemon = subprocess.Popen([sys.executable, "-m", "edge", "run"], env=environment, stderr=log)
+            try:
+                while (message := messages.receive(30)) is not None:
+                    status = json.loads(message.payload)
+                    if status["reasons"]:
+                        break
+            finally:
+                daemon.terminate()
+                daemon.wait(10)
+        assert message is not None
+        assert (status["state"], status["reasons"]) == ("degraded", ["mqtt:publish_refused"])
+        assert "the probe published to emotion/lab/probe did not come back" in (tmp_path / "log").read_text()

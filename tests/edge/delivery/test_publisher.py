@@ -1,0 +1,398 @@
+"""The publisher against real brokers: order, at least once, availability, refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import edge.delivery.publisher
+from edge.delivery.connection_state import LinkState
+from edge.delivery.outbox.queue import Outbox
+from edge.delivery.publisher import Publisher
+from edge.settings import MqttSettings
+from tests.helpers.brokers import (
+    Broker,
+    Mosquitto,
+    Nats,
+    free_port,
+    is_empty,
+    make_event,
+    pause,
+    publishing,
+    running,
+    settings_of,
+    unpause,
+    wait_until,
+    watching,
+)
+
+ROOT = "emotion/kitchen"
+EVENT = f"{ROOT}/event"
+AVAILABILITY = f"{ROOT}/availability"
+PROBE = f"{ROOT}/probe"  # which only brokers of MQTT 3.1.1 get
+
+
+def sequences(payloads: list[bytes]) -> list[int]:
+    return [json.loads(payload)["sequence"] for payload in payloads]
+
+
+def test_events_arrive_in_order_and_leave_the_outbox(broker: Broker, outbox: Outbox) -> None:
+    """Some waited before the connection, some come during it: all arrive once, in order, as stored."""
+    outbox.append_many([make_event(n) for n in range(150)])
+    stored = [row.payload for row in outbox.waiting(150)]
+    with watching(broker, EVENT) as watcher, publishing(settings_of(broker), outbox) as publisher:
+        for number in range(150, 300):
+            outbox.append(make_event(number))
+            publisher.event_added()
+        wait_until(lambda: len(set(watcher.on(EVENT))) >= 300, "300 events")
+        wait_until(is_empty(outbox), "an empty outbox")
+        # NATS sends again what a subscriber did not acknowledge in 2 s, such as one on a busy machine.
+        arrived = (
+            watcher.on(EVENT) if isinstance(broker, Mosquitto) else list(dict.fromkeys(watcher.on(EVENT)))
+        )
+        assert sequences(arrived) == list(range(1, 301))
+        assert arrived[:150] == stored
+        assert not any(message.retained for message in watcher.seen)
+
+
+def test_event_is_sent_without_waiting_for_a_poll(broker: Broker, outbox: Outbox) -> None:
+    """From append to another client's hands takes milliseconds on most tries: nothing polls in between."""
+    with watching(broker, EVENT) as watcher, publishing(settings_of(broker), outbox) as publisher:
+        took_s = []
+        for number in range(21):
+            started_s = time.monotonic()
+            outbox.append(make_event(number))
+            publisher.event_added()
+            wait_until(lambda count=number: len(watcher.on(EVENT)) > count, "the event")
+            took_s.append(time.monotonic() - started_s)
+        print(f"append to delivery: p50 {sorted(took_s)[10] * 1e3:.1f} ms")
+        assert sorted(took_s)[10] < 0.1
+
+
+def test_online_comes_last_at_every_connect(broker: Broker, outbox: Outbox) -> None:
+    """Whoever acts on `online` finds status and states there already, at a second connect, too."""
+    wanted = [f"{ROOT}/status", f"{ROOT}/state", f"{ROOT}/voice/state", AVAILABILITY]
+    with watching(broker, f"{ROOT}/#") as watcher:
+        states: list[LinkState] = []
+        publisher = Publisher(settings_of(broker), device="kitchen", outbox=outbox, on_state=states.append)
+        for subtopic in ("state", "voice/state", "status"):
+            publisher.publish_state(subtopic, {})
+        publisher.start()
+        with closing(publisher):
+            watcher.wait_for(AVAILABILITY, b"online")
+            assert [message.topic for message in watcher.seen if message.topic != PROBE] == wanted
+            with watching(broker, client_id="emotion-edge-kitchen"):  # takes the connection over
+                wait_until(lambda: len(states) > 1, "a lost connection")
+            wait_until(lambda: watcher.on(AVAILABILITY).count(b"online") == 2, "online again")
+            seen = [m.topic for m in watcher.seen if m.payload != b"offline" and m.topic != PROBE]
+            assert seen == wanted * 2
+
+
+def test_latest_state_wins_while_offline(broker: Broker, outbox: Outbox) -> None:
+    """States from before the connection collapse to the newest; it is stored for later subscribers."""
+    publisher = Publisher(settings_of(broker), device="kitchen", outbox=outbox)
+    with watching(broker, f"{ROOT}/state") as watcher, closing(publisher):
+        for number in range(5):
+            publisher.publish_state("state", {"number": number})
+        publisher.start()
+        watcher.wait_for(f"{ROOT}/state", b'{"number":4}')
+        publisher.publish_state("state", {"number": 4})
+        wait_until(lambda: len(watcher.on(f"{ROOT}/state")) == 2, "the same state again")
+        assert set(watcher.on(f"{ROOT}/state")) == {b'{"number":4}'}
+        with watching(broker, f"{ROOT}/state") as later:
+            later.wait_for(f"{ROOT}/state", b'{"number":4}')
+            assert later.seen[0].retained
+
+
+def test_reconnects_replay_events_in_order_and_states_never(mosquitto: Mosquitto, outbox: Outbox) -> None:
+    """Over three outages every event arrives, in order; of the states only what held at each return."""
+    state = f"{ROOT}/state"
+    with (
+        watching(mosquitto, EVENT, state, client_id="foreign", durable=True) as watcher,
+        publishing(settings_of(mosquitto), outbox) as publisher,
+    ):
+        wait_until(lambda: publisher.link.connected, "a connection")
+        for outage in range(3):
+            mosquitto.kill()
+            wait_until(lambda: not publisher.link.connected, "a lost connection")
+            for number in range(20):
+                outbox.append(make_event(100 * outage + number))
+                publisher.event_added()
+                publisher.publish_state("state", {"outage": outage, "number": number})
+            mosquitto.start()
+            wait_until(is_empty(outbox), "an empty outbox")
+            wait_until(lambda n=outage: b'{"outage":%d,"number":19}' % n in watcher.on(state), "the state")
+        wait_until(lambda: len(set(watcher.on(EVENT))) == 60, "60 events")
+        assert list(dict.fromkeys(sequences(watcher.on(EVENT)))) == list(range(1, 61))
+        assert {json.loads(payload)["number"] for payload in watcher.on(state)} == {19}
+
+
+def test_clean_close_says_offline_and_keeps_the_will_back(broker: Broker, outbox: Outbox) -> None:
+    """`stopping`, then one `offline`, in this order; both are what a later subscriber finds."""
+    with watching(broker, f"{ROOT}/#") as watcher:
+        with publishing(settings_of(broker), outbox) as publisher:
+            watcher.wait_for(AVAILABILITY, b"online")
+            publisher.publish_state("status", {"state": "stopping"})
+            started_s = time.monotonic()
+        assert time.monotonic() - started_s < 2.0
+        watcher.wait_for(AVAILABILITY, b"offline")
+        watcher.publish(f"{ROOT}/fence", b"")  # whatever the broker had to say before is seen before this
+        watcher.wait_for(f"{ROOT}/fence", b"")
+        seen = [m for m in watcher.seen if m.topic != PROBE]
+        after_online = [(m.topic, m.payload) for m in seen if m.payload not in (b"online", b"")]
+        assert after_online == [(f"{ROOT}/status", b'{"state":"stopping"}'), (AVAILABILITY, b"offline")]
+    with watching(broker, AVAILABILITY) as later:
+        later.wait_for(AVAILABILITY, b"offline")
+
+
+def test_close_sends_what_was_just_appended(broker: Broker, outbox: Outbox) -> None:
+    """The last events before a stop do not wait for the next start."""
+    with watching(broker, EVENT) as watcher:
+        with publishing(settings_of(broker), outbox) as publisher:
+            wait_until(lambda: publisher.link.connected, "a connection")
+            outbox.append_many([make_event(n) for n in range(100)])
+        wait_until(lambda: len(watcher.on(EVENT)) == 100, "100 events")
+        assert outbox.counts().waiting == 0
+
+
+PUBLISHER = """
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from edge.settings import MqttSettings
+from edge.delivery.publisher import Publisher
+from edge.delivery.outbox.queue import Outbox
+from edge.values import EmotionEvent
+outbox = Outbox(Path(sys.argv[2]), device="kitchen", max_events=100000, max_bytes=1 << 30)
+publisher = Publisher(MqttSettings(port=int(sys.argv[1])), device="kitchen", outbox=outbox)
+publisher.start()
+start = outbox.counts().last_sequence
+for n in range(start, start + 100000):
+    event = EmotionEvent(id=f"{n}", type="emotion.changed", time=datetime.now(UTC), t_ns=0)
+    print(outbox.append(event), flush=True)
+    publisher.event_added()
+"""
+
+
+def test_kill_9_of_the_publisher_loses_nothing_and_leaves_offline(broker: Broker, tmp_path: Path) -> None:
+    """Killed twice in mid-stream: the broker says `offline`; what was stored arrives after the restart."""
+    path = tmp_path / "outbox.db"
+    promised = 0
+    with watching(broker, f"{ROOT}/#") as watcher:
+        for round_ in (1, 2):
+            with subprocess.Popen(
+                [sys.executable, "-c", PUBLISHER, str(broker.port), str(path)],
+                stdout=subprocess.PIPE,
+                text=True,
+            ) as process:
+                assert process.stdout is not None
+                so_far = len(watcher.on(EVENT))
+                wait_until(lambda count=so_far: len(watcher.on(EVENT)) > count + 20, "events")
+                os.kill(process.pid, signal.SIGKILL)
+                promised = int(process.stdout.read().split()[-1])
+            wait_until(lambda n=round_: watcher.on(AVAILABILITY).count(b"offline") == n, "the will")
+        with (
+            closing(Outbox(path, device="kitchen", max_events=100_000, max_bytes=1 << 30)) as outbox,
+            publishing(settings_of(broker), outbox),
+        ):
+            wait_until(is_empty(outbox), "an empty outbox")
+            last = outbox.counts().last_sequence
+            wait_until(lambda: last in sequences(watcher.on(EVENT)[-200:]), "the last event")
+    assert last >= promised
+    assert list(dict.fromkeys(sequences(watcher.on(EVENT)))) == list(range(1, last + 1))
+
+
+def stream_with_gaps(broker: Broker, outbox: Outbox, end: Callable[[], None]) -> list[int]:
+    """Append 400 events while the broker leaves twice; return the sequences as they first arrived."""
+    with (
+        watching(broker, EVENT, client_id="watcher", durable=True) as watcher,
+        publishing(settings_of(broker), outbox) as publisher,
+    ):
+        for number in range(400):
+            outbox.append(make_event(number))
+            publisher.event_added()
+            if number in (100, 300):
+                wait_until(lambda count=number: len(watcher.on(EVENT)) > count // 2, "some events")
+                end()
+            if number in (200, 399):
+                wait_until(lambda: not publisher.link.connected, "a lost connection")
+                broker.start()
+        wait_until(is_empty(outbox), "an empty outbox")
+        wait_until(lambda: len(set(sequences(watcher.on(EVENT)))) == 400, "400 events")
+        assert outbox.counts().refused == outbox.counts().dropped == 0
+        return list(dict.fromkeys(sequences(watcher.on(EVENT))))
+
+
+def test_broker_restarted_in_mid_stream_loses_nothing(broker: Broker, outbox: Outbox) -> None:
+    """Events go on while the broker is away; afterwards all have arrived, and in order."""
+    arrived = stream_with_gaps(broker, outbox, broker.stop)
+    # What was on its way to the subscriber when NATS ended, NATS repeats when it likes.
+    assert (arrived if isinstance(broker, Mosquitto) else sorted(arrived)) == list(range(1, 401))
+
+
+def test_broker_killed_in_mid_stream_loses_nothing(tmp_path: Path, outbox: Outbox) -> None:
+    """kill -9 of the embedded broker: what it acknowledged is on its disk, the rest is sent again."""
+    with running(Nats(tmp_path / "broker")) as broker:
+        assert sorted(stream_with_gaps(broker, outbox, broker.kill)) == list(range(1, 401))
+
+
+def test_refused_event_is_a_dead_letter(tmp_path: Path, outbox: Outbox) -> None:
+    """What the access list forbids leaves the queue with the reason; connection and states live on."""
+    access = tmp_path / "acl"
+    access.write_text(f"topic readwrite {AVAILABILITY}\ntopic readwrite {ROOT}/state\n")
+    with (
+        running(Mosquitto(tmp_path, f"acl_file {access}")) as broker,
+        watching(broker, f"{ROOT}/state") as watcher,
+        publishing(settings_of(broker), outbox) as publisher,
+    ):
+        outbox.append_many([make_event(n) for n in range(3)])
+        publisher.event_added()
+        wait_until(is_empty(outbox), "an empty outbox")
+        publisher.publish_state("state", {})
+        watcher.wait_for(f"{ROOT}/state", b"{}")
+        assert [(letter.sequence, letter.reason) for letter in outbox.refused()] == [
+            (3, "not_authorized"),
+            (2, "not_authorized"),
+            (1, "not_authorized"),
+        ]
+        assert publisher.refused_topics == {EVENT: "not_authorized"}
+        assert publisher.link.connected
+
+
+def test_event_too_large_for_the_broker_is_a_dead_letter(tmp_path: Path, outbox: Outbox) -> None:
+    """The size that the broker announced is kept: the large event is put aside, those around it pass."""
+    outbox.append_many([make_event(1), make_event(2, padding=5000), make_event(3)])
+    with (
+        running(Mosquitto(tmp_path, "max_packet_size 4000")) as broker,
+        watching(broker, EVENT) as watcher,
+        publishing(settings_of(broker), outbox),
+    ):
+        wait_until(lambda: len(watcher.on(EVENT)) == 2, "two events")
+        assert sequences(watcher.on(EVENT)) == [1, 3]
+        wait_until(is_empty(outbox), "an empty outbox")
+        assert [letter.reason for letter in outbox.refused()] == ["packet_too_large"]
+
+
+def test_broker_that_stops_acknowledging(
+    mosquitto: Mosquitto, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hung broker is left with `no_ack`; the events that it had arrive when it works again."""
+    monkeypatch.setattr(edge.delivery.publisher, "NO_ACK_S", 0.3)
+    states: list[LinkState] = []
+    with publishing(settings_of(mosquitto), outbox, on_state=states.append) as publisher:
+        wait_until(lambda: publisher.link.connected, "a connection")
+        pause(mosquitto.pid)
+        outbox.append_many([make_event(n) for n in range(3)])
+        publisher.event_added()
+        wait_until(lambda: "no_ack" in [state.reason for state in states], "no_ack")
+        unpause(mosquitto.pid)
+        wait_until(is_empty(outbox), "an empty outbox")
+        assert outbox.counts().refused == 0
+
+
+def test_close_does_not_wait_for_a_hung_broker(mosquitto: Mosquitto, outbox: Outbox) -> None:
+    """A stop takes its time and no more; the broker then publishes the will, which is `offline`, too."""
+    with watching(mosquitto, AVAILABILITY) as watcher:
+        publisher = Publisher(settings_of(mosquitto), device="kitchen", outbox=outbox)
+        publisher.start()
+        watcher.wait_for(AVAILABILITY, b"online")
+        pause(mosquitto.pid)
+        started_s = time.monotonic()
+        publisher.close(1.0)
+        assert time.monotonic() - started_s < 2.0
+        unpause(mosquitto.pid)
+        watcher.wait_for(AVAILABILITY, b"offline")
+
+
+def test_close_before_any_connection(outbox: Outbox) -> None:
+    """A publisher that never reached its broker, or was never started, closes at once and twice."""
+    for is_started in (True, False):
+        publisher = Publisher(MqttSettings(port=free_port()), device="kitchen", outbox=outbox)
+        if is_started:
+            publisher.start()
+            wait_until(lambda p=publisher: p.link.failures, "a failure")
+        started_s = time.monotonic()
+        publisher.close()
+        publisher.close()
+        publisher.event_added()
+        assert time.monotonic() - started_s < 1.0
+
+
+def test_commands_reach_their_handler(broker: Broker, outbox: Outbox) -> None:
+    """Each command calls its handler; stored ones say so, and a handler that fails ends nothing."""
+    command = f"{ROOT}/camera/enabled/set"
+    calls: list[tuple[bytes, bool]] = []
+
+    def handle(payload: bytes, retained: bool) -> None:
+        calls.append((payload, retained))
+        if payload == b"fail":
+            raise RuntimeError("a mistake in the daemon")
+
+    with watching(broker, AVAILABILITY) as watcher:
+        watcher.publish(command, "OFF", retain=True)
+        publisher = Publisher(settings_of(broker), device="kitchen", outbox=outbox)
+        publisher.subscribe("camera/enabled/set", handle)
+        publisher.start()
+        with closing(publisher):
+            wait_until(lambda: calls == [(b"OFF", True)], "the stored command")
+            publisher.subscribe("microphone/enabled/set", handle)
+            for payload in ("fail", "ON"):
+                watcher.publish(command, payload)
+            wait_until(lambda: calls[1:] == [(b"fail", False), (b"ON", False)], "two commands")
+
+            def heard_by_the_second() -> bool:
+                watcher.publish(f"{ROOT}/microphone/enabled/set", "OFF")
+                return (b"OFF", False) in calls
+
+            wait_until(heard_by_the_second, "a command for a handler that came during the connection")
+
+
+def test_cleared_topic_is_gone_from_the_broker(broker: Broker, outbox: Outbox) -> None:
+    """After `clear_retained` a later subscriber finds nothing there."""
+    with watching(broker, f"{ROOT}/#") as watcher, publishing(settings_of(broker), outbox) as publisher:
+        publisher.publish_state("group/state", {})
+        watcher.wait_for(f"{ROOT}/group/state", b"{}")
+        publisher.clear_retained("group/state")
+        watcher.wait_for(f"{ROOT}/group/state", b"")
+        with watching(broker, f"{ROOT}/#") as later:
+            later.wait_for(AVAILABILITY, b"online")
+            assert later.on(f"{ROOT}/group/state") == []
+
+
+def test_live_messages_need_a_connection_unsaved_events_wait(broker: Broker, outbox: Outbox) -> None:
+    """Without a broker `stats` and `ha_event` are dropped; an event that no disk took is kept in memory."""
+    publisher = Publisher(settings_of(broker), device="kitchen", outbox=outbox)
+    with watching(broker, f"{ROOT}/#") as watcher, closing(publisher):
+        publisher.publish_live("ha_event", {"event_type": "early"})
+        publisher.publish_stats({"early": True})
+        publisher.publish_unsaved(make_event(7))
+        publisher.start()
+        wait_until(lambda: watcher.on(EVENT), "the unsaved event")
+        event = json.loads(watcher.on(EVENT)[0])
+        assert event["id"] == "event-7"
+        assert event["source"] == "emotion-edge/kitchen"
+        assert "sequence" not in event
+        publisher.publish_live("ha_event", {"event_type": "late"})
+        publisher.publish_stats({"late": True})
+        watcher.wait_for(f"{ROOT}/stats", b'{"late":true}')
+        watcher.wait_for(f"{ROOT}/ha_event", b'{"event_type":"late"}')
+        assert b"early" not in b"".join(watcher.on(f"{ROOT}/ha_event") + watcher.on(f"{ROOT}/stats"))
+
+
+def test_unsaved_events_are_bounded_and_counted(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory holds so many events and no more; the number of those lost is known."""
+    monkeypatch.setattr(edge.delivery.publisher, "MAX_LIVE", 3)
+    publisher = Publisher(MqttSettings(), device="kitchen", outbox=outbox)
+    for number in range(4):
+        publisher.publish_unsaved(make_event(number))
+    publisher.close()
+    assert publisher.live_dropped == 1

@@ -1,0 +1,165 @@
+"""The sender's place in the outbox: nothing twice in flight, nothing at the head for ever."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge.delivery.outbox.queue import Outbox
+from edge.delivery.send_queue import CONFIRM_S, MAX_LOSSES, EventStream
+from tests.helpers.brokers import make_event
+
+BIG = 1 << 20
+
+
+def take(stream: EventStream, limit: int) -> list[int]:
+    return [row.sequence for row in stream.take(limit, max_bytes=BIG)]
+
+
+def test_takes_in_order_and_again_after_a_restart(outbox: Outbox) -> None:
+    """Each event is handed out once a connection; a new connection gets what was not answered."""
+    outbox.append_many([make_event(n) for n in range(5)])
+    stream = EventStream(outbox)
+    assert take(stream, 3) == [1, 2, 3]
+    assert take(stream, 3) == [4, 5]
+    assert take(stream, 3) == []
+    assert not stream.is_idle
+    stream.settle(2, None, now_s=0)
+    stream.record(CONFIRM_S)
+    stream.restart()
+    assert take(stream, 10) == [1, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("after_s", "again"), [(CONFIRM_S - 0.01, [1, 2, 3]), (CONFIRM_S, [3])])
+def test_connection_that_ends_right_after_an_acknowledgement(
+    outbox: Outbox, after_s: float, again: list[int]
+) -> None:
+    """A broker that was killed may have forgotten what it acknowledged last: it is sent once more."""
+    outbox.append_many([make_event(n) for n in range(3)])
+    stream = EventStream(outbox)
+    take(stream, 3)
+    stream.settle(1, None, now_s=0)
+    stream.settle(2, None, now_s=0)
+    stream.record(after_s)
+    assert outbox.counts().waiting == len(again)
+    stream.restart()
+    assert take(stream, 3) == again
+
+
+@pytest.mark.parametrize("limit", [1, 3, 64])
+def test_what_is_not_permitted_is_put_aside(outbox: Outbox, limit: int) -> None:
+    """What may not leave is never handed out, however much of it stands in front; what may is not held up."""
+    outbox.append_many([make_event(n, padding=n % 5 == 4) for n in range(2500)])
+    stream = EventStream(outbox, permits=lambda payload: b'"padding":"x"' in payload)
+    assert [*take(stream, limit), *take(stream, 2500)] == list(range(5, 2501, 5))
+    outbox_of_others = EventStream(outbox, permits=lambda _payload: False)
+    assert take(outbox_of_others, limit) == []
+    assert outbox_of_others.is_idle
+    assert outbox.counts().refused == 2500
+    assert {letter.reason for letter in outbox.refused()} == {"withheld"}
+
+
+def test_goodbye_confirms_what_was_acknowledged(outbox: Outbox) -> None:
+    """Where we end the connection ourselves, nothing is sent again at the next one."""
+    outbox.append(make_event(1))
+    stream = EventStream(outbox)
+    take(stream, 1)
+    stream.settle(1, None, now_s=0)
+    stream.record(float("inf"))
+    assert outbox.counts().waiting == 0
+
+
+@pytest.mark.parametrize(("spare", "is_sent"), [(1, True), (0, True), (-1, False)])
+def test_payload_above_the_broker_s_size_is_refused(outbox: Outbox, spare: int, is_sent: bool) -> None:
+    """Exactly at the size passes, one over is a dead letter, and the next event follows at once."""
+    outbox.append_many([make_event(1, padding=100), make_event(2)])
+    stream = EventStream(outbox)
+    size = len(outbox.waiting(1)[0].payload) + spare
+    assert [row.sequence for row in stream.take(10, max_bytes=size)] == ([1, 2] if is_sent else [2])
+    assert [letter.reason for letter in outbox.refused()] == ([] if is_sent else ["packet_too_large"])
+
+
+@pytest.mark.parametrize(("losses", "is_refused"), [(MAX_LOSSES - 1, False), (MAX_LOSSES, True)])
+def test_event_that_ends_every_connection_is_a_dead_letter(
+    outbox: Outbox, losses: int, is_refused: bool
+) -> None:
+    """After the first loss the oldest goes alone; ending connections again and again, it is put aside."""
+    outbox.append_many([make_event(n) for n in range(3)])
+    stream = EventStream(outbox)
+    assert take(stream, 10) == [1, 2, 3]
+    for _ in range(losses):
+        stream.lose("closed")
+        stream.restart()
+        taken = take(stream, 10)
+    assert taken == ([2, 3] if is_refused else [1])
+    assert [letter.reason for letter in outbox.refused()] == (
+        ["connection_lost:closed"] if is_refused else []
+    )
+
+
+def test_suspected_event_that_passes_opens_the_window_again(outbox: Outbox) -> None:
+    """A broker that was only restarted costs one event sent alone, not a slow stream or a dead letter."""
+    outbox.append_many([make_event(n) for n in range(3)])
+    stream = EventStream(outbox)
+    for _ in range(MAX_LOSSES * 2):
+        stream.restart()
+        assert take(stream, 10) in ([1], [1, 2, 3])
+        stream.lose("closed")
+        stream.restart()
+        assert take(stream, 10) == [1]
+        assert take(stream, 10) == []
+        stream.settle(1, None, now_s=0)
+        assert take(stream, 10) == [2, 3]
+        stream = EventStream(outbox)
+    assert outbox.counts().refused == 0
+
+
+def test_silent_broker_is_not_the_event_s_fault(outbox: Outbox) -> None:
+    """However often a hung broker is left, no event is refused for it."""
+    outbox.append_many([make_event(n) for n in range(3)])
+    stream = EventStream(outbox)
+    for _ in range(MAX_LOSSES * 2):
+        assert take(stream, 10) == [1, 2, 3]
+        stream.lose("no_ack")
+        stream.restart()
+    assert outbox.counts().refused == 0
+
+
+def test_suspect_that_was_dropped_does_not_hold_the_others(tmp_path: Path) -> None:
+    """The oldest may fall out of a full outbox while it is suspected; the stream goes on behind it."""
+    outbox = Outbox(tmp_path / "outbox.db", device="kitchen", max_events=3, max_bytes=BIG)
+    outbox.append_many([make_event(n) for n in range(3)])
+    stream = EventStream(outbox)
+    take(stream, 10)
+    stream.lose("closed")
+    outbox.append(make_event(3))  # drops sequence 1
+    stream.restart()
+    assert take(stream, 10) == [2]
+    stream.settle(2, None, now_s=0)
+    assert take(stream, 10) == [3, 4]
+    outbox.close()
+
+
+def test_disk_that_fails_is_waited_for(tmp_path: Path) -> None:
+    """While the outbox cannot be read there is nothing to send; acknowledgements are kept until it works."""
+    directory = tmp_path / "state"
+    outbox = Outbox(directory / "outbox.db", device="kitchen", max_events=10, max_bytes=BIG)
+    outbox.append_many([make_event(n) for n in range(3)])
+    stream = EventStream(outbox)
+    assert take(stream, 2) == [1, 2]
+    stream.settle(1, None, now_s=0)
+    outbox.close()
+    directory.rename(tmp_path / "away")
+    directory.write_text("no directory")
+    stream.record(CONFIRM_S)
+    stream.settle(2, "not_authorized", now_s=0)
+    assert take(stream, 2) == []
+    directory.unlink()
+    (tmp_path / "away").rename(directory)
+    stream.record(CONFIRM_S)
+    assert [row.sequence for row in outbox.waiting(10)] == [
+        2,
+        3,
+    ]  # the refusal is tried again, as is its event
+    outbox.close()

@@ -1,0 +1,209 @@
+"""Shut and open eyes are told apart on drawn faces, and an eye that cannot be judged says nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from edge.commands.demo import clip_path
+from edge.errors import ModelError
+from edge.face.detector import LEFT_EYE, open_face_finder
+from edge.face.eyes import EyeReader, EyeSpec, cut_eye, visible_eyes
+from edge.face.measurements import FaceReader, open_face_reader
+from edge.inference.card import open_classifier
+from edge.inference.weights import DETECTOR, find_weights
+from edge.pipeline import Eyes, open_eyes
+from edge.settings import Config, FatigueSettings, InferenceSettings, ModelSettings
+from edge.sources.media_files import read_video_frames
+from edge.values import Float32, Frame, Reading
+from tests.helpers.drawn_eyes import draw_face, landmarks, put_on_dark_glasses
+
+SIZE = 24
+
+
+@pytest.fixture(scope="module")
+def reader() -> EyeReader:
+    """The shipped model."""
+    return EyeReader(open_classifier("eye-state", task="eyes"))
+
+
+def crop_of(pixels: np.ndarray, corners: Float32) -> Float32:
+    """Return the crop (24, 24) of an eye that can be cut."""
+    out = np.empty((SIZE, SIZE, 1), np.float32)
+    assert cut_eye(pixels, corners, 0.65, out)
+    return out[..., 0]
+
+
+@pytest.mark.parametrize("width", [16.0, 24.0, 48.0])
+def test_open_and_shut_eyes(reader: EyeReader, width: float) -> None:
+    """Near and far, both eyes of a drawn face are called what they are."""
+    shut = reader.each(*draw_face(left_open=False, right_open=False, width=width))
+    opened = reader.each(*draw_face(width=width))
+    assert min(p for p in shut if p is not None) > 0.6
+    assert max(p for p in opened if p is not None) < 0.4
+    assert None not in (*shut, *opened)
+
+
+def test_answer_of_a_face_is_the_mean_of_its_eyes(reader: EyeReader) -> None:
+    """Somebody who winks is between open and shut."""
+    pixels, face = draw_face(left_open=False)
+    left, right = reader.each(pixels, face)
+    assert left is not None
+    assert right is not None
+    assert left > right
+    assert reader.closed(pixels, face) == pytest.approx((left + right) / 2)
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_sunglasses_hide_both_eyes(reader: EyeReader, is_open: bool) -> None:
+    """Behind dark lenses nothing is said, whatever the eyes do."""
+    pixels, face = draw_face(left_open=is_open, right_open=is_open)
+    assert reader.closed(pixels, face) is not None
+    assert reader.closed(put_on_dark_glasses(pixels, face), face) is None
+
+
+def test_one_eye_is_enough(reader: EyeReader) -> None:
+    """With a hand over the left eye the right one answers for the face."""
+    pixels, face = draw_face(left_open=False, right_open=False)
+    x, y = (int(v) for v in landmarks(face)[list(LEFT_EYE)].mean(axis=0))
+    cv2.ellipse(pixels, (x, y + 10), (45, 55), 20, 0, 360, (214, 172, 146), -1)
+    left, right = reader.each(pixels, face)
+    assert left is None
+    assert reader.closed(pixels, face) == right
+    assert right is not None
+    assert right > 0.6
+
+
+def test_far_eye_of_a_turned_head_is_not_trusted() -> None:
+    """An eye of less than 0.6 of the other's width is left out, one of just that width is not."""
+    _, turned = draw_face(width=36, left_width=21)
+    assert visible_eyes(turned)[0] is None
+    assert visible_eyes(turned)[1] is not None
+    _, half = draw_face(width=36, left_width=22)
+    assert all(eye is not None for eye in visible_eyes(half))
+
+
+def test_profile_has_no_eye_to_trust(reader: EyeReader) -> None:
+    """Both eyes are narrow against the way to the mouth: neither is judged."""
+    pixels, face = draw_face()
+    points = landmarks(face).copy()
+    middle = points[:, 0].max() / 2 + 20
+    points[:, 0] = middle + 0.4 * (points[:, 0] - middle)
+    assert visible_eyes(replace(face, landmarks=points)) == (None, None)
+    assert reader.closed(pixels, replace(face, landmarks=points)) is None
+
+
+@pytest.mark.parametrize(("width", "is_seen"), [(10.0, True), (9.5, False)])
+def test_tiny_eyes_are_not_judged(width: float, is_seen: bool) -> None:
+    """From ten pixels on an eye counts."""
+    _, face = draw_face(width=width)
+    assert all((eye is not None) == is_seen for eye in visible_eyes(face))
+
+
+def test_eye_outside_the_picture(reader: EyeReader) -> None:
+    """A face half out of the picture is judged by the eye that is in it."""
+    pixels, face = draw_face(at=(38.0, 110.0), left_open=False, right_open=False)
+    left, right = reader.each(pixels, face)
+    assert left is None
+    assert right is not None
+
+
+def test_flat_picture_says_nothing(reader: EyeReader) -> None:
+    """In the dark, or where a wall is taken for a face, no eye is made up."""
+    _, face = draw_face()
+    assert reader.closed(np.full((240, 320, 3), 9, np.uint8), face) is None
+
+
+def test_boxes_alone_say_nothing(reader: EyeReader) -> None:
+    """The detector without landmarks gives nothing to cut by."""
+    pixels, face = draw_face()
+    assert reader.closed(pixels, replace(face, landmarks=None)) is None
+    assert reader.closed(pixels, replace(face, landmarks=landmarks(face)[:6])) is None
+
+
+@pytest.mark.parametrize("angle", [-30, 0, 30])
+@pytest.mark.parametrize("scale", [0.6, 1.0, 3.0])
+def test_crop_is_the_same_at_any_size_and_tilt(angle: float, scale: float) -> None:
+    """The corners of the eye decide, so the network sees what it has learnt."""
+    pixels, face = draw_face(width=48)
+    corners = landmarks(face)[list(LEFT_EYE)]
+    matrix = cv2.getRotationMatrix2D((160, 110), angle, scale)
+    matrix[:, 2] += (320, 370)
+    moved = cv2.warpAffine(pixels, matrix, (960, 960), borderMode=cv2.BORDER_REPLICATE)
+    turned = (corners @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
+    assert np.abs(crop_of(moved, turned) - crop_of(pixels, corners)).mean() < 0.03
+
+
+def test_brightness_does_not_matter() -> None:
+    """A crop at a third of the light is levelled to the same picture."""
+    pixels, face = draw_face()
+    corners = landmarks(face)[list(LEFT_EYE)]
+    dark = (pixels * 0.3).astype(np.uint8)
+    np.testing.assert_allclose(crop_of(dark, corners), crop_of(pixels, corners), atol=0.06)
+
+
+def test_features_of_a_card_come_back() -> None:
+    """What is written into a card is read again, and another kind is refused by name."""
+    spec = EyeSpec(32, 0.65, 0.6)
+    assert EyeSpec.from_features(spec.to_features()) == spec
+    with pytest.raises(ModelError, match="face_crop"):
+        EyeSpec.from_features({"kind": "face_crop"})
+
+
+def test_reading_carries_track_and_time(reader: EyeReader) -> None:
+    """A reading belongs to a face at a moment; what nobody reads is None."""
+    pixels, face = draw_face(left_open=False, right_open=False)
+    reading = FaceReader(reader).read(pixels, face, 5)
+    assert (reading.track, reading.t_ns) == (3, 5)
+    assert reading.closed == reader.closed(pixels, face)
+    mesh = Reading(3, 5, mouth=reading.mouth, pitch_deg=reading.pitch_deg)
+    assert FaceReader().read(pixels, face, 5) == mesh
+
+
+def test_pipeline_sees_the_blinks_of_the_demo_clip() -> None:
+    """The drawn face shuts its eyes for three frames every 3.7 s, and only these are read as shut."""
+    if find_weights(DETECTOR) is None:
+        pytest.skip("the detector weights are not here: emotion-models fetch")
+    eyes = open_eyes(Config(inference=InferenceSettings(backend="cpu")))
+    shut, opened = [], []
+    for frame in read_video_frames(clip_path(), 0.04):
+        t_s = frame.t_ns / 1e9
+        if t_s > 4.4:
+            break
+        if t_s < 3.4:
+            continue
+        (sighting,) = eyes.see(frame)
+        assert sighting.reading is not None
+        assert sighting.reading.t_ns == frame.t_ns
+        assert sighting.reading.closed is not None
+        # The compressed frames beside a blink are half of each.
+        if 3.7 <= t_s < 3.8:
+            shut.append(sighting.reading.closed)
+        elif not 3.64 < t_s < 3.9:
+            opened.append(sighting.reading.closed)
+    assert len(shut) in (2, 3)
+    assert min(shut) > 0.5 > max(opened)
+
+
+def test_eye_model_can_be_left_out() -> None:
+    """`models.eyes = "none"` opens none; a directory without one takes the package's."""
+    assert open_face_reader(Config(models=ModelSettings(eyes="none"))).eyes is None
+    assert open_face_reader(Config(fatigue=FatigueSettings(enabled=False))).eyes is None
+    with pytest.raises(ModelError, match=r"models\.eyes face-cnn"):
+        open_face_reader(Config(models=ModelSettings(eyes="face-cnn")))
+
+
+def test_still_has_a_reading_too() -> None:
+    """A photograph is read as a frame at time 0, and without a reader there is no reading."""
+    if find_weights(DETECTOR) is None:
+        pytest.skip("the detector weights are not here: emotion-models fetch")
+    frame: Frame = next(iter(read_video_frames(clip_path(), 0.4)))
+    eyes = open_eyes(Config(inference=InferenceSettings(backend="cpu")))
+    (seen,) = eyes.look(frame.pixels)
+    assert seen.reading is not None
+    assert seen.reading.t_ns == 0
+    (bare,) = Eyes(eyes.classifier, open_face_finder()).look(frame.pixels)
+    assert bare.reading is None

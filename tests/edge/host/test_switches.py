@@ -1,0 +1,148 @@
+"""The switches: what they take, what they refuse, and what a restart finds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from edge.health import Health
+from edge.host.switches import MAX_WAITING, Switches
+from tests.helpers.brokers import wait_until
+
+Applied = list[tuple[str, bool]]
+
+
+@contextmanager
+def switching(
+    path: Path, *, parts: tuple[str, ...] = ("camera", "microphone"), health: Health | None = None
+) -> Iterator[tuple[Switches, Applied]]:
+    """Run switches while the block lasts; give them and what they did."""
+    applied: Applied = []
+    switches = Switches(
+        path,
+        parts=parts,
+        apply=lambda part, is_on: applied.append((part, is_on)),
+        health=health or Health(lambda *_: None),
+    )
+    switches.start()
+    try:
+        yield switches, applied
+    finally:
+        switches.close()
+
+
+def test_off_survives_a_restart(tmp_path: Path) -> None:
+    """All is on at first; what was switched off is off in the next life, until it is switched on."""
+    path = tmp_path / "state" / "switches.json"
+    with switching(path) as (switches, applied):
+        assert switches.is_on("camera")
+        switches.command("camera", b"OFF", False)
+        wait_until(lambda: applied == [("camera", False)], "the camera to be off")
+    with switching(path) as (switches, applied):
+        assert not switches.is_on("camera")
+        assert switches.is_on("microphone")
+        assert not switches.are_all_off
+        switches.command("microphone", b"OFF", False)
+        wait_until(lambda: switches.are_all_off, "both off")
+        switches.command("camera", b"ON", False)
+        wait_until(lambda: applied[1:] == [("camera", True)], "the camera to be on")
+    with switching(path) as (switches, _):
+        assert switches.is_on("camera")
+        assert not switches.is_on("microphone")
+
+
+def test_part_that_is_not_configured_keeps_its_choice(tmp_path: Path) -> None:
+    """A camera that was off is off when it comes back after a life without one."""
+    path = tmp_path / "switches.json"
+    path.write_text('{"camera": false}')
+    with switching(path, parts=("microphone",)) as (switches, applied):
+        assert not switches.are_all_off
+        switches.command("microphone", b"OFF", False)
+        wait_until(lambda: applied, "the microphone to be off")
+        assert switches.are_all_off
+    with switching(path) as (switches, _):
+        assert not switches.is_on("camera")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"null", b'{"camera": "ON"}', b"\xff\x00", b'{"camera": 0}']
+)
+def test_file_that_cannot_be_understood_keeps_both_off(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One sentence, nothing opened, and a command puts it right."""
+    path = tmp_path / "switches.json"
+    path.write_bytes(content)
+    with switching(path) as (switches, applied):
+        assert switches.are_all_off
+        switches.command("camera", b"ON", False)
+        wait_until(lambda: applied, "the camera to be on")
+    assert "stay off" in caplog.text
+    with switching(path) as (switches, _):
+        assert (switches.is_on("camera"), switches.is_on("microphone")) == (True, False)
+
+
+def test_file_that_cannot_be_written_is_a_fault_and_the_switch_works(tmp_path: Path) -> None:
+    """The device is closed all the same; the status says that a restart forgets it."""
+    path = tmp_path / "switches.json"
+    blocker = tmp_path / "switches.json.new"
+    blocker.mkdir()
+    health = Health(lambda *_: None)
+    with switching(path, health=health) as (switches, applied):
+        switches.command("camera", b"OFF", False)
+        wait_until(lambda: applied == [("camera", False)], "the camera to be off")
+        assert health.reasons == ["switches:not_writable"]
+        blocker.rmdir()
+        switches.command("camera", b"OFF", False)
+        wait_until(lambda: len(applied) == 2, "the second command")
+        assert health.reasons == []
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"on", b"ON ", b"true", b"\x00", "AUS ☃".encode(), b"x" * 1_000_000]
+)
+def test_garbage_is_refused_once_in_the_log_and_always_counted(
+    tmp_path: Path, payload: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither word nor case is guessed at; the log has one short line until a good command came."""
+    caplog.set_level(logging.INFO)
+    health = Health(lambda *_: None)
+    with switching(tmp_path / "switches.json", health=health) as (switches, applied):
+        for _ in range(3):
+            switches.command("camera", payload, False)
+        assert health.counters["commands_refused"] == 3
+        (record,) = caplog.records
+        assert f"{len(payload)} bytes" in record.getMessage()
+        assert len(record.getMessage()) < 300
+        switches.command("camera", b"ON", False)
+        wait_until(lambda: applied == [("camera", True)], "the good command")
+        switches.command("camera", payload, False)
+        assert len([r for r in caplog.records if "refused" in r.getMessage()]) == 2
+
+
+def test_stored_command_is_ignored(tmp_path: Path) -> None:
+    """What the broker had kept from long ago does not move a switch."""
+    with switching(tmp_path / "switches.json") as (switches, applied):
+        switches.command("camera", b"OFF", True)
+        switches.command("microphone", b"OFF", False)
+        wait_until(lambda: applied, "a command")
+        assert applied == [("microphone", False)]
+
+
+def test_flood_is_bounded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """So many commands wait and no more; the caller, which is the MQTT thread, never does."""
+    switches = Switches(
+        tmp_path / "switches.json",
+        parts=("camera",),
+        apply=lambda *_: None,
+        health=Health(lambda *_: None),
+    )
+    for _ in range(MAX_WAITING):
+        switches.command("camera", b"OFF", False)
+    assert caplog.records == []
+    switches.command("camera", b"OFF", False)
+    assert "is lost" in caplog.text

@@ -1,0 +1,180 @@
+"""Whatever cannot be converted is one sentence with the remedy, the right exit code, and leaves no file."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from converter.quantize import Job, check
+from edge.errors import EdgeError, ModelError
+
+keras = pytest.importorskip("keras", reason="the [train] extra is not installed")
+pytest.importorskip("tensorflow", reason="the [train] extra is not installed")
+from keras import layers  # noqa: E402
+
+from converter.source import read_model  # noqa: E402
+
+# Keras 3.15 converts variables in a way that NumPy 2 means to forbid; it can go with a Keras that does not.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:You are saving a model that has not yet been built:UserWarning"),
+]
+
+ROOT = Path(__file__).parents[3]
+
+
+class Odd(layers.Layer):  # type: ignore[misc]
+    """A layer that only this file knows."""
+
+    def call(self, x: Any) -> Any:
+        """Change nothing."""
+        return x
+
+
+def dense(**options: Any) -> Any:
+    """Return the smallest model."""
+    return keras.Sequential([keras.Input((3,)), layers.Dense(2, **options)])
+
+
+def write_model(kind: str, path: Path) -> None:
+    """Write a file that cannot be converted."""
+    if kind == "text":
+        path.write_text("this is no model")
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("config.json", "{}")
+    elif kind == "cut":
+        dense().save(path)
+        path.write_bytes(path.read_bytes()[:-40])
+    elif kind == "h5":
+        path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    elif kind == "nan":
+        model = dense()
+        model.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])
+        model.save(path)
+    elif kind == "custom":
+        keras.Sequential([keras.Input((3,)), Odd(), layers.Dense(2)]).save(path)
+    elif kind == "lambda":
+        keras.Sequential([keras.Input((3,)), layers.Lambda(lambda x: x * 2), layers.Dense(2)]).save(path)
+    elif kind == "no input":
+        keras.Sequential([layers.Dense(2)]).save(path)
+    elif kind == "dynamic":
+        x = keras.Input((None, None, 1))
+        keras.Model(x, layers.GlobalAveragePooling2D()(x)).save(path)
+    elif kind == "two inputs":
+        a, b = keras.Input((3,)), keras.Input((3,))
+        keras.Model([a, b], layers.Add()([a, b])).save(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("missing", "no such model"),
+        ("text", r"neither a \.keras nor an \.h5 file"),
+        ("empty", r"neither a \.keras nor an \.h5 file"),
+        ("cut", r"neither a \.keras nor an \.h5 file"),
+        ("directory", r"a directory without saved_model\.pb"),
+        ("zip", "not a Keras model that loads here"),
+        ("h5", "not a Keras model that loads here"),
+        ("nan", "a weight is not a number"),
+        ("custom", "has the custom object Odd"),
+        ("lambda", "has a Lambda layer"),
+        ("no input", "does not say what it reads"),
+        ("dynamic", "is not fixed"),
+        ("two inputs", "2 inputs and 1 outputs"),
+    ],
+)
+def test_bad_model_is_refused_when_it_is_read(kind: str, sentence: str, tmp_path: Path) -> None:
+    """`ModelError` names the file and the reason, and what was copied to read it is gone."""
+    path, scratch = tmp_path / "bad.keras", tmp_path / "scratch"
+    scratch.mkdir()
+    write_model(kind, path)
+    with pytest.raises(ModelError, match=sentence) as caught:
+        read_model(path, scratch)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"kind": "int4"}, "--to int4: unknown; use one of float32"),
+        ({"kind": "int8"}, "--to int8 needs --calibrate DIR"),
+        ({"kind": "int16x8"}, "--to int16x8 needs --calibrate DIR"),
+        ({"kind": "float32", "io": "integer"}, "--io integer: float32 computes in floats"),
+        ({"kind": "dynamic", "ranges": "percentile"}, "--ranges percentile: dynamic has no range"),
+        ({"kind": "float32", "recurrent": "roll"}, "--recurrent roll: unknown"),
+    ],
+)
+def test_options_that_do_not_go_together(options: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    """They are refused before TensorFlow is started."""
+    dense().save(tmp_path / "good.keras")
+    with pytest.raises(EdgeError, match=sentence):
+        check(Job(tmp_path / "good.keras", tmp_path / "out.tflite", **options))
+
+
+def start(directory: Path, source: Path, **options: Any) -> subprocess.Popen[str]:
+    """Start a conversion to float32 into `directory`."""
+    command = [sys.executable, "-m", "converter", "convert", str(source), "--to", "float32"]
+    return subprocess.Popen(
+        [*command, "-o", str(directory / "out.tflite")],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def test_broken_file_is_exit_4(tmp_path: Path) -> None:
+    """The child's refusal comes out as one sentence and the code for a bad model."""
+    write_model("zip", tmp_path / "bad.keras")
+    child = start(tmp_path / "out", tmp_path / "bad.keras")
+    said = child.communicate(timeout=120)[1]
+    assert child.returncode == 4
+    assert said.splitlines()[-1].startswith("emotion-convert: ")
+    assert "Traceback" not in said
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_full_disk_is_one_sentence_and_no_file(tmp_path: Path) -> None:
+    """Where the system refuses to write on (here: files of 4 kB at most), exit 1, and nothing is left."""
+    keras.Sequential([keras.Input((3,)), layers.Dense(4000)]).save(tmp_path / "big.keras")
+    limit = 4096
+    child = start(
+        tmp_path / "out",
+        tmp_path / "big.keras",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    said = child.communicate(timeout=120)[1]
+    assert child.returncode == 1, said
+    assert f"{tmp_path / 'out'}: cannot be written to" in said
+    assert "Traceback" not in said
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
+    """Stopped while TensorFlow works, the command says so, exits 130 and removes what it had begun."""
+    dense().save(tmp_path / "good.keras")
+    child = start(tmp_path / "out", tmp_path / "good.keras")
+    assert child.stderr is not None
+    assert "reading the model" in child.stderr.readline()
+    child.send_signal(signal.SIGINT)
+    said = child.communicate(timeout=120)[1]
+    assert child.returncode == 130
+    assert "stopped, nothing was written" in said
+    assert list((tmp_path / "out").iterdir()) == []

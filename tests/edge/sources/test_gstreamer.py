@@ -1,0 +1,188 @@
+"""GStreamer pipelines as cameras, with the real gst-launch-1.0 and a clip."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import psutil
+import pytest
+
+from edge.errors import DeviceError
+from edge.sources import gstreamer
+from edge.sources.camera import open_camera
+from tests.helpers import media
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("gst-launch-1.0") is None,
+    reason="GStreamer is missing: sudo apt install gstreamer1.0-tools gstreamer1.0-plugins-good",
+)
+SIZE = {"fps": 10, "width": 64, "height": 48}
+TEST_CARD = "gstreamer:videotestsrc is-live=true ! video/x-raw,width={},height={},framerate=30/1"
+
+
+@pytest.fixture(autouse=True)
+def registry(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep GStreamer's list of plug-ins out of the home directory; afterwards nothing of it runs."""
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path_factory.getbasetemp() / "state"))
+    yield
+    children = [child for child in psutil.Process().children() if "gst-launch" in " ".join(child.cmdline())]
+    assert children == []
+
+
+def motion_jpeg(path: Path) -> Path:
+    """Write a clip of a red and a blue half, 2 s, such as plug-ins of the "good" set decode."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        for _ in range(50):
+            picture = av.VideoFrame.from_ndarray(media.picture(), format="bgr24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_clip_is_a_camera(tmp_path: Path) -> None:
+    """A clip through GStreamer has its colours, comes at most ten times a second, and ends as a fault."""
+    clip = motion_jpeg(tmp_path / "a clip.mkv")
+    token = f'gstreamer:filesrc location="{clip}" ! matroskademux ! jpegdec ! clocksync'
+    source = open_camera(token, **SIZE)
+    frames = []
+    with pytest.raises(DeviceError, match=r"stopped sending pictures; ") as caught:
+        frames.extend(source)
+    source.close()
+    assert 15 <= len(frames) <= 21
+    np.testing.assert_allclose(frames[0].pixels[40, 4], (255, 0, 0), atol=12)
+    np.testing.assert_allclose(frames[0].pixels[40, 60], (0, 0, 255), atol=12)
+    assert caught.value.reason == "no_device"
+
+
+@pytest.mark.parametrize(("width", "height"), [(98, 64), (320, 240), (99, 51)])
+def test_rows_are_whole(width: int, height: int) -> None:
+    """The size is the pipeline's own; what GStreamer adds to a row is not in the picture."""
+    source = open_camera(TEST_CARD.format(width, height), **SIZE)
+    pixels = next(iter(source)).pixels
+    source.close()
+    assert pixels.shape == (height, width, 3)
+    # The test card's first bars are white and yellow, its last blue.
+    assert pixels[5, 5].min() > 180
+    assert pixels[5, width - 3].tolist() == pytest.approx([0, 0, 180], abs=80)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "says"),
+    [
+        ("nosuch ! videoconvert", 'no element "nosuch"'),
+        ("filesrc location=/nowhere.mkv ! matroskademux ! jpegdec", "Resource not found"),
+        ("videotestsrc name='a", "quote it as in a shell"),
+    ],
+)
+def test_pipeline_that_does_not_start(pipeline: str, says: str) -> None:
+    """The words of GStreamer are in the sentence."""
+    with pytest.raises(DeviceError) as caught:
+        open_camera(f"gstreamer:{pipeline}", **SIZE)
+    assert str(caught.value).startswith(f"gstreamer:{pipeline}: ")
+    assert says in str(caught.value)
+
+
+def test_pipeline_that_says_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A source that never gives a picture is a time-out, and its process is gone."""
+    monkeypatch.setattr(gstreamer, "OPEN_TIMEOUT_S", 1.0)
+    silent = tmp_path / "silent"
+    os.mkfifo(silent)
+    keep_open = os.open(silent, os.O_RDWR)
+    with pytest.raises(DeviceError, match="no picture in 1 s") as caught:
+        open_camera(f"gstreamer:filesrc location={silent} ! matroskademux ! jpegdec", **SIZE)
+    os.close(keep_open)
+    assert caught.value.reason == "timeout"
+
+
+def test_frozen_process_can_be_closed() -> None:
+    """A process that is stopped in its tracks is killed in no time."""
+    source = open_camera(TEST_CARD.format(64, 48), **SIZE)
+    next(iter(source))
+    (child,) = [child for child in psutil.Process().children() if "gst-launch" in " ".join(child.cmdline())]
+    child.send_signal(signal.SIGSTOP)
+    started_s = time.monotonic()
+    source.close()
+    assert time.monotonic() - started_s < 0.5
+
+
+def test_killed_process_is_a_fault() -> None:
+    """A process that dies is told within a moment."""
+    source = open_camera(TEST_CARD.format(64, 48), **SIZE)
+    (child,) = [child for child in psutil.Process().children() if "gst-launch" in " ".join(child.cmdline())]
+    threading.Timer(0.3, child.kill).start()
+    started_s = time.monotonic()
+    with pytest.raises(DeviceError, match="stopped sending pictures"):
+        list(source)
+    source.close()
+    assert time.monotonic() - started_s < 2
+
+
+def test_no_process_is_left_behind() -> None:
+    """After kill -9 of the daemon its gst-launch ends by itself: nobody reads its pictures."""
+    code = (
+        "import sys; from edge.sources.camera import open_camera;"
+        "source = open_camera(sys.argv[1], fps=10, width=64, height=48);"
+        "next(iter(source)); print(flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, TEST_CARD.format(64, 48)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        (child,) = psutil.Process(process.pid).children()
+        process.kill()
+    child.wait(5)
+
+
+def test_jetson_camera_needs_only_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NVIDIA's source becomes a whole pipeline, scaled by the hardware to the wanted width."""
+    started: list[str] = []
+
+    def driver(pipeline: str, *, fps: float) -> None:
+        started.append(f"{pipeline} at {fps:g}")
+        raise DeviceError("no Jetson here")
+
+    monkeypatch.setattr(gstreamer, "GstDriver", driver)
+    for token in ("gstreamer:nvarguscamerasrc", "gstreamer:nvarguscamerasrc sensor-id=1"):
+        with pytest.raises(DeviceError, match=f"^{token}: no Jetson here"):
+            open_camera(token, fps=10, width=642, height=480)
+    assert started[0].startswith("nvarguscamerasrc ! video/x-raw(memory:NVMM),")
+    assert started[1].startswith("nvarguscamerasrc sensor-id=1 ! video/x-raw(memory:NVMM),")
+    assert started[0].endswith("! nvvidconv ! video/x-raw,format=I420,width=640,height=360 at 10")
+
+
+def test_jetson_pipeline_is_well_formed() -> None:
+    """But for NVIDIA's two elements, GStreamer takes the pipeline as it is written."""
+    stand_in = "videotestsrc is-live=true ! videoconvert ! videoscale ! video/x-raw,format=I420 ! identity"
+    rest = gstreamer._JETSON_REST.format(width=64, height=36).replace("(memory:NVMM)", "")
+    source = open_camera(f"gstreamer:{stand_in}{rest.replace('nvvidconv', 'videoscale')}", **SIZE)
+    assert next(iter(source)).pixels.shape == (36, 64, 3)
+    source.close()
+
+
+def test_frames_have_memory_of_their_own() -> None:
+    """A frame that somebody keeps does not change while others come."""
+    source = open_camera("gstreamer:videotestsrc is-live=true pattern=snow ! video/x-raw,width=64", **SIZE)
+    kept = [(frame.pixels, frame.pixels.copy()) for frame in itertools.islice(source, 6)]
+    source.close()
+    for pixels, copy in kept:
+        np.testing.assert_array_equal(pixels, copy)
+
+
+def test_passwords_of_a_pipeline_stay_secret() -> None:
+    """Neither error nor name shows what rtspsrc is to log in with."""
+    with pytest.raises(DeviceError) as caught:
+        open_camera("gstreamer:nosuch location=rtsp://me:hunter2@camera/ user-pw=hunter2", **SIZE)
+    assert "hunter2" not in str(caught.value)

@@ -1,0 +1,113 @@
+"""A live camera drops what nobody takes and counts it; a stuck sensor is told from a quiet scene."""
+
+from __future__ import annotations
+
+import queue
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from edge.errors import DeviceError
+from edge.sources.live_camera import FROZEN_S, LiveCamera, Sensor
+from tests.helpers.brokers import wait_until
+
+SHAPE = (48, 64, 3)
+STEP_NS = round(FROZEN_S * 1e9 / 4)
+
+
+def noise(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, SHAPE, np.uint8)
+
+
+def test_sensor_with_noise_is_alive() -> None:
+    """From the second picture on, and for ever."""
+    sensor = Sensor()
+    assert [sensor.is_alive(noise(n), n * STEP_NS) for n in range(9)] == [False] + [True] * 8
+
+
+def test_sensor_that_gets_stuck() -> None:
+    """Exactly `FROZEN_S` of one picture is waited for, one nanosecond more is a fault."""
+    sensor = Sensor()
+    sensor.is_alive(noise(0), 0)
+    assert sensor.is_alive(noise(1), 0)
+    assert [sensor.is_alive(noise(1), n * STEP_NS) for n in range(1, 5)] == [True] * 4
+    with pytest.raises(DeviceError, match="the same picture for 4 s; ") as caught:
+        sensor.is_alive(noise(1), 4 * STEP_NS + 1)
+    assert caught.value.reason == "frozen"
+
+
+def test_sensor_that_is_stuck_from_the_start() -> None:
+    """Opened again, a stuck camera shows nothing at all: it would seem to recover."""
+    sensor = Sensor()
+    assert [sensor.is_alive(noise(1), n * STEP_NS) for n in range(5)] == [False] * 5
+    with pytest.raises(DeviceError):
+        sensor.is_alive(noise(1), 5 * STEP_NS)
+
+
+def test_one_pixel_is_life_enough() -> None:
+    """A difference of one step in one pixel, between the sampled ones, counts."""
+    sensor = Sensor()
+    sensor.is_alive(noise(1), 0)
+    changed = noise(1)
+    changed[13, 17, 1] ^= 1
+    assert sensor.is_alive(changed, 9 * STEP_NS)
+
+
+def test_dark_room_is_not_a_fault() -> None:
+    """At night all pictures may be black and the same."""
+    sensor = Sensor()
+    black = np.full(SHAPE, 16, np.uint8)
+    assert [sensor.is_alive(black.copy(), n * STEP_NS) for n in range(20)] == [True] * 20
+
+
+class Handed:
+    """A driver that gives what a test hands it: a number for a picture of it, None for a damaged one."""
+
+    def __init__(self) -> None:
+        self._pictures: queue.Queue[int | None] = queue.Queue()
+        self._handed = self._asked = 0
+        self._next: int | None = None
+
+    def grab(self) -> bool:
+        self._asked += 1
+        self._next = self._pictures.get()
+        return True
+
+    def retrieve(self) -> np.ndarray | None:
+        return None if self._next is None else np.full(SHAPE, self._next, np.uint8)
+
+    def cancel(self) -> None:
+        self._pictures.put(None)
+
+    def release(self) -> None:
+        """There is nothing to give back."""
+
+    def hand(self, *pictures: int | None) -> None:
+        """Hand these pictures over and wait until the camera asks for the one after them."""
+        for picture in pictures:
+            self._pictures.put(picture)
+        self._handed += len(pictures)
+        wait_until(lambda: self._asked > self._handed, "the camera took them all")
+
+
+def test_pictures_that_nobody_took_are_counted() -> None:
+    """The newest one waits; those that it replaced and those that were damaged are its `dropped`."""
+    driver = Handed()
+    with closing(LiveCamera("handed", driver, fps=1e9)) as camera:
+        frames = iter(camera)
+        seen = []
+        for pictures in [(1,), (2, 3), (4, None, 5), (6, None), (7,)]:
+            driver.hand(*pictures)
+            frame = next(frames)
+            seen.append((int(frame.pixels[0, 0, 0]), frame.dropped))
+    assert seen == [(1, 0), (3, 1), (5, 2), (6, 1), (7, 0)]
+
+
+def test_pictures_beyond_the_wanted_rate_are_not_dropped() -> None:
+    """Who asks for one picture an hour has lost nothing."""
+    driver = Handed()
+    with closing(LiveCamera("handed", driver, fps=1 / 3600)) as camera:
+        driver.hand(1, 2, 3)
+        frame = next(iter(camera))
+    assert (int(frame.pixels[0, 0, 0]), frame.dropped) == (1, 0)

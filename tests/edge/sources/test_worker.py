@@ -1,0 +1,126 @@
+"""A worker's device is open exactly while it is switched on, and what is off is not degraded."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from edge.errors import DeviceError
+from edge.health import Health
+from edge.sources.worker import Worker
+from tests.helpers.brokers import wait_until
+
+
+class Tape:
+    """A device that plays numbers until it is closed, and knows what was done to it."""
+
+    name = "tape"
+
+    def __init__(self) -> None:
+        self.closed = threading.Event()
+
+    def __iter__(self) -> Iterator[int]:
+        number = 0
+        while not self.closed.wait(0.001):
+            yield number
+            number += 1
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class Recorder:
+    """Opens tapes, or fails as told, and writes down what happens in which order."""
+
+    def __init__(self) -> None:
+        self.tapes: list[Tape] = []
+        self.log: list[str] = []
+        self.error: DeviceError | None = None
+        self.health = Health(lambda *change: self.log.append(" ".join(change).strip()))
+
+    def open(self) -> Tape:
+        if self.error is not None:
+            raise self.error
+        self.tapes.append(Tape())
+        return self.tapes[-1]
+
+    def handle(self, _item: int) -> None:
+        self.log.append("item")
+
+    def worker(self, *, is_on: bool = True) -> Worker[int]:
+        return Worker(
+            "camera",
+            self.open,
+            self.handle,
+            self.health,
+            is_on=is_on,
+            when_off=lambda: self.log.append("off"),
+        )
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    """What a worker is given."""
+    return Recorder()
+
+
+def test_switched_off_closes_and_on_opens_again(recorder: Recorder) -> None:
+    """Off closes the device, `off` is told after the last item, on opens a new one."""
+    worker = recorder.worker()
+    worker.start()
+    wait_until(lambda: "item" in recorder.log, "an item")
+    worker.switch(False)
+    assert recorder.tapes[0].closed.is_set(), "closed before the switch returns"
+    wait_until(lambda: "off" in recorder.log, "the end of the last item")
+    assert recorder.log[-1] == "off"
+    assert recorder.health.reasons == []
+    worker.switch(True)
+    wait_until(lambda: recorder.log[-1] == "item", "an item of the second tape")
+    worker.close()
+    assert len(recorder.tapes) == 2
+    assert all(tape.closed.is_set() for tape in recorder.tapes)
+
+
+def test_off_from_the_start_opens_nothing(recorder: Recorder) -> None:
+    """What was off before the restart is never opened, and makes progress for the watchdog."""
+    worker = recorder.worker(is_on=False)
+    worker.start()
+    wait_until(lambda: recorder.log == ["off"], "the worker to idle")
+    worker.close()
+    assert recorder.tapes == []
+    assert recorder.health.stuck() == []
+
+
+def test_off_ends_the_fault_and_the_wait_for_a_device(recorder: Recorder) -> None:
+    """A missing device is no fault while nobody wants it, and is wanted at once when switched on."""
+    recorder.error = DeviceError("camera.source: gone", reason="no_device")
+    worker = recorder.worker()
+    worker.start()
+    wait_until(lambda: recorder.health.reasons == ["camera:no_device"], "the fault")
+    worker.switch(False)
+    wait_until(lambda: recorder.health.reasons == [], "no fault")
+    recorder.error = None
+    worker.switch(True)
+    wait_until(lambda: "item" in recorder.log, "an item")
+    worker.close()
+
+
+def test_off_while_the_driver_opens(recorder: Recorder) -> None:
+    """A device that was being opened when it was switched off is closed without an item read."""
+    opening, go_on = threading.Event(), threading.Event()
+
+    def open_slowly() -> Tape:
+        opening.set()
+        go_on.wait(10)
+        return recorder.open()
+
+    worker = Worker("camera", open_slowly, recorder.handle, recorder.health)
+    worker.start()
+    assert opening.wait(10)
+    worker.switch(False)
+    go_on.set()
+    wait_until(lambda: recorder.tapes and recorder.tapes[0].closed.is_set(), "a closed device")
+    worker.close()
+    assert recorder.log == []

@@ -1,0 +1,35 @@
+"""Workers are stuck when they are silent for longer than each of them may be."""
+
+from __future__ import annotations
+
+import pytest
+
+from edge.config import MqttSettings
+from edge.delivery.outbox.queue import Outbox
+from edge.health import Health
+from tests.helpers.brokers import Broker, free_port, publishing, settings_of, wait_until
+
+
+def test_each_worker_has_its_own_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the limit it is not stuck yet, a nanosecond later it is; progress ends that."""
+    now = 0
+    monkeypatch.setattr("edge.health.time.monotonic_ns", lambda: now)
+    health = Health(lambda *_: None)
+    health.progress("camera")
+    health.progress("mqtt", limit_s=180)
+    now = 15_000_000_000
+    assert health.stuck() == []
+    now += 1
+    assert health.stuck() == ["camera"]
+    now = 180_000_000_001
+    assert health.stuck() == ["camera", "mqtt"]
+    health.progress("mqtt", limit_s=180)
+    assert health.stuck() == ["camera"]
+
+
+def test_sender_makes_progress_with_and_without_a_broker(outbox: Outbox, broker: Broker) -> None:
+    """Whether it waits for a broker or for something to send, it says that it lives."""
+    for settings in (MqttSettings(port=free_port()), settings_of(broker)):
+        said: list[None] = []
+        with publishing(settings, outbox, on_progress=lambda said=said: said.append(None)):
+            wait_until(lambda said=said: len(said) >= 3, "three signs of life")

@@ -1,0 +1,1 @@
+"""Brokers, servers, generators and fixtures that several tests use."""

@@ -1,0 +1,1 @@
+"""The installation in a Debian of its own."""

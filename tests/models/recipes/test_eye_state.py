@@ -1,0 +1,120 @@
+"""The recipes of the eye and mouth models: their inputs, their splits, and an epoch on drawn data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.face.eyes import EyeSpec
+from edge.face.yawning import MouthSpec
+from edge.inference.card import load_card
+from edge.inference.weights import DETECTOR, find_weights
+from models.data.eye_sets import CLOSED, OPEN, joined, load_cew, load_mrl
+from models.training.epochs import Run
+from models.training.eye_views import beside_eye, hide_eye, spoil_eye
+from tests.helpers import trees
+
+pytest.importorskip("torch", reason="needs the [train] extra")
+pytest.importorskip("keras", reason="needs the [train] extra")
+
+from models.recipes import eye_state, mouth_state
+
+# TensorFlow's tensors do not know NumPy 2's copy keyword yet, and Keras asks them.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+MRL_PEOPLE = ("s0001", "s0002", "s0003", "s0004", "s0005", "s0006", "s0019")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eyes of 24 and of seven people, faces, mouths, and sequences, all drawn."""
+    data = tmp_path_factory.mktemp("data")
+    trees.write_cew(data / "eyes" / "cew", people=24)
+    trees.write_mrl(data / "eyes" / "mrl", people=MRL_PEOPLE, per_state=4)
+    trees.write_fer2013(data / "faces" / "fer2013")
+    return data
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory in which the whole eye recipe ran for one epoch a model, in two folds for the time."""
+    out = tmp_path_factory.mktemp("trained")
+    run = Run(data, out, epochs=1, resume=False, report=lambda _: None, bar=trees.no_bar)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(eye_state, "FOLDS", 2)
+        assert eye_state.train_eye_state(run) == out / "eye-state.json"
+    return out
+
+
+def test_shipped_model_knows_everybody_but_the_validation_people(trained: Path) -> None:
+    """Its card names them, and each fold's card names its own people; together these are all the others."""
+    held_out = set(load_card("eye-state", directory=trained).held_out)
+    assert "mrl:s0019" in held_out
+    assert any(person.startswith("cew:") for person in held_out)
+    folds = [set(load_card(f"eye-state-fold{k}", directory=trained).held_out) for k in range(2)]
+    assert sum(len(fold) for fold in folds) == len(set.union(*folds)) == 48 + 7 - len(held_out)
+    assert not held_out & set.union(*folds)
+
+
+def test_card_says_how_eyes_are_cut(trained: Path) -> None:
+    """The device reads size, width and limit from it; inputs to calibrate with lie beside it."""
+    card = load_card("eye-state", directory=trained)
+    assert card.labels == ("closed", "open", "hidden")
+    assert EyeSpec.from_features(card.input.features) == eye_state.SPEC
+    inputs = np.load(trained / "eye-state.calibrate.npy")
+    assert inputs.shape[1:] == card.input.shape[1:]
+    assert MouthSpec.from_features(mouth_state.SPEC.to_features()) == mouth_state.SPEC
+
+
+def test_every_state_of_every_set_comes_as_often(data: Path) -> None:
+    """However many pictures a person has, cew and mrl, shut and open are drawn alike."""
+    eyes = joined(load_cew(data / "eyes" / "cew"), load_mrl(data / "eyes" / "mrl"))
+    weights = eye_state.weights_of(eyes)
+    is_mrl = np.array([person.startswith("mrl:") for person in eyes.people])
+    for label in (CLOSED, OPEN):
+        for part in (is_mrl, ~is_mrl):
+            assert weights[(eyes.labels == label) & part].sum() == pytest.approx(1)
+
+
+def test_an_epoch_is_the_same_again_and_mirrors_half(data: Path) -> None:
+    """Its number decides what is drawn, so that a resumed training ends as an unbroken one."""
+    eyes = load_cew(data / "eyes" / "cew")
+    views = eye_state.make_views(eyes, np.stack([trees.face(k) for k in range(4)]))
+    first, targets = eye_state.epoch_of(views, 3, seed=1)
+    again, _ = eye_state.epoch_of(views, 3, seed=1)
+    other, _ = eye_state.epoch_of(views, 4, seed=1)
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert set(targets.argmax(axis=1).tolist()) == {CLOSED, OPEN, eye_state.HIDDEN}
+    np.testing.assert_allclose(targets.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(first.mean(axis=(1, 2, 3)), 0.5, atol=0.1)
+
+
+def test_spoilt_eye_is_still_one_and_a_hidden_one_is_none() -> None:
+    """A spoilt eye keeps more of its picture than one with something over it, on the average."""
+    random = np.random.default_rng(0)
+    kept = {spoil_eye: list[float](), hide_eye: list[float]()}
+    for seed in range(60):
+        image = trees.eye(seed, 24, is_open=True)
+        for change, values in kept.items():
+            changed = change(image, 24, random)
+            assert changed.shape == (24, 24)
+            alike = [np.corrcoef(view.ravel(), image.ravel())[0, 1] for view in (changed, changed[:, ::-1])]
+            values.append(float(np.nan_to_num(max(alike))))
+    assert np.mean(kept[spoil_eye]) > np.mean(kept[hide_eye]) + 0.2
+    assert beside_eye(trees.face(1), 24, random).shape == (24, 24)
+
+
+def test_mouth_recipe(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An epoch a model on drawn mouths leaves cards whose folds share no cluster."""
+    if find_weights(DETECTOR) is None:
+        pytest.skip("the detector weights are not here: emotion-models fetch")
+    trees.write_yawns(data / "mouths" / "yawn", shots=24, frames=3)
+    trees.write_sequences(data / "faces" / "ckplus_sequences", subjects=("S010",), frames=4)
+    monkeypatch.setattr(mouth_state, "FOLDS", 2)
+    run = Run(data, tmp_path, epochs=1, resume=False, report=lambda _: None, bar=trees.no_bar)
+    assert mouth_state.train_mouth_state(run) == tmp_path / "mouth-state.json"
+    folds = [set(load_card(f"mouth-state-fold{k}", directory=tmp_path).held_out) for k in range(2)]
+    assert sum(map(len, folds)) == len(set.union(*folds))
+    assert not set.union(*folds) & set(load_card("mouth-state", directory=tmp_path).held_out)
