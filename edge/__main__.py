@@ -120,10 +120,10 @@ def _config(options: argparse.Namespace) -> int:
 
 def _outbox(options: argparse.Namespace) -> int:
     from edge.commands import outbox as queue_report
-    from edge.delivery.outbox.dead_letters import Letters
+    from edge.delivery.outbox.dead_letters import DeadLetters
 
     parts = queue_report.chosen(waiting=options.waiting, refused=options.refused)
-    with closing(Letters(outbox_path(load_config(options.config)))) as outbox:
+    with closing(DeadLetters(outbox_path(load_config(options.config)))) as outbox:
         if options.action == "retry":
             return queue_report.retry(outbox, as_json=options.json)
         if options.action == "export":

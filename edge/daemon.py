@@ -15,27 +15,27 @@ from typing import TYPE_CHECKING, Literal
 from edge import __version__
 from edge.config import outbox_path, read_password, switches_path
 from edge.delivery import messages
-from edge.delivery.connection_state import LinkState
-from edge.delivery.home_assistant.discovery import Announcer
+from edge.delivery.connection_state import ConnectionState
+from edge.delivery.home_assistant.discovery import DiscoveryPublisher
 from edge.delivery.outbox.queue import Counts, Outbox, open_outbox
-from edge.delivery.outbox.writer import Recorder
+from edge.delivery.outbox.writer import OutboxWriter
 from edge.delivery.publisher import Publisher
 from edge.errors import DeviceError, OutboxError
 from edge.health import Health
 from edge.host.conditions import ROOT
 from edge.host.malloc import rss_bytes
-from edge.host.monitor import SelfWatch
+from edge.host.monitor import Monitor
 from edge.host.sd_notify import Notifier
 from edge.host.switches import Switches
 from edge.inference.accelerator import Accelerator, backends
-from edge.inference.fallback import SteadyClassifier
+from edge.inference.fallback import FallbackClassifier
 from edge.latency import Latencies
-from edge.page.live_view import Board
+from edge.page.live_view import LiveView
 from edge.page.server import Dashboard, read_token
 from edge.page.view import Shown
 from edge.people.pooling import open_pool
 from edge.people.scene import Room
-from edge.pipeline import Ears, Eyes, open_ears, open_eyes, opener
+from edge.pipeline import FacePipeline, VoicePipeline, open_face_pipeline, open_voice_pipeline, opener
 from edge.policy import allowed, sentence
 from edge.settings import Config
 from edge.sources.camera import open_camera
@@ -70,20 +70,20 @@ class Daemon:
         self._started_s = time.monotonic()
         self._notifier = Notifier()
         self._health = Health(self._on_fault)
-        self._watch = SelfWatch(
+        self._watch = Monitor(
             outbox_path(config).parent,
             self._health,
             soft_limit_c=config.health.soft_limit_c,
             fps=config.camera.fps,
             root=root,
         )
-        self._classifiers: dict[str, SteadyClassifier] = {}
+        self._classifiers: dict[str, FallbackClassifier] = {}
         self._room: Room | None = None
         self._publisher: Publisher | None = None
         self._failure: DeviceError | None = None
         self._switches: Switches | None = None
         self._latencies = Latencies()
-        self._board = Board()
+        self._board = LiveView()
         self._status: dict[str, object] = {}
 
     def stop(self) -> None:
@@ -97,9 +97,9 @@ class Daemon:
         token = read_token(config.dashboard)
         self._notifier.status("loading models")
         for task in TASKS:
-            self._classifiers[task] = SteadyClassifier(opener(config, task), config.inference.backend)
-        eyes = open_eyes(config, self._classifiers["face"])
-        ears = open_ears(config, self._classifiers["voice"])
+            self._classifiers[task] = FallbackClassifier(opener(config, task), config.inference.backend)
+        eyes = open_face_pipeline(config, self._classifiers["face"])
+        ears = open_voice_pipeline(config, self._classifiers["voice"])
         with ExitStack() as stack:
             outbox = open_outbox(outbox_path(config), config.outbox, device=config.device.id)
             stack.callback(outbox.close)
@@ -115,7 +115,7 @@ class Daemon:
             )
             self._publisher = publisher
             stack.callback(publisher.close, CLOSE_S)
-            recorder = Recorder(outbox, publisher, self._health)
+            recorder = OutboxWriter(outbox, publisher, self._health)
             stack.callback(recorder.close)
             self._room = Room(
                 config.fusion,
@@ -133,7 +133,7 @@ class Daemon:
             self._tell_switches(publisher, switches)
             self._withdraw(publisher)
             if config.mqtt.discovery:
-                announcer = Announcer(config, publisher)
+                announcer = DiscoveryPublisher(config, publisher)
                 announcer.start()
                 stack.callback(announcer.close)
             publisher.start()
@@ -206,7 +206,7 @@ class Daemon:
             publisher.clear_retained(subtopic)
 
     def _workers(
-        self, eyes: Eyes, ears: Ears, switches: Switches
+        self, eyes: FacePipeline, ears: VoicePipeline, switches: Switches
     ) -> Iterator[tuple[str, Worker[Frame] | Worker[AudioChunk]]]:
         camera, microphone = self._config.camera, self._config.microphone
         room, counters = self._room, self._health.counters
@@ -215,7 +215,7 @@ class Daemon:
         def forget_sound() -> None:
             nonlocal ears
             # What was heard last must not be judged together with what is heard after the pause.
-            ears = open_ears(self._config, self._classifiers["voice"])
+            ears = open_voice_pipeline(self._config, self._classifiers["voice"])
             room.forget(Modality.VOICE)
 
         def see(frame: Frame) -> None:
@@ -224,21 +224,21 @@ class Daemon:
                 counters["frames_spared"] += 1
                 return
             with self._latencies.measure("see"):
-                sightings = eyes.see(frame)
+                face_results = eyes.process(frame)
             counters["frames"] += 1
-            counters["faces"] += len(sightings)
-            self._board.see(frame, [sighting.face for sighting in sightings])
-            room.see(sightings, t_ns=frame.t_ns)
+            counters["faces"] += len(face_results)
+            self._board.add_frame(frame, [face_result.face for face_result in face_results])
+            room.see(face_results, t_ns=frame.t_ns)
 
         def hear(chunk: AudioChunk) -> None:
             counters["audio_gap_samples"] += chunk.gap
-            self._board.hear(chunk)
+            self._board.add_chunk(chunk)
             start_s = time.perf_counter()
-            for hearing in ears.hear(chunk):
+            for voice_result in ears.process(chunk):
                 self._latencies.add("hear", time.perf_counter() - start_s)
                 counters["windows"] += 1
-                counters["spoken_windows"] += hearing.prediction is not None
-                room.hear(hearing)
+                counters["spoken_windows"] += voice_result.prediction is not None
+                room.hear(voice_result)
 
         if camera.source != "none":
             yield (
@@ -334,7 +334,7 @@ class Daemon:
             told=dict(self._room.told),
         )
 
-    def _on_link(self, state: LinkState) -> None:
+    def _on_link(self, state: ConnectionState) -> None:
         """Tell that the broker does not take what we publish; that it is away, it cannot be told."""
         if state.publishing == "refused":
             detail = f"mqtt.host {state.address}: refuses what this device publishes; check the access list"

@@ -7,89 +7,89 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-from edge.face.combination import VisualJudge, open_visual
-from edge.face.detector import CropSpec, FaceCropper, FaceFinder, open_face_finder
-from edge.face.measurements import FaceReader, open_face_reader
+from edge.face.combination import ImageVideoCombiner, open_visual
+from edge.face.detector import CropSpec, FaceCropper, FaceDetector, open_face_detector
+from edge.face.measurements import FaceMeasurer, open_face_measurer
 from edge.face.tracking import FaceTracker
 from edge.inference.card import TfliteClassifier, open_classifier
-from edge.inference.fallback import SteadyClassifier
+from edge.inference.fallback import FallbackClassifier
 from edge.settings import Config
-from edge.values import AudioChunk, Face, Frame, Modality, Prediction, Reading, UInt8
+from edge.values import AudioChunk, Face, FaceMeasurements, Frame, Modality, Prediction, UInt8
 from edge.voice.windows import SpeechWindows, Window, window_input
 
-AnyClassifier = TfliteClassifier | SteadyClassifier
+AnyClassifier = TfliteClassifier | FallbackClassifier
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sighting:
+class FaceResult:
     """One face, what the model says of it, and what its eyes, mouth and head do."""
 
     face: Face
     prediction: Prediction
-    reading: Reading | None = None
+    reading: FaceMeasurements | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Hearing:
+class VoiceResult:
     """One window of sound; `prediction` is None where there is too little speech in it."""
 
     window: Window
     prediction: Prediction | None
 
 
-class Eyes:
+class FacePipeline:
     """Finds, follows, crops, classifies and reads faces; one thread at a time."""
 
     def __init__(
         self,
         classifier: AnyClassifier,
-        finder: FaceFinder,
+        detector: FaceDetector,
         *,
-        reader: FaceReader | None = None,
-        visual: VisualJudge | None = None,
+        reader: FaceMeasurer | None = None,
+        visual: ImageVideoCombiner | None = None,
     ) -> None:
         self.classifier = classifier
-        self.finder = finder
+        self.detector = detector
         self.reader = reader
         self.visual = visual
         self._cropper = FaceCropper(CropSpec.from_features(classifier.card.input.features))
-        self._tracker = FaceTracker(finder)
+        self._tracker = FaceTracker(detector)
 
     @property
     def helpers(self) -> dict[str, AnyClassifier]:
         """The models that have a say in a face beside the face model, by task."""
         return {} if self.visual is None else {"video": self.visual.video}
 
-    def fresh(self) -> Eyes:
+    def fresh(self) -> FacePipeline:
         """Return eyes with the same models that remember nobody."""
         visual = None if self.visual is None else self.visual.fresh()
-        return Eyes(self.classifier, self.finder, reader=self.reader, visual=visual)
+        return FacePipeline(self.classifier, self.detector, reader=self.reader, visual=visual)
 
-    def see(self, frame: Frame) -> list[Sighting]:
+    def process(self, frame: Frame) -> list[FaceResult]:
         """Return the faces in the next frame of a stream, with stable track numbers."""
         faces = self._tracker.update(frame)
         return [self._judge(self._classify(frame.pixels, face, frame.t_ns)) for face in faces]
 
-    def look(self, pixels: UInt8) -> list[Sighting]:
+    def process_still(self, pixels: UInt8) -> list[FaceResult]:
         """Return the faces in a still (h, w, 3), small ones too, best first."""
-        faces = self.finder.find_small(pixels)
+        faces = self.detector.detect_small(pixels)
         return [self._classify(pixels, face, 0) for face in faces]
 
-    def _classify(self, pixels: UInt8, face: Face, t_ns: int) -> Sighting:
+    def _classify(self, pixels: UInt8, face: Face, t_ns: int) -> FaceResult:
         p = self.classifier.classify(self._cropper.crop(pixels, face))
         quality = self._cropper.quality(face)
         reading = None if self.reader is None else self.reader.read(pixels, face, t_ns)
-        return Sighting(face, Prediction(Modality.FACE, p, quality, t_ns, face.track), reading)
+        return FaceResult(face, Prediction(Modality.FACE, p, quality, t_ns, face.track), reading)
 
-    def _judge(self, sighting: Sighting) -> Sighting:
+    def _judge(self, face_result: FaceResult) -> FaceResult:
         """Let what was seen of the face before have its say."""
         if self.visual is None:
-            return sighting
-        prediction = self.visual.judge(sighting.prediction, self.classifier.embedding)
-        return replace(sighting, prediction=prediction)
+            return face_result
+        prediction = self.visual.judge(face_result.prediction, self.classifier.embedding)
+        return replace(face_result, prediction=prediction)
 
 
-class Ears:
+class VoicePipeline:
     """Cuts sound into windows and classifies those with speech; one thread at a time."""
 
     def __init__(self, classifier: AnyClassifier, *, window_s: float, hop_s: float) -> None:
@@ -97,10 +97,10 @@ class Ears:
         self._windows = SpeechWindows(window_s=window_s, hop_s=hop_s)
         self._input = window_input(classifier.card.input.features)
 
-    def hear(self, chunk: AudioChunk) -> Iterator[Hearing]:
+    def process(self, chunk: AudioChunk) -> Iterator[VoiceResult]:
         """Take the next chunk; yield the windows that it completes."""
         for window in self._windows.push(chunk):
-            yield Hearing(window, self.classify(window))
+            yield VoiceResult(window, self.classify(window))
 
     def classify(self, window: Window) -> Prediction | None:
         """Return what the model says of a window, None where there is too little speech."""
@@ -110,26 +110,30 @@ class Ears:
         return Prediction(Modality.VOICE, p, window.quality, window.t_ns)
 
 
-def readings_of(sightings: Iterable[Sighting]) -> list[Reading]:
+def measurements_of(face_results: Iterable[FaceResult]) -> list[FaceMeasurements]:
     """Return what the faces of one picture do, as far as anything reads it."""
-    return [sighting.reading for sighting in sightings if sighting.reading is not None]
+    return [face_result.reading for face_result in face_results if face_result.reading is not None]
 
 
-def open_eyes(config: Config, classifier: AnyClassifier | None = None, *, backend: str | None = None) -> Eyes:
+def open_face_pipeline(
+    config: Config, classifier: AnyClassifier | None = None, *, backend: str | None = None
+) -> FacePipeline:
     """Open detector, eye model, and the face model unless it is given; `DeviceError`: of an accelerator."""
     classifier = classifier or opener(config, "face")(backend or config.inference.backend)
-    return Eyes(
+    return FacePipeline(
         classifier,
-        open_face_finder(threads=config.inference.threads),
-        reader=open_face_reader(config),
+        open_face_detector(threads=config.inference.threads),
+        reader=open_face_measurer(config),
         visual=open_visual(config, classifier.card.name),
     )
 
 
-def open_ears(config: Config, classifier: AnyClassifier | None = None, *, backend: str | None = None) -> Ears:
+def open_voice_pipeline(
+    config: Config, classifier: AnyClassifier | None = None, *, backend: str | None = None
+) -> VoicePipeline:
     """Open the voice model unless it is given; `DeviceError` tells of an accelerator."""
     classifier = classifier or opener(config, "voice")(backend or config.inference.backend)
-    return Ears(classifier, window_s=config.microphone.window_s, hop_s=config.microphone.hop_s)
+    return VoicePipeline(classifier, window_s=config.microphone.window_s, hop_s=config.microphone.hop_s)
 
 
 def opener(config: Config, task: Literal["face", "voice"]) -> Callable[[str], TfliteClassifier]:

@@ -73,7 +73,7 @@ class Face:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class FaceMeasurements:
     """What eyes, mouth and head of one face do at `t_ns`: numbers only, each None where it cannot be told.
 
     `closed` and `yawning` are probabilities 0..1; `mouth` is the opening of the lips over the width of the

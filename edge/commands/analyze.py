@@ -14,8 +14,15 @@ from edge.errors import MediaError
 from edge.people.fatigue import RANKS, FatigueMonitor, FatigueState
 from edge.people.fusion import Fusion, fuse_once
 from edge.people.pooling import Pool, open_pool
-from edge.people.speaker import Speaking
-from edge.pipeline import Eyes, Hearing, Sighting, open_ears, open_eyes, readings_of
+from edge.people.speaker import SpeakerTracker
+from edge.pipeline import (
+    FacePipeline,
+    FaceResult,
+    VoiceResult,
+    measurements_of,
+    open_face_pipeline,
+    open_voice_pipeline,
+)
 from edge.settings import Config
 from edge.sources.media_files import has_sound, kind_of, read_image, read_sound, read_video_frames
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Float32, Modality, Prediction, UInt8, probabilities
@@ -32,7 +39,7 @@ class Analyzer:
     config: Config
     modality: str = "fused"
     backend: str | None = None
-    _eyes: Eyes | None = field(default=None, repr=False)
+    _eyes: FacePipeline | None = field(default=None, repr=False)
     _pool: Pool | None = field(default=None, repr=False)
 
     def analyze(self, path: Path, *, every_s: float | None = None) -> Iterator[dict[str, Any]]:
@@ -52,8 +59,8 @@ class Analyzer:
 
     def _image(self, path: Path) -> dict[str, Any]:
         pixels = read_image(path)
-        sightings = self.eyes.look(pixels) if self._wants(Modality.FACE) else []
-        return self._line(path, "image", 0.0, _faces(sightings, pixels), sightings, None)
+        face_results = self.eyes.process_still(pixels) if self._wants(Modality.FACE) else []
+        return self._line(path, "image", 0.0, _faces(face_results, pixels), face_results, None)
 
     def _audio(self, path: Path) -> dict[str, Any]:
         samples = read_sound(path)
@@ -65,53 +72,53 @@ class Analyzer:
 
         Fatigue is that of the moment when it was worst, and of the last one of these.
         """
-        tracks: dict[int, list[Sighting]] = {}
-        best: tuple[float, float, list[Sighting], UInt8 | None] = (-1.0, 0.0, [], None)
+        tracks: dict[int, list[FaceResult]] = {}
+        best: tuple[float, float, list[FaceResult], UInt8 | None] = (-1.0, 0.0, [], None)
         eyes = self.eyes.fresh() if self._wants(Modality.FACE) else None
         monitor, worst = self._fatigue_monitor(), None
         for frame in read_video_frames(path, LOOK_EVERY_S):
-            sightings = eyes.see(frame) if eyes else []
+            face_results = eyes.process(frame) if eyes else []
             if monitor is not None:
-                worst = _worse(worst, _tiredness(monitor, sightings, frame.t_ns))
-            for sighting in sightings:
-                tracks.setdefault(sighting.face.track, []).append(sighting)
-            value = sum(sighting.prediction.quality for sighting in sightings)
+                worst = _worse(worst, _tiredness(monitor, face_results, frame.t_ns))
+            for face_result in face_results:
+                tracks.setdefault(face_result.face.track, []).append(face_result)
+            value = sum(face_result.prediction.quality for face_result in face_results)
             if value > best[0]:
-                best = (value, frame.t_ns / 1e9, sightings, frame.pixels)
+                best = (value, frame.t_ns / 1e9, face_results, frame.pixels)
         means = {track: _mean_prediction([s.prediction for s in seen]) for track, seen in tracks.items()}
         _, t_s, shown, pixels = best
-        merged = [Sighting(s.face, means[s.face.track]) for s in shown]
+        merged = [FaceResult(s.face, means[s.face.track]) for s in shown]
         faces = _faces(merged, pixels) if pixels is not None else []
         line = self._line(path, "video", t_s, faces, merged, _summary(self._sound_track(path)))
         return line | {"fatigue": _facts(worst)}
 
     def _steps(self, path: Path, every_s: float) -> Iterator[dict[str, Any]]:
         """One line a step, fused over time as the daemon does, which looks more often than it tells."""
-        fusion, speaking = Fusion(self.config.fusion, self.pool), Speaking()
+        fusion, speaking = Fusion(self.config.fusion, self.pool), SpeakerTracker()
         monitor = self._fatigue_monitor()
         eyes = self.eyes.fresh() if self._wants(Modality.FACE) else None
         waiting = self._sound_track(path)
-        heard: Hearing | None = None
+        heard: VoiceResult | None = None
         due_s = 0.0
         for frame in read_video_frames(path, min(every_s, LOOK_EVERY_S)):
-            sightings = eyes.see(frame) if eyes else []
-            speaking.see(readings_of(sightings))
+            face_results = eyes.process(frame) if eyes else []
+            speaking.add_faces(measurements_of(face_results))
             while waiting and waiting[0].window.t_ns <= frame.t_ns:
                 heard = waiting.pop(0)
-                speaking.hear(heard.window)
+                speaking.add_window(heard.window)
                 if heard.prediction is not None:
-                    fusion.observe(heard.prediction)
-            for sighting in sightings:
-                fusion.observe(sighting.prediction)
+                    fusion.add(heard.prediction)
+            for face_result in face_results:
+                fusion.add(face_result.prediction)
             speaker = speaking.speaker(frame.t_ns)
             fused = fusion.update(frame.t_ns, speaker=speaker)
             room = fused.room
             moods = {person.subject: person.probabilities for person in fused.people}
-            tiredness = _tiredness(monitor, sightings, frame.t_ns, moods) if monitor else None
+            tiredness = _tiredness(monitor, face_results, frame.t_ns, moods) if monitor else None
             if frame.t_ns / 1e9 < due_s - 0.0005:  # as `read_video_frames` has it
                 continue
             due_s = (np.floor(frame.t_ns / 1e9 / every_s + 1e-3) + 1) * every_s
-            line = self._line(path, "video", frame.t_ns / 1e9, _faces(sightings, frame.pixels), [], heard)
+            line = self._line(path, "video", frame.t_ns / 1e9, _faces(face_results, frame.pixels), [], heard)
             line["fused"] = {
                 "emotion": room.emotion,
                 "confidence": room.confidence,
@@ -127,12 +134,12 @@ class Analyzer:
         kind: str,
         t_s: float,
         faces: list[dict[str, Any]],
-        sightings: Sequence[Sighting],
-        heard: Hearing | None,
+        face_results: Sequence[FaceResult],
+        heard: VoiceResult | None,
     ) -> dict[str, Any]:
         voice = heard.prediction if heard is not None else None
         emotion, confidence, p = fuse_once(
-            (s.prediction for s in sightings), voice, self.config.fusion, self.pool
+            (s.prediction for s in face_results), voice, self.config.fusion, self.pool
         )
         return {
             "file": str(path),
@@ -144,7 +151,7 @@ class Analyzer:
             "fatigue": None,
         }
 
-    def _sound_track(self, path: Path) -> list[Hearing]:
+    def _sound_track(self, path: Path) -> list[VoiceResult]:
         if not self._wants(Modality.VOICE) or not has_sound(path):
             return []
         try:
@@ -152,13 +159,13 @@ class Analyzer:
         except MediaError:
             return []  # a damaged sound track does not spoil the picture
 
-    def _hear_all(self, samples: Float32) -> list[Hearing]:
+    def _hear_all(self, samples: Float32) -> list[VoiceResult]:
         """Return the windows that the daemon would have cut; a clip too short for one is one window."""
-        ears = open_ears(self.config, backend=self.backend)
-        heard = list(ears.hear(AudioChunk(samples, 0)))
+        ears = open_voice_pipeline(self.config, backend=self.backend)
+        heard = list(ears.process(AudioChunk(samples, 0)))
         if samples.size < self.config.microphone.window_s * SAMPLE_RATE_HZ:
             window = clip_window(samples)
-            heard = [Hearing(window, ears.classify(window))]
+            heard = [VoiceResult(window, ears.classify(window))]
         return heard
 
     def _fatigue_monitor(self) -> FatigueMonitor | None:
@@ -170,10 +177,10 @@ class Analyzer:
         return self.modality in (modality.value, "fused")
 
     @property
-    def eyes(self) -> Eyes:
+    def eyes(self) -> FacePipeline:
         """The detector and face model, opened at first use."""
         if self._eyes is None:
-            self._eyes = open_eyes(self.config, backend=self.backend)
+            self._eyes = open_face_pipeline(self.config, backend=self.backend)
         return self._eyes
 
     @property
@@ -184,28 +191,28 @@ class Analyzer:
         return self._pool
 
 
-def _faces(sightings: Iterable[Sighting], pixels: UInt8) -> list[dict[str, Any]]:
+def _faces(face_results: Iterable[FaceResult], pixels: UInt8) -> list[dict[str, Any]]:
     height, width = pixels.shape[:2]
     return [
         {
-            **({"subject": f"person-{sighting.face.track}"} if sighting.face.track else {}),
-            "box": _unit_box(sighting.face.box_px, width, height),
-            "score": round(min(1.0, sighting.face.score), 4),
-            "probabilities": probabilities(sighting.prediction.p),
+            **({"subject": f"person-{face_result.face.track}"} if face_result.face.track else {}),
+            "box": _unit_box(face_result.face.box_px, width, height),
+            "score": round(min(1.0, face_result.face.score), 4),
+            "probabilities": probabilities(face_result.prediction.p),
         }
-        for sighting in sightings
+        for face_result in face_results
     ]
 
 
 def _tiredness(
     monitor: FatigueMonitor,
-    sightings: Iterable[Sighting],
+    face_results: Iterable[FaceResult],
     t_ns: int,
     moods: Mapping[str, Mapping[str, float]] | None = None,
 ) -> FatigueState:
     """Show one look to the monitor; return how the room is then."""
-    for reading in readings_of(sightings):
-        monitor.observe(reading)
+    for reading in measurements_of(face_results):
+        monitor.add(reading)
     return monitor.update(t_ns, moods).room
 
 
@@ -218,7 +225,7 @@ def _facts(state: FatigueState | None) -> dict[str, Any] | None:
     return None if state is None else messages.fatigue_facts(state)
 
 
-def _voice(heard: Hearing | None) -> dict[str, Any] | None:
+def _voice(heard: VoiceResult | None) -> dict[str, Any] | None:
     if heard is None or heard.prediction is None:
         return None
     ratio = round(heard.window.speech_ratio, 4)
@@ -243,10 +250,10 @@ def _mean_prediction(predictions: Sequence[Prediction]) -> Prediction:
     )
 
 
-def _summary(heard: Sequence[Hearing]) -> Hearing | None:
+def _summary(heard: Sequence[VoiceResult]) -> VoiceResult | None:
     """Return one hearing for a whole sound: the mean opinion, and the window with most speech."""
-    spoken = [hearing.prediction for hearing in heard if hearing.prediction is not None]
+    spoken = [voice_result.prediction for voice_result in heard if voice_result.prediction is not None]
     if not spoken:
         return None
     window = max((h.window for h in heard), key=lambda w: w.speech_ratio)
-    return Hearing(window, _mean_prediction(spoken))
+    return VoiceResult(window, _mean_prediction(spoken))

@@ -10,7 +10,7 @@ from typing import Any
 
 from edge.commands.tables import print_table
 from edge.delivery.messages import outbox_counts
-from edge.delivery.outbox.dead_letters import PARTS, Contents, Letters, Part
+from edge.delivery.outbox.dead_letters import PARTS, Contents, DeadLetters, Part
 from edge.delivery.outbox.queue import Refused
 from edge.errors import EXIT_FAILURE, EXIT_OK, EdgeError
 
@@ -34,7 +34,7 @@ def action(name: str, *, waiting: int = 0, refused: int = 0, is_done: bool = Tru
     return {"action": name, "waiting": waiting, "refused": refused, "done": is_done}
 
 
-def show(outbox: Letters, *, as_json: bool) -> int:
+def show(outbox: DeadLetters, *, as_json: bool) -> int:
     """Print the totals and the newest dead letters."""
     what, letters = outbox.contents(), outbox.refused(SHOWN)
     result = contents(what, letters)
@@ -48,7 +48,7 @@ def show(outbox: Letters, *, as_json: bool) -> int:
     return EXIT_OK
 
 
-def retry(outbox: Letters, *, as_json: bool) -> int:
+def retry(outbox: DeadLetters, *, as_json: bool) -> int:
     """Put the dead letters back, and say how many."""
     moved = outbox.retry()
     if as_json:
@@ -58,7 +58,7 @@ def retry(outbox: Letters, *, as_json: bool) -> int:
     return EXIT_OK
 
 
-def purge(outbox: Letters, parts: tuple[Part, ...], *, is_sure: bool, as_json: bool) -> int:
+def purge(outbox: DeadLetters, parts: tuple[Part, ...], *, is_sure: bool, as_json: bool) -> int:
     """Delete for good, or without `is_sure` say what would go, and return 1."""
     what = outbox.contents()
     there: dict[Part, int] = {"waiting": what.counts.waiting, "refused": what.dead_letters}
@@ -73,7 +73,7 @@ def purge(outbox: Letters, parts: tuple[Part, ...], *, is_sure: bool, as_json: b
     return EXIT_OK if is_sure else EXIT_FAILURE
 
 
-def export(outbox: Letters, parts: tuple[Part, ...], *, output: Path | None) -> int:
+def export(outbox: DeadLetters, parts: tuple[Part, ...], *, output: Path | None) -> int:
     """Write one JSON line an event to `output`, which must be new, or to standard output."""
     if output is None:
         for entry in outbox.export(*parts):

@@ -45,7 +45,7 @@ REMEDIES = {
 }
 
 
-class LinkError(ConnectionError):
+class ConnectionFailed(ConnectionError):
     """No connection; `reason` is a stable code, such as a key of `REMEDIES`."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -139,7 +139,7 @@ class Connection:
         self._keepalive_s = settings.keepalive_s
 
     def open(self) -> None:
-        """Connect and wait for the answer; raise `LinkError`, with nothing left open, unless accepted."""
+        """Connect and wait for the answer; raise `ConnectionFailed`, all closed, unless accepted."""
         try:
             self._client.connect(
                 self.address.host,
@@ -150,16 +150,16 @@ class Connection:
             )
         except OSError as error:
             self.abort()
-            raise LinkError(reason_of(error), str(error)) from error
+            raise ConnectionFailed(reason_of(error), str(error)) from error
         deadline_s = time.monotonic() + CONNECT_TIMEOUT_S
         while self._connack is None and self.lost is None:
             if time.monotonic() > deadline_s:
                 self.abort()
-                raise LinkError("timeout", "no CONNACK")
+                raise ConnectionFailed("timeout", "no CONNACK")
             self.pump(0.1)
         if self._connack != "success":
             self.abort()
-            raise LinkError(self._connack or "closed")
+            raise ConnectionFailed(self._connack or "closed")
 
     def pump(self, timeout_s: float, wake_fd: int | None = None) -> None:
         """Wait for the network, or for `wake_fd`, at most `timeout_s`; move whatever can be moved."""
@@ -239,7 +239,7 @@ class Connection:
         self.subscribed.extend((topic, code_of(reason) if reason.is_failure else None) for reason in reasons)
 
 
-class Dial:
+class Connector:
     """Opens connections to one broker after the other: MQTT 5 first, 3.1.1 where a broker knows no better.
 
     The order is drawn by lot once, so that what one broker loses is spread over all the others, and each
@@ -269,7 +269,7 @@ class Dial:
         return len(self._order)
 
     def open(self, *, will: tuple[str, bytes] | None = None) -> Connection:
-        """Return an accepted connection to the next broker, or raise `LinkError`."""
+        """Return an accepted connection to the next broker, or raise `ConnectionFailed`."""
         self.address = self._order[0]
         self._order.append(self._order.pop(0))
         protocols = self._protocols[self.address]
@@ -285,7 +285,7 @@ class Dial:
             )
             try:
                 connection.open()
-            except LinkError as error:
+            except ConnectionFailed as error:
                 # Old brokers refuse the version, or close the connection without a word.
                 if protocol == protocols[-1] or error.reason not in ("unsupported_protocol", "closed"):
                     raise

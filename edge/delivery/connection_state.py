@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class LinkState:
+class ConnectionState:
     """Whether the broker is there; if not, why (`connecting dns refused timeout tls not_authorized ...`).
 
     `since_ns` is monotonic, and of the last change of `connected`; `failures` counts attempts since then.
@@ -32,14 +32,14 @@ class LinkState:
     publishing: Verdict = "unknown"
 
 
-class LinkLog:
+class ConnectionLog:
     """Keeps the state, logs each fault of each broker once until a connection succeeds, and calls back.
 
     `on_state` is called when anything but the count of failures has changed. Used by one thread.
     """
 
-    def __init__(self, on_state: Callable[[LinkState], None] | None) -> None:
-        self.state = LinkState(False, "connecting", time.monotonic_ns())
+    def __init__(self, on_state: Callable[[ConnectionState], None] | None) -> None:
+        self.state = ConnectionState(False, "connecting", time.monotonic_ns())
         self._on_state = on_state
         self._told: dict[Address, str] = {}
 
@@ -47,7 +47,7 @@ class LinkLog:
         """Note that a broker accepted us."""
         self._told.clear()
         log.info("mqtt.host %s: connected, MQTT %s", address, protocol)
-        self._set(LinkState(True, "connected", time.monotonic_ns(), protocol, address=str(address)))
+        self._set(ConnectionState(True, "connected", time.monotonic_ns(), protocol, address=str(address)))
 
     def lost(self, address: Address, reason: str, *, is_closing: bool) -> None:
         """Note that a broker did not accept us, or that the connection to it ended."""
@@ -57,14 +57,14 @@ class LinkLog:
         self._told[address] = reason
         since_ns = time.monotonic_ns() if before.connected else before.since_ns
         failures = 1 if before.connected else before.failures + 1
-        self._set(LinkState(False, reason, since_ns, failures=failures, address=str(address)))
+        self._set(ConnectionState(False, reason, since_ns, failures=failures, address=str(address)))
 
     def publishing(self, verdict: Verdict) -> None:
         """Note whether the broker takes what we publish."""
         if verdict != self.state.publishing:
             self._set(replace(self.state, publishing=verdict))
 
-    def _set(self, state: LinkState) -> None:
+    def _set(self, state: ConnectionState) -> None:
         before, self.state = self.state, state
         if self._on_state is None or replace(before, failures=0) == replace(state, failures=0):
             return

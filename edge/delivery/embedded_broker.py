@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from edge.delivery.connection import V311, Connection, LinkError
+from edge.delivery.connection import V311, Connection, ConnectionFailed
 from edge.errors import BrokerError
 from edge.settings import MqttSettings
 
@@ -156,7 +156,7 @@ def accepts(settings: MqttSettings, *, client_id: str, password: str | None = No
     connection = Connection(settings, client_id=client_id, password=password, protocol=V311)
     try:
         connection.open()
-    except LinkError:
+    except ConnectionFailed:
         return False
     connection.disconnect()
     return True

@@ -11,7 +11,7 @@ from edge.delivery.publisher import Publisher
 from edge.people.fatigue import FatigueMonitor, FatigueState, FatigueStates
 from edge.policy import Policy
 from edge.settings import FatigueSettings
-from edge.values import Reading, SubjectState
+from edge.values import FaceMeasurements, SubjectState
 
 SUBTOPIC = "fatigue/state"
 EVERY_S = 30.0
@@ -41,11 +41,11 @@ class FatigueTopic:
         if self._monitor is None:
             publisher.clear_retained(SUBTOPIC)
 
-    def observe(self, readings: Sequence[Reading]) -> None:
+    def add(self, measurements: Sequence[FaceMeasurements]) -> None:
         """Take what the faces of one picture do."""
         if self._monitor is not None:
-            for reading in readings:
-                self._monitor.observe(reading)
+            for reading in measurements:
+                self._monitor.add(reading)
 
     def forget(self) -> None:
         """Drop what a camera that was switched off had seen."""

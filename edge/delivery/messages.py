@@ -10,7 +10,7 @@ from typing import Any
 
 from edge.delivery.outbox.queue import Counts
 from edge.people.fatigue import FatigueState
-from edge.people.speaker import NOBODY, Speaker
+from edge.people.speaker import NO_SPEAKER, Speaker
 from edge.settings import DeviceSettings
 from edge.values import EmotionEvent, Evidence, SubjectState, rfc3339
 
@@ -89,7 +89,7 @@ def state(
     present: bool,
     fatigue: FatigueState | None,
     time: datetime,
-    speaker: Speaker = NOBODY,
+    speaker: Speaker = NO_SPEAKER,
 ) -> dict[str, Any]:
     """Describe the room now; `fatigue` is None where nobody looks for it."""
     return {
@@ -102,7 +102,9 @@ def state(
     }
 
 
-def face_state(faces: Sequence[SubjectState], *, time: datetime, speaker: Speaker = NOBODY) -> dict[str, Any]:
+def face_state(
+    faces: Sequence[SubjectState], *, time: datetime, speaker: Speaker = NO_SPEAKER
+) -> dict[str, Any]:
     """Describe every face in view, in the order given, and which of them speaks."""
     people = [
         {
@@ -185,7 +187,7 @@ def event_data(
     models: Mapping[str, str | None],
     backend: str,
     latency_ms: float,
-    speaker: Speaker = NOBODY,
+    speaker: Speaker = NO_SPEAKER,
 ) -> dict[str, Any]:
     """Return the data of `emotion.changed`.
 

@@ -18,7 +18,7 @@ MAX_LOSSES = 2
 Verdict = Literal["unknown", "allowed", "refused"]
 
 
-class SelfCheck:
+class PublishProbe:
     """At each connect: subscribe to `topic`, publish a random token there, and wait for it to come back.
 
     `verdict` is `allowed` once it came, `refused` when it did not within `PROBE_S` although the broker

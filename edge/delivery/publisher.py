@@ -21,11 +21,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edge.backoff import backoff_s
-from edge.delivery.connection import V5, Connection, Dial, LinkError, Message
-from edge.delivery.connection_state import LinkLog, LinkState
+from edge.delivery.connection import V5, Connection, ConnectionFailed, Connector, Message
+from edge.delivery.connection_state import ConnectionLog, ConnectionState
 from edge.delivery.outbox.queue import Outbox
-from edge.delivery.publish_probe import SelfCheck, Verdict
-from edge.delivery.send_queue import EventStream
+from edge.delivery.publish_probe import PublishProbe, Verdict
+from edge.delivery.send_queue import SendQueue
 from edge.policy import OPEN, Policy
 from edge.settings import MqttSettings
 from edge.values import EmotionEvent, encode
@@ -75,13 +75,13 @@ class Publisher:
         outbox: Outbox,
         policy: Policy = OPEN,
         password: str | None = None,
-        on_state: Callable[[LinkState], None] | None = None,
+        on_state: Callable[[ConnectionState], None] | None = None,
         on_acked: Callable[[float], None] | None = None,
         on_progress: Callable[[], None] = lambda: None,
     ) -> None:
         self.refused_topics: dict[str, str] = {}  # full topic: why the broker refused the last message
         self.live_dropped = 0
-        self._dial = Dial(settings, f"emotion-edge-{device}", password)
+        self._dial = Connector(settings, f"emotion-edge-{device}", password)
         # A ping is due after three quarters of the keep-alive time, and late by this at most.
         self._idle_wait_s = min(IDLE_WAIT_S, settings.keepalive_s / 4)
         self._policy = policy
@@ -89,8 +89,8 @@ class Publisher:
         self._availability = self.topic("availability")
         self._on_progress = on_progress  # called while the thread goes round, connected or not
         self._on_acked = on_acked  # gets the seconds from sending to the acknowledgement
-        self._log = LinkLog(on_state)
-        self._check = SelfCheck(self.topic("probe"))
+        self._log = ConnectionLog(on_state)
+        self._check = PublishProbe(self.topic("probe"))
         self._lock = threading.Lock()
         self._retained: dict[str, bytes] = {self._availability: b"online"}
         self._pending: dict[str, None] = {}  # topics of _retained to be sent, in order
@@ -98,7 +98,7 @@ class Publisher:
         self._handlers: dict[str, Handler] = {}
         self._to_subscribe: list[str] = []
         self._inflight: dict[int, _Sent] = {}
-        self._stream = EventStream(outbox, permits=policy.permits_stored)
+        self._stream = SendQueue(outbox, permits=policy.permits_stored)
         self._progress_s = 0.0
         self._has_settled = False  # an event was answered on this connection
         self._closing = threading.Event()
@@ -107,7 +107,7 @@ class Publisher:
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
 
     @property
-    def link(self) -> LinkState:
+    def link(self) -> ConnectionState:
         """Whether the broker is there, which one, and whether it takes what we publish."""
         return self._log.state
 
@@ -201,7 +201,7 @@ class Publisher:
                 connection = self._dial.open(will=(self._availability, b"offline"))
                 opened_s = time.monotonic()
                 reason = self._serve(connection)
-            except LinkError as error:
+            except ConnectionFailed as error:
                 reason = error.reason
             except Exception:  # outermost loop: whatever it is, the next connection starts afresh
                 log.exception("mqtt: connection dropped after an error of our own")

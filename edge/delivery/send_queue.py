@@ -19,7 +19,7 @@ WITHHELD_PAGE = 1000  # rows of a former context looked through at a time: a slo
 NOT_ITS_FAULT = ("no_ack", "keep_alive_timeout")  # a silent broker says nothing about the event
 
 
-class EventStream:
+class SendQueue:
     """Hands out the outbox in order, and after `restart` again what was not acknowledged, or only just.
 
     An acknowledgement counts once the connection has lasted `CONFIRM_S` longer, or was ended by us.

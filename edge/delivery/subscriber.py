@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 
-from edge.delivery.connection import REMEDIES, Connection, Dial, LinkError, Message
+from edge.delivery.connection import REMEDIES, Connection, ConnectionFailed, Connector, Message
 from edge.delivery.consumer import Consumer
 from edge.settings import MqttSettings
 
@@ -42,7 +42,7 @@ class Listener:
 
     def __init__(self, settings: MqttSettings, *topics: str, password: str | None = None) -> None:
         self._topics = topics
-        self._dial = Dial(settings, f"emotion-edge-listen-{os.getpid()}-{id(self):x}", password)
+        self._dial = Connector(settings, f"emotion-edge-listen-{os.getpid()}-{id(self):x}", password)
         self._connection: Connection | None = None
         self._unconfirmed = len(topics)
         self._messages: deque[Message] = deque()
@@ -119,7 +119,7 @@ class Listener:
     def _connect(self) -> bool:
         try:
             self._connection = self._dial.open()
-        except LinkError as error:
+        except ConnectionFailed as error:
             self._note(error.reason)
             self._refusals = self._refusals + 1 if error.reason in LASTING else 0
             if self._refusals >= self._dial.round:

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from edge.errors import ModelError
-from edge.face.history import FaceMemory, VideoSpec
+from edge.face.history import EmbeddingHistory, VideoSpec
 from edge.inference.card import TfliteClassifier, open_classifier
 from edge.settings import Config
 from edge.values import Float32, Prediction
@@ -58,7 +58,7 @@ def visual_input(said: Opinions) -> Float32:
     return np.concatenate([logs, [2 * said.quality - 1, 2 * said.share - 1]]).astype(np.float32)
 
 
-class VisualJudge:
+class ImageVideoCombiner:
     """Turns the face model's opinions of a stream into visual ones; one thread at a time."""
 
     def __init__(
@@ -68,7 +68,7 @@ class VisualJudge:
         self._method = method
         self._network = network
         self._spec = VideoSpec.from_features(video.card.input.features)
-        self._memory = FaceMemory(self._spec)
+        self._memory = EmbeddingHistory(self._spec)
 
     def judge(self, prediction: Prediction, embedding: Float32 | None) -> Prediction:
         """Return the opinion with what was seen of its track before; as it is without an embedding."""
@@ -85,12 +85,12 @@ class VisualJudge:
         steps, share = self._memory.put(prediction.track or 0, embedding, prediction.t_ns)
         return Opinions(prediction.p, self.video.classify(steps), prediction.quality, share)
 
-    def fresh(self) -> VisualJudge:
+    def fresh(self) -> ImageVideoCombiner:
         """Return one that remembers nobody."""
-        return VisualJudge(self.video, method=self._method, network=self._network)
+        return ImageVideoCombiner(self.video, method=self._method, network=self._network)
 
 
-def open_visual(config: Config, face: str) -> VisualJudge | None:
+def open_visual(config: Config, face: str) -> ImageVideoCombiner | None:
     """Open the video model for the embeddings of the face model `face`; None where pictures count alone.
 
     Both models run on the CPU: they take less time there than the way to an accelerator. Raises `ModelError`.
@@ -118,7 +118,7 @@ def open_visual(config: Config, face: str) -> VisualJudge | None:
         network = open_classifier("visual", task="visual", directory=models.directory, threads=threads)
         if network.card.input.shape != (1, 16):
             raise ModelError(f"visual: reads {network.card.input.shape}, not (1, 16); convert it again")
-    return VisualJudge(video, method=method, network=network)
+    return ImageVideoCombiner(video, method=method, network=network)
 
 
 def _log(p: Float32) -> Float32:

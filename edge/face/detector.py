@@ -140,23 +140,23 @@ class Landmarker:
         return replace(near, box_px=box, score=score, landmarks=mesh)
 
 
-class FaceFinder:
+class FaceDetector:
     """Detection and landmarks as one: what the pipeline asks for faces."""
 
     def __init__(self, detector: Detector, landmarker: Landmarker | None) -> None:
         self.detector = detector
         self.landmarker = landmarker
 
-    def find(self, pixels: UInt8) -> list[Face]:
+    def detect(self, pixels: UInt8) -> list[Face]:
         """Return all faces in `pixels` (h, w, 3), each refined; the landmarks also reject false ones."""
         return self.refine(pixels, self.detector.detect(pixels))
 
-    def find_small(self, pixels: UInt8) -> list[Face]:
+    def detect_small(self, pixels: UInt8) -> list[Face]:
         """Like `find`, and look again through ever smaller overlapping tiles: for stills, where time allows.
 
         The detector sees 192 pixels a side, so a far face in a large photograph is lost to one look.
         """
-        found = self.find(pixels)
+        found = self.detect(pixels)
         height, width = pixels.shape[:2]
         side = max(height, width) // 2
         while side >= SMALLEST_TILE:
@@ -178,7 +178,7 @@ class FaceFinder:
         return [face for face in located if face is not None]
 
 
-def open_face_finder(*, threads: int = 1) -> FaceFinder:
+def open_face_detector(*, threads: int = 1) -> FaceDetector:
     """Open BlazeFace and the face mesh, or the Haar cascade where their weights were never fetched.
 
     Raises `ModelError` when the weights are there but are not the pinned ones.
@@ -186,8 +186,8 @@ def open_face_finder(*, threads: int = 1) -> FaceFinder:
     detector, landmarks = find_weights(DETECTOR), find_weights(LANDMARKS)
     if detector is None or landmarks is None:
         log.warning("detector weights are not here: using Haar; `emotion-models fetch` gets them")
-        return FaceFinder(HaarCascade(), None)
-    return FaceFinder(BlazeFace(detector, threads=threads), Landmarker(landmarks, threads=threads))
+        return FaceDetector(HaarCascade(), None)
+    return FaceDetector(BlazeFace(detector, threads=threads), Landmarker(landmarks, threads=threads))
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ class EyeSpec:
         return {"kind": "eye_crop", "size": self.size, "width": self.width, "hidden": self.hidden}
 
 
-class EyeReader:
+class EyeStateClassifier:
     """Judges both eyes of a face; one thread at a time. `ModelError` tells of a model that reads no eyes."""
 
     def __init__(self, classifier: TfliteClassifier) -> None:

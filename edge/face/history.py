@@ -71,7 +71,7 @@ class _Track:
     values: list[Float32] = field(default_factory=list)
 
 
-class FaceMemory:
+class EmbeddingHistory:
     """The embeddings of each track over the last steps; one thread at a time.
 
     A track that was out of sight for `GAP_S` begins anew, and is forgotten when anybody is seen after that.

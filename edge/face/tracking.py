@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edge.face.detector import FaceFinder, is_same_face
+from edge.face.detector import FaceDetector, is_same_face
 from edge.values import Face, Frame
 
 DETECT_EVERY_S = 1.0
@@ -26,9 +26,9 @@ class FaceTracker:
     """Gives each face in view a stable number; a face hidden for less than `keep_s` keeps it."""
 
     def __init__(
-        self, finder: FaceFinder, *, detect_every_s: float = DETECT_EVERY_S, keep_s: float = KEEP_S
+        self, detector: FaceDetector, *, detect_every_s: float = DETECT_EVERY_S, keep_s: float = KEEP_S
     ) -> None:
-        self._finder = finder
+        self._finder = detector
         self._detect_every_ns = int(detect_every_s * 1e9)
         self._keep_ns = int(keep_s * 1e9)
         self._tracks: dict[int, _Track] = {}

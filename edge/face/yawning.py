@@ -47,7 +47,7 @@ class MouthSpec:
         return {"kind": "lips_box", "height": self.height, "width": self.width}
 
 
-class MouthReader:
+class YawnClassifier:
     """Judges the mouth of a face; one thread at a time. `ModelError` tells of a model of something else."""
 
     def __init__(self, classifier: TfliteClassifier) -> None:

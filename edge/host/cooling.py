@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge.sources.replay import Thinner
+from edge.sources.replay import FrameRateLimiter
 
 FACTORS = (1.0, 0.5, 0.25, 0.1)  # of the frame rate
 DOWN_EVERY_S = 15.0  # a step shows in the temperature only after some seconds
@@ -10,7 +10,7 @@ UP_EVERY_S = 60.0
 COOLER_C = 5.0  # below the limit before a step back is tried
 
 
-class Cooler:
+class CoolingController:
     """Turns temperatures into a factor of the frame rate, one of `FACTORS`.
 
     At or above `soft_limit_c` a step down at once, and another every `DOWN_EVERY_S` while it stays so; a step
@@ -49,13 +49,13 @@ class FrameGate:
     def __init__(self, fps: float) -> None:
         self._fps = fps
         self._factor = 1.0
-        self._thinner: Thinner | None = None
+        self._thinner: FrameRateLimiter | None = None
 
     def set_factor(self, factor: float) -> None:
         """Let pass that share of `fps`; 1 is every picture."""
         if factor != self._factor:
             self._factor = factor
-            self._thinner = None if factor == 1 else Thinner(self._fps * factor)
+            self._thinner = None if factor == 1 else FrameRateLimiter(self._fps * factor)
 
     def takes(self, t_ns: int) -> bool:
         """Tell whether the picture captured at `t_ns` is to be looked at."""

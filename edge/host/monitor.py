@@ -15,7 +15,7 @@ from pathlib import Path
 
 from edge.health import Health
 from edge.host.conditions import ROOT, Conditions, read_conditions
-from edge.host.cooling import Cooler, FrameGate
+from edge.host.cooling import CoolingController, FrameGate
 from edge.host.malloc import release_free
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ CLOCK_S = 300.0  # that a device may take after it was switched on, until it has
 POWER_S = 60.0  # under-voltage comes in dips; each is told for so long
 
 
-class SelfWatch:
+class Monitor:
     """Checks the device on a thread of its own; its `gate` decides which pictures are looked at."""
 
     def __init__(
@@ -40,7 +40,7 @@ class SelfWatch:
         self._root = root
         self._health = health
         self._soft_limit_c = soft_limit_c
-        self._cooler = Cooler(soft_limit_c)
+        self._cooler = CoolingController(soft_limit_c)
         self.started_s = time.monotonic()
         self._since_boot: int | None = None
         self._power_s = float("-inf")

@@ -4,5 +4,5 @@ A card (`card`) describes an artifact; `backends` opens its file on cpu, gpu, ed
 `trial` in a child process. `backend_selection` times the candidates of `auto`. `fallback` keeps a model
 running on the CPU while its accelerator is lost, and `accelerator` brings it back.
 
-From outside: `Card`, `TfliteClassifier`, `open_classifier`, `SteadyClassifier`, `Accelerator`, `weights`.
+From outside: `Card`, `TfliteClassifier`, `open_classifier`, `FallbackClassifier`, `Accelerator`, `weights`.
 """

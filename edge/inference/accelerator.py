@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from edge.health import Health
-from edge.inference.fallback import SteadyClassifier
+from edge.inference.fallback import FallbackClassifier
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ class Accelerator:
     """Tries on a thread of its own, since a driver may hang; `on_change` is called there after each move."""
 
     def __init__(
-        self, classifiers: Mapping[str, SteadyClassifier], health: Health, on_change: Callable[[], None]
+        self, classifiers: Mapping[str, FallbackClassifier], health: Health, on_change: Callable[[], None]
     ) -> None:
         self._classifiers = classifiers
         self._health = health
@@ -56,7 +56,7 @@ class Accelerator:
             self._health.fault("accelerator", fault.reason, f"{fault}; running on the CPU")
 
 
-def backends(classifiers: Mapping[str, SteadyClassifier]) -> dict[str, dict[str, object]]:
+def backends(classifiers: Mapping[str, FallbackClassifier]) -> dict[str, dict[str, object]]:
     """Return for each task the backend that answers and those passed over, as `status` tells it."""
     return {
         task: {"backend": classifier.backend, "passed_over": classifier.passed_over}

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 RETRY_S = 60.0
 
 
-class SteadyClassifier:
+class FallbackClassifier:
     """Answers on the CPU until `retry` has opened the wanted backend, and again when that one fails.
 
     So a driver that takes long, hangs or crashes never delays the first answer. `classify` belongs to one

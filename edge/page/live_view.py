@@ -54,7 +54,7 @@ def level_db(samples: Float32) -> float:
     return max(QUIETEST_DB, 10 * float(np.log10(power + 1e-12)))
 
 
-class Board:
+class LiveView:
     """Written by the workers, read by the page; `now_ns` is monotonic, as the times of frames are."""
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Board:
         self._preview_ns = 0  # until when
         self._pixels: UInt8 | None = None
 
-    def see(self, frame: Frame, faces: Sequence[Face]) -> None:
+    def add_frame(self, frame: Frame, faces: Sequence[Face]) -> None:
         """Remember where the faces of a frame are, and its pixels only while a preview runs."""
         height, width = frame.pixels.shape[:2]
         scale = (width, height, width, height)
@@ -85,7 +85,7 @@ class Board:
             # A copy: the source uses its buffer again.
             self._pixels = frame.pixels.copy() if frame.t_ns < self._preview_ns else None
 
-    def hear(self, chunk: AudioChunk) -> None:
+    def add_chunk(self, chunk: AudioChunk) -> None:
         """Remember how loud a chunk was."""
         with self._lock:
             self._level_db, self._heard_ns = level_db(chunk.samples), chunk.t_ns

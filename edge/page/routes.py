@@ -10,7 +10,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from edge.host.conditions import names_of
-from edge.page.live_view import Board, View
+from edge.page.live_view import LiveView, View
 from edge.values import encode
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Facts:
     `has_boxes` the page does not show where people are: it shows only what the broker may have.
     """
 
-    board: Board
+    board: LiveView
     now: Callable[[View], dict[str, Any]]
     switch: Callable[[str, bool], bool]
     preview: Callable[[bool], bool]

@@ -12,7 +12,7 @@ from edge import __version__
 from edge.delivery.publisher import Publisher
 from edge.health import Health
 from edge.host.switches import PARTS, Switches
-from edge.page.live_view import Board, View
+from edge.page.live_view import LiveView, View
 from edge.page.routes import Facts, describe
 from edge.page.server import Answers
 from edge.policy import allowed, sentence
@@ -36,7 +36,7 @@ class Shown:
         *,
         publisher: Publisher,
         switches: Switches,
-        board: Board,
+        board: LiveView,
         health: Health,
         snapshot: Callable[[], Snapshot],
         status: Callable[[], dict[str, Any]],

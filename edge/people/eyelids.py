@@ -64,7 +64,7 @@ class Eyelids:
     _blinks: deque[tuple[int, float]] = field(default_factory=deque)  # end, seconds
     _microsleeps: deque[int] = field(default_factory=deque)
 
-    def observe(self, t_ns: int, closed: float) -> None:
+    def add(self, t_ns: int, closed: float) -> None:
         """Take the probability 0..1 that the eyes are closed at `t_ns`; what is not newer is ignored."""
         before_ns, was_shut = self._t_ns, self._is_shut
         if before_ns is not None and t_ns <= before_ns:

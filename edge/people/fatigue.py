@@ -29,7 +29,7 @@ from dataclasses import dataclass, field, replace
 from edge.people.eyelids import ENOUGH_S, NS, Eyelids
 from edge.people.gestures import Nods, Yawns
 from edge.settings import FatigueSettings
-from edge.values import ABSENT, UNCERTAIN, Reading
+from edge.values import ABSENT, UNCERTAIN, FaceMeasurements
 
 ALERT, TIRED, DROWSY, ASLEEP = SIGNS = ("alert", "tired", "drowsy", "asleep")
 LEVELS = (*SIGNS, UNCERTAIN, ABSENT)
@@ -101,12 +101,12 @@ class FatigueMonitor:
         self._people: dict[int, _Person] = {}
         self._told: dict[str, str] = {}
 
-    def observe(self, reading: Reading) -> None:
+    def add(self, reading: FaceMeasurements) -> None:
         """Take what eyes, mouth and head of one face do; what is older than the last is ignored."""
         person = self._people.get(reading.track)
         if person is None:
             person = self._people[reading.track] = _Person(self._settings, f"person-{reading.track}")
-        person.observe(reading)
+        person.add(reading)
 
     def forget(self) -> None:
         """Drop everybody: the camera was switched off."""
@@ -156,14 +156,14 @@ class _Person:
         self._lids = Eyelids(self.settings)
         self._nods = Nods(self.settings.baseline_s)
 
-    def observe(self, reading: Reading) -> None:
+    def add(self, reading: FaceMeasurements) -> None:
         self.seen_ns = max(self.seen_ns, reading.t_ns)
-        self._yawns.observe(reading.t_ns, reading.mouth, reading.yawning)
+        self._yawns.add(reading.t_ns, reading.mouth, reading.yawning)
         # Many close their eyes when they yawn or laugh: then they say nothing.
         if reading.closed is not None and not self._yawns.is_going_on:
-            self._lids.observe(reading.t_ns, reading.closed)
+            self._lids.add(reading.t_ns, reading.closed)
         if reading.pitch_deg is not None:
-            self._nods.observe(reading.t_ns, reading.pitch_deg)
+            self._nods.add(reading.t_ns, reading.pitch_deg)
 
     def state(self, now_ns: int, mood: Mapping[str, float]) -> FatigueState:
         lids = self._lids

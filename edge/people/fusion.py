@@ -70,7 +70,7 @@ class Fusion:
     _voice: Prediction | None = None
     _subjects: dict[str, _Subject] = field(default_factory=lambda: {ROOM: _Subject()})
 
-    def observe(self, prediction: Prediction) -> None:
+    def add(self, prediction: Prediction) -> None:
         """Take the newest opinion of a face or of the voice; one older than what is known is ignored."""
         if prediction.modality is Modality.VOICE:
             if self._voice is None or prediction.t_ns >= self._voice.t_ns:

@@ -31,7 +31,7 @@ class Yawns:
     _wide_ns: int = 0  # when it was last wide
     _is_counted: bool = False
 
-    def observe(self, t_ns: int, mouth: float | None, yawning: float | None) -> None:
+    def add(self, t_ns: int, mouth: float | None, yawning: float | None) -> None:
         """Take one look: `mouth` over its own width, `yawning` a probability; None where it cannot be told.
 
         A yawn counts once, as soon as it has lasted `YAWN_S`.
@@ -74,7 +74,7 @@ class Nods:
     _learnt: list[float] = field(default_factory=list)
     _learnt_ns: int = 0
 
-    def observe(self, t_ns: int, pitch_deg: float) -> None:
+    def add(self, t_ns: int, pitch_deg: float) -> None:
         """Take one look; nothing is counted before the head was seen for `ENOUGH_S`."""
         if self._t_ns is not None and t_ns <= self._t_ns:
             return

@@ -12,13 +12,13 @@ from typing import Any
 
 from edge.delivery import messages
 from edge.delivery.fatigue_topic import FatigueTopic
-from edge.delivery.outbox.writer import Recorder
+from edge.delivery.outbox.writer import OutboxWriter
 from edge.delivery.publisher import Publisher
 from edge.health import Health
 from edge.people.fusion import Change, Fused, Fusion
 from edge.people.pooling import Pool, pool_name
-from edge.people.speaker import NOBODY, Speaking
-from edge.pipeline import AnyClassifier, Hearing, Sighting, readings_of
+from edge.people.speaker import NO_SPEAKER, SpeakerTracker
+from edge.pipeline import AnyClassifier, FaceResult, VoiceResult, measurements_of
 from edge.policy import Policy
 from edge.settings import FatigueSettings, FusionSettings
 from edge.values import ABSENT, EmotionEvent, Modality
@@ -38,13 +38,13 @@ class Room:
         pool: Pool | None = None,
         policy: Policy,
         publisher: Publisher,
-        recorder: Recorder,
+        recorder: OutboxWriter,
         health: Health,
         classifiers: Mapping[str, AnyClassifier],
     ) -> None:
         self._fusion = Fusion(settings, pool)
-        self._speaking = Speaking()
-        self._speaker = NOBODY
+        self._speaking = SpeakerTracker()
+        self._speaker = NO_SPEAKER
         self._policy = policy
         self._publisher = publisher
         self._recorder = recorder
@@ -60,23 +60,23 @@ class Room:
         self._group_ns: int | None = None
         self._is_group_withheld = False
 
-    def see(self, sightings: Sequence[Sighting], *, t_ns: int) -> None:
+    def see(self, face_results: Sequence[FaceResult], *, t_ns: int) -> None:
         """Take what the faces in one frame, captured at `t_ns`, say and do; tell what follows from it."""
-        readings = readings_of(sightings)
+        measurements = measurements_of(face_results)
         with self._lock:
-            self._fatigue.observe(readings)
-            self._speaking.see(readings)
-            for sighting in sightings:
-                self._fusion.observe(sighting.prediction)
+            self._fatigue.add(measurements)
+            self._speaking.add_faces(measurements)
+            for face_result in face_results:
+                self._fusion.add(face_result.prediction)
             self._advance(t_ns)
 
-    def hear(self, hearing: Hearing) -> None:
+    def hear(self, voice_result: VoiceResult) -> None:
         """Take a window of sound, also one without speech; tell what follows from it."""
         with self._lock:
-            self._speaking.hear(hearing.window)
-            if hearing.prediction is not None:
-                self._fusion.observe(hearing.prediction)
-            self._advance(hearing.window.t_ns)
+            self._speaking.add_window(voice_result.window)
+            if voice_result.prediction is not None:
+                self._fusion.add(voice_result.prediction)
+            self._advance(voice_result.window.t_ns)
 
     def tick(self) -> None:
         """Let opinions age while nothing comes in."""

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.values import SAMPLE_RATE_HZ, UNCERTAIN, Float32, Modality, Reading
+from edge.values import SAMPLE_RATE_HZ, UNCERTAIN, FaceMeasurements, Float32, Modality
 from edge.voice.windows import FRAME, SPEECH_THRESHOLD, STEP, VAD_LAG, Window
 
 Float64 = NDArray[np.float64]
@@ -82,7 +82,7 @@ class Speaker:
         return self.state == "uncertain"
 
 
-NOBODY = Speaker("nobody")
+NO_SPEAKER = Speaker("nobody")
 
 
 @dataclass(slots=True)
@@ -132,26 +132,26 @@ class _Sound:
 
 
 @dataclass(slots=True)
-class Speaking:
+class SpeakerTracker:
     """Remembers lips and loudness of the last seconds: `see` every frame, `hear` every window."""
 
     _mouths: dict[int, deque[tuple[int, float | None]]] = field(default_factory=dict)
     _sound: _Sound = field(default_factory=_Sound)
     _skew: Float64 = field(default_factory=SKEW_PRIOR.copy)
     _heard_ns: int = 0
-    _now: Speaker = NOBODY
+    _now: Speaker = NO_SPEAKER
 
     @property
     def skew_s(self) -> float:
         """How much later the sound of one instant is stamped than its picture, as far as it is known."""
         return float(SKEWS_S @ _shares(self._skew))
 
-    def see(self, readings: Sequence[Reading]) -> None:
+    def add_faces(self, measurements: Sequence[FaceMeasurements]) -> None:
         """Take what the mouths in one frame do."""
-        for reading in readings:
+        for reading in measurements:
             mouth = self._mouths.setdefault(reading.track, deque())
             mouth.append((reading.t_ns, reading.mouth))
-        newest_ns = max((reading.t_ns for reading in readings), default=0)
+        newest_ns = max((reading.t_ns for reading in measurements), default=0)
         oldest_ns = newest_ns - int((SPAN_S + 1) * 1e9)
         for track, mouth in list(self._mouths.items()):
             while mouth and mouth[0][0] < oldest_ns:
@@ -159,7 +159,7 @@ class Speaking:
             if not mouth:
                 del self._mouths[track]
 
-    def hear(self, window: Window) -> Speaker:
+    def add_window(self, window: Window) -> Speaker:
         """Take a window of sound; return who speaks at its end."""
         since_s = min(SPAN_S, max(0.0, (window.t_ns - self._heard_ns) / 1e9))
         self._heard_ns = window.t_ns
@@ -179,7 +179,7 @@ class Speaking:
 
     def speaker(self, now_ns: int) -> Speaker:
         """Return who speaks at `now_ns`; nobody where no sound came for `STALE_S`."""
-        return self._now if now_ns - self._heard_ns <= STALE_S * 1e9 else NOBODY
+        return self._now if now_ns - self._heard_ns <= STALE_S * 1e9 else NO_SPEAKER
 
     def forget(self, modality: Modality) -> None:
         """Drop what was seen or heard: its device was switched off."""
@@ -187,7 +187,7 @@ class Speaking:
             self._mouths.clear()
         else:
             self._sound = _Sound()
-        self._now = NOBODY
+        self._now = NO_SPEAKER
 
     def _choose(self, tracks: Sequence[int], since_s: float) -> Speaker:
         """Weigh those in view against each other and against somebody out of view."""
@@ -203,7 +203,7 @@ class Speaking:
                 moving.append(track)
             scores[track] = correlation
         if not moving:
-            return NOBODY
+            return NO_SPEAKER
         only = moving[0] if len(tracks) == 1 else None
         if not scores:
             return Speaker("uncertain", owner=only)

@@ -84,7 +84,7 @@ def within(kind: str, name: str, work: Callable[[], T], *, limit_s: float | None
     )
 
 
-class Strikes:
+class FailureCounter:
     """Counts the failures of one device while a call to its driver hangs."""
 
     def __init__(self, kind: str) -> None:

@@ -65,7 +65,7 @@ class _Clock:
             return self._origin_ns
 
 
-class Thinner:
+class FrameRateLimiter:
     """Chooses which of a row of capture times to use, evenly and at most `fps` a second on average."""
 
     def __init__(self, fps: float) -> None:
@@ -153,7 +153,7 @@ class FileCamera(_FileSource):
 
     def _frames(self) -> Iterator[Frame]:
         origin_ns, lap, from_ns = self._position()
-        thinner = Thinner(self._fps)
+        thinner = FrameRateLimiter(self._fps)
         shown_ns = dropped = 0
         while not self._closed.is_set():
             with open_media(self._path) as container:

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from edge.backoff import backoff_s
 from edge.errors import DeviceError
 from edge.health import Health
-from edge.sources.driver_threads import TRIES, Strikes
+from edge.sources.driver_threads import TRIES, FailureCounter
 from edge.values import Source
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Worker(Generic[T]):
         self._health = health
         self._when_off = when_off
         self._when_stuck = when_stuck
-        self._strikes = Strikes(name)
+        self._strikes = FailureCounter(name)
         self._is_on = is_on
         self._stop = threading.Event()
         self._changed = threading.Event()  # switched or stopped: ends every pause

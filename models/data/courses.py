@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge.face.detector import FaceCropper, FaceFinder, open_face_finder
+from edge.face.detector import FaceCropper, FaceDetector, open_face_detector
 from edge.inference.card import TfliteClassifier
 from edge.values import LABELS, Float32, UInt8
 from models.data.datasets import (
@@ -147,7 +147,7 @@ def embed(model: TfliteClassifier, crops: UInt8) -> tuple[Float32, Float32]:
 
 def read_sequences(directory: Path) -> list[Onset]:
     """Read CK+'s sequences: every frame through the detector, as the device crops it but not levelled yet."""
-    finder, cropper = open_face_finder(), FaceCropper(UNLEVELLED)
+    detector, cropper = open_face_detector(), FaceCropper(UNLEVELLED)
     found = []
     paths = sorted(path for path in directory.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     for folder in dict.fromkeys(path.parent for path in paths):
@@ -155,7 +155,7 @@ def read_sequences(directory: Path) -> list[Onset]:
         if label is None:
             continue
         frames = (read_grey(path) for path in paths if path.parent == folder)
-        cut = (crop_largest(frame, finder, cropper) for frame in frames)
+        cut = (crop_largest(frame, detector, cropper) for frame in frames)
         crops = [crop for crop in cut if crop is not None]
         if len(crops) >= 2:
             person = f"ckplus:{folder.name.split('_')[0]}"
@@ -165,10 +165,10 @@ def read_sequences(directory: Path) -> list[Onset]:
     return found
 
 
-def crop_largest(image: UInt8, finder: FaceFinder, cropper: FaceCropper) -> UInt8 | None:
+def crop_largest(image: UInt8, detector: FaceDetector, cropper: FaceCropper) -> UInt8 | None:
     """Return the crop (48, 48) uint8 of the largest face in a grey picture (h, w), None without one."""
     pixels = np.ascontiguousarray(np.repeat(image[..., np.newaxis], 3, axis=2))  # (h, w) -> (h, w, 3)
-    largest = max(finder.find(pixels), key=lambda face: face.box_px[2] * face.box_px[3], default=None)
+    largest = max(detector.detect(pixels), key=lambda face: face.box_px[2] * face.box_px[3], default=None)
     if largest is None:
         return None
     return np.rint(cropper.crop(pixels, largest)[..., 0] * 255).astype(np.uint8)

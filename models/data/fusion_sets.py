@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import MediaError
-from edge.face.detector import CropSpec, FaceCropper, Landmarker, open_face_finder
+from edge.face.detector import CropSpec, FaceCropper, Landmarker, open_face_detector
 from edge.inference.card import TfliteClassifier, open_classifier
 from edge.sources.media_files import read_sound
 from edge.values import LABELS, SAMPLE_RATE_HZ, Face, Float32, UInt8
@@ -77,12 +77,12 @@ def face_answers(data: Path, directory: Path, part: Part, *, notes: list[str], b
     Three sets: FER2013 by the majority of the FER+ votes, by FER2013's own labels, and CK+48. A picture in
     which the landmarks find no face even when it is clean is left out, since the device would not see it.
     """
-    finder = open_face_finder()
-    if finder.landmarker is None:
+    detector = open_face_detector()
+    if detector.landmarker is None:
         raise DataError("fusion: faces need the landmark weights; `emotion-models fetch` gets them")
     family = load_family("face-cnn", directory)
     fer = _fer2013(data, part, notes)
-    answers = _ask_faces(fer, family, np.zeros(len(fer), np.int64), directory, finder.landmarker, bar=bar)
+    answers = _ask_faces(fer, family, np.zeros(len(fer), np.int64), directory, detector.landmarker, bar=bar)
     seen = answers.is_clear
     majority = fer.majority()
     by_votes = replace(answers, name=f"{answers.name}-ferplus", labels=majority)
@@ -91,7 +91,7 @@ def face_answers(data: Path, directory: Path, part: Part, *, notes: list[str], b
     owner = family.fold_of_people("ckplus", [])
     ck = ck.where(np.array([f"ckplus:{subject}" in owner for subject in ck.subjects]))
     askers = np.array([owner[f"ckplus:{subject}"] for subject in ck.subjects], np.int64)
-    posed = _ask_faces(ck, family, askers, directory, finder.landmarker, bar=bar)
+    posed = _ask_faces(ck, family, askers, directory, detector.landmarker, bar=bar)
     notes.append(
         f"{answers.name}: a face is found in {np.count_nonzero(seen)} of {seen.size} clean pictures, "
         f"in {posed.name} in {np.count_nonzero(posed.is_clear)} of {len(posed)}; "

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.face.detector import FaceFinder
+from edge.face.detector import FaceDetector
 from edge.face.mouth import mouth_opening
 from edge.face.tracking import FaceTracker
-from edge.people.speaker import Speaker, Speaking
+from edge.people.speaker import Speaker, SpeakerTracker
 from edge.sources.media_files import read_sound, read_video_frames
-from edge.values import SAMPLE_RATE_HZ, AudioChunk, Float32, Reading
+from edge.values import SAMPLE_RATE_HZ, AudioChunk, FaceMeasurements, Float32
 from edge.voice.windows import STEP, SpeechWindows, Window
 from models.data.datasets import DataError, Progress
 
@@ -77,21 +77,23 @@ class Instant:
     speaker: Speaker
 
 
-def read_talkers(directory: Path, finder: FaceFinder, *, progress: Progress | None = None) -> list[Talker]:
+def read_talkers(
+    directory: Path, detector: FaceDetector, *, progress: Progress | None = None
+) -> list[Talker]:
     """Read every clip of one talking face below `directory`; raise `DataError` where there is none."""
     paths = sorted(path for path in directory.glob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise DataError(f"data set media/talking: no video in {directory}; complete it")
     talkers = []
     for done, path in enumerate(paths, start=1):
-        talkers.append(_read_talker(path, finder))
+        talkers.append(_read_talker(path, detector))
         if progress:
             progress(done, len(paths))
     return talkers
 
 
-def _read_talker(path: Path, finder: FaceFinder) -> Talker:
-    tracker = FaceTracker(finder)
+def _read_talker(path: Path, detector: FaceDetector) -> Talker:
+    tracker = FaceTracker(detector)
     seen_s, opening = [], []
     for frame in read_video_frames(path):
         faces = tracker.update(frame)
@@ -143,14 +145,14 @@ def play(
     *,
     fps: float,
     skew_s: float = 0.0,
-    speaking: Speaking | None = None,
+    speaking: SpeakerTracker | None = None,
     begin_s: float = 0.0,
 ) -> list[Instant]:
     """Show a montage at `fps` to `speaking`, or to a fresh one; return what it said at every window.
 
     The sound is stamped `skew_s` too late. The montage begins `begin_s` after what was shown before.
     """
-    speaking = speaking or Speaking()
+    speaking = speaking or SpeakerTracker()
     heard = talkers[montage.heard]
     faces = list(zip(montage.faces, montage.starts_s, strict=True))
     said, frame = [], 0
@@ -158,13 +160,15 @@ def play(
         stamped_ns = window.t_ns + round(skew_s * 1e9)
         while frame / fps * 1e9 <= stamped_ns:
             t_s = frame / fps
-            speaking.see(
+            speaking.add_faces(
                 [
-                    Reading(track, round((begin_s + t_s) * 1e9), mouth=talkers[who].mouth(t_s + start_s))
+                    FaceMeasurements(
+                        track, round((begin_s + t_s) * 1e9), mouth=talkers[who].mouth(t_s + start_s)
+                    )
                     for track, (who, start_s) in enumerate(faces, start=1)
                 ]
             )
             frame += 1
         stamped = Window(window.frames, window.speech, stamped_ns + round(begin_s * 1e9))
-        said.append(Instant(window.t_ns / 1e9, heard.speaks(window.t_ns / 1e9), speaking.hear(stamped)))
+        said.append(Instant(window.t_ns / 1e9, heard.speaks(window.t_ns / 1e9), speaking.add_window(stamped)))
     return said

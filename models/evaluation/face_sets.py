@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.face.crop import level
-from edge.face.detector import CropSpec, FaceCropper, open_face_finder
+from edge.face.detector import CropSpec, FaceCropper, open_face_detector
 from edge.inference.weights import DETECTOR, LANDMARKS, find_weights
 from edge.values import Face, Float32, UInt8
 from models.data.datasets import (
@@ -84,13 +84,13 @@ def _jaffe(family: Family, data: Path, notes: list[str], bar: Bar) -> Iterator[T
     people = [f"jaffe:{subject}" for subject in jaffe.subjects]
     jaffe = jaffe.where(_own(family, "jaffe", people, trained_on=family.was_trained_on("jaffe")) == 0)
     need_every_class(jaffe.name, jaffe.labels)
-    finder = open_face_finder()
+    detector = open_face_detector()
     pictures: list[UInt8] = []
     largest: list[Face | None] = []
     with bar("finding faces in jaffe") as progress:
         for done, image in enumerate(jaffe.images, start=1):
             pixels = np.ascontiguousarray(np.repeat(image[..., np.newaxis], 3, axis=2))  # (h, w) -> (h, w, 3)
-            found = finder.find(pixels)
+            found = detector.detect(pixels)
             pictures.append(pixels)
             largest.append(max(found, key=lambda face: face.box_px[2] * face.box_px[3], default=None))
             progress(done, len(jaffe))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from edge.face.crop import level
-from edge.face.detector import FER_CROP, CropSpec, FaceCropper, open_face_finder
+from edge.face.detector import FER_CROP, CropSpec, FaceCropper, open_face_detector
 from edge.inference.card import Source
 from edge.values import LABELS, Float32, UInt8
 from models.cards import draft_card, save_trained
@@ -366,11 +366,11 @@ def _smoothed(faces: FaceSet) -> Float32:
 
 def _cropped(faces: FaceSet) -> FaceSet:
     """Cut the largest face out of each whole picture, as the device does but not levelled yet."""
-    finder, cropper = open_face_finder(), FaceCropper(FER_CROP)
+    detector, cropper = open_face_detector(), FaceCropper(FER_CROP)
     crops, found = [], np.zeros(len(faces), dtype=np.bool_)
     for i, image in enumerate(faces.images):
         pixels = np.ascontiguousarray(np.repeat(image[..., np.newaxis], 3, axis=2))  # (h, w) -> (h, w, 3)
-        seen = finder.find(pixels)
+        seen = detector.detect(pixels)
         if seen:
             largest = max(seen, key=lambda face: face.box_px[2] * face.box_px[3])
             crop = cropper.crop(pixels, largest)[..., 0]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.face.crop import level
-from edge.face.detector import open_face_finder
+from edge.face.detector import open_face_detector
 from edge.face.yawning import MouthSpec, cut_mouth
 from edge.inference.card import Source
 from edge.values import LABELS, Float32, UInt8
@@ -104,13 +104,13 @@ def read_mouths(run: Run) -> tuple[PatchSet, PatchSet]:
 def ckplus_mouths(data: Path) -> PatchSet:
     """Cut the lips of CK+'s sequences as the device does, surprise left out; their people are named."""
     faces = load_ckplus_sequences(find_set(data, "ckplus_sequences"))
-    finder, crop = open_face_finder(), np.empty(SHAPE, np.float32)
+    detector, crop = open_face_detector(), np.empty(SHAPE, np.float32)
     images, people = [], []
     for image, label, subject in zip(faces.images, faces.labels, faces.subjects, strict=True):
         if label == LABELS.index("surprise"):
             continue
         pixels = np.ascontiguousarray(np.repeat(image[..., np.newaxis], 3, axis=2))  # (h, w) -> (h, w, 3)
-        for face in finder.find(pixels)[:1]:
+        for face in detector.detect(pixels)[:1]:
             if cut_mouth(pixels, face, crop):
                 images.append(np.rint(255 * crop[..., 0]).astype(np.uint8))
                 people.append(f"ckplus:{subject}")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.delivery.outbox.queue import Counts, Outbox
-from edge.delivery.publisher import LinkState, Publisher
+from edge.delivery.publisher import ConnectionState, Publisher
 from edge.settings import MqttSettings
 from edge.values import EmotionEvent
 
@@ -129,7 +129,7 @@ def run(plan: Plan) -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
     with (Path(plan.directory) / "links.jsonl").open("a", buffering=1) as log:
 
-        def note(device: str, state: LinkState) -> None:
+        def note(device: str, state: ConnectionState) -> None:
             link = Link(device, state.connected, state.reason, state.since_ns / 1e9)
             log.write(json.dumps(dataclasses.asdict(link)) + "\n")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from edge.values import Reading
+from edge.values import FaceMeasurements
 
 OPEN, SHUT = 0.02, 0.98
 SECOND = 1_000_000_000
@@ -24,13 +24,13 @@ def looks(
     track: int = 1,
     mouth: float | None = 0.05,
     pitch_deg: float | None = 0.0,
-) -> Iterator[Reading]:
+) -> Iterator[FaceMeasurements]:
     """Yield one look after the other; eyes are shut in `closures`, (start, length) in s, and open else."""
     for t_ns in times(start_s, seconds, hz):
         shut = any(
             round(start * SECOND) <= t_ns < round((start + length) * SECOND) for start, length in closures
         )
-        yield Reading(track, t_ns, SHUT if shut else OPEN, mouth, None, pitch_deg)
+        yield FaceMeasurements(track, t_ns, SHUT if shut else OPEN, mouth, None, pitch_deg)
 
 
 def blinks(

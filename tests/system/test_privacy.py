@@ -19,7 +19,7 @@ from edge.config import parse_config
 from edge.daemon import Daemon
 from edge.delivery.home_assistant.entities import discovery_payload
 from edge.delivery.outbox.queue import open_outbox
-from edge.pipeline import open_eyes
+from edge.pipeline import open_face_pipeline
 from edge.policy import EVENTS, GROUP_MIN_FACES, TOPICS
 from edge.settings import Config
 from edge.sources.media_files import read_video_frames
@@ -38,7 +38,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clip that shows the face of the shipped one six times."""
     path = tmp_path_factory.mktemp("crowd") / "crowd.mp4"
     frames = list(read_video_frames(clip_path(), 0.2))[5:15]
-    (face, *_) = open_eyes(Config()).finder.find(frames[0].pixels)
+    (face, *_) = open_face_pipeline(Config()).detector.detect(frames[0].pixels)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 5, (1280, 960))
     for frame in frames:
         writer.write(cv2.cvtColor(draw_crowd(frame.pixels, face, 6), cv2.COLOR_RGB2BGR))

@@ -22,7 +22,7 @@ from edge.commands.demo import clip_path, run_demo
 from edge.delivery.connection import Message
 from edge.delivery.embedded_broker import EmbeddedBroker
 from edge.delivery.messages import load_schema
-from edge.delivery.outbox.dead_letters import Letters
+from edge.delivery.outbox.dead_letters import DeadLetters
 from edge.delivery.subscriber import Listener, listen
 from edge.inference.card import artifacts_directory
 from edge.settings import MqttSettings
@@ -199,7 +199,7 @@ def durable_subscriber(port: int, received: list[dict[str, object]]) -> Iterator
 
 def waiting(path: Path) -> int:
     """Return how many events the outbox of a running daemon holds."""
-    with closing(Letters(path)) as outbox:
+    with closing(DeadLetters(path)) as outbox:
         return outbox.contents().counts.waiting
 
 

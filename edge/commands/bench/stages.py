@@ -16,10 +16,10 @@ from edge.commands.bench.whole_daemon import measure_daemon
 from edge.commands.demo import clip_path
 from edge.errors import DeviceError
 from edge.face.detector import CropSpec, FaceCropper
-from edge.face.measurements import FaceReader
+from edge.face.measurements import FaceMeasurer
 from edge.inference.backends import BACKENDS
 from edge.inference.card import TfliteClassifier, golden_input
-from edge.pipeline import Eyes, open_ears, open_eyes, opener
+from edge.pipeline import FacePipeline, open_face_pipeline, open_voice_pipeline, opener
 from edge.settings import Config
 from edge.sources.media_files import read_sound, read_video_frames
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Face, Frame, UInt8, rfc3339
@@ -39,24 +39,24 @@ def run_bench(config: Config, *, seconds: float) -> dict[str, Any]:
     Stages are process time, so that other programs on the machine count less; the models on each backend
     are time on the clock, since an accelerator's is nobody's process time.
     """
-    eyes = open_eyes(config)
+    eyes = open_face_pipeline(config)
     frames = [
         Frame(np.asarray(cv2.resize(frame.pixels, (640, 480)), np.uint8), frame.t_ns)
         for frame in read_video_frames(clip_path(), 0.1)
     ]
     still = frames[len(frames) // 2].pixels
-    (face, *_) = eyes.finder.find(still)
+    (face, *_) = eyes.detector.detect(still)
     cropper = FaceCropper(CropSpec.from_features(eyes.classifier.card.input.features))
     crop = cropper.crop(still, face).copy()
-    reader = eyes.reader or FaceReader()
+    reader = eyes.reader or FaceMeasurer()
 
     def whole() -> None:
-        for found in eyes.finder.find(still):
+        for found in eyes.detector.detect(still):
             eyes.classifier.classify(cropper.crop(still, found))
 
     stages = {
-        "detect": _timed(lambda: eyes.finder.detector.detect(still)),
-        "landmarks": _timed(lambda: eyes.finder.refine(still, [face])),
+        "detect": _timed(lambda: eyes.detector.detector.detect(still)),
+        "landmarks": _timed(lambda: eyes.detector.refine(still, [face])),
         "crop": _timed(lambda: cropper.crop(still, face)),
         "face_model": _timed(lambda: eyes.classifier.classify(crop)),
         "face_path": _timed(whole),
@@ -120,9 +120,9 @@ def _on_backend(open_on: Callable[[str], TfliteClassifier], backend: str) -> dic
     return _percentiles(costs)
 
 
-def _tracked(eyes: Eyes, frames: list[Frame]) -> dict[str, float]:
+def _tracked(eyes: FacePipeline, frames: list[Frame]) -> dict[str, float]:
     fresh = eyes.fresh()
-    costs = [_cost_ms(lambda frame=frame: fresh.see(frame)) for frame in frames]  # type: ignore[misc]
+    costs = [_cost_ms(lambda frame=frame: fresh.process(frame)) for frame in frames]  # type: ignore[misc]
     return {**_percentiles(costs), "mean_ms": round(float(np.mean(costs)), 3)}
 
 
@@ -145,7 +145,7 @@ def draw_crowd(still: UInt8, face: Face, count: int) -> UInt8:
     return crowd
 
 
-def _crowd(eyes: Eyes, still: UInt8, face: Face, count: int) -> dict[str, float]:
+def _crowd(eyes: FacePipeline, still: UInt8, face: Face, count: int) -> dict[str, float]:
     """Measure the face path as the daemon runs it, ten pictures a second, on so many faces."""
     crowd, fresh = draw_crowd(still, face, count), eyes.fresh()
     costs: list[float] = []
@@ -154,7 +154,7 @@ def _crowd(eyes: Eyes, still: UInt8, face: Face, count: int) -> dict[str, float]
     while len(costs) < REPEATS and time.monotonic() < end_s:
         frame = Frame(crowd, len(costs) * 100_000_000)
         start_ns = time.process_time_ns()
-        found = max(found, len(fresh.see(frame)))
+        found = max(found, len(fresh.process(frame)))
         costs.append((time.process_time_ns() - start_ns) / 1e6)
     mean_ms = float(np.mean(costs))
     fps = round(1e3 / mean_ms, 1)
@@ -167,10 +167,10 @@ def _percentiles(costs_ms: list[float]) -> dict[str, float]:
 
 
 def _speech(config: Config) -> dict[str, float]:
-    ears = open_ears(config)
+    ears = open_voice_pipeline(config)
     samples = read_sound(clip_path())
     start_ns = time.process_time_ns()
-    windows = sum(1 for _ in ears.hear(AudioChunk(samples, 0)))
+    windows = sum(1 for _ in ears.process(AudioChunk(samples, 0)))
     cost_s = (time.process_time_ns() - start_ns) / 1e9
     factor = cost_s / (samples.size / SAMPLE_RATE_HZ)
     return {"real_time_factor": round(factor, 4), "ms_per_window": round(1e3 * cost_s / windows, 3)}

@@ -13,7 +13,15 @@ from datetime import UTC, datetime
 from edge.commands.doctor.stages import Finding, failed
 from edge.config import read_password
 from edge.delivery import messages
-from edge.delivery.connection import CONNECT_TIMEOUT_S, REMEDIES, V5, Connection, Dial, LinkError, reason_of
+from edge.delivery.connection import (
+    CONNECT_TIMEOUT_S,
+    REMEDIES,
+    V5,
+    Connection,
+    ConnectionFailed,
+    Connector,
+    reason_of,
+)
 from edge.delivery.publish_probe import PROBE_S
 from edge.delivery.tls import tls_context
 from edge.errors import EdgeError
@@ -47,7 +55,7 @@ def examine_broker(config: Config, address: Address) -> Iterator[Finding]:
                 yield Finding(stage, str(address), "ok", step())
             except Skipped as reason:
                 yield Finding(stage, str(address), "skipped", str(reason))
-            except LinkError as error:
+            except ConnectionFailed as error:
                 broken = stage
                 remedy = REMEDIES.get(error.reason, "the broker's log may say why")
                 yield Finding(stage, str(address), "failed", str(error), remedy)
@@ -59,7 +67,7 @@ def examine_broker(config: Config, address: Address) -> Iterator[Finding]:
 
 
 class _Visit:
-    """One way to one broker; each step returns what it found, or raises `LinkError`."""
+    """One way to one broker; each step returns what it found, or raises `ConnectionFailed`."""
 
     def __init__(self, config: Config, address: Address) -> None:
         self._config = config
@@ -87,14 +95,14 @@ class _Visit:
         try:
             found = socket.getaddrinfo(self._address.host, self._address.port, type=socket.SOCK_STREAM)
         except OSError as error:
-            raise LinkError("dns", str(error)) from error
+            raise ConnectionFailed("dns", str(error)) from error
         return ", ".join(dict.fromkeys(str(entry[4][0]) for entry in found))
 
     def _open(self) -> socket.socket:
         try:
             return socket.create_connection((self._address.host, self._address.port), CONNECT_TIMEOUT_S)
         except OSError as error:
-            raise LinkError(reason_of(error), str(error)) from error
+            raise ConnectionFailed(reason_of(error), str(error)) from error
 
     def _tcp(self) -> str:
         start_s = time.monotonic()
@@ -112,7 +120,7 @@ class _Visit:
             ):
                 version, certificate = secured.version(), secured.getpeercert() or {}
         except OSError as error:
-            raise LinkError(reason_of(error), str(error)) from error
+            raise ConnectionFailed(reason_of(error), str(error)) from error
         ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(certificate["notAfter"])), UTC)
         days = (ends - datetime.now(UTC)).days
         if days < EXPIRY_DAYS:
@@ -122,7 +130,7 @@ class _Visit:
     def _connect(self) -> str:
         password = read_password(self._config.mqtt)
         # A name of its own: under the daemon's, the broker would throw the daemon out.
-        connection = Dial(self._settings, f"emotion-edge-doctor-{os.getpid()}", password).open()
+        connection = Connector(self._settings, f"emotion-edge-doctor-{os.getpid()}", password).open()
         self._connection = connection
         who = self._settings.username or "no user"
         return f"MQTT {'5' if connection.protocol == V5 else '3.1.1'}, {who}"
@@ -135,7 +143,7 @@ class _Visit:
         connection.publish(self._topic, encode(messages.probe(self._token)), qos=1)
         self._wait(lambda: bool(connection.acked), "no acknowledgement")
         if refusal := connection.acked.popleft()[1]:
-            raise LinkError(refusal, f"{self._topic} refused; let this user write everything below it")
+            raise ConnectionFailed(refusal, f"{self._topic} refused; let this user write everything below it")
         return f"{self._topic} acknowledged"
 
     def _read_back(self) -> str:
@@ -147,7 +155,7 @@ class _Visit:
                 lambda: any(self._token.encode() in message.payload for message in received),
                 f"{self._topic} did not come back",
             )
-        except LinkError as error:
+        except ConnectionFailed as error:
             if error.reason != "timeout":
                 raise
             if self._connected.protocol == V5:
@@ -166,7 +174,7 @@ class _Visit:
         connection, deadline_s = self._connected, time.monotonic() + PROBE_S
         while not condition():
             if connection.lost is not None:
-                raise LinkError(connection.lost, otherwise)
+                raise ConnectionFailed(connection.lost, otherwise)
             if time.monotonic() > deadline_s:
-                raise LinkError("timeout", otherwise)
+                raise ConnectionFailed("timeout", otherwise)
             connection.pump(0.1)

@@ -25,7 +25,7 @@ from edge.commands.doctor.scrub import Scrubber, scrubber_of
 from edge.commands.doctor.stages import UNIT, Finding, report
 from edge.config import DEFAULT_PATH, load_config, outbox_path, state_directory, to_toml
 from edge.delivery.messages import outbox_counts
-from edge.delivery.outbox.dead_letters import Letters
+from edge.delivery.outbox.dead_letters import DeadLetters
 from edge.errors import EdgeError
 from edge.host.conditions import read_conditions
 from edge.settings import Config
@@ -127,7 +127,7 @@ def _outbox(config: Config | None) -> dict[str, Any]:
     if config is None:
         return {"error": "no config"}
     try:
-        with closing(Letters(outbox_path(config))) as letters:
+        with closing(DeadLetters(outbox_path(config))) as letters:
             what, refused = letters.contents(), letters.refused(DEAD_LETTERS)
     except EdgeError as error:
         return {"error": str(error)}

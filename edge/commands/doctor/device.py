@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edge.commands.doctor.stages import Finding, failed
 from edge.config import outbox_path
-from edge.delivery.outbox.dead_letters import Letters
+from edge.delivery.outbox.dead_letters import DeadLetters
 from edge.errors import EdgeError
 from edge.host.conditions import ROOT, Conditions, read_conditions
 from edge.host.monitor import DISK_LOW_BYTES
@@ -84,7 +84,7 @@ def examine_outbox(path: Path) -> Finding:
     if not path.exists():
         return Finding("outbox", str(path), "ok", "the daemon will make it")
     try:
-        with closing(Letters(path)) as letters:
+        with closing(DeadLetters(path)) as letters:
             counts = letters.contents().counts
     except EdgeError as error:
         return failed("outbox", str(path), error)

@@ -23,7 +23,7 @@ from edge.settings import Config
 from edge.values import rfc3339
 
 if TYPE_CHECKING:
-    from edge.face.measurements import ReadingTask
+    from edge.face.measurements import MeasurementTask
 
 MAX_EXIT_CODE = 100
 UNIT = "emotion-edge.service"
@@ -190,11 +190,11 @@ def _examine_small(config: Config) -> Iterator[Finding]:
     """Check the models that stay on the CPU by their golden vectors: of eyes, mouth, video and fusion."""
     from edge.errors import ModelError
     from edge.face.combination import open_visual
-    from edge.face.measurements import READING_TASKS, open_reading_model
+    from edge.face.measurements import MEASUREMENT_TASKS, open_measurement_model
     from edge.people.pooling import open_pool, pool_name
 
-    def name_of_reading(task: ReadingTask) -> str | None:
-        classifier = open_reading_model(config, task)
+    def name_of_reading(task: MeasurementTask) -> str | None:
+        classifier = open_measurement_model(config, task)
         return None if classifier is None else classifier.name
 
     def name_of_video() -> str | None:
@@ -202,7 +202,7 @@ def _examine_small(config: Config) -> Iterator[Finding]:
         return None if judge is None else judge.video.name
 
     names: dict[str, Callable[[], str | None]] = {
-        task: partial(name_of_reading, task) for task in READING_TASKS
+        task: partial(name_of_reading, task) for task in MEASUREMENT_TASKS
     }
     names |= {"video": name_of_video, "fusion": lambda: pool_name(open_pool(config))}
     for task, name_of in names.items():

@@ -8,7 +8,7 @@ import threading
 import time
 
 from edge.config import read_password
-from edge.delivery.connection import Dial, LinkError
+from edge.delivery.connection import ConnectionFailed, Connector
 from edge.delivery.home_assistant.entities import discovery_payload
 from edge.delivery.publisher import Publisher
 from edge.errors import BrokerError
@@ -26,7 +26,7 @@ def discovery_topic(config: Config) -> str:
     return f"{config.mqtt.discovery_prefix}/device/{config.device.id}/config"
 
 
-class Announcer:
+class DiscoveryPublisher:
     """Keeps the announcement in the broker; `start` once, before the publisher connects.
 
     It is sent at every connect, as all retained topics are, and again 0 to 5 s after Home Assistant says
@@ -84,10 +84,10 @@ class Announcer:
 def clear_discovery(config: Config) -> None:
     """Remove the device from Home Assistant; raise `BrokerError` unless the broker confirms it."""
     topic = discovery_topic(config)
-    dial = Dial(config.mqtt, f"emotion-edge-{config.device.id}-discovery", read_password(config.mqtt))
+    dial = Connector(config.mqtt, f"emotion-edge-{config.device.id}-discovery", read_password(config.mqtt))
     try:
         connection = dial.open()
-    except LinkError as error:
+    except ConnectionFailed as error:
         raise BrokerError(
             f"mqtt.host {config.mqtt.host}: {error}; `emotion-edge discovery remove` needs the broker"
         ) from None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from edge.delivery.outbox.file import Store
+from edge.delivery.outbox.file import OutboxFile
 from edge.delivery.outbox.queue import Counts, Refused
 from edge.errors import EdgeError
 
@@ -25,7 +25,7 @@ class Contents:
     dead_letters: int
 
 
-class Letters:
+class DeadLetters:
     """The outbox at `path` from a second process; safe while the daemon runs, which notices within a second.
 
     Never makes an outbox and never renames one: raises `EdgeError` where there is none, and `OutboxError`
@@ -35,7 +35,7 @@ class Letters:
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise EdgeError(f"{path}: no outbox there; start the daemon once, or check device.id")
-        self._store = Store(path, may_create=False)
+        self._store = OutboxFile(path, may_create=False)
 
     def contents(self) -> Contents:
         """Count what is there."""

@@ -44,7 +44,7 @@ REMEDIES = {
 R = TypeVar("R")
 
 
-class Store:
+class OutboxFile:
     """One open connection, made when it is first needed and again after it failed; used under `lock`.
 
     With `may_create` the file is ours: it is made where there is none, and one that is corrupt is renamed to

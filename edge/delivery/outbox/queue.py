@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from edge.delivery.outbox.file import Store, reason_of
+from edge.delivery.outbox.file import OutboxFile, reason_of
 from edge.errors import OutboxError
 from edge.settings import OutboxSettings
 from edge.values import EmotionEvent, encode, rfc3339
@@ -99,7 +99,7 @@ class Outbox:
         self._last = 0  # the newest sequence that this process gave or saw
         self._clock_s: float | None = None  # what the daemons of this file ran, at `_clock_at_s`
         self._clock_at_s = 0.0
-        self._store = Store(path, may_create=True, on_open=self._resume)
+        self._store = OutboxFile(path, may_create=True, on_open=self._resume)
         # A disk that is full at boot must not stop the daemon: the first append tells.
         with suppress(OutboxError):
             self.counts()

@@ -21,7 +21,7 @@ LOCKED_S = 3.0  # how long events wait for another process to let go of the outb
 CHECK_S = 2.0
 
 
-class Recorder:
+class OutboxWriter:
     """Takes events from any thread at once; stores them together, and only then has them sent.
 
     An event exists from its commit on, 5 ms and one write of the disk after it was noticed: what a crash

@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge.people.speaker import Speaking
-from edge.pipeline import Eyes
+from edge.people.speaker import SpeakerTracker
+from edge.pipeline import FacePipeline
 from edge.sources.media_files import read_sound, read_video_frames
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Frame, UInt8
 from edge.voice.windows import SpeechWindows
@@ -20,27 +20,29 @@ HEIGHT_PX = 240  # of a tile; two tiles side by side are as wide as a camera's p
 
 
 def play_composed(
-    montage: Montage, paths: Sequence[Path], talkers: Sequence[Talker], *, eyes: Eyes, fps: float
+    montage: Montage, paths: Sequence[Path], talkers: Sequence[Talker], *, eyes: FacePipeline, fps: float
 ) -> list[Instant]:
     """Show the montage of clips at `paths` as frames to `eyes` that remember nobody.
 
     Tracks in the result are numbers of tiles from 1, as those of `models.data.talking.play`.
     """
-    speaking, heard = Speaking(), talkers[montage.heard]
+    speaking, heard = SpeakerTracker(), talkers[montage.heard]
     tile_of: dict[int, int] = {}
     frames = _frames(montage, paths, talkers, fps)
     waiting = next(frames, None)
     said = []
     for window in SpeechWindows(window_s=WINDOW_S, hop_s=HOP_S).push(_sound(paths[montage.heard], heard)):
         while waiting is not None and waiting.t_ns <= window.t_ns:
-            sightings = eyes.see(waiting)
-            for sighting in sightings:
-                x, y, w, h = sighting.face.box_px
+            face_results = eyes.process(waiting)
+            for face_result in face_results:
+                x, y, w, h = face_result.face.box_px
                 tile = _tile_at(x + w / 2, y + h / 2, waiting.pixels)
-                tile_of.setdefault(sighting.face.track, tile)
-            speaking.see([sighting.reading for sighting in sightings if sighting.reading is not None])
+                tile_of.setdefault(face_result.face.track, tile)
+            speaking.add_faces(
+                [face_result.reading for face_result in face_results if face_result.reading is not None]
+            )
             waiting = next(frames, None)
-        speaker = speaking.hear(window)
+        speaker = speaking.add_window(window)
         if speaker.track is not None:
             speaker = replace(speaker, track=tile_of[speaker.track])
         said.append(Instant(window.t_ns / 1e9, heard.speaks(window.t_ns / 1e9), speaker))

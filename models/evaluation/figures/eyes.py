@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from edge.commands.demo import clip_path
-from edge.face.detector import open_face_finder
-from edge.face.eyes import EyeReader, EyeSpec
+from edge.face.detector import open_face_detector
+from edge.face.eyes import EyeSpec, EyeStateClassifier
 from edge.inference.card import open_classifier
 from edge.sources.media_files import read_video_frames
 from edge.values import Float32
@@ -58,7 +58,7 @@ def measure_eyes(data: Path, directory: Path, bar: Bar) -> Measured:
             notes.append(str(error))
             continue
         sets[name] = figures_of_set(answers, spec.hidden)
-    reader = EyeReader(open_classifier(NAME, task="eyes", directory=directory))
+    reader = EyeStateClassifier(open_classifier(NAME, task="eyes", directory=directory))
     faces, clips = (
         watch_faces(reader.closed, data, notes, bar),
         watch_clips(reader.closed, data, notes, bar),
@@ -106,10 +106,10 @@ def figures_of_set(answers: Answers, limit: float) -> dict[str, Any]:
     return figures
 
 
-def time_reader(reader: EyeReader) -> float:
+def time_reader(reader: EyeStateClassifier) -> float:
     """Return the median time in ms for both eyes of a face, crops included, on one thread of this machine."""
     pixels = next(frame.pixels for frame in read_video_frames(clip_path(), 0.5))
-    face, *_ = open_face_finder().find(pixels)
+    face, *_ = open_face_detector().detect(pixels)
     times = []
     for _ in range(LATENCY_RUNS):
         before = time.perf_counter()

@@ -19,7 +19,7 @@ from edge.face.eyes import EyeSpec
 from edge.inference.card import TfliteClassifier, load_card, open_classifier
 from edge.people.fatigue import ALARMS, FatigueMonitor, FatigueState
 from edge.settings import Config, FatigueSettings
-from edge.values import Float32, Reading
+from edge.values import FaceMeasurements, Float32
 from models.data.datasets import DataError, find_set
 from models.data.eye_courses import Closure, Course, EyePair, alarm_course, draw_course, pair_eyes, render
 from models.data.eye_sets import PatchSet, load_cew, load_mrl
@@ -228,7 +228,7 @@ def watch(
     states = []
     for now_s, crops in zip(t_s, render(pair, course, t_s, size=reader.size, random=random), strict=True):
         now_ns = round(float(now_s) * 1e9)
-        monitor.observe(Reading(1, now_ns, reader.read(crops)))
+        monitor.add(FaceMeasurements(1, now_ns, reader.read(crops)))
         states.append((float(now_s), monitor.update(now_ns).room))
     return states
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from edge.face.detector import open_face_finder
-from edge.people.speaker import Speaking
-from edge.pipeline import open_eyes
+from edge.face.detector import open_face_detector
+from edge.people.speaker import SpeakerTracker
+from edge.pipeline import open_face_pipeline
 from edge.settings import Config
 from models.data.datasets import find_set
 from models.data.talking import (
@@ -103,7 +103,7 @@ def measure_speaking(data: Path, _directory: Path, bar: Bar) -> Measured:
     """Measure on the clips of `media/talking` below `data`; raise `DataError` where they are not."""
     directory = find_set(data, "talking")
     with bar("reading talking heads") as progress:
-        talkers = read_talkers(directory, open_face_finder(), progress=progress)
+        talkers = read_talkers(directory, open_face_detector(), progress=progress)
     tuned, tested = range(0, len(talkers), 2), range(1, len(talkers), 2)
     conditions: dict[str, dict[str, Any]] = {}
     with bar("montages") as progress:
@@ -160,7 +160,7 @@ def _skewed(
     first: Sequence[int], who: Sequence[int], talkers: Sequence[Talker], skew_s: float
 ) -> dict[str, Any]:
     """Return a summary of montages after each of `first` was seen and heard alone, sound `skew_s` late."""
-    experienced = Speaking()
+    experienced = SpeakerTracker()
     for number, alone in enumerate(first):
         single = Montage((alone,), alone, (0.0,))
         begin_s = number * (MONTAGE_S + 1)
@@ -178,7 +178,7 @@ def _composed(
     who: Sequence[int], talkers: Sequence[Talker], paths: Sequence[Path], progress: Any
 ) -> dict[str, Any]:
     """Render some montages, show them to the whole pipeline, and compare with what cached mouths gave."""
-    eyes = open_eyes(Config(), backend="cpu")
+    eyes = open_face_pipeline(Config(), backend="cpu")
     played = [
         montage
         for faces in FACES

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edge.face.yawning import MouthReader
+from edge.face.yawning import YawnClassifier
 from edge.inference.card import open_classifier
 from edge.values import Float32
 from models.data.datasets import DataError, find_set
@@ -43,7 +43,7 @@ def measure_mouths(data: Path, directory: Path, bar: Bar) -> Measured:
         sets[name] = {"n": len(unseen.patches), "clusters": len(set(unseen.patches.people))} | {
             variant: _figures(answers, unseen.patches) for variant, answers in p.items()
         }
-    reader = MouthReader(open_classifier(NAME, task="mouth", directory=directory))
+    reader = YawnClassifier(open_classifier(NAME, task="mouth", directory=directory))
     faces = watch_faces(reader.yawning, data, notes, bar)
     clips = watch_clips(reader.yawning, data, notes, bar)
     if not sets and not faces and not clips:

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import MediaError
-from edge.face.combination import Method, Opinions, VisualJudge, combine
-from edge.face.detector import FaceCropper, FaceFinder
+from edge.face.combination import ImageVideoCombiner, Method, Opinions, combine
+from edge.face.detector import FaceCropper, FaceDetector
 from edge.inference.card import TfliteClassifier, open_classifier
-from edge.pipeline import Eyes
+from edge.pipeline import FacePipeline
 from edge.sources.media_files import read_video_frames
 from edge.values import LABELS, Float32, Frame, Modality, Prediction
 from models.data.courses import NEUTRAL, UNLEVELLED, blend, crop_largest, embed, read_grey
@@ -44,7 +44,7 @@ class Told:
     p: dict[Method, Float32]
 
 
-class Listener(VisualJudge):
+class Listener(ImageVideoCombiner):
     """A judge that keeps what was said of each track, in order, and leaves the opinion as it is."""
 
     def __init__(self, pair: Pair) -> None:
@@ -75,16 +75,16 @@ def open_pair(directory: Path, suffix: str = "", *, variant: str = "int8") -> Pa
     return Pair(open_classifier(f"face-cnn{suffix}", task="face", directory=at), video, network)
 
 
-def tell_sequence(folder: Path, pair: Pair, finder: FaceFinder) -> Told | None:
+def tell_sequence(folder: Path, pair: Pair, detector: FaceDetector) -> Told | None:
     """Show one of CK+'s sequences to the device's eyes at 30 frames a second; None where no face is seen."""
     listener = Listener(pair)
-    eyes = Eyes(pair.face, finder, visual=listener)
+    eyes = FacePipeline(pair.face, detector, visual=listener)
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     seen: list[int] = []
     for i, path in enumerate(paths):
         grey = read_grey(path)
         pixels = np.ascontiguousarray(np.repeat(grey[..., np.newaxis], 3, axis=2))  # (h, w) -> (h, w, 3)
-        if eyes.see(Frame(pixels, round(i / CKPLUS_FPS * 1e9))):
+        if eyes.process(Frame(pixels, round(i / CKPLUS_FPS * 1e9))):
             seen.append(i)
     if not listener.heard:
         return None
@@ -96,11 +96,11 @@ def tell_sequence(folder: Path, pair: Pair, finder: FaceFinder) -> Told | None:
     return Told(folder.name, person, label, way, listener.told(track))
 
 
-def tell_jaffe(directory: Path, pair: Pair, finder: FaceFinder) -> Iterator[Told]:
+def tell_jaffe(directory: Path, pair: Pair, detector: FaceDetector) -> Iterator[Told]:
     """Blend each woman's first neutral picture into each of her others, over a second."""
     jaffe = load_jaffe(directory)
     cropper = FaceCropper(UNLEVELLED)
-    crops = [crop_largest(image, finder, cropper) for image in jaffe.images]
+    crops = [crop_largest(image, detector, cropper) for image in jaffe.images]
     way = np.concatenate([np.zeros(RAMP_HOLD), np.linspace(0, 1, RAMP_ONSET), np.ones(RAMP_HOLD)])
     for person in sorted(set(jaffe.subjects)):
         mine = [i for i, subject in enumerate(jaffe.subjects) if subject == person and crops[i] is not None]
@@ -118,14 +118,14 @@ def tell_jaffe(directory: Path, pair: Pair, finder: FaceFinder) -> Iterator[Told
 
 
 def label_changes(
-    path: Path, pair: Pair, finder: FaceFinder, *, every_s: float
+    path: Path, pair: Pair, detector: FaceDetector, *, every_s: float
 ) -> tuple[float, dict[Method, int]]:
     """Return the minutes in which faces are seen in a clip, and how often each method changes its label."""
     listener = Listener(pair)
-    eyes = Eyes(pair.face, finder, visual=listener)
+    eyes = FacePipeline(pair.face, detector, visual=listener)
     try:
         for frame in read_video_frames(path, every_s):
-            eyes.see(frame)
+            eyes.process(frame)
     except MediaError:
         return 0.0, dict.fromkeys(METHODS, 0)
     changes = dict.fromkeys(METHODS, 0)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.face.detector import open_face_finder
+from edge.face.detector import open_face_detector
 from edge.inference.card import Card, load_card
 from edge.inference.weights import DETECTOR, LANDMARKS, find_weights
 from edge.values import Float32
@@ -136,7 +136,7 @@ def _ckplus(data: Path, directory: Path, notes: list[str], bar: Bar) -> list[Tol
     }
     found = {path.parent for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES}
     folders = sorted(folder for folder in found if label_of(folder.parent.name))
-    finder, told, pairs = open_face_finder(), list[Told](), dict[str, Pair]()
+    detector, told, pairs = open_face_detector(), list[Told](), dict[str, Pair]()
     with bar("watching ckplus_sequences") as progress:
         for done, folder in enumerate(folders, start=1):
             suffix = owner.get(f"ckplus:{folder.name.split('_')[0]}")
@@ -145,7 +145,7 @@ def _ckplus(data: Path, directory: Path, notes: list[str], bar: Bar) -> list[Tol
                 continue
             if suffix not in pairs:
                 pairs[suffix] = open_pair(directory, suffix)
-            one = tell_sequence(folder, pairs[suffix], finder)
+            one = tell_sequence(folder, pairs[suffix], detector)
             if one is None:
                 notes.append(f"ckplus_sequences: no face found in {folder.name}, not measured")
             else:
@@ -162,7 +162,7 @@ def _jaffe(data: Path, pair: Pair, notes: list[str], bar: Bar) -> list[Told]:
         return []
     with bar("blending jaffe") as progress:
         told = []
-        for one in tell_jaffe(root, pair, open_face_finder()):
+        for one in tell_jaffe(root, pair, open_face_detector()):
             told.append(one)
             progress(len(told), 183)
     return told
@@ -177,10 +177,10 @@ def _clips(data: Path, pair: Pair, notes: list[str], bar: Bar) -> dict[str, Any]
         return {}
     result: dict[str, Any] = {}
     minutes, total = 0.0, dict.fromkeys(METHODS, 0)
-    finder = open_face_finder()
+    detector = open_face_detector()
     with bar("watching clips") as progress:
         for done, path in enumerate(paths, start=1):
-            seen, changes = label_changes(path, pair, finder, every_s=CLIP_STEP_S)
+            seen, changes = label_changes(path, pair, detector, every_s=CLIP_STEP_S)
             if seen:
                 result[path.name] = _a_minute(changes, seen)
             minutes += seen

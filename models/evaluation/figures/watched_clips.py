@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import MediaError
-from edge.face.detector import open_face_finder
+from edge.face.detector import open_face_detector
 from edge.face.tracking import FaceTracker
 from edge.sources.media_files import read_video_frames
 from edge.values import Face, UInt8
@@ -29,7 +29,7 @@ Read = Callable[[UInt8, Face], float | None]
 def watch_faces(read: Read, data: Path, notes: list[str], bar: Bar) -> dict[str, dict[str, Any]]:
     """Return what is said of photographed faces, by set; people in them look at the camera."""
     found: dict[str, dict[str, Any]] = {}
-    finder = open_face_finder()
+    detector = open_face_detector()
     for name in FACES:
         try:
             directory = find_set(data, name)
@@ -41,7 +41,7 @@ def watch_faces(read: Read, data: Path, notes: list[str], bar: Bar) -> dict[str,
             said = []
             for i, image in enumerate(faces.images):
                 pixels = np.ascontiguousarray(np.repeat(image[..., np.newaxis], 3, axis=2))
-                said += [read(pixels, face) for face in finder.find(pixels)[:1]]
+                said += [read(pixels, face) for face in detector.detect(pixels)[:1]]
                 progress(i + 1, len(faces))
         found[name] = _told(said)
     return found
@@ -54,12 +54,12 @@ def watch_clips(read: Read, data: Path, notes: list[str], bar: Bar) -> dict[str,
     except DataError as error:
         notes.append(str(error))
         return {}
-    finder = open_face_finder()
+    detector = open_face_detector()
     found: dict[str, dict[str, Any]] = {}
     files = [path for pattern in CLIPS for path in sorted(media.glob(pattern))]
     with bar("watching clips") as progress:
         for done, path in enumerate(files, start=1):
-            tracker = FaceTracker(finder)
+            tracker = FaceTracker(detector)
             said: list[float | None] = []
             times_ns: list[int] = []
             try:

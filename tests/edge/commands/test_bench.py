@@ -19,7 +19,7 @@ from edge.commands.report import print_bench
 from edge.config import load_config, parse_config, to_toml
 from edge.delivery.embedded_broker import EmbeddedBroker
 from edge.delivery.messages import load_schema
-from edge.pipeline import open_eyes
+from edge.pipeline import open_face_pipeline
 from edge.settings import Config
 from edge.sources.media_files import read_video_frames
 from tests.helpers.commands import run_edge
@@ -111,11 +111,11 @@ def test_target_without_a_measure_is_neither_met_nor_missed() -> None:
 @pytest.mark.parametrize("count", [1, 5, 30])
 def test_crowd_is_seen(count: int) -> None:
     """The detector finds nearly everybody who is drawn, so that the cost is that of so many faces."""
-    finder = open_eyes(Config()).finder
+    detector = open_face_pipeline(Config()).detector
     frames = list(read_video_frames(clip_path(), 0.1))
     still = frames[len(frames) // 2].pixels
-    (face, *_) = finder.find(still)
-    found = len(finder.find(draw_crowd(still, face, count)))
+    (face, *_) = detector.detect(still)
+    found = len(detector.detect(draw_crowd(still, face, count)))
     assert count * 0.9 <= found <= count
 
 

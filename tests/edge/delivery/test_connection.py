@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import edge.delivery.connection
-from edge.delivery.connection_state import LinkState
+from edge.delivery.connection_state import ConnectionState
 from edge.delivery.outbox.queue import Outbox
 from edge.delivery.publisher import FIRST_PAUSE_S, Publisher, pause_s
 from edge.errors import ConfigError
@@ -34,7 +34,7 @@ from tests.helpers.brokers import (
 def test_broker_absent_at_start(broker: Broker, outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
     """Nothing listens at first: the reason is told once, and everything arrives when the broker comes."""
     broker.stop()
-    states: list[LinkState] = []
+    states: list[ConnectionState] = []
     caplog.set_level(logging.WARNING, logger="edge.delivery.connection_state")
     with publishing(settings_of(broker), outbox, on_state=states.append) as publisher:
         outbox.append(make_event(1))

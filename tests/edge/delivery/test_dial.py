@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import edge.delivery.publisher
-from edge.delivery.connection import Dial, LinkError
+from edge.delivery.connection import ConnectionFailed, Connector
 from edge.delivery.outbox.queue import Outbox
 from edge.delivery.publisher import Publisher
 from edge.delivery.subscriber import listen
@@ -39,11 +39,11 @@ websocket {{
 """
 
 
-def tried(dial: Dial, count: int) -> list[int]:
+def tried(dial: Connector, count: int) -> list[int]:
     """Let a dial fail; return the ports in the order in which they were tried."""
     ports = []
     for _ in range(count):
-        with suppress(LinkError):
+        with suppress(ConnectionFailed):
             dial.open().abort()
         ports.append(dial.address.port)
     return ports
@@ -55,7 +55,7 @@ def test_brokers_are_tried_in_turn_from_an_order_of_chance() -> None:
     hosts = tuple(f"127.0.0.1:{port}" for port in ports)
     orders = set()
     for number in range(30):
-        order = tried(Dial(MqttSettings(host=hosts), f"c{number}", None), 6)
+        order = tried(Connector(MqttSettings(host=hosts), f"c{number}", None), 6)
         assert order[:3] == order[3:]
         assert sorted(order[:3]) == sorted(ports)
         orders.add(tuple(order[:3]))
@@ -118,8 +118,8 @@ def test_password_in_the_clear_is_warned_of_once(caplog: pytest.LogCaptureFixtur
         MqttSettings(host=("localhost", "broker.example")),
     ]
     for each in settings:
-        Dial(each, "c", "canary")
-    Dial(settings[-1], "c", None)
+        Connector(each, "c", "canary")
+    Connector(settings[-1], "c", None)
     (line,) = [record.getMessage() for record in caplog.records]
     assert line == "mqtt.host broker.example:1883: the password goes there unencrypted; set mqtt.tls = true"
 

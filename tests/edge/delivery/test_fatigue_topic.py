@@ -12,7 +12,7 @@ from edge.delivery.fatigue_topic import EVERY_S, FatigueTopic
 from edge.delivery.messages import load_schema
 from edge.policy import allowed
 from edge.settings import CameraSettings, Config, DeviceSettings, FatigueSettings
-from edge.values import Reading, SubjectState
+from edge.values import FaceMeasurements, SubjectState
 from tests.helpers.lids import SECOND, blinks, looks, times
 
 
@@ -45,10 +45,10 @@ class Watched:
         )
         self.events: list[tuple[str, dict[str, Any]]] = []
 
-    def show(self, readings: Iterable[Reading], people: Iterable[SubjectState] = ()) -> None:
+    def show(self, measurements: Iterable[FaceMeasurements], people: Iterable[SubjectState] = ()) -> None:
         """Show one reading after the other, as pictures come."""
-        for reading in readings:
-            self.topic.observe([reading])
+        for reading in measurements:
+            self.topic.add([reading])
             self.events += self.topic.advance(reading.t_ns, list(people))
 
 
@@ -88,7 +88,7 @@ def test_numbers_that_stand_still_are_told_every_half_minute_only() -> None:
     watched = Watched(FatigueSettings())
     watched.show(looks(blinks(10), seconds=20))
     before = len(watched.sent.states)
-    watched.show(Reading(1, t_ns) for t_ns in times(30, 2 * EVERY_S + 1, 2))
+    watched.show(FaceMeasurements(1, t_ns) for t_ns in times(30, 2 * EVERY_S + 1, 2))
     assert before <= 20
     # The eyes are no longer visible, and what was counted leaves the window.
     levels = [state["reasons"] for state in watched.sent.states[before:]]

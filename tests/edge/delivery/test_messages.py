@@ -26,7 +26,7 @@ EVEN = dict.fromkeys(LABELS, 0.1429)
 FACE = Evidence(EVEN, quality=0.8123456, weight=0.625)
 VOICE = Evidence(EVEN, quality=0.5, weight=0.375)
 BOTH = SubjectState("person-3", "happiness", 0.61234567, EVEN, FACE, VOICE, t_ns=1)
-NOBODY = SubjectState("room", ABSENT, 0.0, {}, None, None, t_ns=1)
+NO_SPEAKER = SubjectState("room", ABSENT, 0.0, {}, None, None, t_ns=1)
 UNSURE = SubjectState("room", UNCERTAIN, 0.2, EVEN, None, VOICE, t_ns=1)
 BACKENDS = {
     "face": {"backend": "cpu", "passed_over": {"gpu": "no_device"}},
@@ -58,7 +58,7 @@ EVENT_DATA: dict[str, list[dict[str, Any]]] = {
             state, previous=previous, models=MODELS, backend="cpu", latency_ms=31.25, speaker=speaker
         )
         for (state, previous), speaker in zip(
-            ((BOTH, "anger"), (UNSURE, None), (NOBODY, "fear")), SPEAKERS, strict=True
+            ((BOTH, "anger"), (UNSURE, None), (NO_SPEAKER, "fear")), SPEAKERS, strict=True
         )
     ]
     + [
@@ -106,7 +106,7 @@ PAYLOADS: list[tuple[str, Any]] = [
     ),
     ("state", messages.state(BOTH, faces=2, present=True, fatigue=DROWSY, time=NOW)),
     ("state", messages.state(UNSURE, faces=0, present=True, fatigue=None, time=NOW)),
-    ("state", messages.state(NOBODY, faces=0, present=False, fatigue=None, time=NOW)),
+    ("state", messages.state(NO_SPEAKER, faces=0, present=False, fatigue=None, time=NOW)),
     *(
         ("state", messages.state(BOTH, faces=2, present=True, fatigue=None, time=NOW, speaker=speaker))
         for speaker in SPEAKERS
@@ -115,7 +115,7 @@ PAYLOADS: list[tuple[str, Any]] = [
     ("face_state", messages.face_state([BOTH, BOTH], time=NOW)),
     *(("face_state", messages.face_state([BOTH], time=NOW, speaker=speaker)) for speaker in SPEAKERS),
     ("voice_state", messages.voice_state(UNSURE, time=NOW)),
-    ("voice_state", messages.voice_state(NOBODY, time=NOW)),
+    ("voice_state", messages.voice_state(NO_SPEAKER, time=NOW)),
     ("fatigue_state", messages.fatigue_state(replace(DROWSY, subject="room"), [DROWSY], time=NOW)),
     ("fatigue_state", messages.fatigue_state(FatigueState("room", "absent"), [], time=NOW)),
     ("group_state", messages.group_state({"anger": 2, "uncertain": 3}, time=NOW)),

@@ -16,7 +16,7 @@ import edge.delivery.connection
 import edge.delivery.publish_probe
 import edge.delivery.send_queue
 from edge.delivery.connection import V311
-from edge.delivery.connection_state import LinkState
+from edge.delivery.connection_state import ConnectionState
 from edge.delivery.outbox.queue import Outbox
 from edge.delivery.subscriber import listen
 from tests.helpers.brokers import (
@@ -80,7 +80,7 @@ def test_probe_that_does_not_come_back_is_told_and_ends(
     monkeypatch.setattr(edge.delivery.publish_probe, "PROBE_S", 3.0)
     access = tmp_path / "acl"
     access.write_text("topic write emotion/#\n")
-    states: list[LinkState] = []
+    states: list[ConnectionState] = []
     caplog.set_level(logging.INFO, logger="edge.delivery.publish_probe")
     broker = Mosquitto(tmp_path, f"acl_file {access}")
     with running(broker), publishing(settings_of(broker), outbox, on_state=states.append) as publisher:
@@ -108,7 +108,7 @@ def test_broker_that_hangs_up_on_the_probe(tmp_path: Path, outbox: Outbox) -> No
     access = tmp_path / "acl"
     access.write_text("topic readwrite emotion/kitchen/availability\ntopic write emotion/kitchen/event\n")
     broker = Mosquitto(tmp_path, f"acl_file {access}")
-    states: list[LinkState] = []
+    states: list[ConnectionState] = []
     with running(broker), publishing(settings_of(broker), outbox, on_state=states.append) as publisher:
         wait_until(lambda: [s.connected for s in states] == [True, False] * 2 + [True], "a third connection")
         outbox.append(make_event(1))

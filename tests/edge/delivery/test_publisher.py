@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import edge.delivery.publisher
-from edge.delivery.connection_state import LinkState
+from edge.delivery.connection_state import ConnectionState
 from edge.delivery.outbox.queue import Outbox
 from edge.delivery.publisher import Publisher
 from edge.settings import MqttSettings
@@ -82,7 +82,7 @@ def test_online_comes_last_at_every_connect(broker: Broker, outbox: Outbox) -> N
     """Whoever acts on `online` finds status and states there already, at a second connect, too."""
     wanted = [f"{ROOT}/status", f"{ROOT}/state", f"{ROOT}/voice/state", AVAILABILITY]
     with watching(broker, f"{ROOT}/#") as watcher:
-        states: list[LinkState] = []
+        states: list[ConnectionState] = []
         publisher = Publisher(settings_of(broker), device="kitchen", outbox=outbox, on_state=states.append)
         for subtopic in ("state", "voice/state", "status"):
             publisher.publish_state(subtopic, {})
@@ -287,7 +287,7 @@ def test_broker_that_stops_acknowledging(
 ) -> None:
     """A hung broker is left with `no_ack`; the events that it had arrive when it works again."""
     monkeypatch.setattr(edge.delivery.publisher, "NO_ACK_S", 0.3)
-    states: list[LinkState] = []
+    states: list[ConnectionState] = []
     with publishing(settings_of(mosquitto), outbox, on_state=states.append) as publisher:
         wait_until(lambda: publisher.link.connected, "a connection")
         pause(mosquitto.pid)

@@ -7,20 +7,20 @@ from pathlib import Path
 import pytest
 
 from edge.delivery.outbox.queue import Outbox
-from edge.delivery.send_queue import CONFIRM_S, MAX_LOSSES, EventStream
+from edge.delivery.send_queue import CONFIRM_S, MAX_LOSSES, SendQueue
 from tests.helpers.brokers import make_event
 
 BIG = 1 << 20
 
 
-def take(stream: EventStream, limit: int) -> list[int]:
+def take(stream: SendQueue, limit: int) -> list[int]:
     return [row.sequence for row in stream.take(limit, max_bytes=BIG)]
 
 
 def test_takes_in_order_and_again_after_a_restart(outbox: Outbox) -> None:
     """Each event is handed out once a connection; a new connection gets what was not answered."""
     outbox.append_many([make_event(n) for n in range(5)])
-    stream = EventStream(outbox)
+    stream = SendQueue(outbox)
     assert take(stream, 3) == [1, 2, 3]
     assert take(stream, 3) == [4, 5]
     assert take(stream, 3) == []
@@ -37,7 +37,7 @@ def test_connection_that_ends_right_after_an_acknowledgement(
 ) -> None:
     """A broker that was killed may have forgotten what it acknowledged last: it is sent once more."""
     outbox.append_many([make_event(n) for n in range(3)])
-    stream = EventStream(outbox)
+    stream = SendQueue(outbox)
     take(stream, 3)
     stream.settle(1, None, now_s=0)
     stream.settle(2, None, now_s=0)
@@ -51,9 +51,9 @@ def test_connection_that_ends_right_after_an_acknowledgement(
 def test_what_is_not_permitted_is_put_aside(outbox: Outbox, limit: int) -> None:
     """What may not leave is never handed out, however much of it stands in front; what may is not held up."""
     outbox.append_many([make_event(n, padding=n % 5 == 4) for n in range(2500)])
-    stream = EventStream(outbox, permits=lambda payload: b'"padding":"x"' in payload)
+    stream = SendQueue(outbox, permits=lambda payload: b'"padding":"x"' in payload)
     assert [*take(stream, limit), *take(stream, 2500)] == list(range(5, 2501, 5))
-    outbox_of_others = EventStream(outbox, permits=lambda _payload: False)
+    outbox_of_others = SendQueue(outbox, permits=lambda _payload: False)
     assert take(outbox_of_others, limit) == []
     assert outbox_of_others.is_idle
     assert outbox.counts().refused == 2500
@@ -63,7 +63,7 @@ def test_what_is_not_permitted_is_put_aside(outbox: Outbox, limit: int) -> None:
 def test_goodbye_confirms_what_was_acknowledged(outbox: Outbox) -> None:
     """Where we end the connection ourselves, nothing is sent again at the next one."""
     outbox.append(make_event(1))
-    stream = EventStream(outbox)
+    stream = SendQueue(outbox)
     take(stream, 1)
     stream.settle(1, None, now_s=0)
     stream.record(float("inf"))
@@ -74,7 +74,7 @@ def test_goodbye_confirms_what_was_acknowledged(outbox: Outbox) -> None:
 def test_payload_above_the_broker_s_size_is_refused(outbox: Outbox, spare: int, is_sent: bool) -> None:
     """Exactly at the size passes, one over is a dead letter, and the next event follows at once."""
     outbox.append_many([make_event(1, padding=100), make_event(2)])
-    stream = EventStream(outbox)
+    stream = SendQueue(outbox)
     size = len(outbox.waiting(1)[0].payload) + spare
     assert [row.sequence for row in stream.take(10, max_bytes=size)] == ([1, 2] if is_sent else [2])
     assert [letter.reason for letter in outbox.refused()] == ([] if is_sent else ["packet_too_large"])
@@ -86,7 +86,7 @@ def test_event_that_ends_every_connection_is_a_dead_letter(
 ) -> None:
     """After the first loss the oldest goes alone; ending connections again and again, it is put aside."""
     outbox.append_many([make_event(n) for n in range(3)])
-    stream = EventStream(outbox)
+    stream = SendQueue(outbox)
     assert take(stream, 10) == [1, 2, 3]
     for _ in range(losses):
         stream.lose("closed")
@@ -101,7 +101,7 @@ def test_event_that_ends_every_connection_is_a_dead_letter(
 def test_suspected_event_that_passes_opens_the_window_again(outbox: Outbox) -> None:
     """A broker that was only restarted costs one event sent alone, not a slow stream or a dead letter."""
     outbox.append_many([make_event(n) for n in range(3)])
-    stream = EventStream(outbox)
+    stream = SendQueue(outbox)
     for _ in range(MAX_LOSSES * 2):
         stream.restart()
         assert take(stream, 10) in ([1], [1, 2, 3])
@@ -111,14 +111,14 @@ def test_suspected_event_that_passes_opens_the_window_again(outbox: Outbox) -> N
         assert take(stream, 10) == []
         stream.settle(1, None, now_s=0)
         assert take(stream, 10) == [2, 3]
-        stream = EventStream(outbox)
+        stream = SendQueue(outbox)
     assert outbox.counts().refused == 0
 
 
 def test_silent_broker_is_not_the_event_s_fault(outbox: Outbox) -> None:
     """However often a hung broker is left, no event is refused for it."""
     outbox.append_many([make_event(n) for n in range(3)])
-    stream = EventStream(outbox)
+    stream = SendQueue(outbox)
     for _ in range(MAX_LOSSES * 2):
         assert take(stream, 10) == [1, 2, 3]
         stream.lose("no_ack")
@@ -130,7 +130,7 @@ def test_suspect_that_was_dropped_does_not_hold_the_others(tmp_path: Path) -> No
     """The oldest may fall out of a full outbox while it is suspected; the stream goes on behind it."""
     outbox = Outbox(tmp_path / "outbox.db", device="kitchen", max_events=3, max_bytes=BIG)
     outbox.append_many([make_event(n) for n in range(3)])
-    stream = EventStream(outbox)
+    stream = SendQueue(outbox)
     take(stream, 10)
     stream.lose("closed")
     outbox.append(make_event(3))  # drops sequence 1
@@ -146,7 +146,7 @@ def test_disk_that_fails_is_waited_for(tmp_path: Path) -> None:
     directory = tmp_path / "state"
     outbox = Outbox(directory / "outbox.db", device="kitchen", max_events=10, max_bytes=BIG)
     outbox.append_many([make_event(n) for n in range(3)])
-    stream = EventStream(outbox)
+    stream = SendQueue(outbox)
     assert take(stream, 2) == [1, 2]
     stream.settle(1, None, now_s=0)
     outbox.close()

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from edge.commands.demo import clip_path
-from edge.face.combination import Method, Opinions, VisualJudge, combine, open_visual, visual_input
+from edge.face.combination import ImageVideoCombiner, Method, Opinions, combine, open_visual, visual_input
 from edge.inference.card import artifacts_directory, golden_input, load_card, open_classifier
-from edge.pipeline import open_eyes
+from edge.pipeline import open_face_pipeline
 from edge.settings import Config, FusionSettings, ModelSettings
 from edge.sources.media_files import read_video_frames
 from edge.values import LABELS, Float32, Frame, Modality, Prediction
@@ -90,22 +90,22 @@ def test_noise_moves_the_opinion_over_time_less_than_the_picture_s() -> None:
     moved: dict[Method, float] = {}
     rules: tuple[Method, ...] = ("image", "mean", "video")
     for method in rules:
-        eyes = open_eyes(configured(method))
-        p = np.stack([eyes.see(frame)[0].prediction.p for frame in frames])
+        eyes = open_face_pipeline(configured(method))
+        p = np.stack([eyes.process(frame)[0].prediction.p for frame in frames])
         moved[method] = float(np.abs(np.diff(p[10:], axis=0)).mean())
     assert moved["video"] < moved["mean"] < moved["image"]
 
 
 def test_still_is_judged_by_itself() -> None:
     """`look` gives the picture's opinion whatever the rule, also in the middle of a stream."""
-    together, alone = open_eyes(configured("mean")), open_eyes(configured("image"))
+    together, alone = open_face_pipeline(configured("mean")), open_face_pipeline(configured("image"))
     frames = list(islice(read_video_frames(clip_path(), 0.2), 8))
     for frame in frames:
-        together.see(frame)
-    ours, theirs = (eyes.look(frames[0].pixels)[0].prediction.p for eyes in (together, alone))
+        together.process(frame)
+    ours, theirs = (eyes.process_still(frames[0].pixels)[0].prediction.p for eyes in (together, alone))
     np.testing.assert_array_equal(ours, theirs)
-    streamed = together.see(frames[-1])[0].prediction.p
-    assert not np.array_equal(streamed, alone.look(frames[-1].pixels)[0].prediction.p)
+    streamed = together.process(frames[-1])[0].prediction.p
+    assert not np.array_equal(streamed, alone.process_still(frames[-1].pixels)[0].prediction.p)
 
 
 def test_fresh_judge_remembers_nobody() -> None:
@@ -142,7 +142,7 @@ def test_directory_without_a_video_model_is_one_of_pictures(tmp_path: Path) -> N
 
 def test_judge_tells_the_model_that_an_event_names() -> None:
     """`video-lstm@...` stands beside face and voice."""
-    eyes = open_eyes(configured("mean"))
+    eyes = open_face_pipeline(configured("mean"))
     assert eyes.helpers["video"].name == load_card("video-lstm").identity("int8")
-    assert isinstance(eyes.visual, VisualJudge)
-    assert open_eyes(configured("image")).helpers == {}
+    assert isinstance(eyes.visual, ImageVideoCombiner)
+    assert open_face_pipeline(configured("image")).helpers == {}

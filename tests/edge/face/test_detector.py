@@ -13,12 +13,12 @@ from edge.face.detector import (
     FER_CROP,
     CropSpec,
     FaceCropper,
-    FaceFinder,
+    FaceDetector,
     HaarCascade,
     face_anchors,
     iou,
     level,
-    open_face_finder,
+    open_face_detector,
 )
 from edge.face.tracking import FaceTracker
 from edge.inference.weights import DETECTOR, find_weights
@@ -33,16 +33,16 @@ def frames() -> list[Frame]:
 
 
 @pytest.fixture(scope="module")
-def finder() -> FaceFinder:
+def detector() -> FaceDetector:
     """BlazeFace with landmarks."""
     if find_weights(DETECTOR) is None:
         pytest.skip("the detector weights are not here: emotion-models fetch")
-    return open_face_finder()
+    return open_face_detector()
 
 
-def test_track_is_stable_through_short_occlusion(frames: list[Frame], finder: FaceFinder) -> None:
+def test_track_is_stable_through_short_occlusion(frames: list[Frame], detector: FaceDetector) -> None:
     """A face that is covered for two frames keeps its number."""
-    tracker = FaceTracker(finder)
+    tracker = FaceTracker(detector)
     seen = []
     for number, frame in enumerate(frames):
         pixels = np.zeros_like(frame.pixels) if number in (4, 5) else frame.pixels
@@ -54,17 +54,17 @@ def test_track_is_stable_through_short_occlusion(frames: list[Frame], finder: Fa
 @pytest.mark.parametrize("angle", [-25, 0, 25])
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
 def test_crop_puts_the_eyes_where_training_had_them(
-    frames: list[Frame], finder: FaceFinder, angle: float, scale: float
+    frames: list[Frame], detector: FaceDetector, angle: float, scale: float
 ) -> None:
     """Whatever size and tilt the face has, the crop is the same."""
     cropper = FaceCropper(FER_CROP)
     straight = frames[0].pixels
-    (face,) = finder.find(straight)
+    (face,) = detector.detect(straight)
     expected = cropper.crop(straight, face).copy()
     height, width = straight.shape[:2]
     turn = cv2.getRotationMatrix2D((width / 2, height / 2), angle, scale)
     turned = cv2.warpAffine(straight, turn, (width, height), borderMode=cv2.BORDER_REPLICATE)
-    (face, *_) = finder.find(np.asarray(turned, np.uint8))
+    (face, *_) = detector.detect(np.asarray(turned, np.uint8))
     crop = cropper.crop(np.asarray(turned, np.uint8), face)
     assert crop.shape == (48, 48, 1)
     assert float(np.abs(crop - expected).mean()) < 0.06
@@ -77,20 +77,20 @@ def test_haar_stands_in_without_weights(frames: list[Frame]) -> None:
     assert 250 < anchors.left_eye[0] < anchors.right_eye[0] < 400
 
 
-def test_small_faces_are_found_in_stills(frames: list[Frame], finder: FaceFinder) -> None:
+def test_small_faces_are_found_in_stills(frames: list[Frame], detector: FaceDetector) -> None:
     """A face of 25 pixels in a large picture is lost to one look and found by tiles."""
     small = cv2.resize(frames[0].pixels, (107, 80), interpolation=cv2.INTER_AREA)
     wall = np.full((1000, 1400, 3), 190, np.uint8)
     wall[700:780, 1100:1207] = small
-    assert finder.find(wall) == []
-    (face,) = finder.find_small(wall)
+    assert detector.detect(wall) == []
+    (face,) = detector.detect_small(wall)
     assert iou(face.box_px, (1138, 719, 31, 40)) > 0.3
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 500, 3), (48, 48, 3)])
-def test_odd_pictures_have_no_face(finder: FaceFinder, shape: tuple[int, int, int]) -> None:
+def test_odd_pictures_have_no_face(detector: FaceDetector, shape: tuple[int, int, int]) -> None:
     """Tiny and thin pictures are looked at without complaint."""
-    assert finder.find_small(np.zeros(shape, np.uint8)) == []
+    assert detector.detect_small(np.zeros(shape, np.uint8)) == []
 
 
 def test_quality_falls_with_size() -> None:

@@ -10,24 +10,24 @@ import pytest
 
 from edge.commands.demo import clip_path
 from edge.errors import ModelError
-from edge.face.detector import LEFT_EYE, open_face_finder
-from edge.face.eyes import EyeReader, EyeSpec, cut_eye, visible_eyes
-from edge.face.measurements import FaceReader, open_face_reader
+from edge.face.detector import LEFT_EYE, open_face_detector
+from edge.face.eyes import EyeSpec, EyeStateClassifier, cut_eye, visible_eyes
+from edge.face.measurements import FaceMeasurer, open_face_measurer
 from edge.inference.card import open_classifier
 from edge.inference.weights import DETECTOR, find_weights
-from edge.pipeline import Eyes, open_eyes
+from edge.pipeline import FacePipeline, open_face_pipeline
 from edge.settings import Config, FatigueSettings, InferenceSettings, ModelSettings
 from edge.sources.media_files import read_video_frames
-from edge.values import Float32, Frame, Reading
+from edge.values import FaceMeasurements, Float32, Frame
 from tests.helpers.drawn_eyes import draw_face, landmarks, put_on_dark_glasses
 
 SIZE = 24
 
 
 @pytest.fixture(scope="module")
-def reader() -> EyeReader:
+def reader() -> EyeStateClassifier:
     """The shipped model."""
-    return EyeReader(open_classifier("eye-state", task="eyes"))
+    return EyeStateClassifier(open_classifier("eye-state", task="eyes"))
 
 
 def crop_of(pixels: np.ndarray, corners: Float32) -> Float32:
@@ -38,7 +38,7 @@ def crop_of(pixels: np.ndarray, corners: Float32) -> Float32:
 
 
 @pytest.mark.parametrize("width", [16.0, 24.0, 48.0])
-def test_open_and_shut_eyes(reader: EyeReader, width: float) -> None:
+def test_open_and_shut_eyes(reader: EyeStateClassifier, width: float) -> None:
     """Near and far, both eyes of a drawn face are called what they are."""
     shut = reader.each(*draw_face(left_open=False, right_open=False, width=width))
     opened = reader.each(*draw_face(width=width))
@@ -47,7 +47,7 @@ def test_open_and_shut_eyes(reader: EyeReader, width: float) -> None:
     assert None not in (*shut, *opened)
 
 
-def test_answer_of_a_face_is_the_mean_of_its_eyes(reader: EyeReader) -> None:
+def test_answer_of_a_face_is_the_mean_of_its_eyes(reader: EyeStateClassifier) -> None:
     """Somebody who winks is between open and shut."""
     pixels, face = draw_face(left_open=False)
     left, right = reader.each(pixels, face)
@@ -58,14 +58,14 @@ def test_answer_of_a_face_is_the_mean_of_its_eyes(reader: EyeReader) -> None:
 
 
 @pytest.mark.parametrize("is_open", [True, False])
-def test_sunglasses_hide_both_eyes(reader: EyeReader, is_open: bool) -> None:
+def test_sunglasses_hide_both_eyes(reader: EyeStateClassifier, is_open: bool) -> None:
     """Behind dark lenses nothing is said, whatever the eyes do."""
     pixels, face = draw_face(left_open=is_open, right_open=is_open)
     assert reader.closed(pixels, face) is not None
     assert reader.closed(put_on_dark_glasses(pixels, face), face) is None
 
 
-def test_one_eye_is_enough(reader: EyeReader) -> None:
+def test_one_eye_is_enough(reader: EyeStateClassifier) -> None:
     """With a hand over the left eye the right one answers for the face."""
     pixels, face = draw_face(left_open=False, right_open=False)
     x, y = (int(v) for v in landmarks(face)[list(LEFT_EYE)].mean(axis=0))
@@ -86,7 +86,7 @@ def test_far_eye_of_a_turned_head_is_not_trusted() -> None:
     assert all(eye is not None for eye in visible_eyes(half))
 
 
-def test_profile_has_no_eye_to_trust(reader: EyeReader) -> None:
+def test_profile_has_no_eye_to_trust(reader: EyeStateClassifier) -> None:
     """Both eyes are narrow against the way to the mouth: neither is judged."""
     pixels, face = draw_face()
     points = landmarks(face).copy()
@@ -103,7 +103,7 @@ def test_tiny_eyes_are_not_judged(width: float, is_seen: bool) -> None:
     assert all((eye is not None) == is_seen for eye in visible_eyes(face))
 
 
-def test_eye_outside_the_picture(reader: EyeReader) -> None:
+def test_eye_outside_the_picture(reader: EyeStateClassifier) -> None:
     """A face half out of the picture is judged by the eye that is in it."""
     pixels, face = draw_face(at=(38.0, 110.0), left_open=False, right_open=False)
     left, right = reader.each(pixels, face)
@@ -111,13 +111,13 @@ def test_eye_outside_the_picture(reader: EyeReader) -> None:
     assert right is not None
 
 
-def test_flat_picture_says_nothing(reader: EyeReader) -> None:
+def test_flat_picture_says_nothing(reader: EyeStateClassifier) -> None:
     """In the dark, or where a wall is taken for a face, no eye is made up."""
     _, face = draw_face()
     assert reader.closed(np.full((240, 320, 3), 9, np.uint8), face) is None
 
 
-def test_boxes_alone_say_nothing(reader: EyeReader) -> None:
+def test_boxes_alone_say_nothing(reader: EyeStateClassifier) -> None:
     """The detector without landmarks gives nothing to cut by."""
     pixels, face = draw_face()
     assert reader.closed(pixels, replace(face, landmarks=None)) is None
@@ -153,21 +153,21 @@ def test_features_of_a_card_come_back() -> None:
         EyeSpec.from_features({"kind": "face_crop"})
 
 
-def test_reading_carries_track_and_time(reader: EyeReader) -> None:
+def test_reading_carries_track_and_time(reader: EyeStateClassifier) -> None:
     """A reading belongs to a face at a moment; what nobody reads is None."""
     pixels, face = draw_face(left_open=False, right_open=False)
-    reading = FaceReader(reader).read(pixels, face, 5)
+    reading = FaceMeasurer(reader).read(pixels, face, 5)
     assert (reading.track, reading.t_ns) == (3, 5)
     assert reading.closed == reader.closed(pixels, face)
-    mesh = Reading(3, 5, mouth=reading.mouth, pitch_deg=reading.pitch_deg)
-    assert FaceReader().read(pixels, face, 5) == mesh
+    mesh = FaceMeasurements(3, 5, mouth=reading.mouth, pitch_deg=reading.pitch_deg)
+    assert FaceMeasurer().read(pixels, face, 5) == mesh
 
 
 def test_pipeline_sees_the_blinks_of_the_demo_clip() -> None:
     """The drawn face shuts its eyes for three frames every 3.7 s, and only these are read as shut."""
     if find_weights(DETECTOR) is None:
         pytest.skip("the detector weights are not here: emotion-models fetch")
-    eyes = open_eyes(Config(inference=InferenceSettings(backend="cpu")))
+    eyes = open_face_pipeline(Config(inference=InferenceSettings(backend="cpu")))
     shut, opened = [], []
     for frame in read_video_frames(clip_path(), 0.04):
         t_s = frame.t_ns / 1e9
@@ -175,25 +175,25 @@ def test_pipeline_sees_the_blinks_of_the_demo_clip() -> None:
             break
         if t_s < 3.4:
             continue
-        (sighting,) = eyes.see(frame)
-        assert sighting.reading is not None
-        assert sighting.reading.t_ns == frame.t_ns
-        assert sighting.reading.closed is not None
+        (face_result,) = eyes.process(frame)
+        assert face_result.reading is not None
+        assert face_result.reading.t_ns == frame.t_ns
+        assert face_result.reading.closed is not None
         # The compressed frames beside a blink are half of each.
         if 3.7 <= t_s < 3.8:
-            shut.append(sighting.reading.closed)
+            shut.append(face_result.reading.closed)
         elif not 3.64 < t_s < 3.9:
-            opened.append(sighting.reading.closed)
+            opened.append(face_result.reading.closed)
     assert len(shut) in (2, 3)
     assert min(shut) > 0.5 > max(opened)
 
 
 def test_eye_model_can_be_left_out() -> None:
     """`models.eyes = "none"` opens none; a directory without one takes the package's."""
-    assert open_face_reader(Config(models=ModelSettings(eyes="none"))).eyes is None
-    assert open_face_reader(Config(fatigue=FatigueSettings(enabled=False))).eyes is None
+    assert open_face_measurer(Config(models=ModelSettings(eyes="none"))).eyes is None
+    assert open_face_measurer(Config(fatigue=FatigueSettings(enabled=False))).eyes is None
     with pytest.raises(ModelError, match=r"models\.eyes face-cnn"):
-        open_face_reader(Config(models=ModelSettings(eyes="face-cnn")))
+        open_face_measurer(Config(models=ModelSettings(eyes="face-cnn")))
 
 
 def test_still_has_a_reading_too() -> None:
@@ -201,9 +201,9 @@ def test_still_has_a_reading_too() -> None:
     if find_weights(DETECTOR) is None:
         pytest.skip("the detector weights are not here: emotion-models fetch")
     frame: Frame = next(iter(read_video_frames(clip_path(), 0.4)))
-    eyes = open_eyes(Config(inference=InferenceSettings(backend="cpu")))
-    (seen,) = eyes.look(frame.pixels)
+    eyes = open_face_pipeline(Config(inference=InferenceSettings(backend="cpu")))
+    (seen,) = eyes.process_still(frame.pixels)
     assert seen.reading is not None
     assert seen.reading.t_ns == 0
-    (bare,) = Eyes(eyes.classifier, open_face_finder()).look(frame.pixels)
+    (bare,) = FacePipeline(eyes.classifier, open_face_detector()).process_still(frame.pixels)
     assert bare.reading is None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edge.errors import ModelError
-from edge.face.history import CLOSEST_S, GAP_S, FaceMemory, VideoSpec, resample
+from edge.face.history import CLOSEST_S, GAP_S, EmbeddingHistory, VideoSpec, resample
 from edge.values import Float32
 
 SPEC = VideoSpec("face-cnn", 16, 10.0)
@@ -18,9 +18,9 @@ def line(t_s: float) -> Float32:
     return np.array([t_s, 2 - t_s, 1.0], np.float32)
 
 
-def watched(times_s: list[float], memory: FaceMemory | None = None) -> tuple[Float32, float]:
+def watched(times_s: list[float], memory: EmbeddingHistory | None = None) -> tuple[Float32, float]:
     """Return what the memory gives after the last of these times."""
-    memory = memory or FaceMemory(SPEC)
+    memory = memory or EmbeddingHistory(SPEC)
     for t_s in times_s:
         steps, share = memory.put(1, line(t_s), round(t_s * S))
     return steps, share
@@ -75,7 +75,7 @@ def test_time_that_goes_back_begins_anew() -> None:
 
 def test_tracks_are_forgotten() -> None:
     """Whoever left is gone once anybody is seen after the gap, and people do not mix."""
-    memory = FaceMemory(SPEC)
+    memory = EmbeddingHistory(SPEC)
     for k in range(50):
         memory.put(k, line(0.0), 5 * S)
     assert len(memory) == 50
@@ -88,7 +88,7 @@ def test_tracks_are_forgotten() -> None:
 
 def test_memory_is_bounded_at_any_rate() -> None:
     """A thousand pictures a second leave no more than one every `CLOSEST_S` of the span."""
-    memory = FaceMemory(SPEC)
+    memory = EmbeddingHistory(SPEC)
     for i in range(2000):
         memory.put(1, line(0.0), 5 * S + i * S // 1000)
     assert len(memory._tracks[1].times_ns) <= 1.5 / CLOSEST_S + 3

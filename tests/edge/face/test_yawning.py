@@ -10,16 +10,16 @@ import pytest
 
 from edge.errors import ModelError
 from edge.face.detector import MOUTH
-from edge.face.yawning import LIPS, MouthReader, MouthSpec, cut_mouth
+from edge.face.yawning import LIPS, MouthSpec, YawnClassifier, cut_mouth
 from edge.inference.card import open_classifier
 from edge.values import Face, Float32, UInt8
 from tests.helpers.drawn_eyes import SKIN
 
 
 @pytest.fixture(scope="module")
-def reader() -> MouthReader:
+def reader() -> YawnClassifier:
     """The shipped model."""
-    return MouthReader(open_classifier("mouth-state", task="mouth"))
+    return YawnClassifier(open_classifier("mouth-state", task="mouth"))
 
 
 def draw_mouth(*, opening: float, width: float = 60.0) -> tuple[UInt8, Face]:
@@ -53,7 +53,7 @@ def crop_of(pixels: UInt8, face: Face) -> Float32:
 
 
 @pytest.mark.parametrize("width", [24.0, 60.0, 110.0])
-def test_gaping_and_shut_mouths(reader: MouthReader, width: float) -> None:
+def test_gaping_and_shut_mouths(reader: YawnClassifier, width: float) -> None:
     """Near and far, a wide open mouth is more of a yawn than a shut one."""
     gaping = reader.yawning(*draw_mouth(opening=0.7, width=width))
     shut = reader.yawning(*draw_mouth(opening=0.02, width=width))
@@ -76,7 +76,7 @@ def test_crop_is_the_same_at_any_size_and_tilt(angle: float, scale: float) -> No
     assert np.abs(difference).mean() < 0.05
 
 
-def test_mouth_that_is_not_seen_says_nothing(reader: MouthReader) -> None:
+def test_mouth_that_is_not_seen_says_nothing(reader: YawnClassifier) -> None:
     """No landmarks, a tiny mouth, and one at the edge of the picture are None."""
     pixels, face = draw_mouth(opening=0.5)
     assert face.landmarks is not None

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from edge.host.cooling import DOWN_EVERY_S, FACTORS, UP_EVERY_S, Cooler, FrameGate
+from edge.host.cooling import DOWN_EVERY_S, FACTORS, UP_EVERY_S, CoolingController, FrameGate
 
 LIMIT_C = 78.0
 JUST = 0.001
 
 
-def hot(seconds: float) -> Cooler:
+def hot(seconds: float) -> CoolingController:
     """Return one that was at the limit from 0 s, asked every second for so long."""
-    cooler = Cooler(LIMIT_C)
+    cooler = CoolingController(LIMIT_C)
     for second in range(int(seconds) + 1):
         cooler.update(LIMIT_C, float(second))
     return cooler
@@ -21,13 +21,13 @@ def hot(seconds: float) -> Cooler:
 @pytest.mark.parametrize(("temperature_c", "factor"), [(LIMIT_C - JUST, 1.0), (LIMIT_C, 0.5)])
 def test_falls_exactly_at_the_limit(temperature_c: float, factor: float) -> None:
     """A hair below nothing happens; at the limit half of the pictures go, at once."""
-    assert Cooler(LIMIT_C).update(temperature_c, 0.0) == factor
+    assert CoolingController(LIMIT_C).update(temperature_c, 0.0) == factor
 
 
 @pytest.mark.parametrize(("after_s", "factor"), [(DOWN_EVERY_S - JUST, 0.5), (DOWN_EVERY_S, 0.25)])
 def test_next_step_down_waits_for_the_first(after_s: float, factor: float) -> None:
     """A step has its time to show before the next one."""
-    cooler = Cooler(LIMIT_C)
+    cooler = CoolingController(LIMIT_C)
     cooler.update(LIMIT_C, 0.0)
     assert cooler.update(LIMIT_C, after_s) == factor
 
@@ -46,7 +46,7 @@ def test_recovers_exactly_five_below(temperature_c: float, factor: float) -> Non
 @pytest.mark.parametrize(("after_s", "factor"), [(UP_EVERY_S - JUST, 0.5), (UP_EVERY_S, 1.0)])
 def test_recovery_waits(after_s: float, factor: float) -> None:
     """A step up comes no sooner than a minute after the step before."""
-    cooler = Cooler(LIMIT_C)
+    cooler = CoolingController(LIMIT_C)
     cooler.update(LIMIT_C, 0.0)
     assert cooler.update(20.0, after_s) == factor
 

@@ -15,8 +15,8 @@ import pytest
 
 from edge.health import Health
 from edge.host.conditions import Conditions
-from edge.host.monitor import CLOCK_S, DISK_ENOUGH_BYTES, DISK_LOW_BYTES, POWER_S, SelfWatch
-from edge.page.live_view import Board
+from edge.host.monitor import CLOCK_S, DISK_ENOUGH_BYTES, DISK_LOW_BYTES, POWER_S, Monitor
+from edge.page.live_view import LiveView
 from edge.page.metrics import Metrics
 from edge.page.routes import describe
 from tests.edge.host.test_conditions import zone
@@ -34,7 +34,7 @@ class Watched:
     def __init__(self, tmp_path: Path) -> None:
         self.told: list[tuple[str, str]] = []
         self.health = Health(lambda component, reason, _detail: self.told.append((component, reason)))
-        self.watch = SelfWatch(tmp_path, self.health, soft_limit_c=78.0, fps=10.0, root=tmp_path)
+        self.watch = Monitor(tmp_path, self.health, soft_limit_c=78.0, fps=10.0, root=tmp_path)
         self.origin_s = self.watch.started_s
 
     def at(self, second: float, **conditions: object) -> list[str]:
@@ -124,7 +124,7 @@ def test_page_and_metrics_show_the_device() -> None:
     """What is known is a fact of the page by the name of its fault, and a gauge; what is not is neither."""
     hot = {"temperature_c": 81.2, "frame_rate_factor": 0.25, "rss_bytes": 150_000_000, "throttled": 0x10001}
     now = snapshot(counters={**hot, "disk_free_bytes": 12_300_000_000, "clock_synchronised": 0})
-    view = Board().view(0)
+    view = LiveView().view(0)
     assert {name: text for name, text in describe(now, view) if name in FACTS} == {
         "device": "81 °C, camera slowed to 25%",
         "power": "under voltage",
@@ -202,12 +202,12 @@ def test_frozen_worker_stops_the_watchdog_pings(tmp_path: Path) -> None:
     freeze = f"""
 ice = pathlib.Path({str(ice)!r})
 edge.health.Health.progress.__kwdefaults__["limit_s"] = 2.0
-gate = edge.daemon.Board.see
+gate = edge.daemon.LiveView.see
 def see(self, *args):
     while ice.exists():
         time.sleep(0.05)
     gate(self, *args)
-edge.daemon.Board.see = see
+edge.daemon.LiveView.see = see
 """
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as server:
         server.bind(str(tmp_path / "notify"))

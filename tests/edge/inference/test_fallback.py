@@ -17,7 +17,7 @@ from edge.inference.card import (
     load_card,
     open_classifier,
 )
-from edge.inference.fallback import RETRY_S, SteadyClassifier
+from edge.inference.fallback import RETRY_S, FallbackClassifier
 from edge.inference.interpreter import InterpreterEngine
 from edge.inference.tensors import Model
 
@@ -60,7 +60,7 @@ def stick() -> Stick:
 
 def test_first_answer_is_the_cpu_s_and_the_first_try_comes_at_once(stick: Stick) -> None:
     """Nothing waits for the accelerator; the first `retry` brings the model onto it."""
-    steady = SteadyClassifier(stick.open_on, "edgetpu")
+    steady = FallbackClassifier(stick.open_on, "edgetpu")
     assert (steady.backend, stick.tries) == ("cpu", 0)
     steady.retry(0)
     assert (steady.backend, steady.fault, steady.passed_over) == ("edgetpu", None, {})
@@ -68,7 +68,7 @@ def test_first_answer_is_the_cpu_s_and_the_first_try_comes_at_once(stick: Stick)
 
 def test_cpu_is_never_tried_again(stick: Stick) -> None:
     """With `backend = "cpu"` there is nothing to try."""
-    steady = SteadyClassifier(stick.open_on, "cpu")
+    steady = FallbackClassifier(stick.open_on, "cpu")
     steady.retry(0)
     steady.retry(10 * RETRY_S)
     assert (steady.backend, stick.tries) == ("cpu", 0)
@@ -76,7 +76,7 @@ def test_cpu_is_never_tried_again(stick: Stick) -> None:
 
 def test_pulled_out_while_it_runs(stick: Stick) -> None:
     """The very frame that finds it gone is answered, by the CPU, with the reason in `fault`."""
-    steady = SteadyClassifier(stick.open_on, "edgetpu")
+    steady = FallbackClassifier(stick.open_on, "edgetpu")
     steady.retry(0)
     before = steady.classify(X)
     stick.plugged = False
@@ -88,7 +88,7 @@ def test_pulled_out_while_it_runs(stick: Stick) -> None:
 def test_tries_are_a_minute_apart(stick: Stick) -> None:
     """Just short of the minute there is no try, at the minute there is; plugged in, it runs there again."""
     stick.plugged = False
-    steady = SteadyClassifier(stick.open_on, "edgetpu")
+    steady = FallbackClassifier(stick.open_on, "edgetpu")
     for now_s, tries in ((0.0, 1), (RETRY_S - 0.001, 1), (RETRY_S, 2), (2 * RETRY_S - 0.001, 2)):
         steady.retry(now_s)
         assert stick.tries == tries
@@ -102,7 +102,7 @@ def test_tries_are_a_minute_apart(stick: Stick) -> None:
 def test_auto_that_prefers_the_cpu_is_settled(stick: Stick) -> None:
     """Nothing better here is no fault, and is not asked again."""
     stick.plugged = False
-    steady = SteadyClassifier(stick.open_on, "auto")
+    steady = FallbackClassifier(stick.open_on, "auto")
     steady.retry(0)
     steady.retry(RETRY_S)
     assert (steady.backend, steady.fault, stick.tries) == ("cpu", None, 1)
@@ -110,7 +110,7 @@ def test_auto_that_prefers_the_cpu_is_settled(stick: Stick) -> None:
 
 def test_auto_that_lost_its_accelerator_waits_for_it(stick: Stick) -> None:
     """Once it ran there, its absence is a fault until it is back."""
-    steady = SteadyClassifier(stick.open_on, "auto")
+    steady = FallbackClassifier(stick.open_on, "auto")
     steady.retry(0)
     stick.plugged = False
     steady.classify(X)
@@ -129,6 +129,6 @@ def test_spoilt_file_for_the_accelerator_is_a_fault_and_not_the_end(stick: Stick
             return stick.open_on(backend)
         raise ModelError("report-voice.edgetpu.tflite: SHA-256 is another; restore the file")
 
-    steady = SteadyClassifier(open_on, "edgetpu")
+    steady = FallbackClassifier(open_on, "edgetpu")
     steady.retry(0)
     assert (steady.backend, steady.passed_over) == ("cpu", {"edgetpu": "op_unsupported"})

@@ -142,7 +142,7 @@ def open_page(browser: Browser, url: str, **context: Any) -> Iterator[Page]:
 
 
 @contextmanager
-def hearing(site: Site, *subtopics: str) -> Iterator[Listener]:
+def voice_result(site: Site, *subtopics: str) -> Iterator[Listener]:
     """Listen to topics of the device."""
     settings = MqttSettings(host=site.broker.host, port=site.broker.port)
     with closing(listen(settings, *(f"emotion/lab/{subtopic}" for subtopic in subtopics))) as listener:
@@ -163,7 +163,7 @@ def next_where(listener: Listener, condition: Any) -> Any:
 
 def test_shows_what_the_broker_got(site: Site, browser: Browser) -> None:
     """The emotion on the page is that of the newest `state` at the broker, and all bars are drawn."""
-    with open_page(browser, site.url) as page, hearing(site, "state") as listener:
+    with open_page(browser, site.url) as page, voice_result(site, "state") as listener:
         told = next_where(listener, lambda state: state["emotion"] in ("happiness", "surprise"))
         expect(page.locator("#emotion")).to_have_text(told["emotion"], timeout=3000)
         expect(page.locator("#device")).to_have_text("lab")
@@ -224,7 +224,7 @@ def test_stream_fits_its_schema_and_repeats_the_hour_only_when_it_changes(site: 
 
 def test_keyboard_pauses_the_microphone(site: Site, browser: Browser) -> None:
     """Tab reaches the button, Enter presses it, the broker hears OFF, and again ON."""
-    with open_page(browser, site.url) as page, hearing(site, "microphone/enabled/state") as listener:
+    with open_page(browser, site.url) as page, voice_result(site, "microphone/enabled/state") as listener:
         button = page.locator("#microphone")
         expect(button).to_be_visible()
         for _ in range(10):
@@ -243,7 +243,7 @@ def test_keyboard_pauses_the_microphone(site: Site, browser: Browser) -> None:
 def test_preview_is_told_on_mqtt(site: Site, browser: Browser) -> None:
     """No picture before the click; the status says that a preview runs, and when it ends."""
     assert site.ask("GET", "/preview.jpg")[0] == 404
-    with open_page(browser, site.url) as page, hearing(site, "status") as listener:
+    with open_page(browser, site.url) as page, voice_result(site, "status") as listener:
         page.locator("#preview").click()
         next_where(listener, lambda status: status["preview"])
         expect(page.locator("#picture")).to_be_visible()

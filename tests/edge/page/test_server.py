@@ -21,7 +21,7 @@ from edge.config import parse_config
 from edge.delivery.outbox.queue import Counts
 from edge.errors import ConfigError
 from edge.health import Health
-from edge.page.live_view import Board
+from edge.page.live_view import LiveView
 from edge.page.metrics import Metrics, Snapshot
 from edge.page.routes import Facts
 from edge.page.server import Answers, Dashboard, read_token
@@ -73,7 +73,7 @@ class Site:
             status=lambda: STATUS,
             is_connected=lambda: self.is_connected,
             facts=Facts(
-                Board(),
+                LiveView(),
                 now=lambda _view: {},
                 switch=lambda *_: False,
                 preview=lambda _: False,

@@ -18,7 +18,7 @@ def lids_after(
     lids = Eyelids(FatigueSettings(**settings))
     for reading in looks(closures, seconds=seconds, hz=hz):
         assert reading.closed is not None
-        lids.observe(reading.t_ns, reading.closed)
+        lids.add(reading.t_ns, reading.closed)
     lids.expire(round(seconds * SECOND))
     return lids
 
@@ -53,7 +53,7 @@ def test_a_microsleep_counts_while_it_lasts_and_once() -> None:
     lids = Eyelids(FatigueSettings())
     counts = []
     for reading in looks([(1.0, 5.0)], seconds=8):
-        lids.observe(reading.t_ns, reading.closed or 0)
+        lids.add(reading.t_ns, reading.closed or 0)
         counts.append(lids.microsleeps)
     assert counts[14] == 0
     assert counts[15] == 1  # closed since 0.95 s, half a picture before it was seen
@@ -65,7 +65,7 @@ def test_a_gap_is_neither_closed_nor_open(gap_s: float, share: float | None) -> 
     """Eyes closed before and after a long gap were not seen in between; after a short one they were."""
     lids = Eyelids(FatigueSettings())
     for k in range(12):
-        lids.observe(round(k * gap_s * SECOND), SHUT)
+        lids.add(round(k * gap_s * SECOND), SHUT)
     assert lids.perclos == share
     assert lids.seen_s == pytest.approx(0 if share is None else 11 * gap_s)
 
@@ -76,7 +76,7 @@ def test_time_away_is_not_counted() -> None:
     share, closed_s = lids.perclos, lids.closed_s
     assert closed_s == pytest.approx(0.45)
     for reading in looks([(50.0, 0.3)], seconds=1, start_s=50):
-        lids.observe(reading.t_ns, reading.closed or 0)
+        lids.add(reading.t_ns, reading.closed or 0)
     assert lids.microsleeps == 0
     assert lids.seen_s == pytest.approx(20.8)
     assert lids.perclos == pytest.approx((0.45 + 0.25) / 20.8, abs=0.005)
@@ -90,7 +90,7 @@ def test_dropped_frames_leave_the_figures() -> None:
     lids = Eyelids(FatigueSettings())
     for k, reading in enumerate(looks(blinks(60), seconds=60, hz=30)):
         if (k * 7919) % 3:
-            lids.observe(reading.t_ns, reading.closed or 0)
+            lids.add(reading.t_ns, reading.closed or 0)
     assert lids.perclos == pytest.approx(15 * (0.2 - LID_S) / 60, abs=0.002)
     assert lids.blinks_per_min == pytest.approx(15, abs=0.3)
 
@@ -142,7 +142,7 @@ def test_narrow_eyes_are_learnt_in_the_first_minute() -> None:
     """Somebody whose open eyes look half closed is not drowsy, and their blinks count."""
     lids = Eyelids(FatigueSettings())
     for reading in looks(blinks(120), seconds=120):
-        lids.observe(reading.t_ns, 0.6 if reading.closed == OPEN else 0.95)
+        lids.add(reading.t_ns, 0.6 if reading.closed == OPEN else 0.95)
     assert lids.baseline is not None
     assert lids.baseline.open_level == pytest.approx(0.4)
     assert lids.baseline.blinks_per_min == pytest.approx(15, abs=2)
@@ -157,7 +157,7 @@ def test_baseline_takes_its_time_and_stays(seconds: float, is_known: bool) -> No
     assert (lids.baseline is not None) == is_known
     before = lids.baseline
     for t_ns in times(seconds, 60, 10):
-        lids.observe(t_ns, SHUT)
+        lids.add(t_ns, SHUT)
     assert not is_known or lids.baseline == before
 
 
@@ -172,14 +172,14 @@ def test_eyes_that_flutter_about_the_middle_do_not_blink() -> None:
     """An eye stays what it was until it is clearly something else."""
     lids = Eyelids(FatigueSettings())
     for k, t_ns in enumerate(times(0, 20, 10)):
-        lids.observe(t_ns, 0.52 if k % 2 else 0.48)
+        lids.add(t_ns, 0.52 if k % 2 else 0.48)
     assert lids.blinks_per_min == 0
 
 
 def test_looks_out_of_order_are_ignored() -> None:
     """What is not newer says nothing."""
     lids = lids_after([], seconds=10)
-    lids.observe(5 * SECOND, SHUT)
+    lids.add(5 * SECOND, SHUT)
     assert lids.closed_s == 0
     assert lids.seen_s == pytest.approx(9.9)
 

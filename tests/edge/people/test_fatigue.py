@@ -19,7 +19,7 @@ from edge.people.fatigue import (
     FatigueStates,
 )
 from edge.settings import FatigueSettings
-from edge.values import Reading
+from edge.values import FaceMeasurements
 from tests.helpers.lids import SECOND, SHUT, blinks, looks, times
 
 
@@ -32,11 +32,11 @@ class Film:
         self.changes: list[FatigueChange] = []
 
     def show(
-        self, readings: Iterable[Reading], moods: Mapping[str, Mapping[str, float]] | None = None
+        self, measurements: Iterable[FaceMeasurements], moods: Mapping[str, Mapping[str, float]] | None = None
     ) -> FatigueState:
         """Show one reading after the other; return the room after the last."""
-        for reading in readings:
-            self.monitor.observe(reading)
+        for reading in measurements:
+            self.monitor.add(reading)
             self.tick(reading.t_ns, moods)
         return self.room
 
@@ -61,12 +61,14 @@ class Film:
         return [level for k, level in enumerate(said) if k == 0 or level != said[k - 1]]
 
 
-def awake(seconds: float, *, hz: float = 10.0, start_s: float = 0.0, track: int = 1) -> list[Reading]:
+def awake(
+    seconds: float, *, hz: float = 10.0, start_s: float = 0.0, track: int = 1
+) -> list[FaceMeasurements]:
     """Return the readings of somebody who blinks and is well."""
     return list(looks(blinks(seconds, start_s=start_s), seconds=seconds, hz=hz, start_s=start_s, track=track))
 
 
-def closing(*closures: tuple[float, float], seconds: float, hz: float = 10.0) -> list[Reading]:
+def closing(*closures: tuple[float, float], seconds: float, hz: float = 10.0) -> list[FaceMeasurements]:
     """Return the readings of somebody who blinks once, then closes the eyes as given."""
     return list(looks([(2.0, 0.2), *closures], seconds=seconds, hz=hz))
 
@@ -98,7 +100,7 @@ def test_the_limit_itself_is_tired(closures: int, level: str) -> None:
     closed = {2 + 3 * k for k in range(closures)}
     film = Film(perclos_tired=25 * share, perclos_drowsy=0.6)
     for k in range(101):
-        film.monitor.observe(Reading(1, round(0.3 * k * SECOND), SHUT if k in closed else 0.0))
+        film.monitor.add(FaceMeasurements(1, round(0.3 * k * SECOND), SHUT if k in closed else 0.0))
     room = film.tick(30 * SECOND)
     assert room.perclos == pytest.approx(closures * share)
     assert room.level == level
@@ -135,7 +137,7 @@ def test_one_second_of_closed_eyes_is_the_limit(closed_s: float, level: str) -> 
     film = Film(alarm_s=1.0)
     film.show(closing((20.0, closed_s), seconds=20 + closed_s))
     # Half a picture before the first closed look the eyes began to close.
-    film.show([Reading(1, round((20 + closed_s) * SECOND) - SECOND // 20, SHUT)])
+    film.show([FaceMeasurements(1, round((20 + closed_s) * SECOND) - SECOND // 20, SHUT)])
     assert film.room.closed_s == pytest.approx(closed_s)
     assert film.room.level == level
 
@@ -162,9 +164,9 @@ def test_a_level_does_not_flicker_about_its_limit() -> None:
     assert film.levels().count("tired") == 1
 
 
-def yawn(start_s: float, *, eyes: float = 0.05, seconds: float = 4.0) -> list[Reading]:
+def yawn(start_s: float, *, eyes: float = 0.05, seconds: float = 4.0) -> list[FaceMeasurements]:
     """Return the readings of a yawn."""
-    return [Reading(1, t_ns, eyes, 0.5, None, 0.0) for t_ns in times(start_s, seconds, 10)]
+    return [FaceMeasurements(1, t_ns, eyes, 0.5, None, 0.0) for t_ns in times(start_s, seconds, 10)]
 
 
 @pytest.mark.parametrize(("count", "level"), [(1, "alert"), (2, "tired"), (4, "tired")])
@@ -194,7 +196,7 @@ def test_sinking_heads_count() -> None:
     film = Film()
     film.show(awake(20))
     for start_s in (20.0, 25.0):
-        film.show([Reading(1, t_ns, 0.05, 0.05, None, 25.0) for t_ns in times(start_s, 1, 10)])
+        film.show([FaceMeasurements(1, t_ns, 0.05, 0.05, None, 25.0) for t_ns in times(start_s, 1, 10)])
         film.show(awake(4, start_s=start_s + 1))
     assert (film.room.level, film.room.reasons, film.room.nods) == ("tired", ("nods",), 2)
 
@@ -221,8 +223,8 @@ def test_the_emotion_decides_only_where_the_rest_nearly_has(
     moods: Mapping[str, Mapping[str, float]] | None, level: str
 ) -> None:
     """At 91 % of the limit a face of little arousal is the last straw, and said so; none is needed."""
-    readings = list(looks(blinks(60, every_s=4, blink_s=0.4), seconds=60))
-    room = Film(perclos_tired=0.09, perclos_drowsy=0.5).show(readings, moods)
+    measurements = list(looks(blinks(60, every_s=4, blink_s=0.4), seconds=60))
+    room = Film(perclos_tired=0.09, perclos_drowsy=0.5).show(measurements, moods)
     assert room.level == level
     assert room.reasons == (("perclos", "mood") if level == "tired" else ())
 
@@ -240,7 +242,7 @@ def test_the_emotion_alone_is_nothing() -> None:
 def test_alert_must_be_shown(closed: float | None, seconds: float, reason: str) -> None:
     """Sunglasses or a profile, a photograph, and the first seconds are `uncertain`, each with its reason."""
     film = Film()
-    room = film.show(Reading(1, t_ns, closed, 0.05, None, 0.0) for t_ns in times(0, seconds, 10))
+    room = film.show(FaceMeasurements(1, t_ns, closed, 0.05, None, 0.0) for t_ns in times(0, seconds, 10))
     assert (room.level, room.reasons) == ("uncertain", (reason,))
     assert film.changes == []
 
@@ -263,7 +265,7 @@ def test_eyes_may_be_hidden_for_two_seconds(hidden_s: float, level: str) -> None
     film = Film()
     film.show(awake(20))
     before = film.room
-    after = film.show(Reading(1, t_ns) for t_ns in times(20.0, hidden_s, 10))
+    after = film.show(FaceMeasurements(1, t_ns) for t_ns in times(20.0, hidden_s, 10))
     assert after.level == level
     assert after.seen_s == before.seen_s
     assert film.show(awake(3, start_s=20 + hidden_s)).level == "alert"
@@ -273,7 +275,7 @@ def test_a_head_that_sinks_out_of_sight_stays_asleep() -> None:
     """Asleep ends with open eyes, not with eyes that cannot be seen."""
     film = Film()
     film.show(closing((20.0, 4.0), seconds=24))
-    assert film.show(Reading(1, t_ns) for t_ns in times(24, 60, 10)).level == "asleep"
+    assert film.show(FaceMeasurements(1, t_ns) for t_ns in times(24, 60, 10)).level == "asleep"
     assert film.show(awake(2, start_s=84)).level == "drowsy"
 
 
@@ -282,7 +284,7 @@ def test_eyes_that_are_lost_while_closed_stop_counting() -> None:
     film = Film()
     film.show(closing((20.0, 1.6), seconds=21.5))
     assert film.room.level == "drowsy"
-    film.show(Reading(1, t_ns) for t_ns in times(21.5, 20, 10))
+    film.show(FaceMeasurements(1, t_ns) for t_ns in times(21.5, 20, 10))
     assert film.room.closed_s == 0
     assert film.room.level == "tired"
 
@@ -323,7 +325,7 @@ def test_a_new_number_is_a_new_person() -> None:
     assert film.room.level == "alert"
 
 
-def both(one: Sequence[Reading], other: Sequence[Reading]) -> list[Reading]:
+def both(one: Sequence[FaceMeasurements], other: Sequence[FaceMeasurements]) -> list[FaceMeasurements]:
     """Return two people's readings in the order of time."""
     return sorted([*one, *other], key=lambda reading: reading.t_ns)
 
@@ -339,7 +341,9 @@ def test_two_people_do_not_mix_and_the_room_is_the_worse() -> None:
     assert room == replace(one, subject="room")
     # Crossing, one hides the other for a second: both go on with their own past.
     film.show(awake(1, start_s=30, track=2))
-    film.show(both([Reading(1, t_ns, SHUT) for t_ns in times(31, 3, 10)], awake(3, start_s=31, track=2)))
+    film.show(
+        both([FaceMeasurements(1, t_ns, SHUT) for t_ns in times(31, 3, 10)], awake(3, start_s=31, track=2))
+    )
     one, two = film.states[-1][1].people
     assert one.level == "asleep"
     assert two.level == "alert"

@@ -32,7 +32,7 @@ def test_the_pool_given_is_the_one_asked() -> None:
 
     said = opinion("anger", 0.9, 0)
     fusion = Fusion(QUICK, pool)
-    fusion.observe(said)
+    fusion.add(said)
     (person,) = fusion.update(0).people
     assert person.confidence == 1.0
     assert person.face is not None
@@ -45,7 +45,7 @@ def test_dwell_is_exact(after_ns: int, emotion: str) -> None:
     """A class is entered after exactly the minimum dwell, not a nanosecond before."""
     fusion = Fusion(QUICK)
     for t_ns in (0, after_ns):
-        fusion.observe(opinion("sadness", 0.9, t_ns))
+        fusion.add(opinion("sadness", 0.9, t_ns))
         fused = fusion.update(t_ns)
     assert fused.room.emotion == emotion
 
@@ -54,11 +54,11 @@ def test_hysteresis_keeps_a_class_between_exit_and_enter() -> None:
     """Between the thresholds the old class stays; below the lower one it goes."""
     fusion = Fusion(QUICK)
     for t_s, share in ((0, 0.9), (1, 0.9), (2, 0.45), (4, 0.45)):
-        fusion.observe(opinion("fear", share, t_s * S))
+        fusion.add(opinion("fear", share, t_s * S))
         assert (fused := fusion.update(t_s * S)) is not None
     assert fused.room.emotion == "fear"
     for t_s in (5, 6):
-        fusion.observe(opinion("fear", 0.3, t_s * S))
+        fusion.add(opinion("fear", 0.3, t_s * S))
         fused = fusion.update(t_s * S)
     assert fused.room.emotion == "uncertain"
 
@@ -67,7 +67,7 @@ def test_hysteresis_keeps_a_class_between_exit_and_enter() -> None:
 def test_old_opinions_end_presence(age_ns: int, present: bool) -> None:
     """Evidence counts up to `max_skew_s`, one nanosecond more and nobody is there."""
     fusion = Fusion(QUICK)
-    fusion.observe(opinion("anger", 0.9, 0))
+    fusion.add(opinion("anger", 0.9, 0))
     fusion.update(0)
     fused = fusion.update(age_ns)
     assert (fused.room.emotion != "absent") is present
@@ -81,8 +81,8 @@ def test_voice_belongs_to_the_only_face_else_to_the_room(tracks: tuple[int, ...]
     """With one face the voice is that person's, with several it is the room's."""
     fusion = Fusion(QUICK)
     for track in tracks:
-        fusion.observe(opinion("anger", 0.9, 0, track=track))
-    fusion.observe(opinion("anger", 0.9, 0, modality=Modality.VOICE, track=None))
+        fusion.add(opinion("anger", 0.9, 0, track=track))
+    fusion.add(opinion("anger", 0.9, 0, modality=Modality.VOICE, track=None))
     fused = fusion.update(0)
     assert [(person.voice is not None) for person in fused.people] == [has_voice] * len(tracks)
     assert fused.room.voice is not None
@@ -101,8 +101,8 @@ def test_voice_belongs_to_its_owner_and_to_the_room(speaker: Speaker, owners: li
     """Of two faces only the speaker's gets the voice, nobody's where that is open or the speaker is gone."""
     fusion = Fusion(QUICK)
     for track in (1, 2):
-        fusion.observe(opinion("anger", 0.9, 0, track=track))
-    fusion.observe(opinion("anger", 0.9, 0, modality=Modality.VOICE, track=None))
+        fusion.add(opinion("anger", 0.9, 0, track=track))
+    fusion.add(opinion("anger", 0.9, 0, modality=Modality.VOICE, track=None))
     fused = fusion.update(0, speaker=speaker)
     assert [person.subject for person in fused.people if person.voice] == [f"person-{n}" for n in owners]
     assert fused.room.voice is not None
@@ -111,8 +111,8 @@ def test_voice_belongs_to_its_owner_and_to_the_room(speaker: Speaker, owners: li
 def test_voice_from_elsewhere_leaves_the_only_face_alone() -> None:
     """Where somebody out of view speaks, the one face that is there does not get the voice."""
     fusion = Fusion(QUICK)
-    fusion.observe(opinion("neutral", 0.9, 0))
-    fusion.observe(opinion("anger", 0.9, 0, modality=Modality.VOICE, track=None))
+    fusion.add(opinion("neutral", 0.9, 0))
+    fusion.add(opinion("anger", 0.9, 0, modality=Modality.VOICE, track=None))
     fused = fusion.update(0, speaker=Speaker("nobody"))
     assert fused.people[0].voice is None
     assert fused.people[0].probabilities["neutral"] == pytest.approx(0.9)

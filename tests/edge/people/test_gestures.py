@@ -24,7 +24,7 @@ def yawns_after(
     yawns = Yawns()
     for t_ns in times(0, wide_s + 4, hz):
         wide = 2 * SECOND <= t_ns <= round((2 + wide_s) * SECOND)
-        yawns.observe(t_ns, mouth if wide else 0.05, yawning if wide else None)
+        yawns.add(t_ns, mouth if wide else 0.05, yawning if wide else None)
     return yawns
 
 
@@ -45,7 +45,7 @@ def test_talk_is_no_yawn() -> None:
     """A mouth that opens for every syllable, however wide, has not been wide for long."""
     yawns = Yawns()
     for k, t_ns in enumerate(times(0, 60, 10)):
-        yawns.observe(t_ns, 0.6 if k % 8 < 3 else 0.1, None)
+        yawns.add(t_ns, 0.6 if k % 8 < 3 else 0.1, None)
     assert yawns.recent(60 * SECOND) == 0
 
 
@@ -53,7 +53,7 @@ def test_one_narrow_look_does_not_end_a_yawn() -> None:
     """Landmarks slip; a third of a second is forgiven."""
     yawns = Yawns()
     for k, t_ns in enumerate(times(0, 3, 10)):
-        yawns.observe(t_ns, 0.2 if k == 8 else 0.45, None)
+        yawns.add(t_ns, 0.2 if k == 8 else 0.45, None)
     assert yawns.recent(60 * SECOND) == 1
 
 
@@ -61,7 +61,7 @@ def test_a_gap_ends_a_yawn() -> None:
     """Wide before and wide after a second without looks may be two words."""
     yawns = Yawns()
     for t_ns in (*times(0, 1, 10), *times(2, 1, 10)):
-        yawns.observe(t_ns, 0.45, None)
+        yawns.add(t_ns, 0.45, None)
     assert yawns.recent(60 * SECOND) == 0
 
 
@@ -97,7 +97,7 @@ def test_a_mouth_open_for_long_is_not_a_yawn_going_on() -> None:
     yawns = Yawns()
     going_on = []
     for t_ns in times(0, 12, 10):
-        yawns.observe(t_ns, 0.5, None)
+        yawns.add(t_ns, 0.5, None)
         going_on.append(yawns.is_going_on)
     assert going_on[10]
     assert going_on[80]
@@ -109,7 +109,7 @@ def nods_after(drop_deg: float, seconds: float, *, usual_deg: float = -8.0, quie
     nods = Nods(60.0)
     for t_ns in times(0, quiet_s + seconds + 2, 10):
         down = quiet_s * SECOND <= t_ns < round((quiet_s + seconds) * SECOND)
-        nods.observe(t_ns, usual_deg + (drop_deg if down else 0.0))
+        nods.add(t_ns, usual_deg + (drop_deg if down else 0.0))
     return nods
 
 
@@ -142,6 +142,6 @@ def test_nods_are_remembered_for_five_minutes_and_no_gap_makes_one() -> None:
     """A head that was down before a gap and up after it may have been anything."""
     nods = nods_after(30, 1.0)
     for t_ns in (*times(20, 1, 10), *times(22, 1, 10)):
-        nods.observe(t_ns, 25.0 if t_ns < 21 * SECOND else -8.0)
+        nods.add(t_ns, 25.0 if t_ns < 21 * SECOND else -8.0)
     assert nods.recent(23 * SECOND) == 1
     assert nods.recent(400 * SECOND) == 0

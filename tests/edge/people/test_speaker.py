@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge.people.speaker import STALE_S, Speaker, Speaking
-from edge.values import Modality, Reading
+from edge.people.speaker import STALE_S, Speaker, SpeakerTracker
+from edge.values import FaceMeasurements, Modality
 from edge.voice.windows import COLUMNS, Window
 
 S = 1_000_000_000
@@ -52,19 +52,23 @@ def watch(
     fps: float = 10.0,
     late_s: float = 0.0,
     is_seen: Callable[[int, float], bool] = lambda _track, _t_s: True,
-    speaking: Speaking | None = None,
+    speaking: SpeakerTracker | None = None,
 ) -> list[Speaker]:
     """Show faces and let them be heard; return what was said at every window."""
-    speaking = speaking or Speaking()
+    speaking = speaking or SpeakerTracker()
     said, number = [], 0
     for window in windows(heard, late_s=late_s):
         while number / fps * S <= window.t_ns:
             t_s = number / fps
-            speaking.see(
-                [Reading(k, round(t_s * S), mouth=m(t_s)) for k, m in faces.items() if is_seen(k, t_s)]
+            speaking.add_faces(
+                [
+                    FaceMeasurements(k, round(t_s * S), mouth=m(t_s))
+                    for k, m in faces.items()
+                    if is_seen(k, t_s)
+                ]
             )
             number += 1
-        said.append(speaking.hear(window))
+        said.append(speaking.add_window(window))
     return said
 
 
@@ -110,7 +114,7 @@ def test_lips_against_the_sound_are_not_the_speakers() -> None:
 @pytest.mark.parametrize("late_s", [-0.15, 0.15])
 def test_skew_of_the_devices_is_learnt(late_s: float) -> None:
     """After a while with one person, sound that is stamped too late or too early fits again."""
-    alone, speaking = talk(1), Speaking()
+    alone, speaking = talk(1), SpeakerTracker()
     watch(alone, {1: lips(alone)}, late_s=late_s, speaking=speaking)
     assert speaking.skew_s == pytest.approx(late_s, abs=0.03)
 
@@ -184,7 +188,7 @@ def test_who_leaves_is_no_speaker_and_a_new_turn_is_noticed() -> None:
 @pytest.mark.parametrize(("after_ns", "state"), [(0, "track"), (1, "nobody")])
 def test_without_sound_nobody_is_heard(after_ns: int, state: str) -> None:
     """What was said of the last window holds for exactly `STALE_S`."""
-    heard, speaking = talk(1, seconds=10), Speaking()
+    heard, speaking = talk(1, seconds=10), SpeakerTracker()
     watch(heard, {1: lips(heard)}, speaking=speaking)
     assert speaking.speaker(10 * S + round(STALE_S * S) + after_ns).state == state
 
@@ -192,18 +196,18 @@ def test_without_sound_nobody_is_heard(after_ns: int, state: str) -> None:
 @pytest.mark.parametrize("modality", list(Modality))
 def test_switched_off_device_is_forgotten(modality: Modality) -> None:
     """Neither lips nor sound from before the pause count after it, nor is the last speaker kept."""
-    heard, speaking = talk(1, seconds=10), Speaking()
+    heard, speaking = talk(1, seconds=10), SpeakerTracker()
     watch(heard, {1: lips(heard)}, speaking=speaking)
     speaking.forget(modality)
     assert speaking.speaker(10 * S) == Speaker("nobody")
     late = next(windows(heard))
-    assert speaking.hear(Window(late.frames, late.speech, 11 * S)).track is None
+    assert speaking.add_window(Window(late.frames, late.speech, 11 * S)).track is None
 
 
 def test_gap_in_time_is_survived() -> None:
     """A day later, as after a suspend, it begins anew."""
-    heard, speaking = talk(1, seconds=10), Speaking()
+    heard, speaking = talk(1, seconds=10), SpeakerTracker()
     watch(heard, {1: lips(heard)}, speaking=speaking)
     late = next(windows(heard))
-    said = speaking.hear(Window(late.frames, late.speech, 86_400 * S))
+    said = speaking.add_window(Window(late.frames, late.speech, 86_400 * S))
     assert (said.state, said.owner) == ("nobody", None)

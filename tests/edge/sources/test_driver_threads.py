@@ -12,7 +12,7 @@ import pytest
 
 from edge.errors import DeviceError
 from edge.sources import driver_threads as drivers
-from edge.sources.driver_threads import DriverThread, Strikes, is_hanging, within
+from edge.sources.driver_threads import DriverThread, FailureCounter, is_hanging, within
 from tests.helpers.brokers import wait_until
 
 
@@ -81,13 +81,13 @@ def test_what_is_opened_too_late_is_closed(comes_back: threading.Event) -> None:
 def test_the_third_failure_is_the_last(comes_back: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
     """Failures count only while a call hangs: the one that it began with, and two more."""
     monkeypatch.setattr(drivers, "LATE_S", 0.0)
-    strikes = Strikes("camera")
+    strikes = FailureCounter("camera")
     assert [strikes.failed() for _ in range(5)] == [False] * 5
     thread = DriverThread("camera", lambda: comes_back.wait() and None)
     thread.start()
     thread.leave(0.01)
     assert not strikes.failed()
-    assert [Strikes("microphone").failed() for _ in range(5)] == [False] * 5
+    assert [FailureCounter("microphone").failed() for _ in range(5)] == [False] * 5
     assert strikes.failed()
     comes_back.set()
     wait_until(lambda: not is_hanging(), "the call returns")
@@ -99,7 +99,7 @@ def test_slow_is_not_hanging(comes_back: threading.Event) -> None:
     thread = DriverThread("camera", lambda: comes_back.wait() and None)
     thread.start()
     thread.leave(0.01)
-    strikes = Strikes("camera")
+    strikes = FailureCounter("camera")
     assert [strikes.failed() for _ in range(4)] == [False] * 4
     assert is_hanging("camera")
 

@@ -19,7 +19,14 @@ import pytest
 from edge.errors import DeviceError, MediaError
 from edge.sources.camera import open_camera
 from edge.sources.microphone import open_microphone
-from edge.sources.replay import Thinner, has_sound, kind_of, read_image, read_sound, read_video_frames
+from edge.sources.replay import (
+    FrameRateLimiter,
+    has_sound,
+    kind_of,
+    read_image,
+    read_sound,
+    read_video_frames,
+)
 from edge.values import AudioChunk, Frame, Source
 from tests.helpers import media
 
@@ -111,7 +118,7 @@ def test_at_most_fps_frames(tmp_path: Path) -> None:
 def test_thinner_keeps_the_rate(fps: float) -> None:
     """With 30 pictures a second and a jitter of 3 ms the average rate is right within a frame."""
     jitter = random.Random(1)
-    thinner = Thinner(fps)
+    thinner = FrameRateLimiter(fps)
     taken = sum(thinner.takes(n * 33_333_333 + jitter.randrange(3_000_000)) for n in range(300))
     assert abs(taken - 10 * fps) <= 1
 

@@ -16,7 +16,7 @@ import pytest
 import edge.delivery.home_assistant.discovery
 from edge.__main__ import main
 from edge.delivery import messages
-from edge.delivery.home_assistant.discovery import Announcer, discovery_topic
+from edge.delivery.home_assistant.discovery import DiscoveryPublisher, discovery_topic
 from edge.delivery.home_assistant.entities import discovery_payload, entity_ids
 from edge.delivery.outbox.queue import Counts, Outbox
 from edge.delivery.publisher import Publisher
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[4]
 TOPIC = "homeassistant/device/kitchen/config"
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 ANGRY = SubjectState("room", "anger", 0.6123, dict.fromkeys(LABELS, 0.1), None, None, t_ns=1)
-NOBODY = SubjectState("room", ABSENT, 0.0, {}, None, None, t_ns=1)
+NO_SPEAKER = SubjectState("room", ABSENT, 0.0, {}, None, None, t_ns=1)
 
 
 def home_assistant(config: Config, payloads: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -120,7 +120,7 @@ def test_home_assistant_accepts_and_understands_every_entity() -> None:
         assert entity["availability"] == "emotion/room-12/availability"
     assert {entity["entity_id"] for entity in busy.values()} == entity_ids(config)
     # `None` is how Home Assistant spells unknown.
-    idle = home_assistant(config, payloads(config, NOBODY, faces=0, status="paused", outbox=None))
+    idle = home_assistant(config, payloads(config, NO_SPEAKER, faces=0, status="paused", outbox=None))
     wanted = {"emotion": ABSENT, "presence": "OFF", "faces": "None", "problem": "OFF", "frames": "0"}
     wanted |= {"fatigue": ABSENT, "fatigue_alarm": "OFF"}
     wanted |= {"temperature": "None", "disk_free": "None"}
@@ -186,7 +186,7 @@ def announcing(broker: Broker, outbox: Outbox) -> Iterator[Publisher]:
     """Run a publisher with an announcer while the block lasts."""
     config = Config(device=DeviceSettings(id="kitchen"), mqtt=settings_of(broker))
     publisher = Publisher(config.mqtt, device="kitchen", outbox=outbox)
-    announcer = Announcer(config, publisher)
+    announcer = DiscoveryPublisher(config, publisher)
     announcer.start()
     publisher.start()
     try:

@@ -16,7 +16,7 @@ import pytest
 
 from edge.__main__ import main
 from edge.delivery.messages import load_schema
-from edge.delivery.outbox.dead_letters import Letters
+from edge.delivery.outbox.dead_letters import DeadLetters
 from edge.delivery.outbox.queue import Outbox
 from tests.helpers.brokers import (
     Mosquitto,
@@ -123,7 +123,7 @@ def test_export_is_complete_and_changes_nothing(
 def test_export_pages_through_many(outbox: Outbox) -> None:
     """More than one page of rows comes whole and in order."""
     outbox.append_many([make_event(n) for n in range(1201)])
-    with closing(Letters(outbox.path)) as letters:
+    with closing(DeadLetters(outbox.path)) as letters:
         assert [entry["event"]["sequence"] for entry in letters.export("waiting")] == list(range(1, 1202))
 
 

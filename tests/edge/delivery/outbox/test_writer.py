@@ -16,7 +16,7 @@ import pytest
 
 import edge.delivery.outbox.writer
 from edge.delivery.outbox.queue import Outbox
-from edge.delivery.outbox.writer import Recorder
+from edge.delivery.outbox.writer import OutboxWriter
 from edge.delivery.publisher import Publisher
 from edge.health import Health
 from tests.helpers.brokers import Mosquitto, make_event, publishing, settings_of, wait_until, watching
@@ -32,7 +32,7 @@ class Bench:
         self.outbox = outbox
         self.told: list[str] = []
         self.health = Health(lambda _, reason, __: self.told.append(reason or "recovered"))
-        self.recorder = Recorder(outbox, publisher, self.health)
+        self.recorder = OutboxWriter(outbox, publisher, self.health)
 
 
 @contextmanager
