@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from edge.errors import ConfigError
+from edge.masking import mask_token
 from edge.secrets import check_secret_file, read_secret
 from edge.settings import Config, MqttSettings, Section
 
@@ -101,11 +102,6 @@ def switches_path(config: Config) -> Path:
     return outbox_path(config).with_name(f"switches-{config.device.id}.json")
 
 
-def public_name(token: str) -> str:
-    """Return the token of a source without user and password, for logs, errors and status topics."""
-    return re.sub(r"\b(user-id|user-pw)=\S+", r"\1=***", re.sub(r"//[^/@\s]*@", "//***@", token))
-
-
 def to_toml(config: Config) -> str:
     """Write the effective configuration as TOML; unset keys stand as comments."""
     lines = [f"version = {config.version}"]
@@ -114,7 +110,7 @@ def to_toml(config: Config) -> str:
             continue
         lines += ["", f"[{name}]"]
         for key, value in section.model_dump(mode="json").items():
-            value = public_name(value) if key == "source" else value
+            value = mask_token(value) if key == "source" else value
             lines.append(f"# {key} =" if value is None else f"{key} = {_toml_value(value)}")
     return "\n".join(lines) + "\n"
 

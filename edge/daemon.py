@@ -21,8 +21,8 @@ from edge.delivery.outbox.queue import Counts, Outbox, open_outbox
 from edge.delivery.outbox.writer import OutboxWriter
 from edge.delivery.publisher import Publisher
 from edge.errors import DeviceError, OutboxError
+from edge.files import ROOT
 from edge.health import Health
-from edge.host.conditions import ROOT
 from edge.host.malloc import rss_bytes
 from edge.host.monitor import Monitor
 from edge.host.sd_notify import Notifier

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -14,27 +14,10 @@ from edge.face.tracking import FaceTracker
 from edge.inference.card import TfliteClassifier, open_classifier
 from edge.inference.fallback import FallbackClassifier
 from edge.settings import Config
-from edge.values import AudioChunk, Face, FaceMeasurements, Frame, Modality, Prediction, UInt8
-from edge.voice.windows import SpeechWindows, Window, window_input
+from edge.values import AudioChunk, Face, FaceResult, Frame, Modality, Prediction, UInt8
+from edge.voice.windows import SpeechWindows, VoiceResult, Window, window_input
 
 AnyClassifier = TfliteClassifier | FallbackClassifier
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FaceResult:
-    """One face, what the model says of it, and what its eyes, mouth and head do."""
-
-    face: Face
-    prediction: Prediction
-    reading: FaceMeasurements | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class VoiceResult:
-    """One window of sound; `prediction` is None where there is too little speech in it."""
-
-    window: Window
-    prediction: Prediction | None
 
 
 class FacePipeline:
@@ -108,11 +91,6 @@ class VoicePipeline:
             return None
         p = self.classifier.classify(self._input(window))
         return Prediction(Modality.VOICE, p, window.quality, window.t_ns)
-
-
-def measurements_of(face_results: Iterable[FaceResult]) -> list[FaceMeasurements]:
-    """Return what the faces of one picture do, as far as anything reads it."""
-    return [face_result.reading for face_result in face_results if face_result.reading is not None]
 
 
 def open_face_pipeline(

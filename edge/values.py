@@ -7,7 +7,7 @@ Inside, time is `*_ns` from `time.monotonic_ns()` taken at capture; boxes are pi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -20,6 +20,7 @@ LABELS = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surpri
 UNCERTAIN = "uncertain"
 ABSENT = "absent"
 SAMPLE_RATE_HZ = 16_000
+PARTS = ("camera", "microphone")  # what can be switched off
 
 Float32 = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
@@ -103,6 +104,15 @@ class Prediction:
     track: int | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FaceResult:
+    """One face in one frame: its place, its prediction, and what eyes, mouth and head measure."""
+
+    face: Face
+    prediction: Prediction
+    measurements: FaceMeasurements | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What one modality put into a fused state: its own probabilities, quality and share 0..1."""
@@ -156,6 +166,11 @@ class EmotionEvent:
             "sequence": sequence,
             "data": dict(self.data),
         }
+
+
+def measurements_of(face_results: Iterable[FaceResult]) -> list[FaceMeasurements]:
+    """Return what the faces of one picture do, as far as anything reads it."""
+    return [face_result.measurements for face_result in face_results if face_result.measurements is not None]
 
 
 def encode(payload: Mapping[str, Any] | str) -> bytes:

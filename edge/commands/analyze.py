@@ -15,18 +15,21 @@ from edge.people.fatigue import RANKS, FatigueMonitor, FatigueState
 from edge.people.fusion import Fusion, fuse_once
 from edge.people.pooling import Pool, open_pool
 from edge.people.speaker import SpeakerTracker
-from edge.pipeline import (
-    FacePipeline,
-    FaceResult,
-    VoiceResult,
-    measurements_of,
-    open_face_pipeline,
-    open_voice_pipeline,
-)
+from edge.pipeline import FacePipeline, open_face_pipeline, open_voice_pipeline
 from edge.settings import Config
 from edge.sources.media_files import has_sound, kind_of, read_image, read_sound, read_video_frames
-from edge.values import SAMPLE_RATE_HZ, AudioChunk, Float32, Modality, Prediction, UInt8, probabilities
-from edge.voice.windows import clip_window
+from edge.values import (
+    SAMPLE_RATE_HZ,
+    AudioChunk,
+    FaceResult,
+    Float32,
+    Modality,
+    Prediction,
+    UInt8,
+    measurements_of,
+    probabilities,
+)
+from edge.voice.windows import VoiceResult, clip_window
 
 # A video is looked at this often; a summary is made of these looks.
 LOOK_EVERY_S = 0.1

@@ -13,7 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path("/")
+from edge.files import ROOT
+
 # https://www.raspberrypi.com/documentation/computers/os.html#get_throttled: what is so now; the same 16 bits
 # further up is what was so since the boot.
 THROTTLED = {"under_voltage": 0x1, "frequency_capped": 0x2, "throttled": 0x4, "soft_limit": 0x8}

@@ -13,8 +13,9 @@ import threading
 import time
 from pathlib import Path
 
+from edge.files import ROOT
 from edge.health import Health
-from edge.host.conditions import ROOT, Conditions, read_conditions
+from edge.host.conditions import Conditions, read_conditions
 from edge.host.cooling import CoolingController, FrameGate
 from edge.host.malloc import release_free
 

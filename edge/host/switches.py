@@ -16,10 +16,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from edge.health import Health
+from edge.values import PARTS
 
 log = logging.getLogger(__name__)
 
-PARTS = ("camera", "microphone")
 WORDS = {b"ON": True, b"OFF": False}
 SHOWN = 32  # bytes of a refused payload that reach the log
 MAX_WAITING = 64  # commands not yet carried out

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from edge import __version__
 from edge.delivery.publisher import Publisher
 from edge.health import Health
-from edge.host.switches import PARTS, Switches
+from edge.host.switches import Switches
 from edge.page.live_view import LiveView, View
 from edge.page.routes import Facts, describe
 from edge.page.server import Answers
 from edge.policy import allowed, sentence
 from edge.settings import Config
-from edge.values import rfc3339
+from edge.values import PARTS, rfc3339
 
 if TYPE_CHECKING:
     from edge.page.metrics import Metrics, Snapshot

@@ -18,10 +18,11 @@ from edge.health import Health
 from edge.people.fusion import Change, Fused, Fusion
 from edge.people.pooling import Pool, pool_name
 from edge.people.speaker import NO_SPEAKER, SpeakerTracker
-from edge.pipeline import AnyClassifier, FaceResult, VoiceResult, measurements_of
+from edge.pipeline import AnyClassifier
 from edge.policy import Policy
 from edge.settings import FatigueSettings, FusionSettings
-from edge.values import ABSENT, EmotionEvent, Modality
+from edge.values import ABSENT, EmotionEvent, FaceResult, Modality, measurements_of
+from edge.voice.windows import VoiceResult
 
 STATE_EVERY_S = 30.0
 STATE_STEP = 0.1  # a change of confidence worth telling, at most once a second

@@ -14,8 +14,8 @@ import logging
 from collections.abc import Callable
 from typing import cast
 
-from edge.config import public_name
 from edge.errors import DeviceError
+from edge.masking import mask_token
 from edge.sources.devices import list_cameras
 from edge.sources.driver_threads import within
 from edge.sources.fakes import Nothing, open_fake_camera
@@ -42,7 +42,7 @@ def open_camera(token: str, *, fps: float, width: int, height: int) -> Source[Fr
             f"{token}: not a kind of camera; `emotion-edge devices` lists cameras with their tokens",
             reason="unsupported",
         )
-    return within("camera", public_name(token), lambda: opener(token, fps=fps, width=width, height=height))
+    return within("camera", mask_token(token), lambda: opener(token, fps=fps, width=width, height=height))
 
 
 def _open_auto(*, fps: float, width: int, height: int) -> Source[Frame]:

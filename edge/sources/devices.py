@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edge.sources.holders import ROOT, holders, pcm_node
+from edge.files import ROOT
+from edge.sources.holders import holders, pcm_node
 
 # Before and after a Coral stick has received its firmware.
 CORAL_USB_IDS = ("1a6e:089a", "18d1:9302")

@@ -19,8 +19,9 @@ from contextlib import suppress
 
 import numpy as np
 
-from edge.config import public_name, state_directory
+from edge.config import state_directory
 from edge.errors import DeviceError
+from edge.masking import mask_token
 from edge.sources.live_camera import LiveCamera
 from edge.values import Frame, Source, UInt8
 
@@ -130,7 +131,7 @@ def open_gstreamer(token: str, *, fps: float, width: int, height: int) -> Source
     `gstreamer:nvarguscamerasrc` and its properties are enough for a Jetson's camera; `width`
     counts only there, its pictures are 16:9. Raises `DeviceError`.
     """
-    name = public_name(token)
+    name = mask_token(token)
     if shutil.which("gst-launch-1.0") is None:
         raise DeviceError(
             f"{name}: gst-launch-1.0 is missing; "

@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-ROOT = Path("/")
+from edge.files import ROOT
 
 
 def holders(*nodes: Path, root: Path = ROOT) -> list[tuple[int, str]]:

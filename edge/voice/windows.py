@@ -13,7 +13,7 @@ import numpy as np
 from pymicro_vad import MicroVad
 
 from edge.errors import ModelError
-from edge.values import SAMPLE_RATE_HZ, AudioChunk, Float32
+from edge.values import SAMPLE_RATE_HZ, AudioChunk, Float32, Prediction
 from edge.voice.pitch import pitch_frames
 
 FRAME = 400  # samples, 25 ms
@@ -86,6 +86,14 @@ class Window:
         energy = np.sort(self.frames[:, 0])
         nepers = energy[-LOUDEST_FRAMES:].mean() - energy[:LOUDEST_FRAMES].mean()
         return float(10 / np.log(10) * nepers)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VoiceResult:
+    """One window of sound; `prediction` is None where there is too little speech in it."""
+
+    window: Window
+    prediction: Prediction | None
 
 
 class SpeechStream:

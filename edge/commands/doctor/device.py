@@ -13,7 +13,8 @@ from edge.commands.doctor.stages import Finding, failed
 from edge.config import outbox_path
 from edge.delivery.outbox.dead_letters import DeadLetters
 from edge.errors import EdgeError
-from edge.host.conditions import ROOT, Conditions, read_conditions
+from edge.files import ROOT
+from edge.host.conditions import Conditions, read_conditions
 from edge.host.monitor import DISK_LOW_BYTES
 from edge.settings import Config
 from edge.sources.devices import edge_tpu_nodes

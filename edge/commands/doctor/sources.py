@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from edge.commands.doctor.stages import Finding, failed, plain
-from edge.config import public_name, switches_path
+from edge.config import switches_path
 from edge.errors import DeviceError
 from edge.health import Health
 from edge.host.switches import Switches
+from edge.masking import mask_token
 from edge.page.live_view import level_db
 from edge.settings import Config
 from edge.sources.camera import open_camera
@@ -34,7 +35,7 @@ def examine_sources(config: Config, *, is_running: bool) -> Iterator[Finding]:
         ("microphone", config.microphone.source, lambda: hear(config)),
     )
     for part, token, try_it in parts:
-        name = public_name(token)
+        name = mask_token(token)
         if token == "none":
             yield Finding(part, name, "skipped", "not configured")
         elif not switches.is_on(part):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from edge import __version__
 from edge.config import DEFAULT_PATH, load_config
 from edge.errors import EdgeError
-from edge.host.conditions import ROOT
+from edge.files import ROOT
 from edge.settings import Config
 from edge.values import rfc3339
 

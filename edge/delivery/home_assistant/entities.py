@@ -12,12 +12,11 @@ from typing import Any
 
 from edge import __version__
 from edge.delivery.messages import EVENT_TYPES
-from edge.host.switches import PARTS
 from edge.people.fatigue import ALARMS, LEVELS
 from edge.people.scene import STATE_EVERY_S
 from edge.policy import allowed
 from edge.settings import Config
-from edge.values import ABSENT, LABELS, UNCERTAIN
+from edge.values import ABSENT, LABELS, PARTS, UNCERTAIN
 
 STATS_SLACK_S = 30
 # Three times in a row nobody told the state, which happens every 30 s: nobody is there to tell it.

@@ -12,7 +12,7 @@ import numpy as np
 from edge.people.speaker import SpeakerTracker
 from edge.pipeline import FacePipeline
 from edge.sources.media_files import read_sound, read_video_frames
-from edge.values import SAMPLE_RATE_HZ, AudioChunk, Frame, UInt8
+from edge.values import SAMPLE_RATE_HZ, AudioChunk, Frame, UInt8, measurements_of
 from edge.voice.windows import SpeechWindows
 from models.data.talking import HOP_S, MONTAGE_S, WINDOW_S, Instant, Montage, Talker
 
@@ -38,9 +38,7 @@ def play_composed(
                 x, y, w, h = face_result.face.box_px
                 tile = _tile_at(x + w / 2, y + h / 2, waiting.pixels)
                 tile_of.setdefault(face_result.face.track, tile)
-            speaking.add_faces(
-                [face_result.reading for face_result in face_results if face_result.reading is not None]
-            )
+            speaking.add_faces(measurements_of(face_results))
             waiting = next(frames, None)
         speaker = speaking.add_window(window)
         if speaker.track is not None:

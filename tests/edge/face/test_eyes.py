@@ -176,14 +176,14 @@ def test_pipeline_sees_the_blinks_of_the_demo_clip() -> None:
         if t_s < 3.4:
             continue
         (face_result,) = eyes.process(frame)
-        assert face_result.reading is not None
-        assert face_result.reading.t_ns == frame.t_ns
-        assert face_result.reading.closed is not None
+        assert face_result.measurements is not None
+        assert face_result.measurements.t_ns == frame.t_ns
+        assert face_result.measurements.closed is not None
         # The compressed frames beside a blink are half of each.
         if 3.7 <= t_s < 3.8:
-            shut.append(face_result.reading.closed)
+            shut.append(face_result.measurements.closed)
         elif not 3.64 < t_s < 3.9:
-            opened.append(face_result.reading.closed)
+            opened.append(face_result.measurements.closed)
     assert len(shut) in (2, 3)
     assert min(shut) > 0.5 > max(opened)
 
@@ -203,7 +203,7 @@ def test_still_has_a_reading_too() -> None:
     frame: Frame = next(iter(read_video_frames(clip_path(), 0.4)))
     eyes = open_face_pipeline(Config(inference=InferenceSettings(backend="cpu")))
     (seen,) = eyes.process_still(frame.pixels)
-    assert seen.reading is not None
-    assert seen.reading.t_ns == 0
+    assert seen.measurements is not None
+    assert seen.measurements.t_ns == 0
     (bare,) = FacePipeline(eyes.classifier, open_face_detector()).process_still(frame.pixels)
-    assert bare.reading is None
+    assert bare.measurements is None
