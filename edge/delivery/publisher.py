@@ -93,6 +93,7 @@ class Publisher:
         self._check = PublishProbe(self.topic("probe"))
         self._lock = threading.Lock()
         self._retained: dict[str, bytes] = {self._availability: b"online"}
+        self._payloads: dict[str, dict[str, Any]] = {}  # by subtopic, those of `_retained` that are JSON
         self._pending: dict[str, None] = {}  # topics of _retained to be sent, in order
         self._live: deque[tuple[str, bytes, int]] = deque(maxlen=MAX_LIVE)
         self._handlers: dict[str, Handler] = {}
@@ -120,13 +121,29 @@ class Publisher:
         self._thread.start()
 
     def publish_state(self, subtopic: str, payload: Mapping[str, Any] | str) -> None:
-        """Publish retained, QoS 1; while offline the latest payload of each topic is kept."""
-        if self._policy.permits_topic(subtopic):
-            self.publish_retained(self.topic(subtopic), encode(payload))
+        """Publish retained, QoS 1, if the policy permits the topic; a newer payload replaces an older one."""
+        if not self._policy.permits_topic(subtopic):
+            return
+        if not isinstance(payload, str):
+            with self._lock:
+                self._payloads[subtopic] = dict(payload)
+        self.publish_retained(self.topic(subtopic), encode(payload))
 
     def clear_retained(self, subtopic: str) -> None:
         """Remove a retained topic from the broker, now or at the next connect."""
+        with self._lock:
+            self._payloads.pop(subtopic, None)
         self.publish_retained(self.topic(subtopic), b"")
+
+    @property
+    def payloads(self) -> dict[str, dict[str, Any]]:
+        """The newest JSON payload of each state that the policy permits, by subtopic such as `face/state`."""
+        with self._lock:
+            return dict(self._payloads)
+
+    def permits_event(self, event_type: str) -> bool:
+        """Return whether the policy permits events of this type to be stored and published."""
+        return self._policy.permits_event(event_type)
 
     def publish_retained(self, topic: str, payload: bytes) -> None:
         """Do as `publish_state` for a full topic, such as Home Assistant's discovery."""

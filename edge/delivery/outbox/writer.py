@@ -49,15 +49,17 @@ class OutboxWriter:
         """Begin to write."""
         self._thread.start()
 
-    def record(self, events: Sequence[EmotionEvent]) -> None:
-        """Have events stored and sent; returns at once."""
+    def record(self, events: Sequence[EmotionEvent]) -> list[EmotionEvent]:
+        """Store and send the events that the publisher's policy permits, and return those; never blocks."""
+        permitted = [event for event in events if self._publisher.permits_event(event.type)]
         with self._changed:
             space = max(0, MAX_QUEUED - len(self._queue))
-            self._queue += events[:space]
+            self._queue += permitted[:space]
             self._changed.notify()
-        if space < len(events):
-            self._publish_unsaved(events[space:])
+        if space < len(permitted):
+            self._publish_unsaved(permitted[space:])
             self._show("stalled", f"outbox.path {self._outbox.path}: a write does not end; check the disk")
+        return permitted
 
     def close(self, timeout_s: float = 0.5) -> None:
         """Write what was taken; a disk that hangs is left behind."""

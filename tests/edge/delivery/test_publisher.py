@@ -18,6 +18,7 @@ import edge.delivery.publisher
 from edge.delivery.connection_state import ConnectionState
 from edge.delivery.outbox.queue import Outbox
 from edge.delivery.publisher import Publisher
+from edge.policy import Policy
 from edge.settings import MqttSettings
 from tests.helpers.brokers import (
     Broker,
@@ -396,3 +397,21 @@ def test_unsaved_events_are_bounded_and_counted(outbox: Outbox, monkeypatch: pyt
         publisher.publish_unsaved(make_event(number))
     publisher.close()
     assert publisher.live_dropped == 1
+
+
+def test_payloads_are_the_newest_permitted_states(outbox: Outbox) -> None:
+    """`payloads` has JSON states as given, newest only; not bare words, cleared or withheld topics."""
+    publisher = Publisher(
+        MqttSettings(port=free_port()), device="kitchen", outbox=outbox, policy=Policy(restricted=True)
+    )
+    for number in range(2):
+        publisher.publish_state("fatigue/state", {"number": number})
+    publisher.publish_state("group/state", {"number": 2})
+    publisher.clear_retained("group/state")
+    publisher.publish_state("face/state", {"number": 3})
+    publisher.publish_state("camera/enabled/state", "ON")
+    payloads = publisher.payloads
+    assert payloads == {"fatigue/state": {"number": 1}}
+    payloads.clear()
+    assert publisher.payloads, "a copy was returned"
+    publisher.close()

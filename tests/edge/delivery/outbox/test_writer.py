@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,17 @@ from edge.delivery.outbox.queue import Outbox
 from edge.delivery.outbox.writer import OutboxWriter
 from edge.delivery.publisher import Publisher
 from edge.health import Health
-from tests.helpers.brokers import Mosquitto, make_event, publishing, settings_of, wait_until, watching
+from edge.policy import Policy
+from edge.settings import MqttSettings
+from tests.helpers.brokers import (
+    Mosquitto,
+    free_port,
+    make_event,
+    publishing,
+    settings_of,
+    wait_until,
+    watching,
+)
 
 EVENT = "emotion/kitchen/event"
 
@@ -77,6 +88,21 @@ def test_what_comes_together_is_one_commit(tmp_path: Path, mosquitto: Mosquitto)
         assert sorted(json.loads(p)["sequence"] for p in watcher.on(EVENT)) == list(range(1, 41))
         assert sum(commits) == 40
         assert len(commits) <= 6
+
+
+def test_withheld_event_is_not_stored(tmp_path: Path) -> None:
+    """`record` returns and stores only the events that the policy of the publisher permits."""
+    with closing(Outbox(tmp_path / "o.db", device="kitchen", max_events=10, max_bytes=1 << 20)) as outbox:
+        publisher = Publisher(
+            MqttSettings(port=free_port()), device="kitchen", outbox=outbox, policy=Policy(restricted=True)
+        )
+        writer = OutboxWriter(outbox, publisher, Health(lambda *_: None))
+        fault = replace(make_event(1), type="device.degraded")
+        assert writer.record([make_event(0), fault]) == [fault]
+        writer.start()
+        writer.close()
+        assert [row.id for row in outbox.waiting(10)] == [fault.id]
+        publisher.close()
 
 
 def test_close_stores_what_was_taken(tmp_path: Path, mosquitto: Mosquitto) -> None:
