@@ -12,7 +12,7 @@ import numpy as np
 from edge.errors import EdgeError, MediaError
 from edge.face.crop import level
 from edge.face.detector import CropSpec
-from edge.sources.media_files import read_image, read_sound
+from edge.sources.media_files import read_audio, read_image
 from edge.values import Float32
 from edge.voice.windows import clip_window, window_input
 from models.data.datasets import IMAGE_SUFFIXES, Progress
@@ -120,7 +120,7 @@ def _sound_reader(shape: tuple[int, ...], features: dict[str, Any] | None) -> Ca
     features_of = window_input(features)
 
     def read(path: Path) -> Float32:
-        values = features_of(clip_window(read_sound(path)))
+        values = features_of(clip_window(read_audio(path)))
         if values.size != np.prod(shape):
             raise CalibrationError(
                 f"the card's features are {values.shape}, the model reads {shape}; match them"

@@ -220,7 +220,7 @@ class Daemon:
 
         def see(frame: Frame) -> None:
             counters["frames_dropped"] += frame.dropped
-            if not self._watch.gate.takes(frame.t_ns):
+            if not self._watch.gate.accepts(frame.t_ns):
                 counters["frames_spared"] += 1
                 return
             with self._latencies.measure("see"):

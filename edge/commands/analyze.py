@@ -17,7 +17,7 @@ from edge.people.pooling import Pool, open_pool
 from edge.people.speaker import SpeakerTracker
 from edge.pipeline import FacePipeline, open_face_pipeline, open_voice_pipeline
 from edge.settings import Config
-from edge.sources.media_files import has_sound, kind_of, read_image, read_sound, read_video_frames
+from edge.sources.media_files import has_audio, kind_of, read_audio, read_image, read_video_frames
 from edge.values import (
     SAMPLE_RATE_HZ,
     AudioChunk,
@@ -66,7 +66,7 @@ class Analyzer:
         return self._line(path, "image", 0.0, _faces(face_results, pixels), face_results, None)
 
     def _audio(self, path: Path) -> dict[str, Any]:
-        samples = read_sound(path)
+        samples = read_audio(path)
         heard = self._hear_all(samples) if self._wants(Modality.VOICE) else []
         return self._line(path, "audio", 0.0, [], [], _summary(heard))
 
@@ -155,10 +155,10 @@ class Analyzer:
         }
 
     def _sound_track(self, path: Path) -> list[VoiceResult]:
-        if not self._wants(Modality.VOICE) or not has_sound(path):
+        if not self._wants(Modality.VOICE) or not has_audio(path):
             return []
         try:
-            return self._hear_all(read_sound(path))
+            return self._hear_all(read_audio(path))
         except MediaError:
             return []  # a damaged sound track does not spoil the picture
 

@@ -9,7 +9,6 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from edge.commands.listen import describe, fatigue
@@ -20,6 +19,7 @@ from edge.delivery.subscriber import listen
 from edge.errors import EXIT_FAILURE, EXIT_OK, BrokerError, EdgeError
 from edge.settings import CameraSettings, Config, MicrophoneSettings, MqttSettings
 from edge.sources.devices import list_cameras, list_microphones
+from edge.sources.replay import clip_path
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +56,6 @@ def demo_config(config: Config, broker: EmbeddedBroker, directory: Path) -> Conf
             "outbox": config.outbox.model_copy(update={"path": directory / "outbox.sqlite3"}),
         }
     )
-
-
-def clip_path() -> Path:
-    """Return the clip that came with the package."""
-    return Path(str(resources.files("edge.sources"))) / "clips" / "demo.mp4"
 
 
 def _watch(config: Config, stop: threading.Event, seconds: float | None) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge.sources.replay import FrameRateLimiter
+from edge.sources.rate import FrameRateLimiter
 
 FACTORS = (1.0, 0.5, 0.25, 0.1)  # of the frame rate
 DOWN_EVERY_S = 15.0  # a step shows in the temperature only after some seconds
@@ -43,21 +43,21 @@ class CoolingController:
 class FrameGate:
     """Lets through as many pictures as the factor allows, evenly, whatever source they come from.
 
-    `set_factor` may be called from any thread, `takes` from one.
+    `set_factor` may be called from any thread, `accepts` from one.
     """
 
     def __init__(self, fps: float) -> None:
         self._fps = fps
         self._factor = 1.0
-        self._thinner: FrameRateLimiter | None = None
+        self._limiter: FrameRateLimiter | None = None
 
     def set_factor(self, factor: float) -> None:
         """Let pass that share of `fps`; 1 is every picture."""
         if factor != self._factor:
             self._factor = factor
-            self._thinner = None if factor == 1 else FrameRateLimiter(self._fps * factor)
+            self._limiter = None if factor == 1 else FrameRateLimiter(self._fps * factor)
 
-    def takes(self, t_ns: int) -> bool:
+    def accepts(self, t_ns: int) -> bool:
         """Tell whether the picture captured at `t_ns` is to be looked at."""
-        thinner = self._thinner
-        return thinner is None or thinner.takes(t_ns)
+        limiter = self._limiter
+        return limiter is None or limiter.accepts(t_ns)

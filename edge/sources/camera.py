@@ -17,7 +17,7 @@ from typing import cast
 from edge.errors import DeviceError
 from edge.masking import mask_token
 from edge.sources.devices import list_cameras
-from edge.sources.driver_threads import within
+from edge.sources.driver_threads import call_with_timeout
 from edge.sources.fakes import Nothing, open_fake_camera
 from edge.sources.gstreamer import open_gstreamer
 from edge.sources.opencv_camera import open_network, open_v4l2
@@ -42,12 +42,14 @@ def open_camera(token: str, *, fps: float, width: int, height: int) -> Source[Fr
             f"{token}: not a kind of camera; `emotion-edge devices` lists cameras with their tokens",
             reason="unsupported",
         )
-    return within("camera", mask_token(token), lambda: opener(token, fps=fps, width=width, height=height))
+    return call_with_timeout(
+        "camera", mask_token(token), lambda: opener(token, fps=fps, width=width, height=height)
+    )
 
 
 def _open_auto(*, fps: float, width: int, height: int) -> Source[Frame]:
     failure = None
-    for device in within("camera", "auto", list_cameras):
+    for device in call_with_timeout("camera", "auto", list_cameras):
         try:
             camera = open_camera(device.token, fps=fps, width=width, height=height)
         except DeviceError as error:

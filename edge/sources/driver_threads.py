@@ -50,7 +50,7 @@ def is_hanging(kind: str | None = None, *, for_s: float = 0.0) -> bool:
     )
 
 
-def within(kind: str, name: str, work: Callable[[], T], *, limit_s: float | None = None) -> T:
+def call_with_timeout(kind: str, name: str, work: Callable[[], T], *, limit_s: float | None = None) -> T:
     """Return what `work` returns on a thread of its own, or raise what it raises.
 
     After `limit_s` (else `CALL_S`) it is abandoned: `DeviceError` with the reason `stuck`. A source that

@@ -16,7 +16,7 @@ import numpy as np
 
 from edge.errors import DeviceError
 from edge.sources.live_camera import LiveCamera
-from edge.sources.replay import CHUNK, NS_PER_SAMPLE
+from edge.sources.rate import CHUNK, NS_PER_SAMPLE
 from edge.sources.resampling import Silence
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Float32, Frame, UInt8
 

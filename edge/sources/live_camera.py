@@ -12,7 +12,7 @@ import numpy as np
 
 from edge.errors import DeviceError
 from edge.sources.driver_threads import DriverThread
-from edge.sources.replay import FrameRateLimiter
+from edge.sources.rate import FrameRateLimiter
 from edge.values import Frame, UInt8
 
 FROZEN_S = 4.0  # a camera that shows nothing new for so long is stuck, whatever its driver believes
@@ -86,7 +86,7 @@ class LiveCamera:
     def __init__(self, name: str, driver: Driver, *, fps: float, from_sensor: bool = False) -> None:
         self.name = name
         self._driver = driver
-        self._thinner = FrameRateLimiter(fps)
+        self._limiter = FrameRateLimiter(fps)
         self._sensor = Sensor() if from_sensor else None
         self._news = threading.Condition()
         self._frame: Frame | None = None
@@ -132,7 +132,7 @@ class LiveCamera:
                     raise DeviceError("stopped sending pictures; connect it again")
                 t_ns = time.monotonic_ns()
                 self._grabbed_s = t_ns / 1e9
-                if self._thinner.takes(t_ns):
+                if self._limiter.accepts(t_ns):
                     self._show(t_ns)
         except DeviceError as error:
             self._tell(error=DeviceError(f"{self.name}: {error}", reason=error.reason))

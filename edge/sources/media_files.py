@@ -51,21 +51,21 @@ def kind_of(path: Path) -> Literal["image", "audio", "video"]:
     with open_media(path) as container:
         if _is_image(container):
             return "image"
-        stream = picture_stream(container)
-        if stream is not None and next(pictures(container, stream), None) is not None:
+        stream = video_stream(container)
+        if stream is not None and next(decode_video(container, stream), None) is not None:
             return "video"
         if container.streams.audio:
             return "audio"
     raise MediaError(f"{path}: no picture or sound in it can be decoded; {_MEDIA_REMEDY}")
 
 
-def has_sound(path: Path) -> bool:
+def has_audio(path: Path) -> bool:
     """Tell whether a sound or video file has a sound track; False for pictures."""
     with open_media(path) as container:
         return bool(container.streams.audio)
 
 
-def read_sound(path: Path) -> Float32:
+def read_audio(path: Path) -> Float32:
     """Read any sound file, or the sound track of a video: (n,) float32 in [-1, 1] at 16 kHz, mono.
 
     Sample 0 is the zero of the file: where the picture starts first, silence fills up to the sound.
@@ -74,7 +74,7 @@ def read_sound(path: Path) -> Float32:
     with open_media(path) as container:
         if not container.streams.audio:
             raise MediaError(f"{path}: has no sound track; give a sound file or a video with sound")
-        blocks = list(sound_blocks(container))
+        blocks = list(audio_blocks(container))
     if not blocks:
         raise MediaError(f"{path}: its sound track is empty or damaged; {_MEDIA_REMEDY}")
     return np.concatenate(blocks)
@@ -114,9 +114,9 @@ def read_video_frames(path: Path, every_s: float | None = None) -> Iterator[Fram
     Damaged parts are skipped. Raises `MediaError` where there is no picture at all.
     """
     with open_media(path) as container:
-        stream = picture_stream(container)
+        stream = video_stream(container)
         due_s, found = 0.0, False
-        for at_s, picture in pictures(container, stream) if stream is not None else ():
+        for at_s, picture in decode_video(container, stream) if stream is not None else ():
             if every_s is not None:
                 # Half a millisecond: 0.3 s is stored as 299.97 ms in some time bases.
                 if at_s < due_s - 0.0005:
@@ -130,7 +130,7 @@ def read_video_frames(path: Path, every_s: float | None = None) -> Iterator[Fram
 
 @contextmanager
 def open_media(path: Path) -> Iterator[InputContainer]:
-    """Open a file for `pictures` and `sound_blocks`; whatever the decoder throws becomes `MediaError`."""
+    """Open a file for `decode_video` and `audio_blocks`; whatever the decoder throws becomes `MediaError`."""
     _read_bytes(path, limit=1)
     try:
         # `file:` keeps FFmpeg from reading a protocol out of the name.
@@ -150,7 +150,7 @@ def open_media(path: Path) -> Iterator[InputContainer]:
         raise MediaError(f"{path}: not a picture, sound or video ({what}); {_MEDIA_REMEDY}") from None
 
 
-def picture_stream(container: InputContainer) -> VideoStream | None:
+def video_stream(container: InputContainer) -> VideoStream | None:
     """Return the film of a container, None where there is none; a cover picture is no film."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
@@ -159,7 +159,7 @@ def picture_stream(container: InputContainer) -> VideoStream | None:
     return None
 
 
-def pictures(
+def decode_video(
     container: InputContainer, stream: VideoStream, *, from_s: float = 0.0
 ) -> Iterator[tuple[float, av.VideoFrame]]:
     """Decode the pictures from `from_s` on, each with its time in the file; nothing is converted yet."""
@@ -181,7 +181,7 @@ def to_rgb(picture: av.VideoFrame) -> UInt8:
     return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
 
 
-def sound_blocks(container: InputContainer, *, from_s: float = 0.0) -> Iterator[Float32]:
+def audio_blocks(container: InputContainer, *, from_s: float = 0.0) -> Iterator[Float32]:
     """Decode the first sound track from `from_s` on: blocks of (n,) float32, 16 kHz, mono, without holes.
 
     Missing time at the start or between packets is filled with silence.
@@ -270,8 +270,8 @@ def _is_image(container: InputContainer) -> bool:
 
 def _first_picture(path: Path) -> UInt8:
     with open_media(path) as container:
-        stream = picture_stream(container) if _is_image(container) else None
-        first = next(pictures(container, stream), None) if stream is not None else None
+        stream = video_stream(container) if _is_image(container) else None
+        first = next(decode_video(container, stream), None) if stream is not None else None
         if first is None:
             raise MediaError(f"{path}: not a picture; {_IMAGE_REMEDY}")
         return to_rgb(first[1])

@@ -25,10 +25,11 @@ import numpy as np
 from edge.errors import DeviceError
 from edge.native_output import held_output
 from edge.sources.devices import alsa_cards
-from edge.sources.driver_threads import DriverThread, within
+from edge.sources.driver_threads import DriverThread, call_with_timeout
 from edge.sources.fakes import FakeMicrophone, Nothing
 from edge.sources.holders import in_use, pcm_node
-from edge.sources.replay import CHUNK, NS_PER_SAMPLE, FileMicrophone
+from edge.sources.rate import CHUNK, NS_PER_SAMPLE
+from edge.sources.replay import FileMicrophone
 from edge.sources.resampling import LouderChannel, Resampler, Silence
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Source
 
@@ -154,7 +155,7 @@ def open_microphone(token: str) -> Source[AudioChunk]:
         return opener(token)
     # Held by this thread, not by the one that may hang: stderr would be lost with it.
     with held_output(_NOT_OURS):
-        return within("microphone", token, lambda: opener(token))
+        return call_with_timeout("microphone", token, lambda: opener(token))
 
 
 def _open_alsa(token: str) -> Source[AudioChunk]:

@@ -12,6 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -19,32 +20,16 @@ import numpy as np
 
 from edge.errors import DeviceError, MediaError
 from edge.sources.media_files import (
+    audio_blocks,
+    decode_video,
     duration_s,
-    has_sound,
-    kind_of,
     open_media,
-    picture_stream,
-    pictures,
-    read_image,
-    read_sound,
-    read_video_frames,
-    sound_blocks,
     to_rgb,
+    video_stream,
 )
-from edge.values import SAMPLE_RATE_HZ, AudioChunk, Float32, Frame
+from edge.sources.rate import CHUNK, NS_PER_SAMPLE, FrameRateLimiter
+from edge.values import AudioChunk, Float32, Frame
 
-__all__ = [
-    "FileCamera",
-    "FileMicrophone",
-    "has_sound",
-    "kind_of",
-    "read_image",
-    "read_sound",
-    "read_video_frames",
-]
-
-CHUNK = SAMPLE_RATE_HZ // 50  # 20 ms
-NS_PER_SAMPLE = 1_000_000_000 // SAMPLE_RATE_HZ  # exactly 62500
 # Whoever comes less late than this gets everything at once; later, the past is skipped as a device would.
 CATCH_UP_NS = 1_000_000_000
 _OPTION = r"(?:loop|speed=(?:0\.[1-9]\d?|[1-9]\d?(?:\.\d+)?))"  # from a tenth of the pace to 99 times it
@@ -65,24 +50,6 @@ class _Clock:
             return self._origin_ns
 
 
-class FrameRateLimiter:
-    """Chooses which of a row of capture times to use, evenly and at most `fps` a second on average."""
-
-    def __init__(self, fps: float) -> None:
-        self.interval_ns = round(1e9 / fps)
-        self._due_ns: int | None = None
-
-    def takes(self, t_ns: int) -> bool:
-        """Tell whether the picture of `t_ns` is wanted, and expect the next one an interval later."""
-        if self._due_ns is None:
-            self._due_ns = t_ns
-        # A quarter of slack, or 10 pictures a second with a little jitter become 5.
-        if t_ns < self._due_ns - self.interval_ns // 4:
-            return False
-        self._due_ns = max(self._due_ns, t_ns - self.interval_ns // 2) + self.interval_ns
-        return True
-
-
 # Weak: when the last source of a file is closed, the next one starts the file anew.
 _clocks: WeakValueDictionary[Path, _Clock] = WeakValueDictionary()
 _clocks_lock = threading.Lock()
@@ -98,7 +65,7 @@ class _FileSource:
         self._closed = threading.Event()
         try:
             with open_media(self._path) as container:
-                found = picture_stream(container) if want == "picture" else container.streams.audio
+                found = video_stream(container) if want == "picture" else container.streams.audio
                 if not found:
                     raise DeviceError(f"{token}: has no {want}; use another or none", reason="unsupported")
                 self._period_ns = _period_ns(duration_s(container)) if self._loops else 0
@@ -153,22 +120,22 @@ class FileCamera(_FileSource):
 
     def _frames(self) -> Iterator[Frame]:
         origin_ns, lap, from_ns = self._position()
-        thinner = FrameRateLimiter(self._fps)
+        limiter = FrameRateLimiter(self._fps)
         shown_ns = dropped = 0
         while not self._closed.is_set():
             with open_media(self._path) as container:
-                stream = picture_stream(container)
-                for at_s, picture in pictures(container, stream, from_s=from_ns / 1e9) if stream else ():
+                stream = video_stream(container)
+                for at_s, picture in decode_video(container, stream, from_s=from_ns / 1e9) if stream else ():
                     if self._loops and at_s * 1e9 >= self._period_ns:
                         break
                     t_ns = self._instant_ns(origin_ns, lap * self._period_ns + round(at_s * 1e9))
-                    if not thinner.takes(t_ns):
+                    if not limiter.accepts(t_ns):
                         continue
                     if not self._wait_until(t_ns):
                         return
                     now_ns = time.monotonic_ns()
                     # One a second whatever the delay: on a device that is too slow late beats never.
-                    if now_ns - t_ns > thinner.interval_ns and now_ns - shown_ns < 1_000_000_000:
+                    if now_ns - t_ns > limiter.interval_ns and now_ns - shown_ns < 1_000_000_000:
                         dropped += 1
                         continue
                     yield Frame(to_rgb(picture), t_ns, dropped)
@@ -211,7 +178,7 @@ class FileMicrophone(_FileSource):
         while not self._closed.is_set():
             left = (self._period_ns - from_ns) // NS_PER_SAMPLE
             with open_media(self._path) as container:
-                for block in sound_blocks(container, from_s=from_ns / 1e9):
+                for block in audio_blocks(container, from_s=from_ns / 1e9):
                     block = block[:left] if self._loops else block
                     left -= len(block)
                     yield block
@@ -246,3 +213,8 @@ def _period_ns(length_s: float) -> int:
     """Round a lap up to whole chunks, the same for picture and sound; at least a second, so stills idle."""
     chunk_ns = CHUNK * NS_PER_SAMPLE
     return max(1_000_000_000, -(-round(length_s * 1e9) // chunk_ns) * chunk_ns)
+
+
+def clip_path() -> Path:
+    """Return the clip that ships with the package."""
+    return Path(str(resources.files("edge.sources"))) / "clips" / "demo.mp4"

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from edge.errors import MediaError
 from edge.face.detector import CropSpec, FaceCropper, Landmarker, open_face_detector
 from edge.inference.card import TfliteClassifier, open_classifier
-from edge.sources.media_files import read_sound
+from edge.sources.media_files import read_audio
 from edge.values import LABELS, SAMPLE_RATE_HZ, Face, Float32, UInt8
 from edge.voice.windows import clip_window, window_input
 from models.data.datasets import DataError, FaceSet, find_set, load_ckplus48, load_fer2013
@@ -126,7 +126,7 @@ def voice_answers(data: Path, directory: Path, part: Part, *, notes: list[str], 
     with bar(f"voices, {part}") as progress:
         for i, clip in enumerate(clips):
             try:
-                samples = read_sound(clip.path)
+                samples = read_audio(clip.path)
             except MediaError:
                 continue
             noisy = add_noise(samples, noise, i, snr_db=BABBLE_DB)
@@ -279,7 +279,7 @@ def _talk(clips: Sequence[Clip]) -> Float32:
     total = np.zeros(BABBLE_S * SAMPLE_RATE_HZ, np.float32)
     for j in random.permutation(len(clips))[:TALKERS]:
         try:
-            voice = read_sound(clips[j].path)
+            voice = read_audio(clips[j].path)
         except MediaError:
             continue
         level = float(np.sqrt(np.mean(np.square(voice)))) or 1.0

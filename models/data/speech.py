@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import MediaError
-from edge.sources.media_files import read_sound
+from edge.sources.media_files import read_audio
 from edge.values import LABELS, Float32
 from edge.voice.windows import SPEECH_THRESHOLD, Window, clip_window
 from models.data.datasets import DataError, Progress, find_set, label_of
@@ -97,7 +97,7 @@ def load_speech(
     good, windows, bad = [], [], []
     for done, clip in enumerate(clips, start=1):
         try:
-            windows.append(clip_window(read_sound(clip.path)))
+            windows.append(clip_window(read_audio(clip.path)))
             good.append(clip)
         except MediaError:
             bad.append(clip.path.name)

@@ -14,7 +14,7 @@ from edge.face.detector import FaceDetector
 from edge.face.mouth import mouth_opening
 from edge.face.tracking import FaceTracker
 from edge.people.speaker import Speaker, SpeakerTracker
-from edge.sources.media_files import read_sound, read_video_frames
+from edge.sources.media_files import read_audio, read_video_frames
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, FaceMeasurements, Float32
 from edge.voice.windows import STEP, SpeechWindows, Window
 from models.data.datasets import DataError, Progress
@@ -103,7 +103,7 @@ def _read_talker(path: Path, detector: FaceDetector) -> Talker:
     if not seen_s:
         raise DataError(f"{path}: no frame in it; fetch it again")
     length_s = seen_s[-1] + (seen_s[-1] - seen_s[0]) / max(1, len(seen_s) - 1)
-    return make_talker(path.stem, np.array(seen_s), np.array(opening), read_sound(path), length_s=length_s)
+    return make_talker(path.stem, np.array(seen_s), np.array(opening), read_audio(path), length_s=length_s)
 
 
 def make_talker(

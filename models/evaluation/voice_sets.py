@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from edge.errors import EdgeError
-from edge.sources.media_files import read_sound
+from edge.sources.media_files import read_audio
 from edge.values import LABELS, Float32
 from edge.voice.windows import clip_window, window_input
 from models.data.datasets import DataError, find_set
@@ -51,7 +51,7 @@ def find_babble(data: Path, notes: list[str]) -> Float32 | None:
         files = [path for path in files if path.suffix.lower() in SOUND_SUFFIXES]
         if not files:
             raise DataError("data set noise: no sound file with babble in its name")
-        samples = read_sound(files[0])
+        samples = read_audio(files[0])
         if not samples.any():
             raise DataError(f"{files[0].name}: is silent")
     except EdgeError as error:
@@ -98,7 +98,7 @@ def _test_set(
 
     def view(change: Change | None) -> View:
         def hear(i: int) -> Float32:
-            samples = read_sound(clips[i].path)
+            samples = read_audio(clips[i].path)
             if change is not None:
                 samples = change(samples, i)
             return readers[int(askers[i])](clip_window(samples))

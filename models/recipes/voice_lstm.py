@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edge.errors import MediaError
 from edge.inference.card import Source
-from edge.sources.media_files import read_sound
+from edge.sources.media_files import read_audio
 from edge.values import LABELS, Float32
 from edge.voice.windows import (
     COEFFICIENTS,
@@ -259,7 +259,7 @@ def hear(run: Run) -> Heard:
     with run.bar("hearing the corpora") as progress:
         for number, clip in enumerate(clips):
             try:
-                samples = read_sound(clip.path)
+                samples = read_audio(clip.path)
             except MediaError:
                 bad.append(clip.path.name)
                 continue

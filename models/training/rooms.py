@@ -10,7 +10,7 @@ import numpy as np
 from scipy import signal
 
 from edge.errors import MediaError
-from edge.sources.media_files import read_sound
+from edge.sources.media_files import read_audio
 from edge.values import SAMPLE_RATE_HZ, Float32
 from models.data.datasets import DataError, Progress
 from models.data.speech import SOUND_SUFFIXES
@@ -66,7 +66,7 @@ def _read_sounds(directory: Path, suffixes: Sequence[str], progress: Progress | 
     sounds = []
     for done, path in enumerate(paths, start=1):
         try:
-            samples = read_sound(path)
+            samples = read_audio(path)
         except MediaError:
             continue
         if samples.size >= SAMPLE_RATE_HZ and _level(samples) > QUIET:

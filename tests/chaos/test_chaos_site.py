@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.commands.demo import clip_path
 from edge.delivery.outbox.queue import Outbox
+from edge.sources.replay import clip_path
 from tests.chaos.audit import Auditor
 from tests.chaos.fleet import ROOT, Fleet, Plan
 from tests.chaos.outcome import Outcome, pick

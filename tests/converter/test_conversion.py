@@ -14,10 +14,10 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from converter.quantize import Job, Stage
-from edge.commands.demo import clip_path
 from edge.errors import ModelError
 from edge.inference.backends import load_model
-from edge.sources.media_files import read_sound
+from edge.sources.media_files import read_audio
+from edge.sources.replay import clip_path
 from edge.values import Float32
 from edge.voice.windows import clip_window
 
@@ -246,7 +246,7 @@ def step_answers(file: Any, window: Float32) -> list[Float32]:
 
 def test_steps_over_a_spoken_sentence_are_the_window(tmp_path: Path) -> None:
     """Fed the frames of the shipped clip's voice, the single step ends where the unrolled window does."""
-    frames = clip_window(read_sound(clip_path())).frames[:60]
+    frames = clip_window(read_audio(clip_path())).frames[:60]
     window = np.asarray((frames - frames.mean(axis=0)) / (frames.std(axis=0) + 1e-3), np.float32)
     stack = [layers.LSTM(8, activation="linear", return_sequences=True), layers.GRU(6, return_sequences=True)]
     model = network(window.shape, *stack, layers.GlobalAveragePooling1D())

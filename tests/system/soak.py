@@ -33,9 +33,9 @@ import psutil
 from rich.console import Console
 from rich.progress import Progress
 
-from edge.commands.demo import clip_path
 from edge.delivery.outbox.queue import Outbox
 from edge.settings import Config, DeviceSettings, OutboxSettings
+from edge.sources.replay import clip_path
 from tests.chaos.audit import Auditor
 from tests.helpers.brokers import Mosquitto, free_port, running
 from tests.helpers.samples import Sample, save_samples, take_sample, waiting

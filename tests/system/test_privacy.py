@@ -14,7 +14,6 @@ import cv2
 import pytest
 
 from edge.commands.bench.stages import draw_crowd
-from edge.commands.demo import clip_path
 from edge.config import parse_config
 from edge.daemon import Daemon
 from edge.delivery.home_assistant.entities import discovery_payload
@@ -23,6 +22,7 @@ from edge.pipeline import open_face_pipeline
 from edge.policy import EVENTS, GROUP_MIN_FACES, TOPICS
 from edge.settings import Config
 from edge.sources.media_files import read_video_frames
+from edge.sources.replay import clip_path
 from edge.values import LABELS, EmotionEvent, encode
 from tests.helpers.brokers import Mosquitto, Watcher, free_port, make_event, running, wait_until, watching
 

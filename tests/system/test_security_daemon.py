@@ -17,7 +17,7 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge.commands.demo import clip_path
+from edge.sources.replay import clip_path
 from tests.helpers.brokers import Mosquitto, free_port, running, wait_until, watching
 from tests.helpers.sites import SiteMosquitto
 

@@ -18,7 +18,7 @@ import jsonschema
 import paho.mqtt.client as paho
 import pytest
 
-from edge.commands.demo import clip_path, run_demo
+from edge.commands.demo import run_demo
 from edge.delivery.connection import Message
 from edge.delivery.embedded_broker import EmbeddedBroker
 from edge.delivery.messages import load_schema
@@ -26,6 +26,7 @@ from edge.delivery.outbox.dead_letters import DeadLetters
 from edge.delivery.subscriber import Listener, listen
 from edge.inference.card import artifacts_directory
 from edge.settings import MqttSettings
+from edge.sources.replay import clip_path
 from tests.helpers.brokers import wait_until
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.sources.media_files import read_sound
+from edge.sources.media_files import read_audio
 
 TARGET = Path(__file__).parents[2] / "edge" / "sources" / "clips" / "demo.mp4"
 WIDTH, HEIGHT, FPS = 640, 480, 25
@@ -78,7 +78,7 @@ def speak(text: str, options: tuple[str, ...], directory: Path) -> NDArray[np.fl
     """Return the sentence at 16 kHz, as loud as a person at a desk, in a little room noise."""
     path = directory / "speech.wav"
     subprocess.run(["espeak-ng", "-v", "en-us", *options, "-w", str(path), text], check=True)
-    samples = read_sound(path)
+    samples = read_audio(path)
     return (0.35 * samples / np.abs(samples).max()).astype(np.float32)
 
 

@@ -13,7 +13,6 @@ import numpy as np
 from edge import __version__
 from edge.commands.bench.targets import judge
 from edge.commands.bench.whole_daemon import measure_daemon
-from edge.commands.demo import clip_path
 from edge.errors import DeviceError
 from edge.face.detector import CropSpec, FaceCropper
 from edge.face.measurements import FaceMeasurer
@@ -21,7 +20,8 @@ from edge.inference.backends import BACKENDS
 from edge.inference.card import TfliteClassifier, golden_input
 from edge.pipeline import FacePipeline, open_face_pipeline, open_voice_pipeline, opener
 from edge.settings import Config
-from edge.sources.media_files import read_sound, read_video_frames
+from edge.sources.media_files import read_audio, read_video_frames
+from edge.sources.replay import clip_path
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Face, Frame, UInt8, rfc3339
 
 REPEATS = 100
@@ -168,7 +168,7 @@ def _percentiles(costs_ms: list[float]) -> dict[str, float]:
 
 def _speech(config: Config) -> dict[str, float]:
     ears = open_voice_pipeline(config)
-    samples = read_sound(clip_path())
+    samples = read_audio(clip_path())
     start_ns = time.process_time_ns()
     windows = sum(1 for _ in ears.process(AudioChunk(samples, 0)))
     cost_s = (time.process_time_ns() - start_ns) / 1e9

@@ -21,13 +21,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from edge.commands.demo import clip_path
 from edge.config import ENV_PREFIX, to_toml
 from edge.delivery.embedded_broker import EmbeddedBroker
 from edge.delivery.subscriber import Listener, listen
 from edge.errors import EdgeError
 from edge.host.malloc import rss_bytes
 from edge.settings import Config, DashboardSettings, DeviceSettings, HealthSettings, MqttSettings
+from edge.sources.replay import clip_path
 from edge.values import SAMPLE_RATE_HZ
 
 WARM_S = 3.0  # after the start, before processor time is counted

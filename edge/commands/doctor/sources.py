@@ -16,7 +16,7 @@ from edge.masking import mask_token
 from edge.page.live_view import level_db
 from edge.settings import Config
 from edge.sources.camera import open_camera
-from edge.sources.driver_threads import within
+from edge.sources.driver_threads import call_with_timeout
 from edge.sources.microphone import open_microphone
 
 FIRST_S = 15.0  # opening included
@@ -47,7 +47,7 @@ def examine_sources(config: Config, *, is_running: bool) -> Iterator[Finding]:
 def tried(part: str, name: str, try_it: Callable[[], tuple[str, str]], *, is_running: bool) -> Finding:
     """Return what `try_it` found, a detail and a remedy where that is bad, or what it raised."""
     try:
-        detail, remedy = within(part, name, try_it, limit_s=FIRST_S)
+        detail, remedy = call_with_timeout(part, name, try_it, limit_s=FIRST_S)
     except DeviceError as error:
         if error.reason == "absent":
             return Finding(part, name, "skipped", plain(part, name, error))

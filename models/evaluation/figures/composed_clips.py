@@ -11,7 +11,7 @@ import numpy as np
 
 from edge.people.speaker import SpeakerTracker
 from edge.pipeline import FacePipeline
-from edge.sources.media_files import read_sound, read_video_frames
+from edge.sources.media_files import read_audio, read_video_frames
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Frame, UInt8, measurements_of
 from edge.voice.windows import SpeechWindows
 from models.data.talking import HOP_S, MONTAGE_S, WINDOW_S, Instant, Montage, Talker
@@ -50,7 +50,7 @@ def play_composed(
 def _sound(path: Path, talker: Talker) -> AudioChunk:
     """Return the looped sound of a clip, as long as a montage."""
     size = round(talker.length_s * SAMPLE_RATE_HZ)
-    samples = read_sound(path)[:size]
+    samples = read_audio(path)[:size]
     once = np.pad(samples, (0, size - samples.size))
     return AudioChunk(np.resize(once, round(MONTAGE_S * SAMPLE_RATE_HZ)).astype(np.float32), 0)
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from edge.commands.demo import clip_path
 from edge.face.detector import open_face_detector
 from edge.face.eyes import EyeSpec, EyeStateClassifier
 from edge.inference.card import open_classifier
 from edge.sources.media_files import read_video_frames
+from edge.sources.replay import clip_path
 from edge.values import Float32
 from models.data.datasets import DataError, find_set
 from models.data.eye_sets import CLOSED, OPEN, PatchSet, load_cew, load_mrl

@@ -12,8 +12,8 @@ import jsonschema
 import numpy as np
 import pytest
 
-from edge.commands.demo import clip_path
 from edge.delivery.messages import load_schema
+from edge.sources.replay import clip_path
 
 ROOT = Path(__file__).parents[3]
 

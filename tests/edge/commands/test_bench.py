@@ -14,7 +14,6 @@ from edge.commands.bench.history import compare, with_history
 from edge.commands.bench.stages import draw_crowd
 from edge.commands.bench.targets import SpeedTarget
 from edge.commands.bench.whole_daemon import bench_config
-from edge.commands.demo import clip_path
 from edge.commands.report import print_bench
 from edge.config import load_config, parse_config, to_toml
 from edge.delivery.embedded_broker import EmbeddedBroker
@@ -22,6 +21,7 @@ from edge.delivery.messages import load_schema
 from edge.pipeline import open_face_pipeline
 from edge.settings import Config
 from edge.sources.media_files import read_video_frames
+from edge.sources.replay import clip_path
 from tests.helpers.commands import run_edge
 
 RESULT: dict[str, Any] = {

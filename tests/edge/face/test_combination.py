@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.commands.demo import clip_path
 from edge.face.combination import ImageVideoCombiner, Method, Opinions, combine, open_visual, visual_input
 from edge.inference.card import artifacts_directory, golden_input, load_card, open_classifier
 from edge.pipeline import open_face_pipeline
 from edge.settings import Config, FusionSettings, ModelSettings
 from edge.sources.media_files import read_video_frames
+from edge.sources.replay import clip_path
 from edge.values import LABELS, Float32, Frame, Modality, Prediction
 
 METHODS: tuple[Method, ...] = ("image", "video", "mean", "product", "network")

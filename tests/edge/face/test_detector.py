@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.commands.demo import clip_path
 from edge.face.detector import (
     FER_CROP,
     CropSpec,
@@ -23,6 +22,7 @@ from edge.face.detector import (
 from edge.face.tracking import FaceTracker
 from edge.inference.weights import DETECTOR, find_weights
 from edge.sources.media_files import read_video_frames
+from edge.sources.replay import clip_path
 from edge.values import Face, Frame
 
 

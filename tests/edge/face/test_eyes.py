@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.commands.demo import clip_path
 from edge.errors import ModelError
 from edge.face.detector import LEFT_EYE, open_face_detector
 from edge.face.eyes import EyeSpec, EyeStateClassifier, cut_eye, visible_eyes
@@ -18,6 +17,7 @@ from edge.inference.weights import DETECTOR, find_weights
 from edge.pipeline import FacePipeline, open_face_pipeline
 from edge.settings import Config, FatigueSettings, InferenceSettings, ModelSettings
 from edge.sources.media_files import read_video_frames
+from edge.sources.replay import clip_path
 from edge.values import FaceMeasurements, Float32, Frame
 from tests.helpers.drawn_eyes import draw_face, landmarks, put_on_dark_glasses
 

@@ -72,7 +72,7 @@ def test_gate_lets_that_share_through(fps: float, factor: float, taken: int) -> 
     gate.set_factor(factor)
     jitter = [0, 1_000_000, -1_000_000, 500_000]
     times = [round(n * 1e9 / fps) + jitter[n % 4] for n in range(100)]
-    assert sum(gate.takes(t_ns) for t_ns in times) == pytest.approx(taken, abs=1)
+    assert sum(gate.accepts(t_ns) for t_ns in times) == pytest.approx(taken, abs=1)
 
 
 def test_gate_does_not_start_anew_at_each_check() -> None:
@@ -81,5 +81,5 @@ def test_gate_does_not_start_anew_at_each_check() -> None:
     taken = 0
     for number in range(100):
         gate.set_factor(0.1)
-        taken += gate.takes(number * 100_000_000)
+        taken += gate.accepts(number * 100_000_000)
     assert taken == pytest.approx(10, abs=1)

@@ -8,11 +8,11 @@ import sys
 import threading
 from pathlib import Path
 
-from edge.commands.demo import clip_path
 from edge.health import Health
 from edge.host.malloc import limit_arenas, release_free, rss_bytes
 from edge.host.monitor import Monitor
-from edge.sources.media_files import open_media, picture_stream, pictures, to_rgb
+from edge.sources.media_files import decode_video, open_media, to_rgb, video_stream
+from edge.sources.replay import clip_path
 from tests.helpers.brokers import wait_until
 
 ROUNDS, WARM_ROUNDS, THREADS = 14, 4, 3
@@ -48,9 +48,11 @@ def _growth_mb() -> float:
 
     def decode() -> None:
         with open_media(clip_path()) as container:
-            stream = picture_stream(container)
+            stream = video_stream(container)
             assert stream is not None
-            for number, (_, picture) in enumerate(pictures(container, stream, from_s=chance.uniform(0, 10))):
+            for number, (_, picture) in enumerate(
+                decode_video(container, stream, from_s=chance.uniform(0, 10))
+            ):
                 to_rgb(picture)
                 kept[chance.randrange(len(kept))] = bytes(chance.randint(600, 4000))
                 if number == 8:

@@ -53,13 +53,13 @@ def test_heat_slows_the_camera_and_is_told_until_all_is_well(device: Watched) ->
     """`device:hot` from the first step down to the last step up, told once; the gate follows."""
     assert device.at(0, temperature_c=77.9) == []
     assert device.at(5, temperature_c=78.0) == ["device:hot"]
-    assert [device.watch.gate.takes(n * 100_000_000) for n in range(4)] == [True, False, True, False]
+    assert [device.watch.gate.accepts(n * 100_000_000) for n in range(4)] == [True, False, True, False]
     assert device.at(20, temperature_c=80.0) == ["device:hot"]
     assert device.watch.numbers()["frame_rate_factor"] == 0.25
     assert device.at(100, temperature_c=60.0) == ["device:hot"]
     assert device.at(160, temperature_c=60.0) == []
     assert device.told == [("device", "hot"), ("device", "")]
-    assert all(device.watch.gate.takes(n) for n in range(4))
+    assert all(device.watch.gate.accepts(n) for n in range(4))
 
 
 def test_firmware_that_slows_the_processor(device: Watched) -> None:

@@ -11,13 +11,13 @@ import time
 import numpy as np
 import pytest
 
-from edge.commands.demo import clip_path
 from edge.config import parse_config, to_toml
 from edge.errors import DeviceError
 from edge.sources import live_camera as capture
 from edge.sources import opencv_camera
 from edge.sources.camera import open_camera
 from edge.sources.media_files import read_video_frames
+from edge.sources.replay import clip_path
 from tests.helpers import media
 from tests.helpers.rtsp_server import RtspServer
 

@@ -12,7 +12,7 @@ import pytest
 
 from edge.errors import DeviceError
 from edge.sources import driver_threads as drivers
-from edge.sources.driver_threads import DriverThread, FailureCounter, is_hanging, within
+from edge.sources.driver_threads import DriverThread, FailureCounter, call_with_timeout, is_hanging
 from tests.helpers.brokers import wait_until
 
 
@@ -42,9 +42,9 @@ class Late:
 def test_answer_and_error_come_through() -> None:
     """What the call returns is returned, what it raises is raised, on the caller's own thread."""
     source = Late()
-    assert within("camera", "x", lambda: source) is source
+    assert call_with_timeout("camera", "x", lambda: source) is source
     with pytest.raises(DeviceError, match=r"^gone$") as caught:
-        within("camera", "x", lambda: (_ for _ in ()).throw(DeviceError("gone", reason="busy")))
+        call_with_timeout("camera", "x", lambda: (_ for _ in ()).throw(DeviceError("gone", reason="busy")))
     assert caught.value.reason == "busy"
     assert not is_hanging()
 
@@ -53,7 +53,7 @@ def test_call_that_hangs_is_left_behind(comes_back: threading.Event) -> None:
     """The caller gets a `stuck` after the limit, and the call is counted until it returns."""
     started_s = time.monotonic()
     with pytest.raises(DeviceError, match=r"^mic: its driver has not answered for 0\.1 s; ") as caught:
-        within("microphone", "mic", comes_back.wait, limit_s=0.1)
+        call_with_timeout("microphone", "mic", comes_back.wait, limit_s=0.1)
     assert time.monotonic() - started_s < 1
     assert caught.value.reason == "stuck"
     assert is_hanging("microphone")
@@ -72,7 +72,7 @@ def test_what_is_opened_too_late_is_closed(comes_back: threading.Event) -> None:
         return source
 
     with pytest.raises(DeviceError):
-        within("camera", "x", slowly, limit_s=0.05)
+        call_with_timeout("camera", "x", slowly, limit_s=0.05)
     assert not source.closed.is_set()
     comes_back.set()
     assert source.closed.wait(5)
@@ -108,10 +108,10 @@ HANGS_AT_EXIT = """
 import atexit, threading
 from edge.commands import demo
 from edge.__main__ import main
-from edge.sources.driver_threads import within
+from edge.sources.driver_threads import call_with_timeout
 
 def hang(**_):
-    within("camera", "cam", threading.Event().wait, limit_s=0.01)
+    call_with_timeout("camera", "cam", threading.Event().wait, limit_s=0.01)
 
 atexit.register(threading.Event().wait)
 demo.run_demo = hang

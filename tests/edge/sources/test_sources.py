@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge.commands.demo import clip_path
 from edge.errors import DeviceError
 from edge.settings import CAMERA_TOKENS, MICROPHONE_TOKENS
 from edge.sources.camera import open_camera
 from edge.sources.microphone import open_microphone
+from edge.sources.replay import clip_path
 from edge.values import AudioChunk, Frame, Source
 from tests.helpers import media
 from tests.helpers.fake_picamera2 import picamera2  # noqa: F401 - a fixture

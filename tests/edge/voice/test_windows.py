@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge.commands.demo import clip_path
 from edge.errors import ModelError
-from edge.sources.media_files import read_sound
+from edge.sources.media_files import read_audio
+from edge.sources.replay import clip_path
 from edge.values import AudioChunk
 from edge.voice.windows import (
     SpeechStream,
@@ -37,7 +37,7 @@ def test_frames_do_not_depend_on_the_cuts() -> None:
 def test_incremental_window_equals_the_whole() -> None:
     """What is computed hop by hop is what the whole window gives, also after a long silence."""
     silence = np.random.default_rng(4).normal(0, 1e-4, 16_000 * 7).astype(np.float32)
-    samples = np.concatenate([read_sound(clip_path())[: 16_000 * 4], silence, read_sound(clip_path())])
+    samples = np.concatenate([read_audio(clip_path())[: 16_000 * 4], silence, read_audio(clip_path())])
     samples = samples[: 16_000 * 15]
     windows = list(SpeechWindows(window_s=3.0, hop_s=0.5).push(AudioChunk(samples, 0)))
     assert [window.t_ns for window in windows] == [round(t * 1e9) for t in np.arange(1.0, 15.1, 0.5)]
@@ -56,7 +56,7 @@ def test_incremental_window_equals_the_whole() -> None:
 
 def test_speech_is_heard_and_noise_is_not() -> None:
     """The shipped clip has speech; silence and noise have none."""
-    assert clip_window(read_sound(clip_path())).has_speech
+    assert clip_window(read_audio(clip_path())).has_speech
     assert not clip_window(np.zeros(48_000, np.float32)).has_speech
     noise = np.random.default_rng(5).normal(0, 0.1, 48_000).astype(np.float32)
     assert not clip_window(noise).has_speech
@@ -95,7 +95,7 @@ FEATURES = {"kind": "mfcc_pitch_frames", "window_s": 3.0, "mean": [0.0] * 40, "s
 
 def test_sequence_features_do_not_depend_on_gain() -> None:
     """A microphone twice as loud gives the model the same input."""
-    samples = read_sound(clip_path())[:48_000]
+    samples = read_audio(clip_path())[:48_000]
     make = window_input({**FEATURES, "std": [20.0] * 40})
     np.testing.assert_allclose(
         make(clip_window(samples)), make(clip_window(samples * np.float32(0.5))), atol=0.02
@@ -149,7 +149,7 @@ def test_quality_falls_where_noise_fills_the_pauses(contrast_db: float, quality:
 
 def test_babble_lowers_the_quality_of_a_voice() -> None:
     """The same speech under noise as loud as itself is rated lower."""
-    samples = read_sound(clip_path())
+    samples = read_audio(clip_path())
     noise = np.random.default_rng(1).normal(0, 1, samples.size).astype(np.float32)
     noisy = samples + noise * np.sqrt(np.mean(np.square(samples)))
     assert clip_window(noisy).contrast_db < 0.6 * clip_window(samples).contrast_db

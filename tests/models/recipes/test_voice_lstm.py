@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edge.inference.card import load_card
-from edge.sources.media_files import read_sound
+from edge.sources.media_files import read_audio
 from edge.voice.windows import clip_window, window_input
 from models.data.datasets import Progress
 from models.data.speech import Clip
@@ -165,7 +165,7 @@ def test_training_and_device_compute_the_same_features(trained: Path) -> None:
     """The card's features of a clip are what the recipe made of it: nothing can drift."""
     card = load_card("voice-lstm", directory=trained)
     path = next((trained.parent / "data" / "speech" / "ravdess").rglob("*.wav"))
-    window = clip_window(read_sound(path))
+    window = clip_window(read_audio(path))
     mean, std = (np.array(card.input.features[key], np.float32) for key in ("mean", "std"))
     expected = voice_lstm.standardised(voice_lstm.prepared(window.frames, window.speech), mean, std)
     np.testing.assert_array_equal(window_input(card.input.features)(window), expected)

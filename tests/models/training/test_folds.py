@@ -13,7 +13,7 @@ import pytest
 
 from edge.errors import ModelError
 from edge.inference.card import artifacts_directory, open_classifier
-from edge.sources.media_files import read_sound
+from edge.sources.media_files import read_audio
 from edge.values import LABELS
 from edge.voice.windows import clip_window, window_input
 from models.data.datasets import DataError
@@ -88,7 +88,7 @@ def test_a_fold_s_own_features_and_temperature_count(data: Path, tmp_path: Path)
         classifier = open_classifier(fold, task="voice", directory=directory / "folds")
         features = window_input(classifier.card.input.features)
         right = [
-            LABELS[int(classifier.classify(features(clip_window(read_sound(path)))).argmax())]
+            LABELS[int(classifier.classify(features(clip_window(read_audio(path)))).argmax())]
             == path.stem.split("_")[1]
             for path in (data / "speech" / "nemo").glob(f"{person}_*.wav")
         ]

@@ -16,11 +16,11 @@ import jsonschema
 import pytest
 
 from edge.__main__ import main
-from edge.commands.demo import clip_path
 from edge.commands.integrations import INTEGRATIONS, render_integration
 from edge.delivery.home_assistant.entities import entity_ids
 from edge.delivery.messages import load_schema
 from edge.settings import Config
+from edge.sources.replay import clip_path
 from tests.helpers.brokers import Mosquitto, Watcher, free_port, wait_until, watching
 from tests.system.test_system import daemon, environment
 
