@@ -15,6 +15,9 @@ CAMERA_TOKENS = re.compile(
 )
 MICROPHONE_TOKENS = re.compile(r"auto|none|alsa:\S+|usb:[0-9a-fA-F]{4}:[0-9a-fA-F]{4}|file:.+|fake:.+")
 
+Context = Literal["home", "public", "research", "education", "workplace"]
+Basis = Literal["medical", "safety"]
+
 
 class Section(BaseModel):
     """A part of the configuration: frozen, no unknown keys, no silent conversion."""
@@ -26,8 +29,8 @@ class DeviceSettings(Section):
     """Who this device is and where it stands, which decides what may leave it."""
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$", description="part of every topic")] = "room"
-    context: Literal["home", "public", "research", "education", "workplace"] = "home"
-    acknowledged_basis: Literal["medical", "safety"] | None = None
+    context: Context = "home"
+    acknowledged_basis: Basis | None = None
 
 
 class CameraSettings(Section):

@@ -45,6 +45,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not OUTCOMES:
         return
     terminalreporter.section("chaos" if IS_FULL else "chaos, short form")
-    terminalreporter.write_line(format_outcomes(OUTCOMES, is_terminal=terminalreporter.isatty))
+    terminalreporter.write_line(format_outcomes(OUTCOMES, is_terminal=bool(terminalreporter.isatty)))
     if path := os.environ.get("CHAOS_JSON"):
         save_outcomes(OUTCOMES, Path(path))

@@ -16,11 +16,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from edge.delivery.connection_state import ConnectionState
 from edge.delivery.outbox.queue import Counts, Outbox
-from edge.delivery.publisher import ConnectionState, Publisher
+from edge.delivery.publisher import Publisher
 from edge.settings import MqttSettings
 from edge.values import EmotionEvent
 
@@ -142,7 +144,7 @@ def run(plan: Plan) -> None:
                 device=device,
                 outbox=outbox,
                 password=plan.password,
-                on_state=lambda state, device=device: note(device, state),
+                on_state=partial(note, device),
             )
             publishers[device].publish_state("status", {"state": "running"})
             publishers[device].start()

@@ -138,7 +138,7 @@ def test_broker_killed_while_the_consumer_is_away(site: Site, record: Record) ->
     for kill in range(kills):
         made = (kill + 1) * EVENTS // (kills + 1)
         wait_until(
-            lambda made=made: site.device.counts()["kitchen"].last_sequence >= made,
+            lambda: site.device.counts()["kitchen"].last_sequence >= made,
             f"{made} events in the outbox",
             timeout_s=PATIENCE_S,
         )

@@ -85,7 +85,7 @@ def converted(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("converted")
     small_face().save(directory / "tiny.keras")
     write_card(directory, "tiny")
-    words = ["convert", directory / "tiny.keras", "--calibrate", pictures]
+    words: list[str | Path] = ["convert", directory / "tiny.keras", "--calibrate", pictures]
     done = run_command(*words, "--to", "int8", "-o", directory / "tiny.int8.tflite")
     assert done.returncode == 0, done.stderr
     with pytest.MonkeyPatch.context() as patch:

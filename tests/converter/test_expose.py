@@ -87,7 +87,8 @@ def test_embedding_is_what_the_keras_model_pools() -> None:
 def test_classifier_keeps_it_with_the_answer() -> None:
     """(192,) of the last answer; None before the first one, and of a model that has none."""
     face, voice = open_classifier("face-cnn", task="face"), open_classifier("voice-lstm", task="voice")
-    assert face.embedding is None
+    before = face.embedding
+    assert before is None
     first, second = examples(2)
     face.classify(first)
     kept = face.embedding

@@ -59,10 +59,10 @@ def test_damage_is_refused_or_harmless(tmp_path: Path) -> None:
     chance = random.Random(5)
     damaged = [whole[:length] for length in range(8, len(whole), 16)]
     for _ in range(300):
-        content = bytearray(whole)
+        bad = bytearray(whole)
         for _ in range(chance.randint(1, 4)):
-            content[chance.randrange(8, len(content))] = chance.randrange(256)
-        damaged.append(bytes(content))
+            bad[chance.randrange(8, len(bad))] = chance.randrange(256)
+        damaged.append(bytes(bad))
     path, refusals = tmp_path / "damaged.tflite", []
     for content in damaged:
         path.write_bytes(content)

@@ -194,8 +194,8 @@ def walk(streamed: Streamed, x: Float32) -> Float32:
     states = [np.zeros(state.shape, np.float32) for state in streamed.model.inputs[1:]]
     for step in x:
         results = streamed.model([step[np.newaxis, np.newaxis], *states], training=False)
-        result, *states = [np.asarray(value) for value in results]
-    return result[0]
+        result, *states = [np.asarray(value, np.float32) for value in results]
+    return np.asarray(result[0])
 
 
 STREAMED: dict[str, Callable[[], list[Any]]] = {

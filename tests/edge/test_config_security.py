@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -115,7 +116,7 @@ def test_hostile_file_is_a_mistake_in_the_config(tmp_path: Path, outbox: Outbox,
     name = {"nul": f"{path}\0", "10-kB": "/" + "x" * 10_240}.get(kind, str(path))
     if path.is_file():
         path.chmod(0o600)
-    more = {
+    more: dict[str, dict[str, Any]] = {
         "ca_file": {"tls": True},
         "key_file": {"tls": True, "cert_file": name},
         "password_file": {"username": "kitchen"},

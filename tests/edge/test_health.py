@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from edge.config import MqttSettings
 from edge.delivery.outbox.queue import Outbox
 from edge.health import Health
+from edge.settings import MqttSettings
 from tests.helpers.brokers import Broker, free_port, publishing, settings_of, wait_until
 
 
@@ -31,5 +31,5 @@ def test_sender_makes_progress_with_and_without_a_broker(outbox: Outbox, broker:
     """Whether it waits for a broker or for something to send, it says that it lives."""
     for settings in (MqttSettings(port=free_port()), settings_of(broker)):
         said: list[None] = []
-        with publishing(settings, outbox, on_progress=lambda said=said: said.append(None)):
-            wait_until(lambda said=said: len(said) >= 3, "three signs of life")
+        with publishing(settings, outbox, on_progress=lambda: said.append(None)):
+            wait_until(lambda: len(said) >= 3, "three signs of life")

@@ -8,7 +8,7 @@ import pytest
 
 from edge.delivery.messages import EVENT_TYPES, load_schema
 from edge.policy import EVENTS, TOPICS, allowed, sentence
-from edge.settings import DeviceSettings
+from edge.settings import Basis, Context, DeviceSettings
 
 PERSONAL_TOPICS = {"state", "face/state", "voice/state", "ha_event"}
 RESTRICTED = allowed(DeviceSettings(context="workplace"))
@@ -24,7 +24,7 @@ def test_every_address_and_every_event_type_is_decided() -> None:
 
 
 @pytest.mark.parametrize("context", ["education", "workplace"])
-def test_restricted_context_lets_no_personal_emotion_out(context: str) -> None:
+def test_restricted_context_lets_no_personal_emotion_out(context: Context) -> None:
     """At school and at work: no person's state, no emotion or presence event."""
     policy = allowed(DeviceSettings(context=context))
     assert {topic for topic in TOPICS if not policy.permits_topic(topic)} == PERSONAL_TOPICS
@@ -33,7 +33,7 @@ def test_restricted_context_lets_no_personal_emotion_out(context: str) -> None:
 
 
 @pytest.mark.parametrize("context", ["education", "workplace"])
-def test_what_is_not_known_does_not_leave_a_restricted_context(context: str) -> None:
+def test_what_is_not_known_does_not_leave_a_restricted_context(context: Context) -> None:
     """A topic or an event type that somebody adds later is closed there until it is named."""
     policy = allowed(DeviceSettings(context=context))
     assert not policy.permits_topic("person/1/state")
@@ -48,7 +48,7 @@ def test_who_speaks_does_not_leave_a_restricted_context() -> None:
 
 
 @pytest.mark.parametrize("context", ["home", "public", "research"])
-def test_other_contexts_let_everything_out(context: str) -> None:
+def test_other_contexts_let_everything_out(context: Context) -> None:
     """At home there is nothing to withhold, however small the group."""
     policy = allowed(DeviceSettings(context=context))
     assert all(policy.permits_topic(topic) for topic in TOPICS)
@@ -59,7 +59,7 @@ def test_other_contexts_let_everything_out(context: str) -> None:
 
 @pytest.mark.parametrize("basis", ["medical", "safety"])
 @pytest.mark.parametrize("context", ["education", "workplace"])
-def test_acknowledged_basis_lifts_the_restriction(context: str, basis: str) -> None:
+def test_acknowledged_basis_lifts_the_restriction(context: Context, basis: Basis) -> None:
     """Who states a medical or safety reason takes the responsibility."""
     policy = allowed(DeviceSettings(context=context, acknowledged_basis=basis))
     assert all(policy.permits_topic(topic) for topic in TOPICS)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import paho.mqtt.client as paho
 import pytest
@@ -153,6 +153,7 @@ class NatsServer:
 
 
 Broker = Mosquitto | Nats | NatsServer
+AnyBroker = TypeVar("AnyBroker", bound=Broker)
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,7 @@ def watching(broker: Broker, *filters: str, client_id: str = "", durable: bool =
 
 
 @contextmanager
-def running(broker: Broker) -> Iterator[Broker]:
+def running(broker: AnyBroker) -> Iterator[AnyBroker]:
     """Run a broker while the block lasts, whatever happens to it in between."""
     try:
         broker.start()

@@ -104,7 +104,8 @@ def put_on_dark_glasses(pixels: UInt8, face: Face) -> UInt8:
     points = landmarks(face)
     centres = [points[list(corners)].mean(axis=0) for corners in (LEFT_EYE, RIGHT_EYE)]
     width = float(np.hypot(*(points[RIGHT_EYE[1]] - points[RIGHT_EYE[0]])))
-    cv2.line(worn, *(tuple(int(v) for v in centre) for centre in centres), (25, 25, 28), 3)
+    left, right = ([int(v) for v in centre] for centre in centres)
+    cv2.line(worn, left, right, (25, 25, 28), 3)
     for centre in centres:
         x, y = (int(v) for v in centre)
         cv2.ellipse(worn, (x, y), (round(0.85 * width), round(0.62 * width)), 0, 0, 360, (28, 26, 30), -1)

@@ -35,6 +35,7 @@ def write_sound(
     layout = {1: "mono", 2: "stereo", 6: "5.1"}[rows.shape[0]]
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate_hz, layout=layout)
+        assert isinstance(stream, av.AudioStream)
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(rows), format="fltp", layout=layout)
         frame.sample_rate = rate_hz
         frame.time_base = Fraction(1, rate_hz)
@@ -129,7 +130,7 @@ def picture(width: int = 64, height: int = 48) -> NDArray[np.uint8]:
     return image
 
 
-def write_image(path: Path, image: NDArray[np.generic], *parameters: int) -> Path:
+def write_image(path: Path, image: NDArray[np.integer], *parameters: int) -> Path:
     """Encode (h, w), (h, w, 3) or (h, w, 4) as the suffix says."""
     ok, data = cv2.imencode(path.suffix, image, list(parameters))
     assert ok

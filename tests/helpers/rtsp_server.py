@@ -31,6 +31,7 @@ def parameter_sets(clip: Path) -> str:
     """
     with av.open(str(clip)) as container:
         header = container.streams.video[0].codec_context.extradata
+    assert header is not None
     units, at = [], 5
     for mask in (0x1F, 0xFF):
         count, at = header[at] & mask, at + 1

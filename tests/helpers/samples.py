@@ -36,8 +36,16 @@ def take_sample(watched: psutil.Process, port: int, t_s: float) -> Sample:
     for mapping in watched.memory_maps():  # grouped by name: `[heap]`, `[anon]`, `[stack]`, or a path
         kind = {"[heap]": "heap", "[anon]": "anonymous", "[stack]": "anonymous"}.get(mapping.path, "mapped")
         kinds[kind] += mapping.rss
-    sizes_mb = [size / 1e6 for size in (sum(kinds.values()), *kinds.values())]
-    return Sample(t_s, *sizes_mb, watched.num_fds(), watched.num_threads(), waiting(port))
+    return Sample(
+        t_s,
+        rss_mb=sum(kinds.values()) / 1e6,
+        heap_mb=kinds["heap"] / 1e6,
+        anonymous_mb=kinds["anonymous"] / 1e6,
+        mapped_mb=kinds["mapped"] / 1e6,
+        files=watched.num_fds(),
+        threads=watched.num_threads(),
+        waiting=waiting(port),
+    )
 
 
 def save_samples(path: Path, samples: list[Sample]) -> None:

@@ -140,7 +140,7 @@ def running_cluster(directory: Path, devices: Sequence[str]) -> Iterator[list[Na
         for node in nodes:
             node.start()
         for node in nodes:
-            wait_until(lambda n=node: n.accepts("reader", "change-me-2"), f"{node.name}", timeout_s=40)
+            wait_until(lambda: node.accepts("reader", "change-me-2"), f"{node.name}", timeout_s=40)
         yield nodes
     finally:
         for node in nodes:

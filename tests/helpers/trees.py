@@ -47,7 +47,7 @@ def write_fer2013(
     directory: Path, rows: list[tuple[str, str, UInt8, dict[str, int]]] | None = None, *, suffix: str = ".png"
 ) -> Path:
     """Write the layout with labels.csv; return its directory."""
-    lines = []
+    lines: list[list[object]] = []
     for number, (usage, label, pixels, votes) in enumerate(fer_rows() if rows is None else rows):
         path = f"{FER_FOLDERS[usage]}/{label}/fer{number:07d}{suffix}"
         _write_image(directory / path, pixels)
@@ -55,7 +55,7 @@ def write_fer2013(
         counts = [votes.get(word, 0) for word in (*LABELS, "NF")]
         lines.append([path, usage, label, *counts, md5])
     header = ["path", "usage", "fer_label", *(f"fp_{word}" for word in (*LABELS, "NF")), "pixel_md5"]
-    write_csv(directory / "labels.csv", [header, *lines])
+    write_csv(directory / "labels.csv", [[*header], *lines])
     return directory
 
 

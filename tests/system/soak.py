@@ -110,7 +110,6 @@ def soak(
         Auditor([(broker.host, broker.port)], topic="emotion/lab/event") as auditor,
         _daemon(broker, clips, directory) as (process, port),
     ):
-        assert isinstance(broker, Mosquitto)
         mischief = _Mischief(random.Random(seed), broker, clips, without)
         samples = _watch(process, port, minutes, mischief, result, progress, has_page="page" not in without)
         process.send_signal(signal.SIGTERM)
@@ -280,7 +279,7 @@ def _judge(result: Result, samples: list[Sample]) -> None:
     early, late = warm[:fifth], warm[-fifth:]
 
     def middle(part: list[Sample], name: str) -> float:
-        return statistics.median(getattr(sample, name) for sample in part)
+        return float(statistics.median(getattr(sample, name) for sample in part))
 
     result.rss_mb = round(middle(late, "rss_mb"), 1)
     result.growth_mb = round(middle(late, "rss_mb") - middle(early, "rss_mb"), 2)

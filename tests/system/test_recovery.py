@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge.backoff import backoff_s
 from edge.delivery.connection import Message
 from edge.delivery.embedded_broker import EmbeddedBroker
 from edge.delivery.subscriber import Listener, listen
@@ -192,7 +193,7 @@ def test_device_that_was_there_and_is_absent_stays_a_fault(quick: list[int]) -> 
 @pytest.mark.parametrize(("attempt", "most_s"), [(0, 1), (1, 2), (5, 32), (6, 60), (1000, 60)])
 def test_pauses_double_up_to_a_minute(attempt: int, most_s: float) -> None:
     """One second at first, a minute at most, and never the same for all devices of a house."""
-    pauses = [worker.backoff_s(attempt) for _ in range(200)]
+    pauses = [backoff_s(attempt) for _ in range(200)]
     assert most_s / 2 <= min(pauses) < max(pauses) <= most_s
 
 

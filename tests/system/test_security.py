@@ -65,7 +65,12 @@ def observing(
     observer.username_pw_set(user, password or PASSWORDS[user])
     observer.on_message = lambda _client, _data, message: seen.append((message.topic, bytes(message.payload)))
     observer.on_connect = lambda client, *_: client.subscribe([(name, 1) for name in filters])
-    observer.on_subscribe = lambda _c, _d, _mid, codes, _p: granted.extend(codes) or confirmed.set()
+
+    def on_subscribe(_client: Any, _data: Any, _mid: int, codes: list[Any], _properties: Any) -> None:
+        granted.extend(codes)
+        confirmed.set()
+
+    observer.on_subscribe = on_subscribe
     observer.connect(broker.host, broker.port)
     observer.loop_start()
     try:

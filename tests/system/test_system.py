@@ -17,6 +17,7 @@ from pathlib import Path
 import jsonschema
 import paho.mqtt.client as paho
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from edge.commands.demo import run_demo
 from edge.delivery.connection import Message
@@ -185,7 +186,7 @@ def test_kill_9_makes_mosquitto_say_offline(tmp_path: Path) -> None:
 @contextmanager
 def durable_subscriber(port: int, received: list[dict[str, object]]) -> Iterator[None]:
     """Subscribe with a session that the broker keeps, so that nothing is missed while nobody listens."""
-    client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="foreign", clean_session=False)
+    client = paho.Client(CallbackAPIVersion.VERSION2, client_id="foreign", clean_session=False)
     client.on_connect = lambda client, *_: client.subscribe("emotion/lab/event", qos=1)
     client.on_message = lambda _client, _data, message: received.append(json.loads(message.payload))
     client.reconnect_delay_set(1, 1)

@@ -1,13 +1,14 @@
 """Makes `edge/sources/clips/demo.mp4`, which `make run` plays where there is no camera and no microphone.
 
 Everything in it is made here: a face that is drawn (nobody's), and sentences that espeak-ng speaks.
-Run it as `python tests/make_demo_clip.py`; it needs the Debian package espeak-ng.
+Run it as `python -m tests.tools.make_demo_clip`; it needs the Debian package espeak-ng.
 """
 
 from __future__ import annotations
 
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from edge.sources.media_files import read_audio
 TARGET = Path(__file__).parents[2] / "edge" / "sources" / "clips" / "demo.mp4"
 WIDTH, HEIGHT, FPS = 640, 480, 25
 RATE_HZ = 16_000
+Colour = tuple[int, int, int]
 SKIN, HAIR, LIP = (222, 176, 148), (58, 40, 32), (178, 84, 84)
 
 
@@ -79,7 +81,7 @@ def speak(text: str, options: tuple[str, ...], directory: Path) -> NDArray[np.fl
     path = directory / "speech.wav"
     subprocess.run(["espeak-ng", "-v", "en-us", *options, "-w", str(path), text], check=True)
     samples = read_audio(path)
-    return (0.35 * samples / np.abs(samples).max()).astype(np.float32)
+    return np.asarray(0.35 * samples / np.abs(samples).max(), np.float32)
 
 
 def loudness_of(samples: NDArray[np.float32], count: int) -> NDArray[np.float64]:
@@ -102,31 +104,35 @@ def draw(expression: Expression, t_s: float, loudness: float, talk: float) -> ND
     cx = 320 + 14 * np.sin(0.9 * t_s)
     cy = 235 + 6 * np.sin(1.3 * t_s)
 
+    def dim(share: float) -> Colour:
+        red, green, blue = SKIN
+        return int(red * share), int(green * share), int(blue * share)
+
     def point(x: float, y: float) -> tuple[int, int]:
         return round((cx + x) * scale), round((cy + y) * scale)
 
-    def ellipse(x: float, y: float, rx: float, ry: float, colour: tuple[int, int, int], *arc: int) -> None:
+    def ellipse(x: float, y: float, rx: float, ry: float, colour: Colour, *arc: int) -> None:
         size = (max(1, round(rx * scale)), max(1, round(ry * scale)))
         start, end = arc or (0, 360)
         cv2.ellipse(image, point(x, y), size, 0, start, end, colour, -1, cv2.LINE_AA)
 
-    def curve(points: list[tuple[float, float]], colour: tuple[int, int, int], width: float) -> None:
+    def curve(points: Sequence[tuple[float, float]], colour: Colour, width: float) -> None:
         fit = np.polyfit([p[0] for p in points], [p[1] for p in points], 2)
         along = np.linspace(points[0][0], points[-1][0], 24)
         line = np.array([point(x, float(np.polyval(fit, x))) for x in along], np.int32)
         cv2.polylines(image, [line], False, colour, max(1, round(width * scale)), cv2.LINE_AA)
 
     ellipse(0, 250, 150, 110, (70, 88, 120))  # shoulders
-    cv2.rectangle(image, point(-38, 90), point(38, 170), tuple(int(c * 0.86) for c in SKIN), -1)
+    cv2.rectangle(image, point(-38, 90), point(38, 170), dim(0.86), -1)
     ellipse(0, -30, 106, 124, HAIR)
-    ellipse(-94, 8, 13, 26, tuple(int(c * 0.9) for c in SKIN))
-    ellipse(94, 8, 13, 26, tuple(int(c * 0.9) for c in SKIN))
+    ellipse(-94, 8, 13, 26, dim(0.9))
+    ellipse(94, 8, 13, 26, dim(0.9))
     ellipse(0, 5, 90, 116, SKIN)
     ellipse(0, -88, 82, 44, HAIR, 180, 360)
     opening = float(np.clip(0.55 + 0.45 * expression.eyes, 0.06, 1.1))
     blink = 0.1 if (t_s % 3.7) < 0.12 else 1.0
     for side in (-1, 1):
-        ellipse(side * 37, -14, 24, 17, tuple(int(c * 0.9) for c in SKIN))
+        ellipse(side * 37, -14, 24, 17, dim(0.9))
         ellipse(side * 37, -12, 18, 13 * opening * blink, (245, 243, 240))
         if blink == 1.0:
             ellipse(side * 37, -12, 8, min(8.0, 12 * opening), (82, 58, 40))
@@ -138,8 +144,8 @@ def draw(expression: Expression, t_s: float, loudness: float, talk: float) -> ND
         inner = height + 11 * expression.frown
         outer = height + 3 - 3 * expression.frown
         curve([(side * 60, outer), (side * 40, (inner + outer) / 2 - 5), (side * 17, inner)], HAIR, 6)
-    curve([(-4, -5), (-7, 15), (-13, 34)][::-1], tuple(int(c * 0.82) for c in SKIN), 2.5)
-    curve([(-15, 36), (0, 42), (15, 36)], tuple(int(c * 0.68) for c in SKIN), 3)
+    curve([(-4, -5), (-7, 15), (-13, 34)][::-1], dim(0.82), 2.5)
+    curve([(-15, 36), (0, 42), (15, 36)], dim(0.68), 3)
     jaw = (1 - 0.6 * talk) * expression.mouth + 0.8 * loudness * talk
     lift = 10 * expression.smile
     reach = 27 + 9 * max(0.0, expression.smile) - 7 * expression.mouth
@@ -158,7 +164,7 @@ def draw(expression: Expression, t_s: float, loudness: float, talk: float) -> ND
         for side in (-1, 1):
             curve(
                 [(side * 30, 36), (side * 42, 46), (side * 46, 62)][::side],
-                tuple(int(c * 0.8) for c in SKIN),
+                dim(0.8),
                 2.5,
             )
     cv2.polylines(image, [outline], True, LIP, 5 * scale, cv2.LINE_AA)

@@ -8,6 +8,7 @@ import subprocess
 import threading
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -151,7 +152,7 @@ def test_client_certificate_opens_the_broker(
     lines = ["require_certificate true"]
     for key, file in (("cafile", "ca.pem"), ("certfile", "localhost.pem"), ("keyfile", "localhost.key")):
         lines.append(f"{key} {authority / file}")
-    more = (
+    more: dict[str, Any] = (
         {}
         if name is None
         else {"cert_file": authority / f"{name}.pem", "key_file": authority / f"{name}.key"}
@@ -224,7 +225,7 @@ def test_no_websocket_there_is_named(mosquitto: Mosquitto, outbox: Outbox) -> No
         for port in (mosquitto.port, server.getsockname()[1]):
             settings = MqttSettings(port=port, transport="websockets", path="/mqtt")
             with publishing(settings, outbox) as publisher:
-                wait_until(lambda p=publisher: p.link.failures, "a failure")
+                wait_until(lambda: publisher.link.failures, "a failure")
                 assert publisher.link.reason == "websocket"
         server.shutdown(socket.SHUT_RDWR)
         thread.join()

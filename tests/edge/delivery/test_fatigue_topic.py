@@ -36,7 +36,8 @@ class Watched:
     """A topic whose clock is that of the readings."""
 
     def __init__(self, settings: FatigueSettings | None = None, *, context: str = "home") -> None:
-        self.sent, self.told = Sent(), {}
+        self.sent = Sent()
+        self.told: dict[str, Any] = {}
         self.topic = FatigueTopic(
             settings,
             policy=allowed(DeviceSettings(context=context)),  # type: ignore[arg-type]

@@ -73,7 +73,7 @@ def test_event_is_sent_without_waiting_for_a_poll(broker: Broker, outbox: Outbox
             started_s = time.monotonic()
             outbox.append(make_event(number))
             publisher.event_added()
-            wait_until(lambda count=number: len(watcher.on(EVENT)) > count, "the event")
+            wait_until(lambda: len(watcher.on(EVENT)) > number, "the event")
             took_s.append(time.monotonic() - started_s)
         print(f"append to delivery: p50 {sorted(took_s)[10] * 1e3:.1f} ms")
         assert sorted(took_s)[10] < 0.1
@@ -131,7 +131,7 @@ def test_reconnects_replay_events_in_order_and_states_never(mosquitto: Mosquitto
                 publisher.publish_state("state", {"outage": outage, "number": number})
             mosquitto.start()
             wait_until(is_empty(outbox), "an empty outbox")
-            wait_until(lambda n=outage: b'{"outage":%d,"number":19}' % n in watcher.on(state), "the state")
+            wait_until(lambda: b'{"outage":%d,"number":19}' % outage in watcher.on(state), "the state")
         wait_until(lambda: len(set(watcher.on(EVENT))) == 60, "60 events")
         assert list(dict.fromkeys(sequences(watcher.on(EVENT)))) == list(range(1, 61))
         assert {json.loads(payload)["number"] for payload in watcher.on(state)} == {19}
@@ -197,10 +197,10 @@ def test_kill_9_of_the_publisher_loses_nothing_and_leaves_offline(broker: Broker
             ) as process:
                 assert process.stdout is not None
                 so_far = len(watcher.on(EVENT))
-                wait_until(lambda count=so_far: len(watcher.on(EVENT)) > count + 20, "events")
+                wait_until(lambda: len(watcher.on(EVENT)) > so_far + 20, "events")
                 os.kill(process.pid, signal.SIGKILL)
                 promised = int(process.stdout.read().split()[-1])
-            wait_until(lambda n=round_: watcher.on(AVAILABILITY).count(b"offline") == n, "the will")
+            wait_until(lambda: watcher.on(AVAILABILITY).count(b"offline") == round_, "the will")
         with (
             closing(Outbox(path, device="kitchen", max_events=100_000, max_bytes=1 << 30)) as outbox,
             publishing(settings_of(broker), outbox),
@@ -222,7 +222,7 @@ def stream_with_gaps(broker: Broker, outbox: Outbox, end: Callable[[], None]) ->
             outbox.append(make_event(number))
             publisher.event_added()
             if number in (100, 300):
-                wait_until(lambda count=number: len(watcher.on(EVENT)) > count // 2, "some events")
+                wait_until(lambda: len(watcher.on(EVENT)) > number // 2, "some events")
                 end()
             if number in (200, 399):
                 wait_until(lambda: not publisher.link.connected, "a lost connection")
@@ -320,7 +320,7 @@ def test_close_before_any_connection(outbox: Outbox) -> None:
         publisher = Publisher(MqttSettings(port=free_port()), device="kitchen", outbox=outbox)
         if is_started:
             publisher.start()
-            wait_until(lambda p=publisher: p.link.failures, "a failure")
+            wait_until(lambda: publisher.link.failures, "a failure")
         started_s = time.monotonic()
         publisher.close()
         publisher.close()

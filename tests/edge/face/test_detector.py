@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edge.face.crop import level
 from edge.face.detector import (
     FER_CROP,
     CropSpec,
@@ -16,7 +17,6 @@ from edge.face.detector import (
     HaarCascade,
     face_anchors,
     iou,
-    level,
     open_face_detector,
 )
 from edge.face.tracking import FaceTracker

@@ -69,7 +69,7 @@ def test_crop_is_the_same_at_any_size_and_tilt(angle: float, scale: float) -> No
     pixels, face = draw_mouth(opening=0.5)
     matrix = cv2.getRotationMatrix2D((160, 120), angle, scale)
     matrix[:, 2] += (240, 280)
-    moved = cv2.warpAffine(pixels, matrix, (800, 800), borderMode=cv2.BORDER_REPLICATE)
+    moved = cv2.warpAffine(pixels, matrix, (800, 800), borderMode=cv2.BORDER_REPLICATE).astype(np.uint8)
     assert face.landmarks is not None
     points = (face.landmarks @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
     difference = crop_of(moved, replace(face, landmarks=points)) - crop_of(pixels, face)

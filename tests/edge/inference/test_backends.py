@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edge.commands.bench.stages import bench_backends
 from edge.errors import DeviceError, ModelError
@@ -98,9 +100,10 @@ def test_model_quantizes_as_its_tensor_says() -> None:
     received: list[np.ndarray] = []
 
     class Echo:
-        inputs = outputs = (info,)
+        inputs: tuple[TensorInfo, ...] = (info,)
+        outputs: tuple[TensorInfo, ...] = (info,)
 
-        def invoke(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        def invoke(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
             received.extend(array.copy() for array in arrays)
             return list(arrays)
 

@@ -86,6 +86,8 @@ def test_auto_takes_the_fastest_and_says_why_not_the_other() -> None:
     trials = {trial.backend: trial for trial in classifier.trials}
     assert classifier.backend == "cpu"
     assert (trials["gpu"].reason, trials["cpu"].reason) == ("slower", "fastest")
+    assert trials["gpu"].ms is not None
+    assert trials["cpu"].ms is not None
     assert trials["gpu"].ms > trials["cpu"].ms > 0
 
 

@@ -66,6 +66,7 @@ def test_no_pixel_is_kept_without_a_preview() -> None:
     packed = board.picture(int((2 + PREVIEW_S) * SECOND_NS) - 1)
     assert packed is not None
     picture = cv2.imdecode(np.frombuffer(packed, np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None
     assert picture.shape == (40, 80, 3)
     assert abs(int(picture.mean()) - 200) <= 2
     assert board.picture(int((2 + PREVIEW_S) * SECOND_NS)) is None
@@ -93,4 +94,6 @@ def test_preview_is_a_copy() -> None:
     shown.pixels[:] = 0
     packed = board.picture(SECOND_NS)
     assert packed is not None
-    assert cv2.imdecode(np.frombuffer(packed, np.uint8), cv2.IMREAD_GRAYSCALE).mean() > 190
+    picture = cv2.imdecode(np.frombuffer(packed, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert picture is not None
+    assert picture.mean() > 190

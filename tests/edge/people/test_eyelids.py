@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from tests.helpers.lids import OPEN, SECOND, SHUT, blinks, looks, times
 
 
 def lids_after(
-    closures: Sequence[tuple[float, float]], *, seconds: float, hz: float = 10.0, **settings: float
+    closures: Sequence[tuple[float, float]], *, seconds: float, hz: float = 10.0, **settings: Any
 ) -> Eyelids:
     """Return lids that were looked at for so long."""
     lids = Eyelids(FatigueSettings(**settings))

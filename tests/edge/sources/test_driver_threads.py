@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -78,12 +79,16 @@ def test_what_is_opened_too_late_is_closed(comes_back: threading.Event) -> None:
     assert source.closed.wait(5)
 
 
+def _wait_for(event: threading.Event) -> None:
+    event.wait()
+
+
 def test_the_third_failure_is_the_last(comes_back: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
     """Failures count only while a call hangs: the one that it began with, and two more."""
     monkeypatch.setattr(drivers, "LATE_S", 0.0)
     strikes = FailureCounter("camera")
     assert [strikes.failed() for _ in range(5)] == [False] * 5
-    thread = DriverThread("camera", lambda: comes_back.wait() and None)
+    thread = DriverThread("camera", partial(_wait_for, comes_back))
     thread.start()
     thread.leave(0.01)
     assert not strikes.failed()
@@ -96,7 +101,7 @@ def test_the_third_failure_is_the_last(comes_back: threading.Event, monkeypatch:
 
 def test_slow_is_not_hanging(comes_back: threading.Event) -> None:
     """A call that was abandoned a moment ago may still come back: it is no strike yet."""
-    thread = DriverThread("camera", lambda: comes_back.wait() and None)
+    thread = DriverThread("camera", partial(_wait_for, comes_back))
     thread.start()
     thread.leave(0.01)
     strikes = FailureCounter("camera")

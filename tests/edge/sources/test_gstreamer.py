@@ -21,6 +21,7 @@ import pytest
 from edge.errors import DeviceError
 from edge.sources import gstreamer
 from edge.sources.camera import open_camera
+from edge.values import Frame
 from tests.helpers import media
 
 pytestmark = pytest.mark.skipif(
@@ -57,7 +58,7 @@ def test_clip_is_a_camera(tmp_path: Path) -> None:
     clip = motion_jpeg(tmp_path / "a clip.mkv")
     token = f'gstreamer:filesrc location="{clip}" ! matroskademux ! jpegdec ! clocksync'
     source = open_camera(token, **SIZE)
-    frames = []
+    frames: list[Frame] = []
     with pytest.raises(DeviceError, match=r"stopped sending pictures; ") as caught:
         frames.extend(source)
     source.close()

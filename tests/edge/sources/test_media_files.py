@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edge.errors import MediaError
 from edge.sources.media_files import has_audio, kind_of, read_audio, read_image, read_video_frames
@@ -98,12 +99,13 @@ def test_image_formats(tmp_path: Path, suffix: str) -> None:
 def test_image_depths(tmp_path: Path, form: str, expected: tuple[int, int, int]) -> None:
     """Grey, alpha, 16 bits and a single pixel become 8-bit RGB."""
     bgr = media.picture()
-    image: np.ndarray[tuple[int, ...], np.dtype[np.generic]] = {
+    images: dict[str, NDArray[np.integer]] = {
         "grey": np.full((48, 64), 76, np.uint8),
         "alpha": np.dstack([bgr, np.full((48, 64), 128, np.uint8)]),
         "16 bits": bgr.astype(np.uint16) * 257,
         "1x1": bgr[40:41, 4:5],
-    }[form]
+    }
+    image = images[form]
     result = read_image(media.write_image(tmp_path / "i.png", image))
     assert result.shape == (*image.shape[:2], 3)
     assert tuple(result[-1, 0]) == expected

@@ -36,7 +36,7 @@ def loudest_s(chunks: list[AudioChunk]) -> float:
     for chunk in chunks:
         loud = np.flatnonzero(np.abs(chunk.samples) > 0.2)
         if len(loud):
-            return chunk.t_ns / 1e9 + loud[0] / 16_000
+            return chunk.t_ns / 1e9 + float(loud[0]) / 16_000
     raise AssertionError("no beep")
 
 
@@ -79,7 +79,7 @@ def test_sound_that_starts_later_stays_in_step(tmp_path: Path, suffix: str) -> N
 
 @pytest.mark.parametrize("opener", [lambda token: open_camera(token, **SIZE), open_microphone])
 def test_nothing_comes_before_its_time(
-    marked: Path, opener: Callable[[str], Source[Frame] | Source[AudioChunk]]
+    marked: Path, opener: Callable[[str], Source[Frame | AudioChunk]]
 ) -> None:
     """Every frame comes at or after its own time, every chunk after its last sample, both hardly later."""
     source = opener(f"file:{marked}")
@@ -147,7 +147,8 @@ def test_speed_stretches_picture_and_sound_alike(tmp_path: Path, speed: float) -
     clip = media.write_clip(tmp_path / "c.mp4", seconds=1.0, mark_s=0.5)
     token = f"file:{clip}?loop&speed={speed}"
     for _attempt in range(3):  # a machine that stalls is a slow reader, who loses pictures
-        camera, microphone = open_camera(token, **{**SIZE, "fps": 400.0}), open_microphone(token)
+        camera = open_camera(token, fps=400, width=SIZE["width"], height=SIZE["height"])
+        microphone = open_microphone(token)
         frames: list[Frame] = []
         chunks: list[AudioChunk] = []
         drain_together((camera, frames), (microphone, chunks), limit_s=1.9 / speed)

@@ -64,7 +64,7 @@ def camera(
         if shutil.which("gst-launch-1.0") is None:
             pytest.skip("GStreamer is missing: sudo apt install gstreamer1.0-tools")
         monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path_factory.getbasetemp() / "state"))
-    stall = {"count": 20, "then": "stall"} if request.param == "stall" else {}
+    stall: dict[str, Any] = {"count": 20, "then": "stall"} if request.param == "stall" else {}
     with (
         media.MjpegServer(media.picture(), **stall) as server,
         RtspServer(clip_path()) if request.param == "rtsp" else nullcontext() as rtsp,
@@ -112,7 +112,8 @@ def test_frames_are_frames(camera: Open) -> None:
     times_ns = []
     for frame in itertools.islice(source, 6):
         assert isinstance(frame, Frame)
-        assert (frame.pixels.dtype, frame.pixels.shape[2]) == (np.uint8, 3)
+        assert frame.pixels.dtype == np.uint8
+        assert frame.pixels.shape[2] == 3
         assert frame.pixels.flags.c_contiguous
         assert 0 <= time.monotonic_ns() - frame.t_ns < 1_000_000_000
         times_ns.append(frame.t_ns)
@@ -128,7 +129,8 @@ def test_chunks_are_chunks(microphone: Open) -> None:
     count = 0
     for chunk in itertools.islice(source, 10):
         assert isinstance(chunk, AudioChunk)
-        assert (chunk.samples.dtype, chunk.samples.shape, chunk.rate_hz) == (np.float32, (320,), 16_000)
+        assert chunk.samples.dtype == np.float32
+        assert (chunk.samples.shape, chunk.rate_hz) == ((320,), 16_000)
         assert np.abs(chunk.samples).max() <= 1
         assert chunk.gap == 0
         assert 0 <= time.monotonic_ns() - chunk.t_ns < 1_500_000_000

@@ -105,8 +105,8 @@ def test_webcam_that_fails(camera: Path, mode: str, reason: str, says: str) -> N
 
 def test_webcam_that_another_program_has(camera: Path) -> None:
     """`busy` names the program."""
-    holder = [sys.executable, "-c", "import sys; file = open(sys.argv[1]); print(); sys.stdin.read()", camera]
-    with subprocess.Popen(holder, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    holder = [sys.executable, "-c", "import sys; file = open(sys.argv[1]); print(); sys.stdin.read()"]
+    with subprocess.Popen([*holder, camera], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
         seen = watch(camera, "busy")

@@ -16,6 +16,7 @@ from edge.sources.media_files import read_audio
 from edge.voice.windows import clip_window, window_input
 from models.data.datasets import Progress
 from models.data.speech import Clip
+from models.training import engine
 from models.training.augmentation import at_tempo, hide_frames, move_pitch, spoil_frames
 from models.training.epochs import Run
 from tests.helpers import trees
@@ -113,12 +114,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data, out = base / "data", base / "out"
     trees.write_speech(data, actors=ACTORS, seconds=0.6)
     trees.write_wav(data / "noise" / "hum.wav", trees.buzz(1, 1.5))
-    train = voice_lstm.train
 
     def recorded(build: Any, epoch_of: Any, scores: Any, *, name: str, **how: Any) -> Any:
         """Keep what a model is to learn in its first epoch."""
         np.save(out / f"{name}.targets.npy", epoch_of(0)[1])
-        return train(build, epoch_of, scores, name=name, **how)
+        return engine.train(build, epoch_of, scores, name=name, **how)
 
     out.mkdir()
     with pytest.MonkeyPatch.context() as patch:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +37,7 @@ def copy_model(source: str, name: str, directory: Path, **changes: Any) -> None:
     (directory / f"{name}.json").write_text(json.dumps(card | {"name": name, "metrics": {}} | changes))
 
 
-def family(
-    directory: Path, source: str, folds: tuple[tuple[str, ...], ...], **changes: Mapping[str, Any]
-) -> Path:
+def family(directory: Path, source: str, folds: tuple[tuple[str, ...], ...], **changes: Any) -> Path:
     """Write a model `tiny` that was trained on everybody, and a fold model for each tuple of people."""
     copy_model(source, "tiny", directory, held_out=[], **changes)
     for number, people in enumerate(folds):

@@ -92,7 +92,7 @@ def test_babble_is_several_people_at_once(tmp_path: Path, random: np.random.Gene
     """Some draws are noise as it is, the others hold the voices of at least four people, equally loud."""
     trees.write_wav(tmp_path / "noise" / "hiss.wav", 0.1 * random.standard_normal(16_000).astype(np.float32))
     for k, hz in enumerate((500, 1000, 1500, 2000, 2500, 3000)):
-        trees.write_wav(tmp_path / "talking" / f"{hz}.wav", tone(hz) / (k + 1))
+        trees.write_wav(tmp_path / "talking" / f"{hz}.wav", (tone(hz) / (k + 1)).astype(np.float32))
     around = read_surroundings(tmp_path / "noise", tmp_path / "talking")
     voices = []
     for _ in range(40):

