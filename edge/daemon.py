@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Literal
 from edge import __version__
 from edge.config import outbox_path, read_password, switches_path
 from edge.delivery import messages
-from edge.delivery.connection_state import ConnectionState
 from edge.delivery.home_assistant.discovery import DiscoveryPublisher
+from edge.delivery.mqtt.connection_state import ConnectionState
 from edge.delivery.outbox.queue import Counts, Outbox, open_outbox
 from edge.delivery.outbox.writer import OutboxWriter
 from edge.delivery.publisher import Publisher
@@ -326,7 +326,7 @@ class Daemon:
             counters=self._numbers(),
             faults=self._health.reasons,
             outbox=_counts(outbox),
-            is_connected=publisher.link.connected,
+            is_connected=publisher.connection_state.connected,
             live_dropped=publisher.live_dropped,
             latency_ms=self._latencies.quantiles_ms(),
             backends={task: classifier.backend for task, classifier in self._classifiers.items()},

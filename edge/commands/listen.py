@@ -9,7 +9,7 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from edge.delivery.connection import Message
+from edge.delivery.mqtt.connection import Message
 from edge.delivery.subscriber import listen
 from edge.errors import BrokerError
 from edge.settings import MqttSettings

@@ -1,9 +1,10 @@
-"""Nothing is lost on the way out: events to disk, then to the broker; states and discovery retained.
+"""Delivery to MQTT: events to disk, then to the broker; states and discovery as retained messages.
 
-An event goes `outbox/writer` -> `outbox/queue` (SQLite) -> `send_queue` -> `publisher` -> `connection`.
-A state goes straight to `publisher`, which keeps the newest payload of each topic. `messages` builds every
-payload; `schemas/` describes them. `publish_probe` finds out whether a 3.1.1 broker takes what we publish.
-`subscriber` and `consumer` are the other side; `embedded_broker` runs nats-server for the demo.
+An event goes `outbox/writer` -> `outbox/queue` (`Outbox.append_many` writes it to disk) -> `mqtt/send_queue`
+-> `mqtt/connection`. A state goes `publisher`, which keeps the newest payload of each topic ->
+`mqtt/connection`. `messages` builds every payload; `schemas/` describes them. `subscriber` and `consumer`
+receive; `embedded_broker` runs nats-server for the demo and the tests.
 
-From outside: `Publisher`, `open_outbox`, `Writer`, `messages`, `Listener`, `EmbeddedBroker`.
+From outside: `Publisher`, `open_outbox`, `OutboxWriter`, `messages`, `DiscoveryPublisher`, `Listener`,
+`EmbeddedBroker`, and `Message` and `ConnectionState` of `mqtt`.
 """

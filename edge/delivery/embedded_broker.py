@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from edge.delivery.connection import V311, Connection, ConnectionFailed
+from edge.delivery.mqtt.connection import V311, Connection, ConnectionFailed
 from edge.errors import BrokerError
 from edge.settings import MqttSettings
 

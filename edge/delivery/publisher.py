@@ -21,11 +21,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edge.backoff import backoff_s
-from edge.delivery.connection import V5, Connection, ConnectionFailed, Connector, Message
-from edge.delivery.connection_state import ConnectionLog, ConnectionState
+from edge.delivery.mqtt.connection import V5, Connection, ConnectionFailed, Connector, Message
+from edge.delivery.mqtt.connection_state import ConnectionLog, ConnectionState
+from edge.delivery.mqtt.publish_probe import PublishProbe, Verdict
+from edge.delivery.mqtt.send_queue import SendQueue
 from edge.delivery.outbox.queue import Outbox
-from edge.delivery.publish_probe import PublishProbe, Verdict
-from edge.delivery.send_queue import SendQueue
 from edge.policy import OPEN, Policy
 from edge.settings import MqttSettings
 from edge.values import EmotionEvent, encode
@@ -108,7 +108,7 @@ class Publisher:
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
 
     @property
-    def link(self) -> ConnectionState:
+    def connection_state(self) -> ConnectionState:
         """Whether the broker is there, which one, and whether it takes what we publish."""
         return self._log.state
 
@@ -154,12 +154,12 @@ class Publisher:
 
     def publish_stats(self, payload: Mapping[str, Any]) -> None:
         """Publish `stats`, QoS 0, not retained; dropped while offline."""
-        if self.link.connected:
+        if self.connection_state.connected:
             self._add_live("stats", encode(payload), qos=0)
 
     def publish_live(self, subtopic: str, payload: Mapping[str, Any] | str) -> None:
         """Publish QoS 1, not retained, such as `ha_event`; dropped while offline, since it is about now."""
-        if self.link.connected and self._policy.permits_topic(subtopic):
+        if self.connection_state.connected and self._policy.permits_topic(subtopic):
             self._add_live(subtopic, encode(payload), qos=1)
 
     def publish_unsaved(self, event: EmotionEvent) -> None:

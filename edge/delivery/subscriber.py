@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 
-from edge.delivery.connection import REMEDIES, Connection, ConnectionFailed, Connector, Message
 from edge.delivery.consumer import Consumer
+from edge.delivery.mqtt.connection import REMEDIES, Connection, ConnectionFailed, Connector, Message
 from edge.settings import MqttSettings
 
 log = logging.getLogger(__name__)

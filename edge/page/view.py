@@ -65,7 +65,7 @@ class Shown:
             metrics=lambda: metrics().text(),
             stuck=self._health.stuck,
             status=self._status,
-            is_connected=lambda: self._publisher.link.connected,
+            is_connected=lambda: self._publisher.connection_state.connected,
             facts=Facts(
                 board=self._board,
                 now=self._now,
@@ -76,13 +76,13 @@ class Shown:
         )
 
     def _now(self, view: View) -> dict[str, Any]:
-        now, link = self._snapshot(), self._publisher.link
+        now, broker = self._snapshot(), self._publisher.connection_state
         return {
             "device": self._config.device.id,
             "version": __version__,
             "time": rfc3339(datetime.now(UTC)),
             "payloads": {"status": self._status(), **now.told},
-            "broker": {"connected": link.connected, "reason": link.reason, "protocol": link.protocol},
+            "broker": {"connected": broker.connected, "reason": broker.reason, "protocol": broker.protocol},
             "enabled": {part: now.switches.get(part) for part in PARTS},
             "facts": [*describe(now, view), ["privacy", sentence(self._config.device)]],
             "preview_s": view.preview_s if self._may_preview else None,

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edge.delivery.connection_state import ConnectionState
+from edge.delivery.mqtt.connection_state import ConnectionState
 from edge.delivery.outbox.queue import Counts, Outbox
 from edge.delivery.publisher import Publisher
 from edge.settings import MqttSettings

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from edge.backoff import backoff_s
-from edge.delivery.connection import Message
 from edge.delivery.embedded_broker import EmbeddedBroker
+from edge.delivery.mqtt.connection import Message
 from edge.delivery.subscriber import Listener, listen
 from edge.errors import DeviceError
 from edge.settings import MqttSettings

@@ -169,7 +169,7 @@ def test_daemon_s_topics_pass_the_sample_access_list(site: SiteMosquitto, outbox
         outbox.append(make_event(1))
         publisher.event_added()
         wait_until(is_empty(outbox), "an empty outbox")
-        wait_until(lambda: publisher.link.connected, "a connection")
+        wait_until(lambda: publisher.connection_state.connected, "a connection")
         publish_as(site, "homeassistant", "emotion/kitchen/camera/enabled/set", b"OFF")
         wait_until(lambda: commands == [b"OFF"], "a command")
         assert publisher.refused_topics == {}
@@ -190,8 +190,11 @@ def test_sample_broker_wants_the_password(
 ) -> None:
     """Without the right one there is no connection, and the log names what to check."""
     with publishing(settings_of(site, username=user), outbox, password=password) as publisher:
-        wait_until(lambda: publisher.link.failures, "a refusal")
-        assert (publisher.link.connected, publisher.link.reason) == (False, "not_authorized")
+        wait_until(lambda: publisher.connection_state.failures, "a refusal")
+        assert (publisher.connection_state.connected, publisher.connection_state.reason) == (
+            False,
+            "not_authorized",
+        )
     assert "mqtt.password_file" in caplog.text
 
 
@@ -214,9 +217,12 @@ def test_certificates(tmp_path: Path, outbox: Outbox, caplog: pytest.LogCaptureF
             host="localhost", port=broker.port, tls=True, ca_file=known, username="kitchen"
         )
         with publishing(settings, outbox, password=KITCHEN) as publisher:
-            wait_until(lambda: publisher.link.connected or publisher.link.failures, "an answer")
-            assert publisher.link.connected == (case == "trusted")
-            assert publisher.link.reason == ("connected" if case == "trusted" else "tls")
+            wait_until(
+                lambda: publisher.connection_state.connected or publisher.connection_state.failures,
+                "an answer",
+            )
+            assert publisher.connection_state.connected == (case == "trusted")
+            assert publisher.connection_state.reason == ("connected" if case == "trusted" else "tls")
             if case == "trusted":
                 outbox.append(make_event(1))
                 publisher.event_added()
@@ -235,13 +241,13 @@ def test_cluster_refuses_and_says_so(tmp_path: Path) -> None:
         settings = MqttSettings(host=node.host, port=node.port, username="kitchen")
         with closing(outbox):
             with publishing(settings, outbox, password="wrong") as publisher:
-                wait_until(lambda: publisher.link.failures, "a refusal")
-                assert publisher.link.reason == "not_authorized"
+                wait_until(lambda: publisher.connection_state.failures, "a refusal")
+                assert publisher.connection_state.reason == "not_authorized"
             forger = Publisher(settings, device="attic", outbox=outbox, password="change-me-1")
             with closing(forger):
                 forger.publish_state("state", {"forged": True})
                 forger.start()
-                wait_until(lambda: forger.link.connected, "a connection")
+                wait_until(lambda: forger.connection_state.connected, "a connection")
             with publishing(settings, outbox, password="change-me-1"):
                 outbox.append(make_event(1))
                 wait_until(is_empty(outbox), "an empty outbox", timeout_s=40)

@@ -20,9 +20,9 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge.commands.demo import run_demo
-from edge.delivery.connection import Message
 from edge.delivery.embedded_broker import EmbeddedBroker
 from edge.delivery.messages import load_schema
+from edge.delivery.mqtt.connection import Message
 from edge.delivery.outbox.dead_letters import DeadLetters
 from edge.delivery.subscriber import Listener, listen
 from edge.inference.card import artifacts_directory

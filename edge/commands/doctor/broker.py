@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from edge.commands.doctor.stages import Finding, failed
 from edge.config import read_password
 from edge.delivery import messages
-from edge.delivery.connection import (
+from edge.delivery.mqtt.connection import (
     CONNECT_TIMEOUT_S,
     REMEDIES,
     V5,
@@ -22,8 +22,8 @@ from edge.delivery.connection import (
     Connector,
     reason_of,
 )
-from edge.delivery.publish_probe import PROBE_S
-from edge.delivery.tls import tls_context
+from edge.delivery.mqtt.publish_probe import PROBE_S
+from edge.delivery.mqtt.tls import tls_context
 from edge.errors import EdgeError
 from edge.hosts import Address
 from edge.settings import Config

@@ -8,8 +8,8 @@ import threading
 import time
 
 from edge.config import read_password
-from edge.delivery.connection import ConnectionFailed, Connector
 from edge.delivery.home_assistant.entities import discovery_payload
+from edge.delivery.mqtt.connection import ConnectionFailed, Connector
 from edge.delivery.publisher import Publisher
 from edge.errors import BrokerError
 from edge.settings import Config

@@ -39,13 +39,13 @@ def test_waiting_events_after_a_reconnect(
     store at every change in order to survive kill -9.
     """
     with publishing(settings_of(mosquitto), outbox) as publisher:
-        wait_until(lambda: publisher.link.connected, "a connection")
+        wait_until(lambda: publisher.connection_state.connected, "a connection")
         mosquitto.stop()
-        wait_until(lambda: not publisher.link.connected, "a lost connection")
+        wait_until(lambda: not publisher.connection_state.connected, "a lost connection")
         for start in range(0, 5000, 100):
             outbox.append_many([make_event(start + n, padding=300) for n in range(100)])
         mosquitto.start()
-        wait_until(lambda: publisher.link.connected, "a new connection")
+        wait_until(lambda: publisher.connection_state.connected, "a new connection")
         started_s = time.monotonic()
         wait_until(is_empty(outbox), "an empty outbox", timeout_s=60)
         took_s = time.monotonic() - started_s
@@ -68,7 +68,7 @@ def test_idle_publisher_sleeps(broker: Broker, outbox: Outbox, record_property: 
     if not Path("/proc/self/schedstat").exists():
         pytest.skip("the kernel keeps no CONFIG_SCHED_INFO")
     with publishing(settings_of(broker), outbox) as publisher:
-        wait_until(lambda: publisher.link.connected, "a connection")
+        wait_until(lambda: publisher.connection_state.connected, "a connection")
         wait_until(lambda: not publisher._inflight, "an end of the greetings")
         before_s, started_s = cpu_s("mqtt"), time.monotonic()
         threading.Event().wait(5.0)  # idleness is what is measured here

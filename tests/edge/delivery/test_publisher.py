@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import edge.delivery.publisher
-from edge.delivery.connection_state import ConnectionState
+from edge.delivery.mqtt.connection_state import ConnectionState
 from edge.delivery.outbox.queue import Outbox
 from edge.delivery.publisher import Publisher
 from edge.policy import Policy
@@ -121,10 +121,10 @@ def test_reconnects_replay_events_in_order_and_states_never(mosquitto: Mosquitto
         watching(mosquitto, EVENT, state, client_id="foreign", durable=True) as watcher,
         publishing(settings_of(mosquitto), outbox) as publisher,
     ):
-        wait_until(lambda: publisher.link.connected, "a connection")
+        wait_until(lambda: publisher.connection_state.connected, "a connection")
         for outage in range(3):
             mosquitto.kill()
-            wait_until(lambda: not publisher.link.connected, "a lost connection")
+            wait_until(lambda: not publisher.connection_state.connected, "a lost connection")
             for number in range(20):
                 outbox.append(make_event(100 * outage + number))
                 publisher.event_added()
@@ -159,7 +159,7 @@ def test_close_sends_what_was_just_appended(broker: Broker, outbox: Outbox) -> N
     """The last events before a stop do not wait for the next start."""
     with watching(broker, EVENT) as watcher:
         with publishing(settings_of(broker), outbox) as publisher:
-            wait_until(lambda: publisher.link.connected, "a connection")
+            wait_until(lambda: publisher.connection_state.connected, "a connection")
             outbox.append_many([make_event(n) for n in range(100)])
         wait_until(lambda: len(watcher.on(EVENT)) == 100, "100 events")
         assert outbox.counts().waiting == 0
@@ -225,7 +225,7 @@ def stream_with_gaps(broker: Broker, outbox: Outbox, end: Callable[[], None]) ->
                 wait_until(lambda: len(watcher.on(EVENT)) > number // 2, "some events")
                 end()
             if number in (200, 399):
-                wait_until(lambda: not publisher.link.connected, "a lost connection")
+                wait_until(lambda: not publisher.connection_state.connected, "a lost connection")
                 broker.start()
         wait_until(is_empty(outbox), "an empty outbox")
         wait_until(lambda: len(set(sequences(watcher.on(EVENT)))) == 400, "400 events")
@@ -266,7 +266,7 @@ def test_refused_event_is_a_dead_letter(tmp_path: Path, outbox: Outbox) -> None:
             (1, "not_authorized"),
         ]
         assert publisher.refused_topics == {EVENT: "not_authorized"}
-        assert publisher.link.connected
+        assert publisher.connection_state.connected
 
 
 def test_event_too_large_for_the_broker_is_a_dead_letter(tmp_path: Path, outbox: Outbox) -> None:
@@ -290,7 +290,7 @@ def test_broker_that_stops_acknowledging(
     monkeypatch.setattr(edge.delivery.publisher, "NO_ACK_S", 0.3)
     states: list[ConnectionState] = []
     with publishing(settings_of(mosquitto), outbox, on_state=states.append) as publisher:
-        wait_until(lambda: publisher.link.connected, "a connection")
+        wait_until(lambda: publisher.connection_state.connected, "a connection")
         pause(mosquitto.pid)
         outbox.append_many([make_event(n) for n in range(3)])
         publisher.event_added()
@@ -320,7 +320,7 @@ def test_close_before_any_connection(outbox: Outbox) -> None:
         publisher = Publisher(MqttSettings(port=free_port()), device="kitchen", outbox=outbox)
         if is_started:
             publisher.start()
-            wait_until(lambda: publisher.link.failures, "a failure")
+            wait_until(lambda: publisher.connection_state.failures, "a failure")
         started_s = time.monotonic()
         publisher.close()
         publisher.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import closing
 
-from edge.delivery.connection import Message
+from edge.delivery.mqtt.connection import Message
 from edge.delivery.subscriber import listen
 from tests.helpers.brokers import Broker, settings_of, wait_until, watching
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from edge.delivery.connection import Message
 from edge.delivery.embedded_broker import EmbeddedBroker
+from edge.delivery.mqtt.connection import Message
 from edge.delivery.subscriber import listen
 from edge.settings import MqttSettings
 from tests.helpers.libraries import CRASHES_ON_LOAD, DELEGATE, build

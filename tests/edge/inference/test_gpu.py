@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge.delivery.connection import Message
 from edge.delivery.embedded_broker import EmbeddedBroker
+from edge.delivery.mqtt.connection import Message
 from edge.delivery.subscriber import listen
 from edge.errors import DeviceError
 from edge.inference.backends import candidate_backends

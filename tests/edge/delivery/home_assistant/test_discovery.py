@@ -206,7 +206,7 @@ def test_announced_before_online_at_every_connect(broker: Broker, outbox: Outbox
         assert told == [TOPIC, availability]
         assert json.loads(watcher.on(TOPIC)[0])["device"]["name"] == "kitchen"
         with watching(broker, client_id="emotion-edge-kitchen"):  # takes the connection over
-            wait_until(lambda: not publisher.link.connected, "a lost connection")
+            wait_until(lambda: not publisher.connection_state.connected, "a lost connection")
         wait_until(lambda: watcher.on(availability).count(b"online") == 2, "a second connect")
         assert [message.topic for message in watcher.seen if message.topic in (TOPIC, availability)][
             -1
@@ -259,8 +259,8 @@ def test_removed_with_one_command_and_away_until_a_restart(
             wait_until(lambda: watcher.on(TOPIC).count(b"") >= 2, "the daemon's own removal")
             watcher.publish("homeassistant/status", "online")
             with watching(broker, client_id="emotion-edge-kitchen"):
-                wait_until(lambda: not publisher.link.connected, "a lost connection")
-            wait_until(lambda: publisher.link.connected, "a new connection")
+                wait_until(lambda: not publisher.connection_state.connected, "a lost connection")
+            wait_until(lambda: publisher.connection_state.connected, "a new connection")
             wait_until(
                 lambda: watcher.on("emotion/kitchen/availability").count(b"online") == 2, "a second `online`"
             )

@@ -79,7 +79,7 @@ def test_retry_while_the_publisher_runs(tmp_path: Path, outbox: Outbox) -> None:
         access.write_text("topic readwrite emotion/#\n")
         broker.start()
         with watching(broker, EVENT) as watcher:
-            wait_until(lambda: publisher.link.connected, "a connection")
+            wait_until(lambda: publisher.connection_state.connected, "a connection")
             outbox.append(make_event(3))
             publisher.event_added()
             wait_until(lambda: watcher.on(EVENT), "the new event")

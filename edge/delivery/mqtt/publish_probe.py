@@ -7,7 +7,7 @@ import secrets
 from typing import Literal
 
 from edge.delivery import messages
-from edge.delivery.connection import V5, Connection, Message
+from edge.delivery.mqtt.connection import V5, Connection, Message
 from edge.values import encode
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge.delivery.tls import tls_context
+from edge.delivery.mqtt.tls import tls_context
 from edge.hosts import Address
 from edge.settings import MqttSettings
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-import edge.delivery.connection
-import edge.delivery.publish_probe
-import edge.delivery.send_queue
-from edge.delivery.connection import V311
-from edge.delivery.connection_state import ConnectionState
+import edge.delivery.mqtt.connection
+import edge.delivery.mqtt.publish_probe
+import edge.delivery.mqtt.send_queue
+from edge.delivery.mqtt.connection import V311
+from edge.delivery.mqtt.connection_state import ConnectionState
 from edge.delivery.outbox.queue import Outbox
 from edge.delivery.subscriber import listen
 from tests.helpers.brokers import (
@@ -43,7 +43,7 @@ MQTT = '"$MQTT.>", "$JS.>", "_INBOX.>"'
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody wants to wait five seconds for a refusal."""
-    monkeypatch.setattr(edge.delivery.publish_probe, "PROBE_S", 0.5)
+    monkeypatch.setattr(edge.delivery.mqtt.publish_probe, "PROBE_S", 0.5)
 
 
 def test_broker_that_takes_everything(tmp_path: Path, outbox: Outbox) -> None:
@@ -54,12 +54,12 @@ def test_broker_that_takes_everything(tmp_path: Path, outbox: Outbox) -> None:
         watching(broker, "emotion/kitchen/probe") as watcher,
         publishing(settings_of(broker), outbox) as publisher,
     ):
-        wait_until(lambda: publisher.link.publishing == "allowed", "a probe that came back")
+        wait_until(lambda: publisher.connection_state.publishing == "allowed", "a probe that came back")
         wait_until(lambda: len(watcher.seen) == 1, "one probe")
         with watching(broker, client_id="emotion-edge-kitchen"):
-            wait_until(lambda: not publisher.link.connected, "a lost connection")
-            assert publisher.link.publishing == "unknown"
-        wait_until(lambda: publisher.link.publishing == "allowed", "another probe")
+            wait_until(lambda: not publisher.connection_state.connected, "a lost connection")
+            assert publisher.connection_state.publishing == "unknown"
+        wait_until(lambda: publisher.connection_state.publishing == "allowed", "another probe")
         wait_until(lambda: len(watcher.seen) == 2, "another probe")
         assert watcher.seen[0].payload != watcher.seen[1].payload
 
@@ -67,7 +67,7 @@ def test_broker_that_takes_everything(tmp_path: Path, outbox: Outbox) -> None:
 @pytest.fixture
 def old_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
     """Speak 3.1.1 only, as to a mosquitto of before 2018."""
-    monkeypatch.setattr(edge.delivery.connection, "PROTOCOLS", (V311,))
+    monkeypatch.setattr(edge.delivery.mqtt.connection, "PROTOCOLS", (V311,))
 
 
 @pytest.mark.usefixtures("old_protocol")
@@ -76,26 +76,28 @@ def test_probe_that_does_not_come_back_is_told_and_ends(
 ) -> None:
     """Subscribed and published, and nothing came: told once; another access list recovers."""
     # The event is gone before the verdict is there, also on a busy machine.
-    monkeypatch.setattr(edge.delivery.send_queue, "CONFIRM_S", 0.0)
-    monkeypatch.setattr(edge.delivery.publish_probe, "PROBE_S", 3.0)
+    monkeypatch.setattr(edge.delivery.mqtt.send_queue, "CONFIRM_S", 0.0)
+    monkeypatch.setattr(edge.delivery.mqtt.publish_probe, "PROBE_S", 3.0)
     access = tmp_path / "acl"
     access.write_text("topic write emotion/#\n")
     states: list[ConnectionState] = []
-    caplog.set_level(logging.INFO, logger="edge.delivery.publish_probe")
+    caplog.set_level(logging.INFO, logger="edge.delivery.mqtt.publish_probe")
     broker = Mosquitto(tmp_path, f"acl_file {access}")
     with running(broker), publishing(settings_of(broker), outbox, on_state=states.append) as publisher:
         outbox.append(make_event(1))
         publisher.event_added()
         wait_until(is_empty(outbox), "an event that does not wait for the probe")
-        assert publisher.link.publishing == "unknown"
-        wait_until(lambda: publisher.link.publishing == "refused", "a verdict")
-        assert publisher.link.connected
+        assert publisher.connection_state.publishing == "unknown"
+        wait_until(lambda: publisher.connection_state.publishing == "refused", "a verdict")
+        assert publisher.connection_state.connected
         broker.kill()
-        wait_until(lambda: not publisher.link.connected, "a lost connection")
+        wait_until(lambda: not publisher.connection_state.connected, "a lost connection")
         access.write_text("topic readwrite emotion/#\n")
         broker.start()
-        wait_until(lambda: publisher.link.publishing == "allowed", "another verdict")
-    told = [record.levelname for record in caplog.records if record.name == "edge.delivery.publish_probe"]
+        wait_until(lambda: publisher.connection_state.publishing == "allowed", "another verdict")
+    told = [
+        record.levelname for record in caplog.records if record.name == "edge.delivery.mqtt.publish_probe"
+    ]
     assert told == ["WARNING", "INFO"]
     assert "let it write everything below its own topic" in caplog.text
     verdicts = [s.publishing for s in states if s.connected]
@@ -115,7 +117,7 @@ def test_broker_that_hangs_up_on_the_probe(tmp_path: Path, outbox: Outbox) -> No
         publisher.event_added()
         wait_until(is_empty(outbox), "the event")
         assert outbox.counts().refused == 0
-        assert publisher.link.publishing == "unknown"
+        assert publisher.connection_state.publishing == "unknown"
 
 
 @pytest.mark.parametrize(
@@ -136,7 +138,10 @@ def test_permissions_of_nats(tmp_path: Path, outbox: Outbox, rules: str, verdict
         with publishing(settings, outbox, password="pw") as publisher:
             if verdict == "unknown":
                 wait_until(lambda: publisher._check._told == "unreadable", "an answer")
-            wait_until(lambda: publisher.link.publishing == verdict, f"{verdict}, not {publisher.link}")
+            wait_until(
+                lambda: publisher.connection_state.publishing == verdict,
+                f"{verdict}, not {publisher.connection_state}",
+            )
 
 
 def test_daemon_says_that_its_publications_are_refused(tmp_path: Path) -> None:

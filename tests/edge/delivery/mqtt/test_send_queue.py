@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from edge.delivery.mqtt.send_queue import CONFIRM_S, MAX_LOSSES, SendQueue
 from edge.delivery.outbox.queue import Outbox
-from edge.delivery.send_queue import CONFIRM_S, MAX_LOSSES, SendQueue
 from tests.helpers.brokers import make_event
 
 BIG = 1 << 20

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from edge.delivery.connection import REMEDIES
-from edge.delivery.publish_probe import Verdict
+from edge.delivery.mqtt.connection import REMEDIES
+from edge.delivery.mqtt.publish_probe import Verdict
 from edge.hosts import Address
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-import edge.delivery.connection
-from edge.delivery.connection_state import ConnectionState
+import edge.delivery.mqtt.connection
+from edge.delivery.mqtt.connection_state import ConnectionState
 from edge.delivery.outbox.queue import Outbox
 from edge.delivery.publisher import FIRST_PAUSE_S, Publisher, pause_s
 from edge.errors import ConfigError
@@ -35,12 +35,12 @@ def test_broker_absent_at_start(broker: Broker, outbox: Outbox, caplog: pytest.L
     """Nothing listens at first: the reason is told once, and everything arrives when the broker comes."""
     broker.stop()
     states: list[ConnectionState] = []
-    caplog.set_level(logging.WARNING, logger="edge.delivery.connection_state")
+    caplog.set_level(logging.WARNING, logger="edge.delivery.mqtt.connection_state")
     with publishing(settings_of(broker), outbox, on_state=states.append) as publisher:
         outbox.append(make_event(1))
         publisher.event_added()
-        wait_until(lambda: publisher.link.failures >= 2, "a second attempt")
-        assert (publisher.link.connected, publisher.link.reason) == (False, "refused")
+        wait_until(lambda: publisher.connection_state.failures >= 2, "a second attempt")
+        assert (publisher.connection_state.connected, publisher.connection_state.reason) == (False, "refused")
         broker.start()
         wait_until(is_empty(outbox), "an empty outbox")
     reasons = [state.reason for state in states]
@@ -52,8 +52,8 @@ def test_broker_absent_at_start(broker: Broker, outbox: Outbox, caplog: pytest.L
 def test_protocol_is_the_best_that_the_broker_speaks(broker: Broker, outbox: Outbox) -> None:
     """mosquitto gets MQTT 5, NATS 3.1.1."""
     with publishing(settings_of(broker), outbox) as publisher:
-        wait_until(lambda: publisher.link.connected, "a connection")
-        assert publisher.link.protocol == ("5" if isinstance(broker, Mosquitto) else "3.1.1")
+        wait_until(lambda: publisher.connection_state.connected, "a connection")
+        assert publisher.connection_state.protocol == ("5" if isinstance(broker, Mosquitto) else "3.1.1")
 
 
 @contextmanager
@@ -109,10 +109,10 @@ def test_broker_that_hangs_up_on_mqtt5_gets_3_1_1(mosquitto: Mosquitto, outbox: 
         closing_on_mqtt5(mosquitto) as port,
         publishing(MqttSettings(port=port), outbox) as publisher,
     ):
-        wait_until(lambda: publisher.link.protocol == "3.1.1", "a connection")
+        wait_until(lambda: publisher.connection_state.protocol == "3.1.1", "a connection")
         with watching(mosquitto, client_id="emotion-edge-kitchen"):
-            wait_until(lambda: not publisher.link.connected, "a lost connection")
-        wait_until(lambda: publisher.link.protocol == "3.1.1", "a new connection")
+            wait_until(lambda: not publisher.connection_state.connected, "a lost connection")
+        wait_until(lambda: publisher.connection_state.protocol == "3.1.1", "a new connection")
 
 
 def test_wrong_password_is_named(tmp_path: Path, outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
@@ -125,10 +125,10 @@ def test_wrong_password_is_named(tmp_path: Path, outbox: Outbox, caplog: pytest.
     with running(Mosquitto(tmp_path, *lines)) as broker:
         settings = settings_of(broker, username="edge")
         with publishing(settings, outbox, password="wrong") as publisher:
-            wait_until(lambda: publisher.link.failures >= 2, "a second attempt")
-            assert publisher.link.reason == "not_authorized"
+            wait_until(lambda: publisher.connection_state.failures >= 2, "a second attempt")
+            assert publisher.connection_state.reason == "not_authorized"
         with publishing(settings, outbox, password="right") as publisher:
-            wait_until(lambda: publisher.link.connected, "a connection")
+            wait_until(lambda: publisher.connection_state.connected, "a connection")
     assert len(caplog.records) == 1
     assert "mqtt.password_file" in caplog.text
     assert "wrong" not in caplog.text
@@ -137,19 +137,19 @@ def test_wrong_password_is_named(tmp_path: Path, outbox: Outbox, caplog: pytest.
 def test_name_that_is_not_known(outbox: Outbox) -> None:
     """A host without an address is `dns`."""
     with publishing(MqttSettings(host="no-such-host.invalid"), outbox) as publisher:
-        wait_until(lambda: publisher.link.failures, "a failure", timeout_s=60)
-        assert publisher.link.reason == "dns"
+        wait_until(lambda: publisher.connection_state.failures, "a failure", timeout_s=60)
+        assert publisher.connection_state.reason == "dns"
 
 
 def test_port_that_never_answers(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Something that accepts and says nothing is `timeout`."""
-    monkeypatch.setattr(edge.delivery.connection, "CONNECT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(edge.delivery.mqtt.connection, "CONNECT_TIMEOUT_S", 0.2)
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
         publishing(MqttSettings(port=silent.getsockname()[1]), outbox) as publisher,
     ):
-        wait_until(lambda: publisher.link.failures, "a failure")
-        assert publisher.link.reason == "timeout"
+        wait_until(lambda: publisher.connection_state.failures, "a failure")
+        assert publisher.connection_state.reason == "timeout"
 
 
 @pytest.fixture
@@ -191,8 +191,8 @@ def test_tls_checks_authority_and_name(
         authority = certificate[0] if is_trusted else None
         settings = MqttSettings(host=host, port=broker.port, tls=True, ca_file=authority)
         with publishing(settings, outbox) as publisher:
-            wait_until(lambda: publisher.link.reason != "connecting", "an answer")
-            assert publisher.link.reason == reason
+            wait_until(lambda: publisher.connection_state.reason != "connecting", "an answer")
+            assert publisher.connection_state.reason == reason
             if is_trusted and host == "localhost":
                 outbox.append_many([make_event(n, padding=3000) for n in range(50)])
                 publisher.event_added()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import edge.delivery.publisher
-from edge.delivery.connection import ConnectionFailed, Connector
+from edge.delivery.mqtt.connection import ConnectionFailed, Connector
 from edge.delivery.outbox.queue import Outbox
 from edge.delivery.publisher import Publisher
 from edge.delivery.subscriber import listen
@@ -80,7 +80,7 @@ def test_pause_grows_only_after_a_full_round(outbox: Outbox, monkeypatch: pytest
 
 def test_second_broker_takes_over(tmp_path: Path, outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
     """When one broker dies the other gets the rest, in order; the log names each, and each fault once."""
-    caplog.set_level(logging.INFO, logger="edge.delivery.connection_state")
+    caplog.set_level(logging.INFO, logger="edge.delivery.mqtt.connection_state")
     for name in "ab":
         (tmp_path / name).mkdir()
     with running(Mosquitto(tmp_path / "a")) as first, running(Mosquitto(tmp_path / "b")) as second:
@@ -93,18 +93,20 @@ def test_second_broker_takes_over(tmp_path: Path, outbox: Outbox, caplog: pytest
             outbox.append_many([make_event(n) for n in range(3)])
             publisher.event_added()
             wait_until(is_empty(outbox), "an empty outbox")
-            used, other = (first, second) if publisher.link.address == hosts[0] else (second, first)
+            used, other = (
+                (first, second) if publisher.connection_state.address == hosts[0] else (second, first)
+            )
             early, late = (one, two) if used is first else (two, one)
             wait_until(lambda: len(early.seen) == 3, "three events at the one")
             used.stop()
-            # In the log and not in `link`: the other may be connected before this looks.
+            # In the log and not in `connection_state`: the other may be connected before this looks.
             lost = f"mqtt.host 127.0.0.1:{used.port}: closed"
             wait_until(
                 lambda: any(message.startswith(lost) for message in caplog.messages), "a lost connection"
             )
             outbox.append_many([make_event(n) for n in range(3, 6)])
             wait_until(is_empty(outbox), "an empty outbox")
-            assert publisher.link.address == f"127.0.0.1:{other.port}"
+            assert publisher.connection_state.address == f"127.0.0.1:{other.port}"
             wait_until(lambda: len(late.seen) == 3, "three events at the other")
             lines = [record.getMessage() for record in caplog.records]
     assert f"mqtt.host 127.0.0.1:{other.port}: connected, MQTT 5" in lines
@@ -162,9 +164,9 @@ def test_client_certificate_opens_the_broker(
             host="localhost", port=broker.port, tls=True, ca_file=authority / "ca.pem", **more
         )
         with publishing(settings, outbox) as publisher:
-            wait_until(lambda: publisher.link.reason != "connecting", "an answer")
-            assert publisher.link.connected == (reason == "connected")
-            assert publisher.link.reason in ([reason] if reason else ["tls", "closed"])
+            wait_until(lambda: publisher.connection_state.reason != "connecting", "an answer")
+            assert publisher.connection_state.connected == (reason == "connected")
+            assert publisher.connection_state.reason in ([reason] if reason else ["tls", "closed"])
 
 
 def test_key_of_another_certificate_is_refused(authority: Path, outbox: Outbox) -> None:
@@ -225,7 +227,7 @@ def test_no_websocket_there_is_named(mosquitto: Mosquitto, outbox: Outbox) -> No
         for port in (mosquitto.port, server.getsockname()[1]):
             settings = MqttSettings(port=port, transport="websockets", path="/mqtt")
             with publishing(settings, outbox) as publisher:
-                wait_until(lambda: publisher.link.failures, "a failure")
-                assert publisher.link.reason == "websocket"
+                wait_until(lambda: publisher.connection_state.failures, "a failure")
+                assert publisher.connection_state.reason == "websocket"
         server.shutdown(socket.SHUT_RDWR)
         thread.join()
