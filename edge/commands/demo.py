@@ -1,4 +1,4 @@
-"""`emotion-edge demo`: the daemon on an embedded broker, watched by a client like any other."""
+"""`emotion-edge demo`: runs the daemon on an embedded broker and prints what an MQTT client receives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.commands.listen import describe, fatigue
+from edge.commands.listen import describe_event, describe_fatigue
 from edge.config import load_config
 from edge.daemon import Daemon
 from edge.delivery.embedded_broker import EmbeddedBroker
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 def run_demo(*, seconds: float | None) -> int:
     """Run until Ctrl-C or for `seconds`; print every event that a subscriber receives.
 
-    Returns 0, or 1 when the daemon ended by itself or when no event came in the whole time.
+    Returns 1 if no event arrived in `seconds`, else 0; raises the `EdgeError` that ended the daemon.
     """
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -37,13 +37,13 @@ def run_demo(*, seconds: float | None) -> int:
         EmbeddedBroker(Path(directory) / "broker") as broker,
     ):
         config = demo_config(load_config(), broker, Path(directory))
-        print(f"broker: mqtt://{broker.host}:{broker.port} (any MQTT client may join)", flush=True)
+        print(f"broker: mqtt://{broker.host}:{broker.port} (any MQTT client can connect)", flush=True)
         print(f"camera: {config.camera.source}\nmicrophone: {config.microphone.source}", flush=True)
         return _watch(config, stop, seconds)
 
 
 def demo_config(config: Config, broker: EmbeddedBroker, directory: Path) -> Config:
-    """Return `config` on the embedded broker, with the shipped clip where there is no device at all."""
+    """Return `config` with the embedded broker, and with the shipped clip if there is no device."""
     clip = f"file:{clip_path()}?loop"
     devices = list_cameras() or list_microphones()
     camera = config.camera.source if devices or config.camera.source != "auto" else clip
@@ -62,7 +62,7 @@ def _watch(config: Config, stop: threading.Event, seconds: float | None) -> int:
     listener = listen(config.mqtt, f"{config.mqtt.prefix}/{config.device.id}/#")
     if not listener.wait_ready(10.0):
         listener.close()
-        raise BrokerError("the embedded broker did not confirm the subscription in 10 s; try again")
+        raise BrokerError("embedded broker: no confirmation of the subscription in 10 s; try again")
     daemon = Daemon(config)
     failures: list[EdgeError] = []
 
@@ -76,17 +76,17 @@ def _watch(config: Config, stop: threading.Event, seconds: float | None) -> int:
     thread = threading.Thread(target=serve, name="daemon")
     thread.start()
     end_s = time.monotonic() + (seconds or float("inf"))
-    events, console = 0, _Console()
+    events, console = 0, _MessagePrinter()
     try:
         while not stop.is_set() and (left_s := end_s - time.monotonic()) > 0:
             if (message := listener.receive(min(0.2, left_s))) is not None:
-                events += console.show(message.topic, message.payload)
+                events += console.print_message(message.topic, message.payload)
     finally:
         daemon.stop()
         thread.join(5.0)
-        # What the daemon says on its way out.
+        # What the daemon publishes while it stops.
         while (message := listener.receive(0.3)) is not None:
-            console.show(message.topic, message.payload)
+            console.print_message(message.topic, message.payload)
         listener.close()
     if failures:
         raise failures[0]
@@ -95,18 +95,18 @@ def _watch(config: Config, stop: threading.Event, seconds: float | None) -> int:
 
 
 @dataclass
-class _Console:
-    """Prints what comes from the broker, and remembers who spoke last and how tired the room looked."""
+class _MessagePrinter:
+    """Prints messages; remembers speaker and fatigue to print only their changes."""
 
     speaker: str | None = None
-    tiredness: str = ""
+    fatigue: str = ""
 
-    def show(self, topic: str, payload: bytes) -> bool:
-        """Print at most one line for a message; tell whether it was an event."""
+    def print_message(self, topic: str, payload: bytes) -> bool:
+        """Print at most one line for a message; return whether it is an event."""
         kind = topic.split("/", 2)[2]
         if kind == "event":
             event = json.loads(payload)
-            self._say(event["time"], event["type"], describe(event["data"]))
+            self._print(event["time"], event["type"], describe_event(event["data"]))
             return True
         if kind == "availability":
             print(f"{kind}: {payload.decode()}", flush=True)
@@ -115,16 +115,17 @@ class _Console:
             print(f"{kind}: {status['state']} {' '.join(status['reasons'])}".rstrip(), flush=True)
         elif kind == "fatigue/state":
             state = json.loads(payload)
-            words = f"{state['level']} {' '.join(state['reasons'])}".rstrip()
-            if words != self.tiredness:  # not for every blink: its numbers move all the time
-                self.tiredness = words
-                self._say(state["time"], "fatigue", fatigue(state))
+            # The numbers change with every blink: only a new level or reason is worth a line.
+            fatigue = f"{state['level']} {' '.join(state['reasons'])}".rstrip()
+            if fatigue != self.fatigue:
+                self.fatigue = fatigue
+                self._print(state["time"], "fatigue", describe_fatigue(state))
         elif kind == "state":
             state = json.loads(payload)
             if state["speaker"] != self.speaker:
                 self.speaker = state["speaker"]
-                self._say(state["time"], "speaking", self.speaker or "nobody")
+                self._print(state["time"], "speaking", self.speaker or "no one")
         return False
 
-    def _say(self, time: str, kind: str, words: str) -> None:
-        print(f"{time[11:23]}  {kind:<18} {words}", flush=True)
+    def _print(self, time: str, kind: str, text: str) -> None:
+        print(f"{time[11:23]}  {kind:<18} {text}", flush=True)

@@ -1,5 +1,6 @@
-"""`emotion-edge doctor`: staged checks of this device; each failure has a remedy to type.
+"""`emotion-edge doctor`: checks of this device in stages; each failure has a remedy to type.
 
-`stages` lists all checks in order; `device`, `sources` and `broker` implement them; `report` prints the
-findings; `bundle` packs a bug report, scrubbed by `scrub`.
+`report` runs the command. `checks` lists all checks in order and calls `models`, `sources`, `device` and
+`brokers`; each check yields values of `finding`. `service` finds the running daemon. `bundle` packs a bug
+report, in which `scrub` hides everything private.
 """

@@ -1,7 +1,7 @@
-"""`emotion-edge doctor --bundle FILE`: what a bug report needs and nothing else, in one archive.
+"""`emotion-edge doctor --bundle FILE`: one archive with what a bug report needs.
 
-No picture, no sound, no password or token, no payload of an event; names of machines, people and brokers are
-replaced. `README.txt` in the archive says so to whoever is asked for it.
+It contains no image, audio, password, token or event payload; names of machines, people and brokers are
+replaced. `README.txt` in the archive documents this for the user who sends it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from edge import __version__
+from edge.commands.doctor.finding import Finding, report
 from edge.commands.doctor.scrub import Scrubber, scrubber_of
-from edge.commands.doctor.stages import UNIT, Finding, report
+from edge.commands.doctor.service import UNIT
 from edge.config import DEFAULT_PATH, load_config, outbox_path, state_directory, to_toml
 from edge.delivery.messages import outbox_counts
 from edge.delivery.outbox.dead_letters import DeadLetters
@@ -34,35 +35,35 @@ from edge.sources.devices import list_devices
 LOG_LINES = 500
 LOG_S = 10.0
 DEAD_LETTERS = 20
-README = f"""What this archive holds, written by `emotion-edge doctor --bundle`:
+README = f"""Contents of this archive, written by `emotion-edge doctor --bundle`:
 
-doctor.json      what each stage of the doctor found
+doctor.json      the findings of the doctor
 config.toml      the effective configuration
-versions.json    this program, Python, the system and the libraries
+versions.json    versions of this program, Python, the system and the libraries
 devices.json     cameras, microphones, accelerators
 conditions.json  temperature, power, disk, clock
-outbox.json      how many events wait, were refused or dropped, and why; not the events
-journal.txt      the last {LOG_LINES} lines of {UNIT}, where they may be read
+outbox.json      counts of waiting, refused and dropped events with the reasons, not the events themselves
+journal.txt      the last {LOG_LINES} log lines of {UNIT}, if this user may read them
 
-It holds no pictures, sounds, passwords, tokens or events. Host names, user names, addresses, serial numbers
-and everything between braces in the log are replaced. Look into it before you send it.
+The archive contains no images, audio, passwords, tokens or events. Host names, user names, addresses, serial
+numbers and all text between braces in the log are replaced. Read the files before you send the archive.
 """
 
 
 def write_bundle(path: Path, config_path: Path | None, findings: Sequence[Finding]) -> None:
-    """Write the archive to a new file that only this user may read; raise `EdgeError` where that fails."""
+    """Write the archive to a new file that only this user may read; raise `EdgeError` if that fails."""
     try:
         config = load_config(config_path)
         scrubber = scrubber_of(config)
-    except EdgeError:  # which the findings tell
+    except EdgeError:  # the findings report it
         config = None
         scrubber = scrubber_of(None, raw=_text(config_path or DEFAULT_PATH))
     conditions = read_conditions(state_directory() if config is None else outbox_path(config).parent)
     devices = [dataclasses.asdict(device) for device in list_devices()]
     texts = {
         "README.txt": README,
-        "doctor.json": _json(scrubber.all(report(list(findings)))),
-        "config.toml": scrubber.text(to_toml(config)) if config else "# not valid; doctor.json says why\n",
+        "doctor.json": _json(scrubber.all(report(findings))),
+        "config.toml": scrubber.text(to_toml(config)) if config else "# not valid; see doctor.json\n",
         "versions.json": _json(_versions()),
         "devices.json": _json(scrubber.all(devices)),
         "conditions.json": _json(conditions.numbers()),
@@ -78,9 +79,9 @@ def write_bundle(path: Path, config_path: Path | None, findings: Sequence[Findin
                 member.size, member.mode, member.mtime = len(data), 0o600, int(time.time())
                 archive.addfile(member, io.BytesIO(data))
     except FileExistsError:
-        raise EdgeError(f"{path}: is there already; give the name of a new file") from None
+        raise EdgeError(f"{path}: already exists; give the name of a new file") from None
     except OSError as error:
-        raise EdgeError(f"{path}: {error.strerror}; give the name of a file that may be written") from None
+        raise EdgeError(f"{path}: {error.strerror}; give a path that this user may write") from None
 
 
 def _json(value: Any) -> str:
@@ -125,14 +126,18 @@ def _text(path: Path) -> str:
 
 def _outbox(config: Config | None) -> dict[str, Any]:
     if config is None:
-        return {"error": "no config"}
+        return {"error": "no valid config"}
     try:
-        with closing(DeadLetters(outbox_path(config))) as letters:
-            what, refused = letters.contents(), letters.refused(DEAD_LETTERS)
+        with closing(DeadLetters(outbox_path(config))) as dead_letters:
+            contents, refused = dead_letters.contents(), dead_letters.refused(DEAD_LETTERS)
     except EdgeError as error:
         return {"error": str(error)}
     reasons = [{"sequence": row.sequence, "reason": row.reason, "time": row.time} for row in refused]
-    return {**outbox_counts(what.counts), "kept_dead_letters": what.dead_letters, "dead_letters": reasons}
+    return {
+        **outbox_counts(contents.counts),
+        "kept_dead_letters": contents.dead_letters,
+        "dead_letters": reasons,
+    }
 
 
 def _journal(scrubber: Scrubber) -> str:

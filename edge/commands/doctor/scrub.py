@@ -1,4 +1,4 @@
-"""Takes out of texts what is nobody else's business: secrets, names of people and machines, addresses."""
+"""Removes private data from texts: secrets, names of people and machines, addresses."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from edge.errors import EdgeError
 from edge.secrets import read_secret
 from edge.settings import Config
 
-SHORTEST = 3  # characters of a secret or a name; hiding shorter ones would hide everything
-# Names that say nothing about anybody.
+SHORTEST = 3  # characters of a secret or name to replace; shorter ones occur in ordinary words
+# Names that identify no person or machine.
 COMMON = {"root", "localhost", "emotion-edge", "emotion", "room", "homeassistant"}
 PATTERNS = (
-    # Whatever is between braces may be a payload; no log line of ours needs it to be understood.
+    # Text between braces may be a payload; our log lines are clear without it.
     (re.compile(r"\{.*\}"), "{...}"),
     (re.compile(r"\b([a-z][a-z0-9+.-]*)://[^\s\"']+", re.IGNORECASE), r"\1://***"),
     (re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]+"), "***@***"),
@@ -29,13 +29,13 @@ PATTERNS = (
     # MAC addresses and IPv6; a time of day has two colons only.
     (re.compile(r"(?<![\w:])(?:[0-9a-f]{1,4}:){3,7}[0-9a-f]{1,4}(?![\w:])", re.IGNORECASE), "<address>"),
     (re.compile(r"(?<![\w:])[0-9a-f:]*::[0-9a-f:]+(?![\w:])", re.IGNORECASE), "<address>"),
-    # The last part of a camera's lasting name is its serial number.
+    # The last part of a camera's name in /dev/v4l/by-id is its serial number.
     (re.compile(r"(/by-id/[^\s\"']+)_[^_\s\"']+?(-(?:video-)?index\d+)"), r"\1_***\2"),
 )
 
 
 class Scrubber:
-    """Hides the same thing behind the same word everywhere, so that what belongs together still does."""
+    """Replaces each secret and name by the same word everywhere, so that related lines stay related."""
 
     def __init__(self, secrets: list[str], names: Mapping[str, str]) -> None:
         self._secrets = sorted({s for s in secrets if len(s) >= SHORTEST}, key=len, reverse=True)
@@ -47,7 +47,7 @@ class Scrubber:
         }
 
     def text(self, text: str) -> str:
-        """Return the text without what is private; secrets first, wherever they stand."""
+        """Return the text with secrets, patterns and names replaced, in this order."""
         for secret in self._secrets:
             text = text.replace(secret, "***")
         for pattern, word in PATTERNS:
@@ -57,7 +57,7 @@ class Scrubber:
         return text
 
     def all(self, value: Any) -> Any:
-        """Do so in every text of a JSON value; keys are ours and stay."""
+        """Replace in every string of a JSON value; keys are fixed words and stay."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
@@ -68,12 +68,12 @@ class Scrubber:
 
 
 def scrubber_of(config: Config | None, *, raw: str = "") -> Scrubber:
-    """Return one that knows this machine, its user, and what the configuration names.
+    """Return a scrubber for the names of this machine, its user and the configuration, and for its secrets.
 
-    Of a configuration that is not valid, whose text is `raw`, every string may be private.
+    If the configuration is not valid, `raw` is its text, and every string in it is treated as a secret.
     """
     names = {socket.gethostname(): "this-machine", socket.gethostname().partition(".")[0]: "this-machine"}
-    with suppress(OSError, KeyError):  # a user without a name
+    with suppress(OSError, KeyError):  # a user id without a name
         names[getpass.getuser()] = "this-user"
     if config is None:
         return Scrubber([text for pair in re.findall(r"\"([^\"]*)\"|'([^']*)'", raw) for text in pair], names)
@@ -88,7 +88,7 @@ def scrubber_of(config: Config | None, *, raw: str = "") -> Scrubber:
 
 
 def _secrets(config: Config) -> list[str]:
-    """Read what must not be seen even where it should never have got to; unreadable ones cannot leak."""
+    """Read all secrets, in case one got into a log; those that this user cannot read cannot leak either."""
     secrets = []
     with suppress(EdgeError):
         secrets.append(read_password(config.mqtt) or "")
@@ -101,7 +101,7 @@ def _secrets(config: Config) -> list[str]:
             for path in Path(directory).iterdir():
                 with suppress(EdgeError):
                     secrets.append(read_secret(path, key="credential"))
-    # What stands between // and @ of a network camera's address, and each of its parts.
+    # User info of a network camera's address (between // and @), and each of its parts.
     for source in (config.camera.source, config.microphone.source):
         for login in re.findall(r"//([^/@\s]*)@", source):
             secrets += [login, *login.split(":")]

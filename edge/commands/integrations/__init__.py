@@ -1,12 +1,14 @@
-"""What other programs import to show this device: a Node-RED flow, a Grafana dashboard, a card."""
+"""Files that other programs import to show this device: a Node-RED flow, a Grafana dashboard, a card."""
 
 from __future__ import annotations
 
 from importlib import resources
+from typing import TYPE_CHECKING
 
-from edge.settings import Config
+if TYPE_CHECKING:  # the parser needs the names alone, and pydantic is slow to import
+    from edge.settings import Config
 
-# Name: file. They are written for the device `room` below the prefix `emotion`.
+# File by name; the files contain the topics of device `room` below the prefix `emotion`.
 INTEGRATIONS = {
     "node-red": "node-red-flow.json",
     "grafana": "grafana-dashboard.json",

@@ -11,10 +11,10 @@ import jsonschema
 import pytest
 
 from edge.commands.bench.history import compare, with_history
+from edge.commands.bench.report import print_bench
 from edge.commands.bench.stages import draw_crowd
 from edge.commands.bench.targets import SpeedTarget
 from edge.commands.bench.whole_daemon import bench_config
-from edge.commands.report import print_bench
 from edge.config import load_config, parse_config, to_toml
 from edge.delivery.embedded_broker import EmbeddedBroker
 from edge.delivery.messages import load_schema

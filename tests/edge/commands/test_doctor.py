@@ -19,18 +19,12 @@ import jsonschema
 import pytest
 import trustme
 
-from edge.commands.doctor.broker import examine_brokers
-from edge.commands.doctor.device import examine_conditions, examine_outbox, permissions
-from edge.commands.doctor.sources import examine_sources, tried
-from edge.commands.doctor.stages import (
-    MAX_EXIT_CODE,
-    STAGES,
-    Finding,
-    adopt_service,
-    count_failed,
-    daemon_pid,
-    examine,
-)
+from edge.commands.doctor.brokers import check_brokers
+from edge.commands.doctor.checks import STAGES, check_everything
+from edge.commands.doctor.device import check_conditions, check_outbox, check_permissions
+from edge.commands.doctor.finding import MAX_EXIT_CODE, Finding, count_failed
+from edge.commands.doctor.service import adopt_service, daemon_pid
+from edge.commands.doctor.sources import check_source, check_sources
 from edge.config import parse_config
 from edge.delivery.embedded_broker import find_server
 from edge.delivery.messages import load_schema
@@ -131,7 +125,7 @@ def test_people_read_lines(tmp_path: Path) -> None:
 def test_weights_that_were_never_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The command that fetches them is the remedy."""
     monkeypatch.setenv("EMOTION_EDGE_WEIGHTS", str(tmp_path))
-    found = [f for f in examine(write_config(tmp_path), root=tmp_path) if f.stage == "weights"]
+    found = [f for f in check_everything(write_config(tmp_path), root=tmp_path) if f.stage == "weights"]
     assert [(f.state, f.remedy) for f in found] == [("failed", "`emotion-models fetch`")] * 2
 
 
@@ -141,7 +135,7 @@ def test_spoilt_model(tmp_path: Path) -> None:
     file = tmp_path / "artifacts" / "voice-lstm.int8.tflite"
     file.write_bytes(file.read_bytes()[:-1] + b"\0\0")
     path = write_config(tmp_path, f'[models]\ndirectory = "{tmp_path / "artifacts"}"\n')
-    found = {f.subject: f for f in examine(path, root=tmp_path) if f.stage == "models"}
+    found = {f.subject: f for f in check_everything(path, root=tmp_path) if f.stage == "models"}
     assert found["face on cpu"].state == "ok"
     assert found["voice on cpu"].state == "failed"
     assert "SHA-256" in found["voice on cpu"].detail
@@ -150,7 +144,7 @@ def test_spoilt_model(tmp_path: Path) -> None:
 def test_backend_that_was_asked_for_and_is_not_here(tmp_path: Path) -> None:
     """A missing delegate fails for both models, and the CPU that stands in is tried as well."""
     path = write_config(tmp_path, f'[inference]\nbackend = "delegate:{tmp_path}/none.so"\n')
-    found = {f.subject: f.state for f in examine(path, root=tmp_path) if f.stage == "models"}
+    found = {f.subject: f.state for f in check_everything(path, root=tmp_path) if f.stage == "models"}
     backend = f"delegate:{tmp_path}/none.so"
     assert found == {
         "face on cpu": "ok",
@@ -183,7 +177,7 @@ def sources(tmp_path: Path, camera: str, microphone: str) -> dict[str, Finding]:
             "outbox": {"path": str(tmp_path / "outbox.db")},
         }
     )
-    return {finding.stage: finding for finding in examine_sources(config, is_running=False)}
+    return {finding.stage: finding for finding in check_sources(config, is_running=False)}
 
 
 @pytest.mark.parametrize(
@@ -233,7 +227,7 @@ def test_busy_camera(is_running: bool, state: str) -> None:
     def open_it() -> tuple[str, str]:
         raise DeviceError("v4l2:/dev/video0: in use by 812 (motion); stop that program", reason="busy")
 
-    found = tried("camera", "v4l2:/dev/video0", open_it, is_running=is_running)
+    found = check_source("camera", "v4l2:/dev/video0", open_it, is_running=is_running)
     assert (found.state, found.remedy) == (state, "" if is_running else "stop that program")
 
 
@@ -261,7 +255,7 @@ def connections(mqtt: MqttSettings, tmp_path: Path) -> list[Finding]:
     config = Config(
         device=DeviceSettings(id="lab"), mqtt=mqtt, outbox=OutboxSettings(path=tmp_path / "outbox.db")
     )
-    return list(examine_brokers(config))
+    return list(check_brokers(config))
 
 
 def until(stage: str) -> dict[str, str]:
@@ -373,7 +367,7 @@ def test_certificates(tmp_path: Path, case: str) -> None:
 
 def test_outbox_that_cannot_be_written() -> None:
     """A path below something that is no directory, and what to do about it."""
-    found = examine_outbox(Path("/dev/null/outbox.db"))
+    found = check_outbox(Path("/dev/null/outbox.db"))
     assert (found.state, "outbox.path" in found.remedy) == ("failed", True)
 
 
@@ -381,7 +375,7 @@ def test_outbox_that_is_none(tmp_path: Path) -> None:
     """A file that is not a database is told and left as it is."""
     path = tmp_path / "outbox.db"
     path.write_bytes(b"not a database" * 100)
-    assert examine_outbox(path).state == "failed"
+    assert check_outbox(path).state == "failed"
     assert path.read_bytes() == b"not a database" * 100
 
 
@@ -402,7 +396,7 @@ CASES: list[tuple[dict[str, Any], dict[str, str]]] = [
 @pytest.mark.parametrize(("conditions", "wanted"), CASES)
 def test_conditions(conditions: dict[str, Any], wanted: dict[str, str]) -> None:
     """What the device says is judged, what it does not say is skipped."""
-    found = list(examine_conditions(Conditions(**conditions), 78.0))
+    found = list(check_conditions(Conditions(**conditions), 78.0))
     assert {stage: states(found)[stage] for stage in wanted} == wanted
     assert all(bool(finding.remedy) == (finding.state == "failed") for finding in found)
 
@@ -425,7 +419,7 @@ def test_device_nodes_that_may_not_be_opened(tmp_path_factory: pytest.TempPathFa
     os.seteuid(65534)
     try:
         config = parse_config({"microphone": {"source": "none"}})
-        found = {finding.subject: finding for finding in permissions(config, root)}
+        found = {finding.subject: finding for finding in check_permissions(config, root)}
     finally:
         os.seteuid(0)
     assert found["camera"].state == "failed"

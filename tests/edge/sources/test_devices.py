@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 
 from edge.__main__ import main
-from edge.commands.report import print_devices
+from edge.commands.devices import print_devices
 from edge.delivery.messages import load_schema
 from edge.errors import DeviceError
 from edge.inference.backends import candidate_backends

@@ -1,4 +1,4 @@
-"""The doctor's stages for each broker: name, connection, certificate, MQTT, one message out and back."""
+"""Checks each broker: DNS, TCP, TLS, MQTT connection, one message published and read back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-from edge.commands.doctor.stages import Finding, failed
+from edge.commands.doctor.finding import Finding, failed
 from edge.config import read_password
 from edge.delivery import messages
 from edge.delivery.mqtt.connection import (
@@ -29,55 +29,56 @@ from edge.hosts import Address
 from edge.settings import Config
 from edge.values import encode
 
-EXPIRY_DAYS = 7  # a certificate that is renewed by a program has been by then
+EXPIRY_DAYS = 7  # automatic renewal happens earlier than this
 
 
 class Skipped(Exception):
-    """A stage that cannot be tried, and why."""
+    """A stage cannot run; the message is the reason."""
 
 
-def examine_brokers(config: Config) -> Iterator[Finding]:
-    """Try every broker of `mqtt.host`, all of them, whichever the daemon uses now."""
+def check_brokers(config: Config) -> Iterator[Finding]:
+    """Check every broker of `mqtt.host`, not only the one that the daemon uses now."""
     for address in config.mqtt.addresses:
-        yield from examine_broker(config, address)
+        yield from check_broker(config, address)
 
 
-def examine_broker(config: Config, address: Address) -> Iterator[Finding]:
-    """Go as far as it goes; a stage after a failed one is skipped."""
-    visit = _Visit(config, address)
-    broken = ""
+def check_broker(config: Config, address: Address) -> Iterator[Finding]:
+    """Run the stages in order; skip those after a failed one."""
+    session = _Session(config, address)
+    failed_stage = ""
     try:
-        for stage, step in visit.steps.items():
-            if broken:
-                yield Finding(stage, str(address), "skipped", f"needs {broken}")
+        for stage, check in session.checks.items():
+            if failed_stage:
+                yield Finding(stage, str(address), "skipped", f"needs {failed_stage}")
                 continue
             try:
-                yield Finding(stage, str(address), "ok", step())
+                yield Finding(stage, str(address), "ok", check())
             except Skipped as reason:
                 yield Finding(stage, str(address), "skipped", str(reason))
             except ConnectionFailed as error:
-                broken = stage
-                remedy = REMEDIES.get(error.reason, "the broker's log may say why")
+                failed_stage = stage
+                remedy = REMEDIES.get(error.reason, "see the broker's log")
                 yield Finding(stage, str(address), "failed", str(error), remedy)
             except EdgeError as error:
-                broken = stage
+                failed_stage = stage
                 yield failed(stage, str(address), error)
     finally:
-        visit.close()
+        session.close()
 
 
-class _Visit:
-    """One way to one broker; each step returns what it found, or raises `ConnectionFailed`."""
+class _Session:
+    """The checks of one broker: each returns a detail, or raises `Skipped`, or the error of a failure."""
 
     def __init__(self, config: Config, address: Address) -> None:
         self._config = config
         self._settings = config.mqtt.model_copy(update={"host": str(address)})
         self._address = address
         self._connection: Connection | None = None
-        self._topic = f"{config.mqtt.prefix}/{config.device.id}/probe"
+        self._root = f"{config.mqtt.prefix}/{config.device.id}"
+        self._topic = f"{self._root}/probe"
         self._token = secrets.token_hex(8)
-        self._cannot_read = ""
-        self.steps: dict[str, Callable[[], str]] = {
+        self._read_refusal = ""  # the reason code of the subscription, empty if granted
+        self.checks: dict[str, Callable[[], str]] = {
             "dns": self._dns,
             "tcp": self._tcp,
             "tls": self._tls,
@@ -87,16 +88,16 @@ class _Visit:
         }
 
     def close(self) -> None:
-        """Say goodbye to the broker."""
+        """Disconnect from the broker."""
         if self._connection is not None:
             self._connection.disconnect()
 
     def _dns(self) -> str:
         try:
-            found = socket.getaddrinfo(self._address.host, self._address.port, type=socket.SOCK_STREAM)
+            results = socket.getaddrinfo(self._address.host, self._address.port, type=socket.SOCK_STREAM)
         except OSError as error:
             raise ConnectionFailed("dns", str(error)) from error
-        return ", ".join(dict.fromkeys(str(entry[4][0]) for entry in found))
+        return ", ".join(dict.fromkeys(str(entry[4][0]) for entry in results))
 
     def _open(self) -> socket.socket:
         try:
@@ -112,7 +113,7 @@ class _Visit:
     def _tls(self) -> str:
         context = tls_context(self._settings)
         if context is None:
-            raise Skipped("mqtt.tls is off")
+            raise Skipped("mqtt.tls is false")
         try:
             with (
                 self._open() as plain,
@@ -121,60 +122,65 @@ class _Visit:
                 version, certificate = secured.version(), secured.getpeercert() or {}
         except OSError as error:
             raise ConnectionFailed(reason_of(error), str(error)) from error
-        ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(certificate["notAfter"])), UTC)
-        days = (ends - datetime.now(UTC)).days
+        expires = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(certificate["notAfter"])), UTC)
+        days = (expires - datetime.now(UTC)).days
         if days < EXPIRY_DAYS:
-            raise EdgeError(f"the broker's certificate ends on {ends:%Y-%m-%d}; renew it on the broker")
-        return f"{version}, certificate valid until {ends:%Y-%m-%d}"
+            raise EdgeError(f"the broker's certificate expires on {expires:%Y-%m-%d}; renew it on the broker")
+        return f"{version}, certificate valid until {expires:%Y-%m-%d}"
 
     def _connect(self) -> str:
         password = read_password(self._config.mqtt)
-        # A name of its own: under the daemon's, the broker would throw the daemon out.
+        # A client id of its own: with the daemon's, the broker would disconnect the daemon.
         connection = Connector(self._settings, f"emotion-edge-doctor-{os.getpid()}", password).open()
         self._connection = connection
-        who = self._settings.username or "no user"
-        return f"MQTT {'5' if connection.protocol == V5 else '3.1.1'}, {who}"
+        user = self._settings.username or "no user"
+        return f"MQTT {'5' if connection.protocol == V5 else '3.1.1'}, {user}"
 
     def _publish(self) -> str:
         connection = self._connected
         connection.subscribe(self._topic)
-        self._wait(lambda: bool(connection.subscribed), "no answer to a subscription")
-        self._cannot_read = connection.subscribed.popleft()[1] or ""
+        self._wait(lambda: bool(connection.subscribed), "the broker did not answer a subscription")
+        self._read_refusal = connection.subscribed.popleft()[1] or ""
         connection.publish(self._topic, encode(messages.probe(self._token)), qos=1)
-        self._wait(lambda: bool(connection.acked), "no acknowledgement")
+        self._wait(lambda: bool(connection.acked), "the broker did not acknowledge a publication")
         if refusal := connection.acked.popleft()[1]:
-            raise ConnectionFailed(refusal, f"{self._topic} refused; let this user write everything below it")
+            raise ConnectionFailed(
+                refusal, f"{self._topic} refused; allow this user to write all topics below {self._root}"
+            )
         return f"{self._topic} acknowledged"
 
     def _read_back(self) -> str:
-        if self._cannot_read:
-            raise Skipped(f"this user may not read {self._topic} ({self._cannot_read}), which is in order")
+        if self._read_refusal:
+            raise Skipped(f"this user may not read {self._topic} ({self._read_refusal}), which is fine")
         received = self._connected.received
         try:
             self._wait(
                 lambda: any(self._token.encode() in message.payload for message in received),
-                f"{self._topic} did not come back",
+                f"{self._topic} was not delivered",
             )
         except ConnectionFailed as error:
             if error.reason != "timeout":
                 raise
             if self._connected.protocol == V5:
-                raise Skipped(f"this user may not read {self._topic}, which is in order") from None
-            # MQTT 3.1.1 has no refusal: the broker acknowledges and throws away.
-            what = f"{self._topic} was acknowledged, but did not come back"
-            raise EdgeError(f"{what}; let this user write everything below its topic in the broker") from None
-        return "the message came back"
+                raise Skipped(f"this user may not read {self._topic}, which is fine") from None
+            # MQTT 3.1.1 cannot refuse a publication: the broker acknowledges it and drops it.
+            raise EdgeError(
+                f"{self._topic} was acknowledged but not delivered; allow this user to write all topics "
+                f"below {self._root}"
+            ) from None
+        return "the published message was received"
 
     @property
     def _connected(self) -> Connection:
-        assert self._connection is not None, "the steps before have connected"
+        assert self._connection is not None, "the checks before have connected"
         return self._connection
 
-    def _wait(self, condition: Callable[[], bool], otherwise: str) -> None:
+    def _wait(self, condition: Callable[[], bool], detail: str) -> None:
+        """Pump the connection until `condition` holds; raise `ConnectionFailed` with `detail`."""
         connection, deadline_s = self._connected, time.monotonic() + PROBE_S
         while not condition():
             if connection.lost is not None:
-                raise ConnectionFailed(connection.lost, otherwise)
+                raise ConnectionFailed(connection.lost, detail)
             if time.monotonic() > deadline_s:
-                raise ConnectionFailed("timeout", otherwise)
+                raise ConnectionFailed("timeout", detail)
             connection.pump(0.1)

@@ -1,0 +1,20 @@
+"""`emotion-edge config`: prints the effective configuration or its JSON Schema, or checks the file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Literal
+
+from edge.config import load_config, to_toml
+from edge.settings import Config
+
+
+def run_config(action: Literal["show", "schema", "check"], path: Path | None) -> None:
+    """Print the answer to `action`; raise `ConfigError` for a configuration that is not valid."""
+    if action == "schema":
+        print(json.dumps(Config.model_json_schema(), indent=2))
+        return
+    config = load_config(path)
+    sys.stdout.write(to_toml(config) if action == "show" else "config: ok\n")
