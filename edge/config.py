@@ -1,13 +1,15 @@
-"""Reads the configuration: defaults, then a TOML file, then `EMOTION_EDGE__SECTION__KEY` variables.
+"""Reads the configuration from defaults, a TOML file and `EMOTION_EDGE__SECTION__KEY` variables; writes it.
 
-Every key is known here or refused with the nearest name; secrets are files, never values.
+An unknown key is an error that suggests the nearest known one. Secrets are kept in files of their own.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
+import textwrap
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,15 +24,16 @@ from edge.settings import Config, MqttSettings, Section
 
 ENV_PREFIX = "EMOTION_EDGE__"
 FILE_SOURCE = "file:"
-MAX_SHOWN = 80  # characters of a refused value
+MAX_SHOWN = 80  # characters of a refused value in the error
+COMMENT_WIDTH = 100  # characters a line of `config show`
 DEFAULT_PATH = Path("/etc/emotion-edge/config.toml")
 
 
 def load_config(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Config:
-    """Read `path` (or the default path where it exists), apply the environment, validate.
+    """Read `path` (or the default path if it exists), apply the environment, validate.
 
-    Relative paths, those of `file:` sources included, start at the directory of the file that names them; in
-    a variable, at the current directory.
+    Relative paths, also those of `file:` sources, are relative to the directory of the configuration file; in
+    an environment variable, to the current directory.
     Raises `ConfigError` with one sentence that names the key, its value and the remedy.
     """
     raw: dict[str, Any] = {}
@@ -41,7 +44,7 @@ def load_config(path: Path | None = None, *, environ: Mapping[str, str] = os.env
             raw = tomllib.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ConfigError(
-                f"{path}: no such config file; `emotion-edge config show` prints one to start from"
+                f"{path}: no such file; `emotion-edge config show` prints a configuration to start from"
             ) from None
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
@@ -56,9 +59,9 @@ def load_config(path: Path | None = None, *, environ: Mapping[str, str] = os.env
 
 
 def parse_config(raw: Mapping[str, Any], *, where: str = "config") -> Config:
-    """Validate a mapping; raise `ConfigError` for the first thing that is wrong."""
+    """Validate a mapping; raise `ConfigError` for its first error."""
     try:
-        # TOML has no paths and no optionals, so values come as JSON would bring them.
+        # Strict validation takes no string for a path.
         config = Config.model_validate(_with_paths(raw))
     except ValidationError as error:
         raise ConfigError(f"{where}: {_sentence(error)}") from None
@@ -80,12 +83,12 @@ def read_password(settings: MqttSettings, *, environ: Mapping[str, str] = os.env
     if directory := environ.get("CREDENTIALS_DIRECTORY"):
         credential = Path(directory) / "mqtt-password"
         if credential.exists():
-            return read_secret(credential, key="credential") or None  # the unit makes an empty one
+            return read_secret(credential, key="credential") or None  # the unit creates an empty one
     return None
 
 
 def state_directory(*, environ: Mapping[str, str] = os.environ) -> Path:
-    """Return where state lives: systemd's `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/emotion-edge`."""
+    """Return the directory for state: systemd's `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/emotion-edge`."""
     if directory := environ.get("STATE_DIRECTORY"):
         return Path(directory.split(":")[0])
     home = environ.get("XDG_STATE_HOME")
@@ -93,26 +96,38 @@ def state_directory(*, environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def outbox_path(config: Config) -> Path:
-    """Return the outbox file: configured, or in the state directory, one per device id."""
+    """Return the outbox file: `outbox.path`, or one for each device id in the state directory."""
     return config.outbox.path or state_directory() / f"outbox-{config.device.id}.sqlite3"
 
 
 def switches_path(config: Config) -> Path:
-    """Return where the switches are remembered: beside the outbox, one file per device id."""
+    """Return the file of the switches: next to the outbox, one for each device id."""
     return outbox_path(config).with_name(f"switches-{config.device.id}.json")
 
 
 def to_toml(config: Config) -> str:
-    """Write the effective configuration as TOML; unset keys stand as comments."""
-    lines = [f"version = {config.version}"]
+    """Write the effective configuration as TOML, each key below its description; an unset key is a comment.
+
+    Credentials in `source` keys are masked.
+    """
+    lines = [*_comment(Config.model_fields["version"].description), f"version = {config.version}"]
     for name, section in config:
         if not isinstance(section, Section):
             continue
-        lines += ["", f"[{name}]"]
+        lines += ["", *_comment(type(section).__doc__), f"[{name}]"]
         for key, value in section.model_dump(mode="json").items():
             value = mask_token(value) if key == "source" else value
+            lines += _comment(type(section).model_fields[key].description)
             lines.append(f"# {key} =" if value is None else f"{key} = {_toml_value(value)}")
     return "\n".join(lines) + "\n"
+
+
+def _comment(text: str | None) -> list[str]:
+    """Return `text` as comment lines."""
+    words = " ".join((text or "").split())
+    return textwrap.wrap(
+        words, COMMENT_WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False
+    )
 
 
 def _toml_value(value: object) -> str:
@@ -122,12 +137,12 @@ def _toml_value(value: object) -> str:
         return repr(value)
     if isinstance(value, list):
         return f"[{', '.join(_toml_value(item) for item in value)}]"
-    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    # A JSON string is a TOML string, except that TOML escapes DEL too.
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _with_paths(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn the strings of path keys into `Path`, since strict validation does not."""
+    """Turn the strings of path keys into `Path`, because strict validation does not."""
     return _mapped(raw, lambda kind, value: Path(value) if "Path" in kind else value)
 
 
@@ -137,7 +152,7 @@ def _anchored(raw: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     def anchor(kind: str, value: str) -> str:
         if "Path" in kind:
             return str(directory / Path(value).expanduser())
-        # What follows the path, such as `?loop`, stays as it is.
+        # A suffix such as `?loop` stays.
         name = value.removeprefix(FILE_SOURCE)
         return value if name == value else f"{FILE_SOURCE}{directory / Path(name).expanduser()}"
 
@@ -145,7 +160,7 @@ def _anchored(raw: Mapping[str, Any], directory: Path) -> dict[str, Any]:
 
 
 def _mapped(raw: Mapping[str, Any], change: Callable[[str, str], object]) -> dict[str, Any]:
-    """Return the sections with `change(annotation, value)` in the place of each string of a known key."""
+    """Return the sections with each string of a known key replaced by `change(annotation, value)`."""
     result: dict[str, Any] = dict(raw)
     for name, field in Config.model_fields.items():
         section, table = field.annotation, result.get(name)
@@ -168,18 +183,20 @@ def _apply_environment(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
         for section in sections:
             table = table.setdefault(section, {})
             if not isinstance(table, dict):
-                raise ConfigError(f"{variable}: {section} is not a section of the config")
+                raise ConfigError(
+                    f"{variable}: {section} is a value, not a section; use EMOTION_EDGE__SECTION__KEY"
+                )
         table[key] = text if _is_text([*sections, key]) else _parse_text(text)
 
 
 def _is_text(location: list[str]) -> bool:
-    """Tell whether the key takes words, so that a host named 10 stays a name."""
+    """Return whether the key takes strings, so that a host named 10 stays a name."""
     field = _model_of(location[:-1]).model_fields.get(location[-1])
     return field is not None and any(name in str(field.annotation) for name in ("str", "Path"))
 
 
 def _parse_text(text: str) -> object:
-    """Read a variable as a TOML value where it is one, else as a string."""
+    """Parse a variable as a TOML value if it is one, else return it as a string."""
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -188,12 +205,13 @@ def _parse_text(text: str) -> object:
 
 
 def _sentence(error: ValidationError) -> str:
+    """Return the first error as one sentence: key, value, what is wrong, remedy."""
     first = error.errors()[0]
     location = [str(part) for part in first["loc"]]
     key = ".".join(location)
     if first["type"] == "extra_forbidden":
         nearest = difflib.get_close_matches(location[-1], _keys_beside(location), n=1, cutoff=0.5)
-        remedy = f"did you mean {nearest[0]}?" if nearest else "`emotion-edge config schema` lists all keys"
+        remedy = f"did you mean {nearest[0]}?" if nearest else "`emotion-edge config show` prints all keys"
         return f"{key}: unknown key; {remedy}"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "literal_error":
@@ -213,7 +231,7 @@ def _keys_beside(location: list[str]) -> list[str]:
 
 
 def _model_of(sections: list[str]) -> type[BaseModel]:
-    """Return the class of a section, or of the nearest one that is known."""
+    """Return the class of a section, or of the innermost section that is known."""
     model: type[BaseModel] = Config
     for name in sections:
         field = model.model_fields.get(name)

@@ -1,4 +1,7 @@
-"""What can be set, section by section, with its range and its default; `config` reads it."""
+"""All settings, section by section, with range, default and description; `edge/config.py` reads them.
+
+The string below a field is its description: `config show` and `config schema` print it.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from edge.hosts import Address, parse_address
 
+TOPIC_LEVELS = r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$"
 CAMERA_TOKENS = re.compile(
     r"auto|none|picamera:\d+|v4l2:/dev/\S+|rtsps?://\S+|https?://\S+|gstreamer:.+|file:.+|fake:.+"
 )
@@ -22,24 +26,32 @@ Basis = Literal["medical", "safety"]
 class Section(BaseModel):
     """A part of the configuration: frozen, no unknown keys, no silent conversion."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 class DeviceSettings(Section):
-    """Who this device is and where it stands, which decides what may leave it."""
+    """Identity and place of this device; the place decides what it may publish."""
 
-    id: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$", description="part of every topic")] = "room"
+    id: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")] = "room"
+    """Name of the device in every topic; unique at its broker."""
     context: Context = "home"
+    """home, public, research, education or workplace. In the last two, only group counts and fatigue
+    are published, unless acknowledged_basis is set."""
     acknowledged_basis: Basis | None = None
+    """medical or safety: the reason to publish everything in education or at the workplace."""
 
 
 class CameraSettings(Section):
-    """Where pictures come from."""
+    """Source and rate of the frames."""
 
     source: str = "auto"
+    """Token of the camera (`emotion-edge devices` lists them), file:clip.mp4, auto or none."""
     fps: Annotated[float, Field(gt=0, le=60)] = 10.0
+    """Frames per second to process; frames beyond this rate are skipped."""
     width: Annotated[int, Field(ge=64, le=4096)] = 640
+    """Frame width in pixels to request from the camera; files and network streams keep their own."""
     height: Annotated[int, Field(ge=64, le=4096)] = 480
+    """Frame height in pixels to request from the camera; files and network streams keep their own."""
 
     @field_validator("source")
     @classmethod
@@ -48,11 +60,14 @@ class CameraSettings(Section):
 
 
 class MicrophoneSettings(Section):
-    """Where sound comes from, and how it is cut into windows."""
+    """Source of the audio, and the windows that it is cut into."""
 
     source: str = "auto"
+    """Token of the microphone (`emotion-edge devices` lists them), file:speech.wav, auto or none."""
     window_s: Annotated[float, Field(ge=0.5, le=10)] = 3.0
+    """Seconds of audio in each window; a longer one covers more speech and reacts more slowly."""
     hop_s: Annotated[float, Field(ge=0.1, le=10)] = 0.5
+    """Seconds from one window to the next; each window with speech gives one voice prediction."""
 
     @field_validator("source")
     @classmethod
@@ -67,53 +82,59 @@ class MicrophoneSettings(Section):
 
 
 class ModelSettings(Section):
-    """Which artifacts run: names of cards in `directory`, or in the package when it is not set.
-
-    `eyes` and `mouth` may be `none`, and are the package's where `directory` has none of that name.
-    """
+    """Names of the models to run."""
 
     face: str = "face-cnn"
-    video: Annotated[str, Field(description="or none: every picture is judged by itself")] = "video-lstm"
+    """Model that classifies each face in a frame."""
+    video: str = "video-lstm"
+    """Model that classifies the last 1.5 s of a face; none: classify each frame by itself."""
     voice: str = "voice-lstm"
+    """Model that classifies windows of speech."""
     eyes: str = "eye-state"
-    fusion: Annotated[str, Field(description="asked where fusion.method is network")] = "multimodal"
+    """Model that measures how far the eyes are open; none: fatigue is estimated without eyes."""
+    fusion: str = "multimodal"
+    """Model that fuses face and voice; used if fusion.method is network."""
     mouth: str = "mouth-state"
+    """Model that recognises yawns; none: yawns are measured from the shape of the mouth."""
     directory: Path | None = None
+    """Directory with cards and files of your own models; unset: the models of the package."""
 
 
 class InferenceSettings(Section):
-    """What the models run on."""
+    """Processor or accelerator that runs the models."""
 
-    backend: Annotated[
-        str,
-        Field(
-            pattern=r"^(auto|cpu|gpu|edgetpu|delegate:/.+)$",
-            description="auto (the fastest that answers rightly), cpu, gpu, edgetpu, or a delegate library "
-            "with its options: delegate:/path.so?key=value&key=value",
-        ),
-    ] = "auto"
+    backend: Annotated[str, Field(pattern=r"^(auto|cpu|gpu|edgetpu|delegate:/.+)$")] = "auto"
+    """auto (the fastest one with correct results), cpu, gpu, edgetpu, or a TFLite delegate library with its
+    options: delegate:/path.so?key=value&key=value."""
     threads: Annotated[int, Field(ge=1, le=16)] = 1
+    """CPU threads for each model."""
 
 
 class FusionSettings(Section):
-    """How two opinions become one, and when a change is believed."""
+    """How the predictions from face and voice become one emotion, and when a new emotion is reported."""
 
-    method: Annotated[
-        Literal["weighted_log", "max", "product", "mean", "bayes_sum", "network"],
-        Field(description="a rule, or network: the model of models.fusion, which has weights of its own"),
-    ] = "network"
-    visual: Annotated[
-        Literal["image", "video", "mean", "product", "network"],
-        Field(description="what a face is judged by: the picture, the last 1.5 s, or both"),
-    ] = "mean"
-    face_weight: Annotated[float, Field(ge=0, le=10, description="in the rules")] = 1.0
-    voice_weight: Annotated[float, Field(ge=0, le=10, description="in the rules")] = 0.6
+    method: Literal["weighted_log", "max", "product", "mean", "bayes_sum", "network"] = "network"
+    """Rule that fuses face and voice (weighted_log, max, product, mean, bayes_sum), or network: the model of
+    models.fusion."""
+    visual: Literal["image", "video", "mean", "product", "network"] = "mean"
+    """What a face prediction uses: image (the current frame), video (the last 1.5 s), or both, combined by
+    mean, product or network."""
+    face_weight: Annotated[float, Field(ge=0, le=10)] = 1.0
+    """Weight of the face relative to the voice; every method but network uses it."""
+    voice_weight: Annotated[float, Field(ge=0, le=10)] = 0.6
+    """Weight of the voice relative to the face; every method but network uses it."""
     enter: Annotated[float, Field(gt=0, lt=1)] = 0.45
+    """Probability from which an emotion is reported instead of uncertain. Higher: fewer, surer reports."""
     exit: Annotated[float, Field(gt=0, lt=1)] = 0.35
+    """Probability below which a reported emotion ends; at most enter. Lower: an emotion lasts longer."""
     min_dwell_s: Annotated[float, Field(ge=0, le=60)] = 0.8
+    """Seconds that a new emotion must last before it is reported; 0 reports every change."""
     ema_s: Annotated[float, Field(ge=0, le=60)] = 0.8
+    """Time constant in seconds of the average over time; 0: no average. Higher: smoother and slower."""
     max_skew_s: Annotated[float, Field(gt=0, le=60)] = 2.5
+    """Age in seconds at which a prediction is dropped; a face without a newer one is then absent."""
     half_life_s: Annotated[float, Field(gt=0, le=60)] = 1.5
+    """Age in seconds at which a prediction counts half as much as a new one."""
 
     @model_validator(mode="after")
     def _exit_below_enter(self) -> FusionSettings:
@@ -123,21 +144,26 @@ class FusionSettings(Section):
 
 
 class FatigueSettings(Section):
-    """When somebody counts as tired; `edge/people/fatigue.py` says where the defaults come from."""
+    """Limits of the fatigue levels; `edge/people/fatigue.py` gives their sources."""
 
     enabled: bool = True
-    perclos_tired: Annotated[
-        float, Field(gt=0, lt=1, description="share of time with closed eyes that is tired by itself")
-    ] = 0.12
-    perclos_drowsy: Annotated[float, Field(gt=0, lt=1, description="and that is drowsy")] = 0.20
-    microsleep_s: Annotated[float, Field(ge=0.3, le=2, description="closed for longer is no blink")] = 0.5
-    alarm_s: Annotated[float, Field(ge=0.5, le=10, description="closed for so long is drowsy at once")] = 1.0
-    asleep_s: Annotated[float, Field(ge=1, le=60, description="and for so long asleep")] = 3.0
-    window_s: Annotated[float, Field(ge=20, le=600, description="over which closed eyes are counted")] = 60.0
-    baseline_s: Annotated[float, Field(ge=10, le=600, description="in which a person is learnt")] = 60.0
-    no_blink_s: Annotated[
-        float, Field(ge=30, le=3600, description="eyes open for longer may be those of a photograph")
-    ] = 180.0
+    """Whether fatigue is estimated; it needs a camera."""
+    perclos_tired: Annotated[float, Field(gt=0, lt=1)] = 0.12
+    """Share of the time with closed eyes (PERCLOS, 0..1) that alone means tired; below perclos_drowsy."""
+    perclos_drowsy: Annotated[float, Field(gt=0, lt=1)] = 0.20
+    """Share of the time with closed eyes (PERCLOS, 0..1) that alone means drowsy."""
+    microsleep_s: Annotated[float, Field(ge=0.3, le=2)] = 0.5
+    """Seconds of closed eyes that count as a microsleep instead of a blink; must be below alarm_s."""
+    alarm_s: Annotated[float, Field(ge=0.5, le=10)] = 1.0
+    """Seconds of closed eyes that mean drowsy at once; must be below asleep_s."""
+    asleep_s: Annotated[float, Field(ge=1, le=60)] = 3.0
+    """Seconds of closed eyes that mean asleep at once."""
+    window_s: Annotated[float, Field(ge=20, le=600)] = 60.0
+    """Seconds over which closed eyes, blinks and microsleeps are counted. Longer: steadier and slower."""
+    baseline_s: Annotated[float, Field(ge=10, le=600)] = 60.0
+    """Seconds in which a person's usual blinks and head pose are learnt."""
+    no_blink_s: Annotated[float, Field(ge=30, le=3600)] = 180.0
+    """Seconds without a blink after which the level is uncertain: the face may be a photograph."""
 
     @model_validator(mode="after")
     def _in_order(self) -> FatigueSettings:
@@ -154,31 +180,43 @@ class FatigueSettings(Section):
 
 
 class MqttSettings(Section):
-    """The broker, or the brokers of one cluster."""
+    """Connection to the broker, or to the brokers of one cluster."""
 
-    host: Annotated[
-        str | tuple[str, ...],
-        Field(description="one name or a list of them, each with a port of its own if need be: b.local:1884"),
-    ] = "127.0.0.1"
-    port: Annotated[int, Field(ge=1, le=65535, description="of the hosts that name none")] = 1883
+    host: str | tuple[str, ...] = "127.0.0.1"
+    """Name or IP address of the broker, or a list of them; each may have its own port: b.local:1884."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 1883
+    """Port of the hosts that have none of their own."""
     transport: Literal["tcp", "websockets"] = "tcp"
-    path: Annotated[str, Field(pattern=r"^/[!-~]*$", description="of the websocket")] = "/mqtt"
+    """tcp or websockets."""
+    path: Annotated[str, Field(pattern=r"^/[!-~]*$")] = "/mqtt"
+    """Path of the websocket; used if transport is websockets."""
     tls: bool = False
+    """Whether the connection is encrypted."""
     username: str | None = None
+    """User name at the broker; unset: connect without one."""
     password_file: Path | None = None
+    """File with the password of username; only its owner and the service's groups may read it."""
     ca_file: Path | None = None
-    cert_file: Annotated[Path | None, Field(description="client certificate, PEM")] = None
-    key_file: Annotated[Path | None, Field(description="its key, PEM, not encrypted")] = None
-    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")] = "emotion"
+    """CA certificates that the broker's certificate is verified with, PEM; unset: those of the system."""
+    cert_file: Path | None = None
+    """Client certificate, PEM; needs key_file."""
+    key_file: Path | None = None
+    """Private key of cert_file, PEM, not encrypted; only its owner and the service's groups may read it."""
+    prefix: Annotated[str, Field(pattern=TOPIC_LEVELS)] = "emotion"
+    """First levels of every topic: PREFIX/DEVICE/state."""
     keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 30
+    """Seconds between keep-alive messages; the broker notices a lost device after 1.5 times this."""
     stats_interval_s: Annotated[float, Field(ge=0)] = 60.0
-    discovery: Annotated[bool, Field(description="announce the device to Home Assistant")] = True
-    discovery_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")] = "homeassistant"
+    """Seconds between two stats messages; 0: none."""
+    discovery: bool = True
+    """Whether the device announces itself to Home Assistant."""
+    discovery_prefix: Annotated[str, Field(pattern=TOPIC_LEVELS)] = "homeassistant"
+    """Home Assistant's discovery prefix."""
 
     @field_validator("host", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        # Strict validation takes no list for a tuple, and a variable has no other way to name several.
+        # Strict validation takes no list for a tuple; an environment variable lists several with commas.
         if isinstance(value, str) and "," in value:
             return tuple(name.strip() for name in value.split(","))
         return tuple(value) if isinstance(value, list) else value
@@ -194,12 +232,12 @@ class MqttSettings(Section):
     def _fits_together(self) -> MqttSettings:
         addresses = self.addresses
         if len(set(addresses)) < len(addresses) or not addresses:
-            raise ValueError(f"host {self.host!r} is empty or names one broker twice; name each once")
+            raise ValueError(f"host {self.host!r} is empty or names a broker twice; name each broker once")
         if (self.cert_file is None) != (self.key_file is None):
             raise ValueError("cert_file and key_file belong together; set both or neither")
         files = [name for name in ("ca_file", "cert_file") if getattr(self, name)]
         if files and not self.tls:
-            raise ValueError(f"{files[0]} is set, but nothing is encrypted; set tls = true")
+            raise ValueError(f"{files[0]} is set, but tls is false; set tls = true")
         return self
 
     @property
@@ -210,21 +248,25 @@ class MqttSettings(Section):
 
 
 class OutboxSettings(Section):
-    """The queue on disk in front of the broker."""
+    """The queue on disk for events that are not sent yet; at a limit the oldest events are dropped."""
 
     path: Path | None = None
+    """Database file; unset: outbox-DEVICE.sqlite3 in the state directory."""
     max_events: Annotated[int, Field(ge=1)] = 100_000
+    """Largest number of waiting events."""
     max_bytes: Annotated[int, Field(ge=4096)] = 64 * 1024 * 1024
-    max_age_s: Annotated[float, Field(ge=0, description="of time that the daemon ran; 0 = any age")] = (
-        30 * 86_400.0
-    )
+    """Largest total size in bytes of waiting events."""
+    max_age_s: Annotated[float, Field(ge=0)] = 30 * 86_400.0
+    """Seconds of daemon running time after which a waiting event is dropped; 0: never."""
 
 
 class DashboardSettings(Section):
     """The status page and `/metrics`."""
 
-    bind: Annotated[str, Field(description="HOST:PORT, or none")] = "127.0.0.1:8770"
+    bind: str = "127.0.0.1:8770"
+    """Address to listen on, HOST:PORT, or none; an address other than loopback needs token_file."""
     token_file: Path | None = None
+    """File with the token that a client sends as `Authorization: Bearer`; unset: loopback only, no token."""
 
     @property
     def address(self) -> Address | None:
@@ -244,32 +286,28 @@ class DashboardSettings(Section):
     @model_validator(mode="after")
     def _open_needs_token(self) -> DashboardSettings:
         if self.address is not None and self.address.port > 65535:
-            raise ValueError(f"bind {self.bind!r}: ports end at 65535")
+            raise ValueError(f"bind {self.bind!r}: the port is above 65535; use a free one such as 8770")
         if self.address is not None and self.token_file is None and not self.address.is_loopback:
             raise ValueError(
-                f"bind {self.bind!r} lets others in; set token_file, or bind to 127.0.0.1:{self.address.port}"
+                f"bind {self.bind!r} is reachable from other machines; set token_file, or bind to "
+                f"127.0.0.1:{self.address.port}"
             )
         return self
 
 
 class HealthSettings(Section):
-    """When the device spares itself."""
+    """How the device protects itself from overheating."""
 
-    soft_limit_c: Annotated[
-        float,
-        Field(
-            ge=40,
-            le=120,
-            description="processor temperature from which fewer pictures are looked at; a Raspberry Pi slows "
-            "itself down at 80, a Jetson at 97 or more",
-        ),
-    ] = 78.0
+    soft_limit_c: Annotated[float, Field(ge=40, le=120)] = 78.0
+    """Processor temperature in °C from which fewer frames are processed. A Raspberry Pi throttles itself at
+    80 °C, a Jetson at 97 °C or more."""
 
 
 class Config(Section):
-    """Everything that can be set."""
+    """All settings."""
 
     version: Literal[1] = 1
+    """Version of this file's format."""
     device: DeviceSettings = DeviceSettings()
     camera: CameraSettings = CameraSettings()
     microphone: MicrophoneSettings = MicrophoneSettings()
@@ -284,7 +322,7 @@ class Config(Section):
 
     @property
     def watches_fatigue(self) -> bool:
-        """Whether fatigue is looked for: there may be a camera, and nobody switched it off."""
+        """Whether fatigue is estimated: it is enabled and a camera is configured."""
         return self.fatigue.enabled and self.camera.source != "none"
 
     @model_validator(mode="after")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import tomllib
+import itertools
+import re
 from pathlib import Path
 
 import pytest
 
+from edge.__main__ import main
 from edge.config import load_config, parse_config, read_password, to_toml
 from edge.errors import ConfigError
+from edge.settings import Config, Section
 
 
 def test_environment_beats_file_beats_default(tmp_path: Path) -> None:
@@ -53,10 +56,42 @@ def test_world_readable_password_is_refused(tmp_path: Path) -> None:
     assert "canary" not in to_toml(config)
 
 
-def test_shown_config_can_be_read_again() -> None:
-    """`config show` prints what `--config` takes."""
-    config = load_config(environ={})
-    assert parse_config(tomllib.loads(to_toml(config))) == config
+def test_shown_config_is_valid_and_equal(tmp_path: Path) -> None:
+    """`config check` accepts what `config show` prints, and it has the same values."""
+    config = parse_config(
+        {
+            "device": {"id": "kitchen", "context": "workplace"},
+            "camera": {"source": 'gstreamer:videotestsrc name="a\\b\t\x7f\u2028"'},
+            "mqtt": {"host": ["a.local", "[::1]:1884"], "tls": True},
+            "outbox": {"path": str(tmp_path / "o\nutbox.db")},
+        }
+    )
+    path = tmp_path / "shown.toml"
+    path.write_text(to_toml(config), encoding="utf-8")
+    assert main(["config", "check", "--config", str(path)]) == 0
+    assert load_config(path, environ={}) == config
+
+
+def test_shown_config_explains_every_key() -> None:
+    """A comment stands above each section and each key, also above an unset key."""
+    lines = to_toml(Config()).splitlines()
+    keys = [
+        (above, line)
+        for above, line in itertools.pairwise(["", *lines])
+        if re.fullmatch(r"(\[\w+\]|(# )?\w+ =.*)", line)
+    ]
+    assert len(keys) == 1 + sum(
+        1 + len(section.model_fields) for section in Section.__subclasses__() if section is not Config
+    )
+    for above, line in keys:
+        assert re.match(r"# \S.*\.$", above), line
+
+
+def test_shown_config_masks_the_camera_login() -> None:
+    """User and password of a network camera are not printed."""
+    shown = to_toml(parse_config({"camera": {"source": "rtsp://me:canary@camera/1"}}))
+    assert "canary" not in shown
+    assert 'source = "rtsp://***@camera/1"' in shown
 
 
 def test_relative_paths_start_at_the_file_that_names_them(

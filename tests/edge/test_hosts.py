@@ -60,8 +60,8 @@ def test_several_brokers_in_file_and_environment(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"host": []}, "name each once"),
-        ({"host": ["a", "a:1883"]}, "name each once"),
+        ({"host": []}, "name each broker once"),
+        ({"host": ["a", "a:1883"]}, "name each broker once"),
         ({"cert_file": "x"}, "set both or neither"),
         ({"ca_file": "x"}, "set tls = true"),
         ({"cert_file": "x", "key_file": "y"}, "set tls = true"),

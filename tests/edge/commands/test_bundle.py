@@ -156,7 +156,7 @@ def test_bundle_is_for_this_user_and_never_over_a_file(tmp_path: Path) -> None:
     before = path.read_bytes()
     again = run_bundle(env, path)
     assert again.returncode == 1
-    assert "is there already; give the name of a new file" in again.stderr
+    assert "already exists; give the name of a new file" in again.stderr
     assert path.read_bytes() == before
 
 
