@@ -1,4 +1,4 @@
-"""The `emotion-convert` command: convert a trained model, verify what came out."""
+"""The `emotion-convert` command: converts trained models, checks and measures converted ones."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from converter.compare import card_name
-from converter.draft import draft_like
+from converter.cards import card_name, card_of_file, draft_card_like, find_card, update_card
 from converter.expose import expose_file
+from converter.jobs import IO, KINDS, RANGES, RECURRENT, Job, Report, Stage, convert
 from converter.lint import lint, show_lint
-from converter.quantize import IO, KINDS, RANGES, RECURRENT, Job, Report, Stage, convert
 from converter.report import Inputs, report
-from converter.show import show_bench, show_report, show_verified, write_report
+from converter.tables import show_bench, show_report, show_verified, write_report
 from converter.targets import TARGETS
-from converter.verify import card_of_file, find_card, update_card, verify
+from converter.verify import verify
 from edge.errors import EXIT_FAILURE, EXIT_OK
 from edge.inference.card import load_card
 from models.console import positive, run_command, say, screen
@@ -38,63 +37,85 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     to = commands.add_parser(
-        "convert", help="a trained model to TFLite; recurrent layers become plain operations"
+        "convert", help="convert a trained model to TFLite; recurrent layers become plain operations"
     )
     to.add_argument("model", type=Path, metavar="MODEL", help=".keras, .h5 or a SavedModel directory")
-    to.add_argument("--to", choices=KINDS, default="int8", help="default: int8")
+    to.add_argument("--to", choices=KINDS, default="int8", help="number format; default: int8")
     to.add_argument(
         "--calibrate",
         type=Path,
         metavar="DIR",
-        help="pictures or sound for int8 and int16x8, or an .npy of inputs",
+        help="images or audio files to calibrate int8 and int16x8 with, or an .npy file of inputs",
     )
-    to.add_argument("--calibrate-count", type=positive, default=200, metavar="N", help="default: 200")
-    to.add_argument("--ranges", choices=RANGES, default="minmax", help="of the activations; default: minmax")
+    to.add_argument(
+        "--calibrate-count", type=positive, default=200, metavar="N", help="examples to use; default: 200"
+    )
+    to.add_argument(
+        "--ranges", choices=RANGES, default="minmax", help="range of activations; default: minmax"
+    )
     to.add_argument(
         "--recurrent",
         choices=RECURRENT,
-        help="all steps written out, one step with its states, or TFLite's LSTM; default: unroll, "
-        "above 400 steps fused",
+        help="form of recurrent layers: all steps unrolled, one step with its states as inputs and outputs, "
+        "or TFLite's fused LSTM; default: unroll, above 400 steps fused",
     )
-    to.add_argument("--io", choices=IO, help="input and output; default: integer where the model is")
     to.add_argument(
-        "--like", metavar="NAME", help="a shipped model that reads the same; its card is the draft"
+        "--io", choices=IO, help="type of input and output; default: integer for int8 and int16x8"
+    )
+    to.add_argument(
+        "--like",
+        metavar="NAME",
+        help="draft a card from the card of this shipped model, which has the same input",
     )
     to.add_argument("-o", "--output", type=Path, metavar="OUT.tflite", help="default: MODEL.KIND.tflite")
     to.set_defaults(command=_convert)
 
-    giving = commands.add_parser(
-        "expose", help="make the embedding an output too; probabilities and weights stay as they are"
+    exposing = commands.add_parser(
+        "expose", help="add the embedding as a second output; probabilities and weights do not change"
     )
-    giving.add_argument("models", type=Path, nargs="+", metavar="OUT.tflite", help="with its card beside it")
-    giving.set_defaults(command=_expose)
+    exposing.add_argument(
+        "models",
+        type=Path,
+        nargs="+",
+        metavar="OUT.tflite",
+        help="a file whose card is in the same directory",
+    )
+    exposing.set_defaults(command=_expose)
 
-    check = commands.add_parser("verify", help="card, hash, golden vector, difference to float")
+    check = commands.add_parser(
+        "verify", help="check card, hash and golden vector, and compare with the float file"
+    )
     check.add_argument("model", type=Path, metavar="OUT.tflite")
     check.add_argument("--json", action="store_true", help="stable JSON on stdout")
     check.set_defaults(command=_verify)
 
     costs = commands.add_parser(
-        "report", help="size, noise a layer, accuracy and speed against the float file"
+        "report", help="compare with the float file: size, noise per layer, accuracy and speed"
     )
     costs.add_argument("model", type=Path, metavar="OUT.tflite")
     costs.add_argument(
-        "--calibrate", type=Path, metavar="DIR", help="examples to compare on; default: made ones"
+        "--calibrate", type=Path, metavar="DIR", help="examples to compare on; default: generated inputs"
     )
-    costs.add_argument("--calibrate-count", type=positive, default=100, metavar="N", help="default: 100")
-    costs.add_argument("--data", type=Path, metavar="DIR", help="a labelled set: DIR/LABEL/FILE")
-    costs.add_argument("--labels", metavar="A,B,...", help="in the order of the output; default: the card's")
-    costs.add_argument("--html", type=Path, metavar="OUT.html", help="also write one self-contained page")
+    costs.add_argument(
+        "--calibrate-count", type=positive, default=100, metavar="N", help="examples to use; default: 100"
+    )
+    costs.add_argument("--data", type=Path, metavar="DIR", help="labelled data set: DIR/LABEL/FILE")
+    costs.add_argument(
+        "--labels", metavar="A,B,...", help="labels in the order of the output; default: from the card"
+    )
+    costs.add_argument("--html", type=Path, metavar="OUT.html", help="also write a self-contained HTML page")
     costs.add_argument("--json", action="store_true", help="stable JSON on stdout")
     costs.set_defaults(command=_report)
 
-    speed = commands.add_parser("bench", help="how much faster each form of a network is, on this machine")
+    speed = commands.add_parser("bench", help="compare the speed of the forms of a network on this machine")
     speed.add_argument("--json", action="store_true", help="stable JSON on stdout")
     speed.set_defaults(command=_bench)
 
-    mapping = commands.add_parser("lint", help="which operations an accelerator runs, and why not the others")
+    mapping = commands.add_parser(
+        "lint", help="list the operations that an accelerator runs, and why it does not run the others"
+    )
     mapping.add_argument("model", type=Path, metavar="OUT.tflite")
-    mapping.add_argument("--target", choices=tuple(TARGETS), required=True)
+    mapping.add_argument("--target", choices=tuple(TARGETS), required=True, help="accelerator to check for")
     mapping.add_argument("--json", action="store_true", help="stable JSON on stdout")
     mapping.set_defaults(command=_lint)
     return parser
@@ -123,14 +144,14 @@ def _convert(args: argparse.Namespace) -> int:
         expose_file(target)
     say(f"wrote {target} ({target.stat().st_size / 1000:.0f} kB, {time.monotonic() - start:.0f} s)")
     if args.recurrent == "step":
-        say("no card: it is fed a step and its states at a time; start every state_... with zeros")
+        say("no card: feed this file one step and its states at a time; start every state_... with zeros")
         return EXIT_OK
     if card is None and args.like:
-        card = draft_like(load_card(args.like), target)
+        card = draft_card_like(load_card(args.like), target)
     if card is None:
         say(
-            f"no card beside it: the daemon needs {card_name(target)}.json, which training writes; "
-            "--like voice-lstm drafts one for a model that reads what voice-lstm reads"
+            f"no card in this directory: the daemon needs {card_name(target)}.json, which training writes; "
+            "--like voice-lstm drafts one for a model with the input of voice-lstm"
         )
     else:
         say(f"updated {update_card(card, target, args.to)}")
@@ -139,17 +160,17 @@ def _convert(args: argparse.Namespace) -> int:
 
 @contextmanager
 def _shown_stages() -> Iterator[Report]:
-    """Show the stages of a conversion: a bar on a terminal, a line a stage in a pipe."""
+    """Show the stages of a conversion: a progress bar on a terminal, one line per stage in a pipe."""
     if screen.is_terminal:
         with Progress(console=screen, transient=True) as progress:
             task = progress.add_task("starting TensorFlow", total=1.0)
             yield lambda stage: progress.update(task, description=stage.text, completed=stage.done)
         return
-    said: list[str] = []
+    printed: list[str] = []
 
     def report(stage: Stage) -> None:
-        if stage.text not in said:
-            said.append(stage.text)
+        if stage.text not in printed:
+            printed.append(stage.text)
             say(stage.text)
 
     yield report
@@ -174,12 +195,12 @@ def _verify(args: argparse.Namespace) -> int:
 
 def _report(args: argparse.Namespace) -> int:
     labels = tuple(args.labels.split(",")) if args.labels else ()
-    given = Inputs(args.calibrate, args.data, labels, args.calibrate_count)
+    inputs = Inputs(args.calibrate, args.data, labels, args.calibrate_count)
     if screen.is_terminal:
         with screen.status("reading the file") as status:
-            result = report(args.model, given, say=status.update)
+            result = report(args.model, inputs, progress=status.update)
     else:
-        result = report(args.model, given, say=say)
+        result = report(args.model, inputs, progress=say)
     if args.json:
         print(json.dumps(result))
     else:
@@ -199,7 +220,7 @@ def _lint(args: argparse.Namespace) -> int:
 
 
 def _bench(args: argparse.Namespace) -> int:
-    from converter.bench import run_bench  # brings TensorFlow
+    from converter.bench import run_bench  # imports TensorFlow
 
     with _shown_stages() as report:
         result = run_bench(report=report)

@@ -1,4 +1,4 @@
-"""`emotion-convert bench`: how much faster each form of a network is, as ratios measured in one run."""
+"""Compares the speed of the forms of a network (`emotion-convert bench`), as ratios measured in one run."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from converter.quantize import Job, Stage, convert
+from converter.jobs import Job, Stage, convert
 from edge.inference.backends import Model, load_model
 from edge.values import LABELS, Float32
 from edge.voice.windows import COEFFICIENTS, frame_count
 from models.recipes.report_networks import report_face, report_voice
 
-WINDOW_S, HOP_S, WINDOWS_A_SECOND = 3.0, 0.01, 10
-ROUNDS, SPELL_S = 15, 0.02
+WINDOW_S, HOP_S, WINDOWS_HZ = 3.0, 0.01, 10
+ROUNDS, TURN_S = 15, 0.02
 CALIBRATE = 32
-SHIPPED, SECONDS = ("lstm-int8", "cnn-int8"), 60.0  # how long converting one of these may take
+SHIPPED, CONVERT_S = ("lstm-int8", "cnn-int8"), 60.0  # limit for the conversion of one of these
 
 Report = Callable[[Stage], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """One comparison: how many times faster `fast` is than `slow`, and how many are wanted."""
+    """One comparison of two forms: `fast` is to be at least `wanted` times faster than `slow`."""
 
     what: str
     slow: str
@@ -36,20 +36,20 @@ class Ratio:
 
 
 RATIOS = (
-    Ratio("unrolled int8 LSTM against the fused int8 one", "lstm-fused-int8", "lstm-int8", 5.0),
+    Ratio("unrolled int8 LSTM against the fused int8 LSTM", "lstm-fused-int8", "lstm-int8", 5.0),
     Ratio("unrolled int8 LSTM against the float loop", "lstm-loop-float32", "lstm-int8", 1.5),
-    Ratio("int8 CNN against the float one", "cnn-float32", "cnn-int8", 2.5),
-    Ratio("speech a second: single steps against windows", "window-float32", "step-float32", 10.0),
+    Ratio("int8 CNN against the float CNN", "cnn-float32", "cnn-int8", 2.5),
+    Ratio("one second of speech: single steps against windows", "window-float32", "step-float32", 10.0),
 )
-# How often a form runs for a second of speech, where that is not once.
-TIMES = {"window-float32": WINDOWS_A_SECOND, "step-float32": round(1 / HOP_S)}
+# Runs per second of speech, for the forms that the last ratio compares; 1 for all others.
+TIMES = {"window-float32": WINDOWS_HZ, "step-float32": round(1 / HOP_S)}
 
 
 def run_bench(*, report: Report) -> dict[str, Any]:
-    """Make the report's networks with random weights, convert them in every form, and time them in turns.
+    """Build the report's networks with random weights, convert them to every form, and time them in turns.
 
     Returns `{"version", "ms": {form: median}, "ratios": [{"what", "ratio", "wanted", "met"}],
-    "convert_s": {form: seconds}}`. Turns and medians make the ratios hold on a busy machine.
+    "convert_s": {form: seconds}}`. Turns and medians make the ratios reproducible on a busy machine.
     """
     with tempfile.TemporaryDirectory(prefix="emotion-edge-") as scratch:
         jobs = _jobs(Path(scratch), report)
@@ -60,7 +60,7 @@ def run_bench(*, report: Report) -> dict[str, Any]:
             convert(job, report=lambda _stage: None)
             seconds[form] = round(time.monotonic() - start, 1)
         report(Stage("timing", 0.8))
-        ms = _in_turns({form: load_model(job.target) for form, job in jobs.items()})
+        ms = _median_times_ms({form: load_model(job.target) for form, job in jobs.items()})
     ratios = []
     for ratio in RATIOS:
         slow, fast = (ms[form] * TIMES.get(form, 1) for form in (ratio.slow, ratio.fast))
@@ -75,10 +75,10 @@ def run_bench(*, report: Report) -> dict[str, Any]:
     slowest = max(seconds[form] for form in SHIPPED)
     ratios.append(
         {
-            "what": f"converting a shipped network ({slowest:.0f} s) against {SECONDS:.0f} s",
-            "ratio": round(SECONDS / slowest, 2),
+            "what": f"converting a shipped network ({slowest:.0f} s) against {CONVERT_S:.0f} s",
+            "ratio": round(CONVERT_S / slowest, 2),
             "wanted": 1.0,
-            "met": slowest <= SECONDS,
+            "met": slowest <= CONVERT_S,
         }
     )
     return {
@@ -90,10 +90,10 @@ def run_bench(*, report: Report) -> dict[str, Any]:
 
 
 def _jobs(scratch: Path, report: Report) -> dict[str, Job]:
-    """Save the networks and inputs to calibrate with, and return what is to be converted."""
+    """Save the networks and their calibration inputs; return the conversion jobs by form."""
     import keras
 
-    report(Stage("making the networks", 0.0))
+    report(Stage("building the networks", 0.0))
     random = np.random.default_rng(1)
     frames = frame_count(WINDOW_S)
     networks = {
@@ -104,9 +104,9 @@ def _jobs(scratch: Path, report: Report) -> dict[str, Job]:
     for name, (network, shape) in networks.items():
         network.save(scratch / f"{name}.keras")
         np.save(scratch / f"{name}.npy", random.random((CALIBRATE, *shape), dtype=np.float32))
-    # Keras's own export keeps its loop, which is what converting without this package gives.
-    one = [keras.InputSpec(shape=(1, 40, 1), dtype="float32")]
-    networks["lstm"][0].export(scratch / "loop", input_signature=one, verbose=False)
+    # The export of Keras keeps the loop: this is the file that one gets without this package.
+    spec = [keras.InputSpec(shape=(1, 40, 1), dtype="float32")]
+    networks["lstm"][0].export(scratch / "loop", input_signature=spec, verbose=False)
 
     def job(form: str, source: str, kind: str, recurrent: str | None = None) -> tuple[str, Job]:
         calibrate = scratch / f"{source}.npy" if kind == "int8" else None
@@ -138,8 +138,8 @@ def _frame_voice(frames: int) -> Any:
     return keras.Model(voice, layers.Dense(len(LABELS), activation="softmax", name="p")(x), name="frames")
 
 
-def _in_turns(models: dict[str, Model]) -> dict[str, float]:
-    """Return the median time of an answer in ms, each model having its turn in every round."""
+def _median_times_ms(models: dict[str, Model]) -> dict[str, float]:
+    """Return the median time of one run in ms; every model has one turn in every round."""
     random = np.random.default_rng(2)
     inputs: dict[str, list[Float32]] = {
         form: [random.random(info.shape, dtype=np.float32) for info in model.inputs]
@@ -148,10 +148,10 @@ def _in_turns(models: dict[str, Model]) -> dict[str, float]:
     times: dict[str, list[float]] = {form: [] for form in models}
     for _ in range(ROUNDS):
         for form, model in models.items():
-            model.run(*inputs[form])  # what the others left in the caches is not this one's time
+            model.run(*inputs[form])  # fills the caches, which hold the data of the previous model
             runs, start = 0, time.perf_counter()
-            while (spent := time.perf_counter() - start) < SPELL_S or not runs:
+            while (elapsed_s := time.perf_counter() - start) < TURN_S or not runs:
                 model.run(*inputs[form])
                 runs += 1
-            times[form].append(spent / runs * 1000)
+            times[form].append(elapsed_s / runs * 1000)
     return {form: float(np.median(values)) for form, values in times.items()}

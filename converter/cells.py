@@ -10,14 +10,14 @@ CELLS = (layers.LSTMCell, layers.GRUCell, layers.SimpleRNNCell)
 
 
 def state_names(cell: Any) -> tuple[str, ...]:
-    """Return the names of the states of `cell`, in the order of `advance`; all are (batch, units)."""
+    """Return the names of the states of `cell` in the order of `advance`; all are (batch, units)."""
     return ("h", "c") if isinstance(cell, layers.LSTMCell) else ("h",)
 
 
 def project(cell: Any, inputs: Any) -> Any:
-    """Return what of the gates depends on the input alone: (..., features) -> (..., gates * units)."""
+    """Compute the part of the gates that depends on inputs only: (..., features) -> (..., gates * units)."""
     if len(inputs.shape) == 3:
-        # All steps at once as a 1x1 convolution: the Edge TPU's dense layer takes one row only.
+        # All steps at once as a 1x1 convolution, because a dense layer on the Edge TPU takes one row only.
         projected = ops.conv(inputs, cell.kernel[None], padding="valid", data_format="channels_last")
     else:
         projected = ops.matmul(inputs, cell.kernel)
@@ -29,8 +29,8 @@ def project(cell: Any, inputs: Any) -> Any:
 def advance(cell: Any, projected: Any, states: tuple[Any, ...] | None) -> tuple[Any, ...]:
     """Return the states after a step with `projected` (batch, gates * units); the first is the output.
 
-    `states` of None are zeros. They are not computed with, because a part of a split that nobody reads has
-    no calibrated range and would stay in floats.
+    `states` of None means zeros. The first step leaves out the operations on them: an unused output of a
+    split has no calibrated range and would stay in floats.
     """
     if isinstance(cell, layers.LSTMCell):
         return _advance_lstm(cell, projected, states)
@@ -42,7 +42,7 @@ def advance(cell: Any, projected: Any, states: tuple[Any, ...] | None) -> tuple[
 
 
 def _advance_lstm(cell: Any, projected: Any, states: tuple[Any, ...] | None) -> tuple[Any, Any]:
-    """Gates in the order input, forget, cell, output; equations of `keras.layers.LSTMCell`."""
+    """Compute `keras.layers.LSTMCell`: gates in the order input, forget, cell, output."""
     units = cell.units
     if states is None:
         i, o = projected[:, :units], projected[:, 3 * units :]
@@ -55,7 +55,7 @@ def _advance_lstm(cell: Any, projected: Any, states: tuple[Any, ...] | None) -> 
 
 
 def _advance_gru(cell: Any, projected: Any, hidden: Any) -> Any:
-    """Gates in the order update, reset, candidate; equations of `keras.layers.GRUCell`."""
+    """Compute `keras.layers.GRUCell`: gates in the order update, reset, candidate."""
     units, kernel = cell.units, cell.recurrent_kernel
     if hidden is None:
         update = cell.recurrent_activation(projected[:, :units])

@@ -1,4 +1,4 @@
-"""The child process of a conversion: reads the model, calibrates, writes the TFLite file, says its stages."""
+"""Converts one model, in the child process that `converter.jobs` starts; reports its stages on stdout."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from converter.names import tidy
-from converter.quantize import INTEGERS, Job, Stage
+from converter.jobs import INTEGERS, Job, Stage
 from converter.source import first_line, read_model, read_saved_model, source_kind
+from converter.tensor_names import tidy_names
 from edge.errors import EdgeError, ModelError
 from edge.values import Float32
 
-STEPS_OF_STREAM = 2000  # as many are run to calibrate a single step
+STREAM_STEPS = 2000  # steps to calibrate a single-step model with
 
 Report = Callable[[Stage], None]
 Example = dict[str, Float32]
 
 
 def main() -> int:
-    """Do the job that stands on stdin; say stages and the one error as JSON lines on stdout."""
+    """Read a job from stdin, run it, and print stages or an error as JSON lines on stdout."""
     message = json.loads(sys.stdin.read())
     paths = {key: Path(message[key]) for key in ("source", "target", "calibrate") if message[key]}
     job = Job(**{**message, **paths})
@@ -39,20 +39,20 @@ def main() -> int:
         print(json.dumps({"error": str(error), "model": isinstance(error, ModelError)}), flush=True)
         return error.exit_code
     except OSError as error:
-        directory = job.target.parent.parent  # the other is gone when somebody reads this
-        sentence = f"{directory}: cannot be written to ({error.strerror}); free some space"
-        print(json.dumps({"error": sentence, "model": False}), flush=True)
+        directory = job.target.parent.parent  # the scratch directory is removed before the message is printed
+        text = f"{directory}: cannot be written to ({error.strerror}); free some space"
+        print(json.dumps({"error": text, "model": False}), flush=True)
         return 1
     return 0
 
 
 def convert_here(job: Job, report: Report) -> bytes:
-    """Return the TFLite file of a job, made in this process; its target's directory is scratch space."""
+    """Convert in this process and return the TFLite file; the directory of the target is used as scratch."""
     try:
         import tensorflow as tf
     except ImportError as error:
-        raise EdgeError(f"{error.name}: not installed; `pip install 'emotion-edge[train]'`") from None
-    scratch = job.target.parent  # made for this job and removed after it
+        raise EdgeError(f"{error.name}: not installed; type `pip install 'emotion-edge[train]'`") from None
+    scratch = job.target.parent  # created for this job; `converter.jobs.convert` removes it
     exported = scratch / "saved_model"
     is_integer = job.kind in INTEGERS
     report(Stage("reading the model", 0.1))
@@ -64,7 +64,7 @@ def convert_here(job: Job, report: Report) -> bytes:
             )
         shape = read_saved_model(job.source, exported, is_integer=is_integer)
         examples = _examples(job, shape, report) if is_integer else None
-        return _to_tflite(tf, job, exported, _fed_alone(examples), report)
+        return _to_tflite(tf, job, exported, _single_inputs(examples), report)
     model = read_model(job.source, scratch)
     shape = tuple(model.inputs[0].shape[1:])
     if job.recurrent == "step":
@@ -73,11 +73,11 @@ def convert_here(job: Job, report: Report) -> bytes:
     examples = _examples(job, shape, report) if is_integer else None
     report(Stage("exporting the graph", 0.35))
     _export(tf, model, exported)
-    return _to_tflite(tf, job, exported, _fed_alone(examples), report)
+    return _to_tflite(tf, job, exported, _single_inputs(examples), report)
 
 
 def _rewritten(model: Any, job: Job, report: Report) -> Any:
-    """Return the model without loops, in the form asked for, or unrolled and where that is too long fused."""
+    """Return the model without loops, in the form that the job names: by default unrolled, fused if long."""
     from converter.fused import fuse
     from converter.recurrent import MAX_STEPS, recurrent_layers, step_count, unroll
 
@@ -101,18 +101,17 @@ def _convert_step(tf: Any, job: Job, model: Any, exported: Path, report: Report)
     if job.kind in INTEGERS:
         if streamed.has_mean:
             raise ModelError(
-                f"{job.source}: a running mean counts further than integers of one scale; use --to dynamic"
+                f"{job.source}: the step count of a running mean exceeds an integer range; use --to dynamic"
             )
         examples = _examples(job, tuple(model.inputs[0].shape[1:]), report)
-        walked = _walk(tf, streamed.model, examples)
-        feed = walked.__iter__
+        feed = _record_steps(tf, streamed.model, examples).__iter__
     report(Stage("exporting the graph", 0.35))
     _export(tf, streamed.model, exported, streamed.states)
     return _to_tflite(tf, job, exported, feed, report)
 
 
 def _examples(job: Job, shape: tuple[int, ...], report: Report) -> Float32:
-    from converter.calibrate import read_examples
+    from converter.calibration import read_examples
 
     assert job.calibrate is not None
     report(Stage("reading calibration examples", 0.2))
@@ -123,29 +122,29 @@ def _examples(job: Job, shape: tuple[int, ...], report: Report) -> Float32:
     return read_examples(job.calibrate, shape, count=job.count, features=job.features, progress=progress)
 
 
-def _fed_alone(examples: Float32 | None) -> Callable[[], Iterable[Example]] | None:
-    """Return what gives the examples one by one to the only input."""
+def _single_inputs(examples: Float32 | None) -> Callable[[], Iterable[Example]] | None:
+    """Return a function that yields the examples one by one for the only input."""
     if examples is None:
         return None
     return lambda: ({"input": example[np.newaxis]} for example in examples)
 
 
-def _walk(tf: Any, model: Any, examples: Float32) -> list[Example]:
-    """Run a model of one step over whole windows; return what it was given, states included."""
+def _record_steps(tf: Any, model: Any, examples: Float32) -> list[Example]:
+    """Run a single-step model over whole windows; return the inputs of every step, states included."""
     run = tf.function(lambda *inputs: model(list(inputs), training=False))
     names = [state.name for state in model.inputs]
-    fed: list[Example] = []
-    for example in examples[: max(2, STEPS_OF_STREAM // examples.shape[1])]:
+    recorded: list[Example] = []
+    for example in examples[: max(2, STREAM_STEPS // examples.shape[1])]:
         states = [np.zeros(state.shape, np.float32) for state in model.inputs[1:]]
         for step in example:
             inputs = [step[np.newaxis, np.newaxis], *states]  # (features) -> (1, 1, features)
-            fed.append(dict(zip(names, inputs, strict=True)))
+            recorded.append(dict(zip(names, inputs, strict=True)))
             states = [state.numpy() for state in run(*map(tf.constant, inputs))[1:]]
-    return fed
+    return recorded
 
 
 def _export(tf: Any, model: Any, directory: Path, states: tuple[str, ...] = ()) -> None:
-    """Write a SavedModel of batch 1: straight from Keras 3, variables would stay unfrozen and fail to run."""
+    """Write a SavedModel of batch 1; without it Keras 3 leaves variables unfrozen and the file fails."""
     from keras.export import ExportArchive
 
     names = ("input", *states)
@@ -154,8 +153,8 @@ def _export(tf: Any, model: Any, directory: Path, states: tuple[str, ...] = ()) 
         for name, x in zip(names, model.inputs, strict=True)
     }
 
-    def run(given: dict[str, Any]) -> dict[str, Any]:
-        inputs = [given[name] for name in names]
+    def run(tensors: dict[str, Any]) -> dict[str, Any]:
+        inputs = [tensors[name] for name in names]
         outputs = model(inputs if states else inputs[0], training=False)
         return dict(zip(("output", *states), outputs if states else [outputs], strict=True))
 
@@ -183,16 +182,16 @@ def _to_tflite(
     report(Stage(f"converting to {job.kind}", 0.4))
     try:
         if job.ranges == "percentile":
-            return tidy(_with_percentiles(converter, feed, report))
-        return tidy(bytes(converter.convert()))
-    except Exception as error:  # the converter raises whatever its passes raise
+            return tidy_names(_with_percentiles(converter, feed, report))
+        return tidy_names(bytes(converter.convert()))
+    except Exception as error:  # the converter passes on every exception of its passes
         raise ModelError(
             f"{job.source}: cannot be converted to {job.kind} ({first_line(error)}); simplify it"
         ) from error
 
 
 def _set_kind(tf: Any, converter: Any, job: Job) -> None:
-    """Set the converter's options; by default it gives weights a scale a channel."""
+    """Set the converter's options; its default is one scale per channel for weights."""
     if job.kind != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if job.kind == "float16":
@@ -207,14 +206,14 @@ def _set_kind(tf: Any, converter: Any, job: Job) -> None:
 
 
 def _with_percentiles(converter: Any, feed: Any, report: Report) -> bytes:
-    """Calibrate, narrow the ranges, quantize: the converter's own two halves with ours between."""
+    """Calibrate, narrow the ranges, quantize: the two halves of the converter with `clip_ranges` between."""
     from tensorflow.lite.python.convert import mlir_quantize
 
     from converter.ranges import clip_ranges
 
     converter._experimental_calibrate_only = True
     calibrated = bytes(converter.convert())
-    report(Stage("cutting the ranges", 0.8))
+    report(Stage("narrowing the ranges", 0.8))
     clipped = clip_ranges(calibrated, feed)
     return bytes(
         mlir_quantize(

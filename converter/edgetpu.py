@@ -1,4 +1,4 @@
-"""Compiles a TFLite file for the Edge TPU with Coral's `edgetpu_compiler`, where that is installed."""
+"""Compiles a TFLite file for the Edge TPU with Coral's `edgetpu_compiler`, if it is installed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from converter.compare import compiled_path
-from converter.verify import find_card
+from converter.cards import compiled_path, find_card
 from edge.errors import EdgeError, ModelError
 from models.cards import file_entry, save_card
 from models.evaluation.show import show_table
 
 COMPILER = "edgetpu_compiler"
-TIMEOUT_S = 600  # the compiler gives up by itself after 180
+TIMEOUT_S = 600  # the compiler itself stops after 180 s
 VARIANT = "edgetpu"
 SOURCE_VARIANT = "int8"
 ROWS = ("operation", "count", "status")
@@ -34,11 +33,11 @@ _COUNTS = {
 
 
 def compile_beside(source: Path) -> dict[str, Any] | None:
-    """Write `NAME_edgetpu.tflite` beside `NAME.tflite` and enter it in the card; None without a compiler.
+    """Write `NAME_edgetpu.tflite` next to `NAME.tflite` and into the card; return None without a compiler.
 
     Returns `{"file", "version", "subgraphs", "on_chip", "off_chip", "on_edgetpu", "on_cpu", "operations"}`.
-    Raises `ModelError` with the compiler's own reason when it refuses, `EdgeError` when nothing can be
-    written; then no file is left.
+    Raises `ModelError` with the compiler's reason when it refuses the file, `EdgeError` when the directory is
+    not writable. On an error no file is left behind.
     """
     compiler = shutil.which(COMPILER)
     if compiler is None:
@@ -50,19 +49,19 @@ def compile_beside(source: Path) -> dict[str, Any] | None:
             part = Path(scratch) / target.name
             if not part.is_file():
                 raise ModelError(
-                    f"{source}: {COMPILER} wrote nothing ({_reason(log)}); lint it for the reason"
+                    f"{source}: {COMPILER} wrote no file ({_reason(log)}); convert it again with --to int8"
                 )
             part.replace(target)
     except OSError as error:
         raise EdgeError(
             f"{target}: cannot be written ({error.strerror}); check space and permissions"
         ) from None
-    _enter(source, target)
+    _add_to_card(source, target)
     return {"file": target.name, **read_log(log)}
 
 
 def read_log(log: str) -> dict[str, Any]:
-    """Read what the compiler printed; a figure that it did not print is null."""
+    """Parse the output of the compiler; a figure that is missing there is None."""
     found = {key: pattern.search(log) for key, pattern in _COUNTS.items()}
     figures: dict[str, Any] = {key: match[1] if match else None for key, match in found.items()}
     figures["subgraphs"] = int(figures["subgraphs"]) if figures["subgraphs"] else None
@@ -78,16 +77,16 @@ def read_log(log: str) -> dict[str, Any]:
 
 
 def show_compiled(compiled: dict[str, Any]) -> None:
-    """Print what the compiler did."""
+    """Print where the compiler mapped each operation."""
     title = (
-        f"{compiled['file']}: compiler {compiled['version']}, {compiled['subgraphs']} part(s), "
+        f"{compiled['file']}: compiler {compiled['version']}, {compiled['subgraphs']} subgraph(s), "
         f"{compiled['on_chip']} on the chip, {compiled['off_chip']} streamed"
     )
     show_table(title, ROWS, [tuple(str(row[key]) for key in ROWS) for row in compiled["operations"]])
 
 
 def _run(compiler: str, source: Path, directory: Path) -> str:
-    """Run the compiler and return its output; raise `ModelError` with its last word when it fails."""
+    """Run the compiler and return its output; raise `ModelError` with its last line when it fails."""
     command = [compiler, "--show_operations", "--out_dir", str(directory), str(source)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
@@ -95,18 +94,19 @@ def _run(compiler: str, source: Path, directory: Path) -> str:
         raise ModelError(f"{source}: {COMPILER} took over {TIMEOUT_S} s; make the model smaller") from None
     if done.returncode:
         raise ModelError(
-            f"{source}: {COMPILER} refuses it ({_reason(done.stderr + done.stdout)}); lint it for the reason"
+            f"{source}: {COMPILER} refuses it ({_reason(done.stderr + done.stdout)}); "
+            "convert the model again with --to int8, or simplify it"
         )
     return done.stdout
 
 
 def _reason(output: str) -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    return lines[-1][:200] if lines else "it says nothing"
+    return lines[-1][:200] if lines else "no output"
 
 
-def _enter(source: Path, target: Path) -> None:
-    """Put the compiled file into the card of its source; it gives the source's golden output."""
+def _add_to_card(source: Path, target: Path) -> None:
+    """Enter the compiled file into the card of its source, with the golden output of the source."""
     card = find_card(source, source)
     if card is None or SOURCE_VARIANT not in card.golden.output:
         return

@@ -1,4 +1,4 @@
-"""Makes a network's embedding an output of its TFLite file, beside the probabilities; no weight changes."""
+"""Adds the embedding of a network as a second output of its TFLite file; no weight changes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ai_edge_litert import schema_py_generated as schema
 from converter.graph import DAMAGE, IDENTIFIER, OPERATIONS
 from edge.errors import ModelError
 
-# Behind `output` in the alphabet: a signature's runner gives its outputs in that order.
+# Sorts after `output`: a signature runner returns its outputs in alphabetical order.
 OUTPUT = "output_embedding"
 
 
 def expose(content: bytes, *, name: str) -> bytes:
-    """Return the TFLite file `content` with what its last dense layer reads as a second output.
+    """Return the TFLite file `content` with the input of its last dense layer as a second output.
 
-    That is the mean over places or steps, (1, n) of the file's own type, behind the probabilities. A file
-    that has it already comes back as it is. Raises `ModelError`, naming the file `name`, when it is no TFLite
-    file or does not end in a mean, a dense layer and a softmax.
+    This embedding is the mean over positions or steps, (1, n) in the type of the file, after the
+    probabilities. A file that already has it is returned unchanged. Raises `ModelError` with `name` when
+    `content` is not a TFLite file or does not end in a mean, a dense layer and a softmax.
     """
     if content[4:8] != IDENTIFIER:
         raise ModelError(f"{name}: not a TFLite file; `emotion-convert convert` makes one of a Keras model")
@@ -34,7 +34,7 @@ def expose(content: bytes, *, name: str) -> bytes:
         raise ModelError(f"{name}: a damaged TFLite file; convert the model again") from None
     if index is None or len(graph.outputs) != 1:
         raise ModelError(
-            f"{name}: does not end in a mean, a dense layer and a softmax, so it has no embedding to give; "
+            f"{name}: does not end in a mean, a dense layer and a softmax, so it has no embedding; "
             "build it with GlobalAveragePooling before its only dense layer"
         )
     graph.outputs = [*graph.outputs, index]
@@ -49,22 +49,24 @@ def expose(content: bytes, *, name: str) -> bytes:
 
 
 def expose_file(path: Path) -> None:
-    """Do so to the file `path`, in one piece; raise `ModelError` where it cannot be."""
+    """Add the embedding to the file `path`, atomically; raise `ModelError` when that fails."""
     try:
         content = path.read_bytes()
         part = path.with_name(f".{path.name}.part")
         part.write_bytes(expose(content, name=str(path)))
         part.replace(path)
     except OSError as error:
-        raise ModelError(f"{path}: cannot be changed ({error.strerror}); check the path") from None
+        raise ModelError(
+            f"{path}: cannot be rewritten ({error.strerror}); check path and permissions"
+        ) from None
 
 
 def _embedding(model: Any, graph: Any) -> int | None:
-    """Return the tensor that the last dense layer reads, when a mean made it; else None."""
-    maker = {int(operation.outputs[0]): operation for operation in graph.operators}
+    """Return the index of the input of the last dense layer, if that is the output of a mean; else None."""
+    producers = {int(operation.outputs[0]): operation for operation in graph.operators}
 
-    def made_by(tensor: int, kind: str) -> Any:
-        operation = maker.get(tensor)
+    def producer(tensor: int, kind: str) -> Any:
+        operation = producers.get(tensor)
         if operation is None:
             return None
         code = model.operatorCodes[operation.opcodeIndex]
@@ -73,8 +75,8 @@ def _embedding(model: Any, graph: Any) -> int | None:
 
     tensor = int(graph.outputs[0])
     for kind in ("SOFTMAX", "FULLY_CONNECTED"):
-        operation = made_by(tensor, kind)
+        operation = producer(tensor, kind)
         if operation is None:
             return None
         tensor = int(operation.inputs[0])
-    return tensor if made_by(tensor, "MEAN") is not None else None
+    return tensor if producer(tensor, "MEAN") is not None else None

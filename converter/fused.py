@@ -1,4 +1,4 @@
-"""Rewrites LSTM layers as TFLite's fused operation: a small file, where its equations are the layer's."""
+"""Rewrites LSTM layers as the fused LSTM operation of TFLite, which gives the smallest file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edge.errors import ModelError
 class Fused(layers.Layer):  # type: ignore[misc]  # Keras has no types
     """An LSTM in the form that the TFLite converter replaces by UNIDIRECTIONAL_SEQUENCE_LSTM.
 
-    (batch, steps, features) -> (batch, units), or (batch, steps, units) where it returns sequences.
+    (batch, steps, features) -> (batch, units), or (batch, steps, units) if the layer returns sequences.
     """
 
     def __init__(self, original: Any, *, in_order_of_time: bool = False) -> None:
@@ -24,7 +24,7 @@ class Fused(layers.Layer):  # type: ignore[misc]  # Keras has no types
         self._in_order_of_time = in_order_of_time
 
     def call(self, sequence: Any, mask: Any = None, training: bool = False) -> Any:
-        """Compute all steps; masks were refused before."""
+        """Compute all steps; `fuse` has refused masks."""
         del mask, training
         import tensorflow as tf
 
@@ -35,7 +35,7 @@ class Fused(layers.Layer):  # type: ignore[misc]  # Keras has no types
         zeros = tf.zeros((batch, cell.units))
         bias = cell.bias if cell.use_bias else ops.zeros((4 * cell.units,))
         weights = [tf.convert_to_tensor(weight) for weight in (cell.kernel, cell.recurrent_kernel, bias)]
-        # The converter looks for this attribute and for five results; it then throws the body away.
+        # The converter recognises this attribute and the five results, and replaces the body.
         attributes = {"api_implements": f"lstm_{uuid.uuid4()}", "time_major": False, "go_backwards": False}
         loop = tf.function(_loop, autograph=False, experimental_attributes=attributes)
         last, outputs, *_ = loop(sequence, zeros, zeros, *weights)
@@ -45,14 +45,14 @@ class Fused(layers.Layer):  # type: ignore[misc]  # Keras has no types
         return ops.flip(outputs, axis=1) if backwards else outputs
 
     def compute_output_shape(self, shape: tuple[int, ...]) -> Any:
-        """Return the shape that the original layer gives."""
+        """Return the output shape of the original layer."""
         return self.original.compute_output_shape(shape)
 
 
 def fuse(model: Any) -> Any:
-    """Return `model` with every LSTM as one operation, sharing all weights; the same model without one.
+    """Return `model` with every LSTM as one operation and the same weights; `model` itself if it has none.
 
-    Raises `ModelError` where the operation computes something else: other cells, other activations, masks.
+    Raises `ModelError` for layers that the operation does not compute: other cells, other activations, masks.
     """
     found = recurrent_layers(model)
     if not found:
@@ -62,7 +62,9 @@ def fuse(model: Any) -> Any:
         step_count(layer)
         for part in parts(layer):
             _check_cell(layer.name, part.cell)
-    refuse_masks(model, "the fused LSTM knows no masks; use --recurrent unroll, or sequences of one length")
+    refuse_masks(
+        model, "the fused LSTM does not support masks; use --recurrent unroll, or sequences of one length"
+    )
     return rewrite(model, Fused)
 
 
@@ -73,14 +75,15 @@ def _check_cell(name: str, cell: Any) -> None:
         )
     named = (cell.activation, cell.recurrent_activation)
     if named != (keras.activations.tanh, keras.activations.sigmoid):
-        words = " and ".join(str(getattr(activation, "__name__", activation)) for activation in named)
+        names = " and ".join(str(getattr(activation, "__name__", activation)) for activation in named)
         raise ModelError(
-            f"layer {name}: the fused LSTM is tanh and sigmoid, not {words}; use --recurrent unroll or step"
+            f"layer {name}: the fused LSTM computes tanh and sigmoid, not {names}; use --recurrent unroll "
+            "or step"
         )
 
 
 def _loop(sequence: Any, hidden: Any, carry: Any, kernel: Any, recurrent: Any, bias: Any) -> tuple[Any, ...]:
-    """Return last output, outputs, both states and a number, as the converter's pattern has it."""
+    """Return the five results that the converter expects: last output, all outputs, both states, a number."""
     import tensorflow as tf
 
     steps = sequence.shape[1]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edge.errors import ModelError
 
 IDENTIFIER = b"TFL3"  # bytes 4 to 8 of every TFLite file
-# What the generated reader raises on a damaged file, since it trusts every offset in it.
+# Raised by the generated reader on a damaged file: it checks no offset.
 DAMAGE = (struct.error, ValueError, IndexError, TypeError, AttributeError, KeyError, OverflowError)
 
 
@@ -30,9 +30,9 @@ ACTIVATIONS = _names(schema.ActivationFunctionType)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tensor:
-    """One tensor: scale and zero point are 0 for floats, those of the first channel where each has its own.
+    """One tensor; scale and zero point are 0 for floats, and those of the first channel if they differ.
 
-    Its `values` are there for constant integers only, such as axes and paddings.
+    `values` is set for constant integers only, such as axes and paddings.
     """
 
     index: int
@@ -54,26 +54,26 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Operation:
-    """One operation: `name` as in TFLite's schema, a custom one's own name, and its options by name."""
+    """One operation: `name` from the TFLite schema or of a custom operation, and its options by name."""
 
     index: int
     name: str
     is_custom: bool
     subgraph: int
-    inputs: tuple[Tensor | None, ...]  # None stands for an input that was left out
+    inputs: tuple[Tensor | None, ...]  # None for an optional input that is missing
     outputs: tuple[Tensor, ...]
-    activation: str  # the fused one, `NONE` where there is none
+    activation: str  # the fused activation, or `NONE`
     options: dict[str, Any]
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """Inputs that are there, then outputs."""
+        """The inputs that are present, then the outputs."""
         return (*(tensor for tensor in self.inputs if tensor is not None), *self.outputs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Graph:
-    """The operations of a file in the order in which they run; bodies of loops come last."""
+    """The operations of a file in execution order; the bodies of loops come last."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
@@ -81,13 +81,13 @@ class Graph:
 
 
 def read_graph(path: Path) -> Graph:
-    """Read the operations of `path`; raise `ModelError` when it is not there, empty, damaged or no model."""
+    """Read the operations of `path`; raise `ModelError` if it is missing, empty, damaged or not a model."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         raise ModelError(f"{path}: no such model file; `emotion-convert convert` makes one") from None
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror}); give a TFLite file") from None
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); give a readable TFLite file") from None
     if not content:
         raise ModelError(f"{path}: is empty; convert the model again")
     if content[4:8] != IDENTIFIER:
@@ -154,5 +154,5 @@ def _operation(index: int, raw: Any, subgraph: int, tensors: list[Tensor], codes
 
 
 def _list(values: Any) -> Any:
-    """Flatbuffers give None for an empty vector."""
+    """Return an empty tuple for None, which Flatbuffers return for an empty vector."""
     return () if values is None else values

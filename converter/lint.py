@@ -1,4 +1,4 @@
-"""Tells which operations of a TFLite file run on an accelerator, which fall back to the CPU, and why."""
+"""Lists which operations of a TFLite file run on an accelerator, which fall back to the CPU, and why."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ VERDICTS = ("operation", "count", "runs on", "why")
 
 
 def lint(path: Path, target: str) -> dict[str, Any]:
-    """Map every operation of `path` on `target`; for the Edge TPU compile it too where that can be done.
+    """Map every operation of `path` to `target`; for the Edge TPU also compile it if a compiler is installed.
 
     Returns `{"file", "target", "maps", "mapped", "fallback", "counts", "operations", "compiled"}`. `maps` is
-    true when nothing falls back; where the compiler ran, its word counts over the list's. `counts` has one
-    entry an operation and reason, `operations` one an operation. Raises `ModelError` for what is no model,
-    `EdgeError` for an unknown target.
+    true when nothing falls back; the result of the compiler takes precedence over the list of operations.
+    `counts` has one entry per operation name and reason, `operations` one per operation. Raises `ModelError`
+    for a file that is not a model, `EdgeError` for an unknown target.
     """
     if target not in TARGETS:
         raise EdgeError(f"--target {target}: unknown; use one of {', '.join(TARGETS)}")
@@ -50,7 +50,7 @@ def lint(path: Path, target: str) -> dict[str, Any]:
 
 
 def _reasons(graph: Graph, target: str) -> list[str | None]:
-    """Give a reason for each operation that falls back, None for each that is mapped."""
+    """Return the reason for each operation that falls back, None for each that is mapped."""
     reasons: list[str | None] = []
     cut: Operation | None = None
     for operation in graph.operations:
@@ -60,8 +60,8 @@ def _reasons(graph: Graph, target: str) -> list[str | None]:
         if target == "edgetpu":
             if reason is None and cut is not None:
                 reason = f"comes after {cut.name} (operation {cut.index}), which falls back"
-            # The compiler makes one part, which ends at the first operation that it cannot map; the
-            # QUANTIZE of a float input stands before that part and does not end it.
+            # The compiler makes one subgraph, which ends at the first operation that it cannot map. The
+            # QUANTIZE of a float input comes before that subgraph and does not end it.
             elif reason is not None and not (operation.name == "QUANTIZE" and None not in reasons):
                 cut = cut or operation
         reasons.append(reason)
@@ -83,7 +83,7 @@ def _describe(operation: Operation, reason: str | None) -> dict[str, Any]:
 
 
 def show_lint(result: dict[str, Any]) -> None:
-    """Print a table to people, plain lines to pipes: fall-backs first, in the order in which they come."""
+    """Print a table to a terminal, plain lines to a pipe: operations that fall back first, in file order."""
     target = result["target"]
     ordered = sorted(result["counts"], key=lambda entry: entry["reason"] is None)
     rows = [

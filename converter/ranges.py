@@ -1,4 +1,4 @@
-"""Narrows calibrated ranges to a percentile: a rare outlier then costs no resolution for everything else."""
+"""Narrows calibrated ranges to a percentile, so that rare outliers do not cost resolution."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from numpy.typing import NDArray
 
 from edge.values import Float32
 
-PERCENTILE = 99.99  # of an activation's values are kept inside its range, half of the rest cut at each end
+# Share of the values of an activation that stay inside its range; half of the rest is cut at each end.
+PERCENTILE = 99.99
 BINS = 2048
 
 Feed = Callable[[], Iterable[dict[str, Float32]]]
 
 
 def clip_ranges(calibrated: bytes, feed: Feed, *, percentile: float = PERCENTILE) -> bytes:
-    """Return the calibrated float model with every activation's range cut to `percentile` of its values.
+    """Return the calibrated float model with the range of every activation cut to `percentile` of its values.
 
-    `feed` gives the examples that it was calibrated with, a dict of input name to array each.
+    `feed` yields the calibration examples, each a dict of input name to array.
     """
     from tensorflow.lite.tools import flatbuffer_utils
 
@@ -42,7 +43,7 @@ def clip_ranges(calibrated: bytes, feed: Feed, *, percentile: float = PERCENTILE
 def _histograms(
     calibrated: bytes, feed: Feed, ranges: dict[int, tuple[float, float]]
 ) -> dict[int, NDArray[np.int64]]:
-    """Run all examples and count each tensor's values over its range, in `BINS` bins."""
+    """Run all examples; return for each tensor a histogram of its values over its range, in `BINS` bins."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     interpreter = Interpreter(
@@ -61,7 +62,7 @@ def _histograms(
 
 
 def _cut(counts: NDArray[np.int64], limits: tuple[float, float], percentile: float) -> tuple[float, float]:
-    """Return the range that leaves half of 100 - `percentile` per cent out at each end, zero always in."""
+    """Return the range without (100 - `percentile`) / 2 per cent at each end; it always includes zero."""
     total = counts.sum()
     if not total:
         return limits

@@ -1,4 +1,4 @@
-"""Reads what a user trained: `.keras` and `.h5` of Keras 3 and of `tf_keras`, and SavedModel directories."""
+"""Reads trained models: `.keras` and `.h5` of Keras 3 and of `tf_keras`, and SavedModel directories."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy as np
 
 from edge.errors import ModelError
 
-# Keys that `tf_keras` writes and that Keras 3 refuses, although each says what Keras 3 does anyway. Measured:
-# without them it loads LSTM, GRU, Bidirectional and CNNs of tf_keras 2.21 and answers the same bits.
+# Keys that `tf_keras` writes and Keras 3 refuses, although their values are the defaults of Keras 3.
+# Measured: without them Keras 3 loads LSTM, GRU, Bidirectional and CNNs of tf_keras 2.21 with equal outputs.
 STALE_KEYS = {
     "LSTM": ("time_major",),
     "GRU": ("time_major",),
@@ -32,7 +32,7 @@ LOOPS = {"While", "StatelessWhile", "TensorListReserve"}
 
 
 def source_kind(source: Path) -> str:
-    """Return `saved_model`, `keras` or `h5`, by content; raise `ModelError` for anything else."""
+    """Return `saved_model`, `keras` or `h5`, by content; raise `ModelError` for other files."""
     if source.is_dir():
         if (source / "saved_model.pb").is_file():
             return "saved_model"
@@ -54,9 +54,9 @@ def source_kind(source: Path) -> str:
 
 
 def read_model(source: Path, scratch: Path) -> Any:
-    """Load a Keras file; raise `ModelError` for what cannot become one TFLite file of fixed shapes.
+    """Load a Keras file; raise `ModelError` unless it has one input of fixed shape and one output.
 
-    Raises `OSError` when `scratch`, where a copy is made, is full.
+    Raises `OSError` when `scratch`, which receives a copy, is full.
     """
     import keras
 
@@ -64,15 +64,15 @@ def read_model(source: Path, scratch: Path) -> Any:
     try:
         _without_stale_keys(source, copy)
         model = keras.models.load_model(copy, compile=False)
-    except Exception as error:  # Keras raises anything from KeyError to zipfile.BadZipFile here
+    except Exception as error:  # Keras raises many types here, from KeyError to zipfile.BadZipFile
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             raise
         raise ModelError(f"{source}: {_why_not_loaded(error)}") from error
     finally:
         copy.unlink(missing_ok=True)
     if not getattr(model, "inputs", None):
-        raise ModelError(f"{source}: the model does not say what it reads; build it with keras.Input(shape)")
-    _check_ends(source, len(model.inputs), len(model.outputs))
+        raise ModelError(f"{source}: the model has no defined input; build it with keras.Input(shape)")
+    _check_counts(source, len(model.inputs), len(model.outputs))
     _check_shape(source, tuple(model.inputs[0].shape))
     check_weights(source, model.get_weights())
     return model
@@ -81,30 +81,30 @@ def read_model(source: Path, scratch: Path) -> Any:
 def read_saved_model(source: Path, target: Path, *, is_integer: bool) -> tuple[int, ...]:
     """Write the serving signature of a SavedModel to `target` with batch 1; return its input shape.
 
-    Its layers are not known any more: it is converted as it is, so loops are refused where `is_integer`.
+    A SavedModel has no layers to rewrite and keeps its loops, which are refused if `is_integer`.
     """
     import tensorflow as tf
 
     try:
         loaded = tf.saved_model.load(str(source))
         serve = loaded.signatures["serving_default"]
-    except Exception as error:  # anything from OSError to the parser's own
+    except Exception as error:  # many types, from OSError to the parser's
         raise ModelError(
             f"{source}: not a SavedModel with a serving signature ({first_line(error)}); export it again"
         ) from error
     inputs = serve.structured_input_signature[1]
-    _check_ends(source, len(inputs), len(serve.structured_outputs))
+    _check_counts(source, len(inputs), len(serve.structured_outputs))
     ((name, spec),) = inputs.items()
     if spec.dtype != tf.float32:
-        raise ModelError(f"{source}: reads {spec.dtype.name}; export a model that reads float32")
+        raise ModelError(f"{source}: has {spec.dtype.name} input; export a model with float32 input")
     shape = tuple(spec.shape)
     _check_shape(source, shape)
     check_weights(source, [variable.numpy() for variable in loaded.variables])
     loops = _loops(serve.graph.as_graph_def())
     if shape[0] is None and "TensorListReserve" in loops:
         raise ModelError(
-            f"{source}: has a loop over a batch of any size, which TFLite cannot hold; give the .keras file, "
-            "or export a batch of 1: model.export(DIR, input_signature=[keras.InputSpec(shape=(1, ...))])"
+            f"{source}: has a loop over a batch of any size, which TFLite does not support; give the .keras "
+            "file or a batch of 1: model.export(DIR, input_signature=[keras.InputSpec(shape=(1, ...))])"
         )
     if is_integer and loops:
         raise ModelError(
@@ -122,39 +122,40 @@ def read_saved_model(source: Path, target: Path, *, is_integer: bool) -> tuple[i
 
 
 def check_weights(source: Path, weights: list[Any]) -> None:
-    """Raise `ModelError` when a weight is not a number."""
+    """Raise `ModelError` when a weight is not finite."""
     for weight in weights:
         if np.issubdtype(weight.dtype, np.floating) and not np.all(np.isfinite(weight)):
-            raise ModelError(f"{source}: a weight is not a number; train it again with a lower learning rate")
+            raise ModelError(
+                f"{source}: a weight is not a finite number; train it again with a lower learning rate"
+            )
 
 
 def first_line(error: Exception) -> str:
-    """Return what an error of someone else's says, short."""
-    if complaint := re.search(
-        r"error: ('tf\.\w+' op .*)", str(error)
-    ):  # the compiler's, after a long location
-        return complaint[1][:200]
+    """Return the first line of a library's error, at most 200 characters."""
+    # The TensorFlow compiler prints a long location first.
+    if message := re.search(r"error: ('tf\.\w+' op .*)", str(error)):
+        return message[1][:200]
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
 
-def _check_ends(source: Path, inputs: int, outputs: int) -> None:
+def _check_counts(source: Path, inputs: int, outputs: int) -> None:
     if (inputs, outputs) != (1, 1):
-        raise ModelError(f"{source}: {inputs} inputs and {outputs} outputs; one of each is supported")
+        raise ModelError(f"{source}: {inputs} inputs and {outputs} outputs; supported are one of each")
 
 
 def _check_shape(source: Path, shape: tuple[int | None, ...]) -> None:
     if None in shape[1:]:
-        raise ModelError(f"{source}: input shape {shape[1:]} is not fixed; give every side a size")
+        raise ModelError(f"{source}: input shape {shape[1:]} is not fixed; give every dimension a size")
 
 
 def _why_not_loaded(error: Exception) -> str:
     text = str(error)
     custom = re.search(r"(?:Could not locate (?:class|function)|Unknown \w+:) '?([\w.>]+)", text)
     if custom:
-        return f"has the custom object {custom[1]}, which only its own code knows; use Keras's own layers"
+        return f"uses the custom object {custom[1]}, whose code is not in the file; use layers of Keras"
     if re.search(r"\bLambda\b", text):
-        return "has a Lambda layer, which is code and is not run here; use Keras's own layers"
-    return f"not a Keras model that loads here ({first_line(error)}); save it as .keras"
+        return "uses a Lambda layer, and code from a model file is not run; use layers of Keras"
+    return f"does not load as a Keras model ({first_line(error)}); save it as .keras"
 
 
 def _without_stale_keys(source: Path, copy: Path) -> None:
@@ -175,7 +176,7 @@ def _without_stale_keys(source: Path, copy: Path) -> None:
 
 
 def _cleaned(node: Any) -> Any:
-    """Return a model's configuration without the keys of `STALE_KEYS`."""
+    """Return the configuration of a model without the keys of `STALE_KEYS`."""
     if isinstance(node, list):
         return [_cleaned(item) for item in node]
     if not isinstance(node, dict):
@@ -185,12 +186,12 @@ def _cleaned(node: Any) -> Any:
         for key in STALE_KEYS.get(str(node.get("class_name")), ()):
             config.pop(key, None)
         if node.get("class_name") == "BatchNormalization" and isinstance(config.get("axis"), list):
-            (config["axis"],) = config["axis"]  # [3] of `tf_keras` is 3 here
+            (config["axis"],) = config["axis"]  # `tf_keras` writes [3] for 3
     return cleaned
 
 
 def _loops(graph: Any) -> set[str]:
-    """Return the kinds of loop in a graph, without the LSTMs that the converter fuses."""
+    """Return the names of the loop operations in a graph, except in LSTMs that the converter fuses."""
     operations = {node.op for node in graph.node}
     for function in graph.library.function:
         if "api_implements" not in function.attr:

@@ -1,4 +1,4 @@
-"""Rewrites a model over a window as one over a single step, with every state an input and an output."""
+"""Rewrites a model over a window as a model of a single step, with every state as input and output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from converter.cells import advance, project, state_names
 from converter.recurrent import check_layer, recurrent_layers, refuse_masks
 from edge.errors import ModelError
 
-# These look at one step at a time, so that a sequence of one is enough for them.
+# Layers that compute each step independently, so that a sequence of one step gives the same result.
 STEPWISE = (
     layers.Dense, layers.Activation, layers.ReLU, layers.LeakyReLU, layers.PReLU, layers.ELU, layers.Dropout,
     layers.SpatialDropout1D, layers.GaussianNoise, layers.GaussianDropout, layers.TimeDistributed, layers.Add,
@@ -24,9 +24,9 @@ OVER_LAST_AXIS = (layers.BatchNormalization, layers.LayerNormalization, layers.C
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Streamed:
-    """A model of one step: a step (1, 1, ...) and the states in, a result and the new states out.
+    """A single-step model: inputs are a step (1, 1, ...) and the states, outputs a result and the new states.
 
-    `states` are the names of the states in both orders; each has the shape (1, ...) and starts as zeros.
+    `states` has the names of the states in the order of inputs and outputs; all are (1, ...), zeros at first.
     """
 
     model: Any
@@ -35,14 +35,14 @@ class Streamed:
 
 
 class RecurrentStep(layers.Layer):  # type: ignore[misc]  # Keras has no types
-    """One step of a recurrent layer: (batch, 1, features) and its states to a result and new states."""
+    """One step of a recurrent layer: from (batch, 1, features) and its states to a result and new states."""
 
     def __init__(self, original: Any) -> None:
         super().__init__(name=f"{original.name}_step")
         self.original = original
 
     def call(self, inputs: list[Any]) -> list[Any]:
-        """Return the output, (batch, 1, units) where the layer returns sequences, and the new states."""
+        """Return the output, (batch, 1, units) if the layer returns sequences, and the new states."""
         step, *states = inputs
         cell = self.original.cell
         new = advance(cell, project(cell, ops.squeeze(step, axis=1)), tuple(states))
@@ -51,27 +51,27 @@ class RecurrentStep(layers.Layer):  # type: ignore[misc]  # Keras has no types
 
 
 class CausalStep(layers.Layer):  # type: ignore[misc]
-    """One step of a causal `Conv1D`; the state is what it sees of the past, (batch, steps, features)."""
+    """One step of a causal `Conv1D`; the state is the past steps of its kernel, (batch, steps, features)."""
 
     def __init__(self, original: Any) -> None:
         super().__init__(name=f"{original.name}_step")
         self.original = original
 
     def call(self, inputs: list[Any]) -> list[Any]:
-        """Return the output (batch, 1, filters) and the new past."""
+        """Return the output (batch, 1, filters) and the new state."""
         original = self.original
-        seen = ops.concatenate([inputs[1], inputs[0]], axis=1)
-        output = ops.conv(seen, original.kernel, padding="valid", dilation_rate=original.dilation_rate)
+        steps = ops.concatenate([inputs[1], inputs[0]], axis=1)
+        output = ops.conv(steps, original.kernel, padding="valid", dilation_rate=original.dilation_rate)
         if original.use_bias:
             output = output + original.bias
-        return [original.activation(output), seen[:, 1:]]
+        return [original.activation(output), steps[:, 1:]]
 
 
 class MeanStep(layers.Layer):  # type: ignore[misc]
-    """A mean over time as a running one; the states are the mean (batch, n) and the count (batch, 1)."""
+    """A mean over time as a running mean; the states are the mean (batch, n) and the count (batch, 1)."""
 
     def call(self, inputs: list[Any]) -> list[Any]:
-        """Return the mean so far, then both states."""
+        """Return the running mean, then both states."""
         step, mean, count = inputs
         count = count + 1.0
         mean = mean + (ops.squeeze(step, axis=1) - mean) / count
@@ -79,9 +79,9 @@ class MeanStep(layers.Layer):  # type: ignore[misc]
 
 
 def stream(model: Any) -> Streamed:
-    """Return `model` over one step, sharing all weights: after n steps its result is that of a window of n.
+    """Return `model` for one step, with the same weights: after n steps its result is that of a window of n.
 
-    Raises `ModelError` for a layer that looks at later steps, drops steps or needs the whole window.
+    Raises `ModelError` for a layer that needs later steps, drops steps or needs the whole window.
     """
     found = recurrent_layers(model)
     if not found:
@@ -89,24 +89,27 @@ def stream(model: Any) -> Streamed:
     for layer in found:
         if isinstance(layer, layers.Bidirectional) or getattr(layer, "go_backwards", False):
             raise ModelError(
-                f"layer {layer.name}: reads from the end, which is not there yet; use --recurrent unroll"
+                f"layer {layer.name}: starts at the last step, which a stream does not have; "
+                "use --recurrent unroll"
             )
         check_layer(layer)
     if any(isinstance(layer, keras.Model) for layer in model.layers):
-        raise ModelError("--recurrent step: there is a model inside the model; build it of layers alone")
-    refuse_masks(model, "a step is there or not; leave the mask out and feed only the steps that are there")
-    walk = _Walk()
+        raise ModelError("--recurrent step: the model contains a nested model; build it of layers only")
+    refuse_masks(model, "a single step has no mask; remove the mask and feed only the steps that are present")
+    builder = _StepBuilder()
     flat = keras.Model(model.inputs, model.outputs)
     step = keras.Input(batch_shape=(1, 1, *model.inputs[0].shape[2:]), name="input")
-    # What `clone_model` does, which itself refuses inputs that come up on the way.
-    result = flat._run_through_graph([step], operation_fn=lambda layer: layer, call_fn=walk.call)
-    outputs = [*keras.tree.flatten(result), *walk.after]
+    # As `clone_model` does, which cannot be used here: it refuses inputs that are created on the way.
+    result = flat._run_through_graph([step], operation_fn=lambda layer: layer, call_fn=builder.call)
+    outputs = [*keras.tree.flatten(result), *builder.after]
     return Streamed(
-        keras.Model([step, *walk.before], outputs), tuple(state.name for state in walk.before), walk.has_mean
+        keras.Model([step, *builder.before], outputs),
+        tuple(state.name for state in builder.before),
+        builder.has_mean,
     )
 
 
-class _Walk:
+class _StepBuilder:
     """Calls each layer of a model on one step and collects the states before and after."""
 
     def __init__(self) -> None:
@@ -115,7 +118,7 @@ class _Walk:
         self.has_mean = False
 
     def call(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return what `layer` gives for the step."""
+        """Return the output of `layer` for the step."""
         inputs = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
         if isinstance(layer, layers.RNN):
             units = layer.cell.units
@@ -144,7 +147,7 @@ class _Walk:
         if layer.strides[0] != 1 or (layer.padding != "causal" and reach):
             raise ModelError(
                 f"layer {layer.name}: Conv1D with padding {layer.padding!r} and strides {layer.strides[0]} "
-                "looks ahead or drops steps; build it with padding='causal' and strides=1, or use "
+                "needs later steps or drops steps; build it with padding='causal' and strides=1, or use "
                 "--recurrent unroll"
             )
         if not reach:
@@ -152,8 +155,8 @@ class _Walk:
         return self._with_states(CausalStep(layer), layer.name, step, {"past": (1, reach, step.shape[2])})
 
     def _with_states(self, layer: Any, name: str, step: Any, shapes: dict[str, Any]) -> Any:
-        """Call `layer` on the step and on new inputs of these shapes; keep its new states."""
-        # Numbered, because TFLite puts inputs and outputs in the order of their names.
+        """Call `layer` on the step and on new state inputs of these shapes; collect its new states."""
+        # Numbered, because inputs and outputs are sorted by name.
         first = len(self.before)
         states = [
             keras.Input(batch_shape=shape, name=f"state_{first + i:02d}_{name}_{part}")

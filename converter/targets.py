@@ -1,4 +1,4 @@
-"""What each accelerator runs, as data: the operations it knows and the rules it sets for them."""
+"""The operations that each accelerator runs, and the rules that they must fulfil there."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 
 from converter.graph import Operation, Tensor
 
-# Says why an operation is not mapped, or None where it is.
+# Returns why an operation falls back to the CPU, or None if it is mapped.
 Rule = Callable[[Operation], str | None]
 
 SOFTMAX_ELEMENTS = 16_000
-COMPILED = "edgetpu-custom-op"  # what edgetpu_compiler makes of everything that it maps
+COMPILED = "edgetpu-custom-op"  # replaces all operations that edgetpu_compiler maps
 
 
 def _no_activation(operation: Operation) -> str | None:
@@ -22,7 +22,7 @@ def _no_activation(operation: Operation) -> str | None:
 
 def _one_row(operation: Operation) -> str | None:
     rows = max(tensor.rows for tensor in operation.outputs)
-    return None if rows == 1 else f"its output has {rows} rows, only one is mapped"
+    return None if rows == 1 else f"its output has {rows} rows, supported is one"
 
 
 def _same_dilation(operation: Operation) -> str | None:
@@ -40,7 +40,7 @@ def _default_weights(operation: Operation) -> str | None:
 
 
 def _no_constants(operation: Operation) -> str | None:
-    # Zeros are mapped, as a padding; the converter writes those as PAD.
+    # The Edge TPU maps constant zeros, as padding, but the converter writes padding as PAD.
     constants = [tensor for tensor in operation.inputs if tensor is not None and tensor.is_constant]
     return f"joins {len(constants)} constant(s)" if constants else None
 
@@ -95,7 +95,7 @@ def _drops_leading_ones(operation: Operation) -> str | None:
     assert tensor is not None
     dropped = len(tensor.shape) - len(kept)
     is_leading = tensor.shape[dropped:] == kept
-    return None if is_leading else "drops a side that is not a leading 1"
+    return None if is_leading else "drops a dimension that is not a leading 1"
 
 
 def _plain_slice(operation: Operation) -> str | None:
@@ -108,17 +108,17 @@ def _plain_slice(operation: Operation) -> str | None:
 
 def _small_softmax(operation: Operation) -> str | None:
     count = operation.outputs[0].shape[-1]
-    return None if count <= SOFTMAX_ELEMENTS else f"has {count} elements, {SOFTMAX_ELEMENTS} is the most"
+    return None if count <= SOFTMAX_ELEMENTS else f"has {count} elements, supported are {SOFTMAX_ELEMENTS}"
 
 
 def _flat_alpha(operation: Operation) -> str | None:
     alpha = operation.inputs[1]
     is_flat = alpha is not None and alpha.rows == 1
-    return None if is_flat else "its alpha is not one number a channel"
+    return None if is_flat else "its alpha is not one number per channel"
 
 
-# The supported operations of Coral's page "TensorFlow models on the Edge TPU", compiler 16 with runtime 14
-# (coral.ai/docs/edgetpu/models-intro); the rules are its column of known limitations.
+# Supported operations and, as rules, known limitations: Coral, "TensorFlow models on the Edge TPU",
+# compiler 16 with runtime 14 (coral.ai/docs/edgetpu/models-intro).
 EDGETPU: dict[str, tuple[Rule, ...]] = {
     "ADD": (),
     "AVERAGE_POOL_2D": (_no_activation,),
@@ -162,7 +162,7 @@ EDGETPU: dict[str, tuple[Rule, ...]] = {
     "UNIDIRECTIONAL_SEQUENCE_LSTM": (),
 }
 
-# The inputs that must be known when the file is compiled: filter, bias, slope.
+# Indices of the inputs that must be constant: filter, bias, slope.
 EDGETPU_CONSTANT = {
     "CONV_2D": (1, 2),
     "DEPTHWISE_CONV_2D": (1, 2),
@@ -171,8 +171,9 @@ EDGETPU_CONSTANT = {
     "TRANSPOSE_CONV": (0, 1),
 }
 
-# tensorflow/lite/tools/versioning/gpu_compatibility.cc, which the GPU delegate asks. Its rule that slices
-# have three or four sides is not LiteRT's: voice-lstm slices a matrix and ran whole on LiteRT 2.3's GPU.
+# From tensorflow/lite/tools/versioning/gpu_compatibility.cc, which the GPU delegate uses. Its rule that
+# slices have three or four dimensions is left out: LiteRT 2.3 runs voice-lstm, which slices a matrix, fully
+# on the GPU.
 GPU = frozenset(
     [
         "ABS", "ADD", "ADD_N", "ATAN2", "AVERAGE_POOL_2D", "BATCH_MATMUL", "CAST", "CEIL",
@@ -191,8 +192,8 @@ GPU = frozenset(
 GPU_DTYPES = ("float32", "float16", "int8", "uint8", "int32", "bool")
 
 
-def fits_edgetpu(operation: Operation) -> str | None:
-    """Say why the Edge TPU does not run an operation, or None where it does."""
+def edgetpu_fallback(operation: Operation) -> str | None:
+    """Return why the Edge TPU does not run an operation, or None if it does."""
     if operation.name == COMPILED:
         return None
     if operation.name not in EDGETPU:
@@ -200,17 +201,17 @@ def fits_edgetpu(operation: Operation) -> str | None:
     if reason := _fixed(operation) or _integers(operation):
         return reason
     for k in EDGETPU_CONSTANT.get(operation.name, ()):
-        given = operation.inputs[k] if k < len(operation.inputs) else None
-        if given is not None and not given.is_constant:
+        constant = operation.inputs[k] if k < len(operation.inputs) else None
+        if constant is not None and not constant.is_constant:
             return "filter, bias or slope is not constant"
     for tensor in _computed(operation):
         if np.prod(tensor.shape[:-3]) > 1:
-            return f"more than the three inner sides of {list(tensor.shape)} are larger than 1"
+            return f"more than the three inner dimensions of {list(tensor.shape)} are larger than 1"
     return next((reason for rule in EDGETPU[operation.name] if (reason := rule(operation))), None)
 
 
-def fits_gpu(operation: Operation) -> str | None:
-    """Say why LiteRT's GPU path does not run an operation, or None where it does."""
+def gpu_fallback(operation: Operation) -> str | None:
+    """Return why the GPU path of LiteRT does not run an operation, or None if it does."""
     if operation.name not in GPU:
         return "not on the GPU's list"
     for tensor in _computed(operation):
@@ -220,19 +221,19 @@ def fits_gpu(operation: Operation) -> str | None:
 
 
 def _strided_point(operation: Operation) -> str | None:
-    """Refuse what LiteRT 2.3 maps and computes wrongly; measured on face-cnn, whose answers were 0.45 off."""
+    """Refuse int8 1x1 convolutions with strides: LiteRT 2.3 computes them wrongly (face-cnn was 0.45 off)."""
     if operation.name != "CONV_2D":
         return None
-    given, kernel = operation.inputs[:2]
-    assert given is not None
+    image, kernel = operation.inputs[:2]
+    assert image is not None
     assert kernel is not None
     is_strided = max(operation.options["strideW"], operation.options["strideH"]) > 1
-    is_wrong = is_strided and given.dtype == "int8" and kernel.shape[1:3] == (1, 1)
-    return "an int8 1x1 convolution with strides comes out wrong; use float16" if is_wrong else None
+    is_wrong = is_strided and image.dtype == "int8" and kernel.shape[1:3] == (1, 1)
+    return "an int8 1x1 convolution with strides is computed wrongly; use float16" if is_wrong else None
 
 
-def fits_cpu(operation: Operation) -> str | None:
-    """Say why the runtime itself does not run an operation; it has kernels for what the converter writes."""
+def cpu_fallback(operation: Operation) -> str | None:
+    """Return why the runtime cannot run an operation: it has kernels for all but custom operations."""
     if operation.name == COMPILED:
         return "compiled for the Edge TPU"
     if operation.is_custom:
@@ -245,8 +246,8 @@ def _computed(operation: Operation) -> list[Tensor]:
 
 
 def _fixed(operation: Operation) -> str | None:
-    moving = next((tensor for tensor in operation.tensors if tensor.is_dynamic), None)
-    return None if moving is None else f"shape {list(moving.shape)} is not fixed"
+    dynamic = next((tensor for tensor in operation.tensors if tensor.is_dynamic), None)
+    return None if dynamic is None else f"shape {list(dynamic.shape)} is not fixed"
 
 
 def _integers(operation: Operation) -> str | None:
@@ -254,4 +255,4 @@ def _integers(operation: Operation) -> str | None:
     return None if wrong is None else f"computes in {wrong.dtype}, not in int8"
 
 
-TARGETS: dict[str, Rule] = {"edgetpu": fits_edgetpu, "gpu": fits_gpu, "cpu": fits_cpu}
+TARGETS: dict[str, Rule] = {"edgetpu": edgetpu_fallback, "gpu": gpu_fallback, "cpu": cpu_fallback}

@@ -1,4 +1,4 @@
-"""Checks a converted file against its card, and measures how far quantization moved its answers."""
+"""Checks a converted file against its card, and measures how much quantization changes its outputs."""
 
 from __future__ import annotations
 
@@ -7,87 +7,33 @@ from typing import Any
 
 import numpy as np
 
-from converter.compare import FLOATS, absent, answers, card_name, difference, variant_for, variants_beside
+from converter.cards import card_of_file, variant_for, variants_beside
+from converter.comparison import FLOATS, difference, predict, unavailable
 from edge.errors import DeviceError, ModelError
 from edge.inference.backends import BACKENDS, load_model
-from edge.inference.card import Card, Tensor, check_golden, golden_input, load_card, open_classifier
+from edge.inference.card import Card, check_golden, golden_input, open_classifier
 from edge.values import Float32
-from models.cards import file_entry, made_input, save_card
+from models.cards import made_input
 
 MADE_INPUTS = 64
 BACKEND_INPUTS = 8  # accelerators are slow to start and may be slow to run
 
 
-def find_card(target: Path, source: Path) -> Card | None:
-    """Return the card beside `target`, else the one beside the Keras file; None where there is neither."""
-    for directory in (target.parent, source.parent):
-        if (directory / f"{card_name(target)}.json").exists():
-            card = load_card(card_name(target), directory=directory)
-            # Files that stay behind in another directory are not this card's any more.
-            here = {kind: file for kind, file in card.files.items() if (target.parent / file.file).is_file()}
-            return card.model_copy(update={"files": here})
-    return None
-
-
-def card_of_file(target: Path) -> tuple[Card, str]:
-    """Return the card that lists `target`, and which variant that is; raise `ModelError` without one."""
-    if not target.is_file():
-        raise ModelError(f"{target}: no such model file; `emotion-convert convert` makes one")
-    card = load_card(card_name(target), directory=target.parent)
-    variant = next((kind for kind, file in card.files.items() if file.file == target.name), None)
-    if variant is None:
-        raise ModelError(f"{target}: the card {card.name}.json lists no such file; convert the model again")
-    return card, variant
-
-
-def update_card(card: Card, target: Path, kind: str, *, keep_figures: bool = False) -> Path:
-    """Put a converted file into the card beside it: hash, size, scales and golden output.
-
-    Figures of the variant are taken out, since they were another file's, unless it says what that one said.
-    """
-    model = load_model(target)
-    p = model.run(golden_input(card))[0]
-    golden = card.golden.model_copy(
-        update={"output": {**card.golden.output, kind: [round(float(value), 6) for value in p[0]]}}
-    )
-    metrics = {
-        name: {variant: figures for variant, figures in variants.items() if keep_figures or variant != kind}
-        for name, variants in card.metrics.items()
-    }
-    update: dict[str, Any] = {
-        "files": {**card.files, kind: file_entry(target)},
-        "golden": golden,
-        "metrics": {name: variants for name, variants in metrics.items() if variants},
-    }
-    if kind == "int8":
-        keys = ("input", "output", "embedding")
-        for key, info in zip(keys, (*model.inputs, *model.outputs), strict=False):
-            found: dict[str, Any] = {
-                "dtype": info.dtype.name,
-                "scale": info.scale,
-                "zero_point": info.zero_point,
-            }
-            known = getattr(card, key)
-            update[key] = known.model_copy(update=found) if known else Tensor(shape=info.shape, **found)
-    return save_card(card.model_copy(update=update), target.parent)
-
-
 def verify(target: Path) -> dict[str, Any]:
-    """Check card, hash, tensors, and golden vector on each backend; compare with a float variant beside it.
+    """Check card, hash, tensors, and golden vector on each backend; compare with the float variant.
 
     Returns `{"file", "model", "variant", "sha256", "bytes", "golden_difference", "tolerance", "reference",
-    "compared", "max_difference", "mean_difference", "agreement", "backends"}`; those from `reference` to
-    `agreement` are null where no float variant lies beside it. A backend that is not here is listed with its
-    reason. Raises `ModelError` for whatever is wrong, and for a backend that answers further from the card,
-    or from the CPU, than the card allows.
+    "compared", "max_difference", "mean_difference", "agreement", "backends"}`. The keys from `reference` to
+    `agreement` are null when the directory has no float variant. An unavailable backend is listed with its
+    reason. Raises `ModelError` for a file that fails a check, and for a backend whose outputs differ from
+    the card or from the CPU by more than the card allows.
     """
     card, variant = card_of_file(target)
-    # What is compiled for an Edge TPU runs nowhere else.
+    # A file that is compiled for the Edge TPU runs on nothing else.
     first = "edgetpu" if variant == "edgetpu" else "cpu"
     open_classifier(card.name, task=card.task, directory=target.parent, variant=variant, backend=first)
     model = load_model(target, backend=first)
     inputs = [made_input(card.input.shape, card.input.range, seed=seed) for seed in range(MADE_INPUTS)]
-    ours = answers(model, inputs)
     files = variants_beside(target, card)
     result: dict[str, Any] = {
         "file": str(target),
@@ -103,10 +49,11 @@ def verify(target: Path) -> dict[str, Any]:
         "mean_difference": None,
         "agreement": None,
     }
+    outputs = predict(model, inputs)
     reference = next((kind for kind in FLOATS if kind in files and kind != variant), None)
     if reference is not None:
-        theirs = answers(load_model(files[reference]), inputs)
-        result |= {"reference": reference, "compared": MADE_INPUTS, **difference(ours, theirs)}
+        exact = predict(load_model(files[reference]), inputs)
+        result |= {"reference": reference, "compared": MADE_INPUTS, **difference(outputs, exact)}
     backends = BACKENDS if first == "cpu" else (first,)
     result["backends"] = [_check_backend(card, files, variant, backend, inputs) for backend in backends]
     return result
@@ -115,18 +62,18 @@ def verify(target: Path) -> dict[str, Any]:
 def _check_backend(
     card: Card, files: dict[str, Path], variant: str, backend: str, inputs: list[Float32]
 ) -> dict[str, Any]:
-    """Run the golden vector and some made inputs on one backend, or tell why it is not here."""
+    """Run the golden vector and some made inputs on one backend, or return why it is unavailable."""
     used = variant_for(backend, variant, files)
     some = inputs[:BACKEND_INPUTS]
     try:
         model = load_model(files[used], backend=backend)
-        theirs = answers(model, [golden_input(card), *some])
+        outputs = predict(model, [golden_input(card), *some])
     except DeviceError as error:
-        return absent(backend, error)
-    golden = float(np.abs(theirs[0] - np.asarray(card.golden.output[used], np.float32)).max())
+        return unavailable(backend, error)
+    golden = float(np.abs(outputs[0] - np.asarray(card.golden.output[used], np.float32)).max())
     on_cpu = load_model(files[variant if used == "edgetpu" else used]) if variant != "edgetpu" else model
-    apart = difference(theirs[1:], answers(on_cpu, some))["max_difference"]
-    for what, value in (("the golden vector", golden), ("a made input", apart)):
+    largest = difference(outputs[1:], predict(on_cpu, some))["max_difference"]
+    for what, value in (("the golden vector", golden), ("a made input", largest)):
         if not value <= card.golden.tolerance:
             raise ModelError(
                 f"{files[used]} on {backend}: {what} differs by {value:.3f}, {card.golden.tolerance} is "
@@ -137,5 +84,5 @@ def _check_backend(
         "present": True,
         "file": files[used].name,
         "golden_difference": round(golden, 6),
-        "max_difference": apart,
+        "max_difference": largest,
     }

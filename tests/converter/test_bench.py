@@ -1,4 +1,4 @@
-"""The converter's benchmark compares forms in one run, and says which ratio was wanted."""
+"""The benchmark of the converter compares forms in one run, and marks the ratios below their target."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ keras = pytest.importorskip("keras", reason="the [train] extra is not installed"
 pytest.importorskip("tensorflow", reason="the [train] extra is not installed")
 
 from converter import bench  # noqa: E402
-from converter.quantize import Job, Stage  # noqa: E402
-from converter.show import show_bench  # noqa: E402
+from converter.jobs import Job, Stage  # noqa: E402
+from converter.tables import show_bench  # noqa: E402
 
 # Keras 3.15 converts variables in a way that NumPy 2 means to forbid; it can go with a Keras that does not.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
 def save_net(path: Path, *, width: int) -> Path:
-    """Write two dense layers of this width."""
+    """Save a model of two dense layers of this width."""
     x = keras.Input((width,))
     keras.Model(x, keras.layers.Dense(width)(keras.layers.Dense(width)(x))).save(path)
     return path
 
 
 @pytest.mark.usefixtures("here")
-def test_a_smaller_net_is_told_to_be_faster(
+def test_smaller_network_is_faster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each form is converted and timed; a form that runs ten times a second counts ten times."""
+    """Every form is converted and timed; the time of a form that runs ten times a second counts ten times."""
     jobs = {
         form: Job(save_net(tmp_path / f"{form}.keras", width=width), tmp_path / f"{form}.tflite", "float32")
         for form, width in (("large", 1500), ("small", 15))

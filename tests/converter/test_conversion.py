@@ -1,4 +1,4 @@
-"""TFLite files answer what the Keras model answers: every kind, every form of recurrence, every source."""
+"""TFLite files give the outputs of the Keras model: every kind, every recurrent form, every source format."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from converter.quantize import Job, Stage
+from converter.jobs import Job, Stage
 from edge.errors import ModelError
 from edge.inference.backends import load_model
 from edge.sources.media_files import read_audio
@@ -35,8 +35,8 @@ pytestmark = [
     pytest.mark.filterwarnings(r"ignore:\s*Warning. tf.lite.Interpreter is deprecated:UserWarning"),
 ]
 
-# Of softmax outputs: the bounds that the converter promises for small nets of any shape.
-WORST, MEAN = 0.1, 0.02
+# Largest and mean difference of softmax outputs that the converter guarantees for small networks.
+MAX, MEAN = 0.1, 0.02
 
 
 def network(shape: tuple[int, ...], *stack: Any, seed: int = 3) -> Any:
@@ -54,7 +54,7 @@ def inputs_for(model: Any, count: int = 40) -> Float32:
 
 
 def converted(source: Path, kind: str, directory: Path, *, x: Float32 | None = None, **options: Any) -> Any:
-    """Convert in this process, calibrated on `x` where that is given; return the opened TFLite file."""
+    """Convert in this process, calibrated on `x` if given; return the loaded TFLite file."""
     directory.mkdir(parents=True, exist_ok=True)
     if x is not None:
         np.save(directory / "inputs.npy", x)
@@ -71,12 +71,12 @@ def saved(model: Any, path: Path) -> Path:
     return path
 
 
-def answers(model: Any, x: Float32) -> Float32:
+def predict(model: Any, x: Float32) -> Float32:
     """Run a Keras model: (n, 7)."""
     return np.asarray(model(x, training=False))
 
 
-def tflite_answers(model: Any, x: Float32) -> Float32:
+def predict_tflite(model: Any, x: Float32) -> Float32:
     """Run inputs (n, ...) one by one: (n, 7)."""
     return np.stack([model.run(one[np.newaxis])[0][0] for one in x])
 
@@ -97,7 +97,7 @@ Build = Callable[[], Any]
 
 @st.composite
 def small_cnns(draw: st.DrawFn) -> Build:
-    """Draw a CNN: one or two convolutions of any width and activation, pooled in one way or the other."""
+    """Draw a CNN: one or two convolutions of any width and activation, with either kind of pooling."""
     side, depth, seed = draw(st.integers(8, 16)), draw(st.sampled_from([1, 3])), draw(st.integers(0, 99))
     convolution = st.tuples(
         st.integers(1, 8), st.sampled_from([1, 3]), st.sampled_from(["same", "valid"]), ACTIVATIONS
@@ -135,20 +135,20 @@ def small_recurrent_nets(draw: st.DrawFn) -> Build:
     return build
 
 
-# Without shrinking: a failing example is small already, and a smaller one costs minutes.
+# Without shrinking: a failing example is already small, and shrinking it costs minutes.
 @settings(max_examples=8, deadline=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
 @given(build=st.one_of(small_cnns(), small_recurrent_nets()))
-def test_int8_of_any_small_net_is_near_its_floats(
+def test_int8_of_any_small_network_is_close_to_float(
     build: Build, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Layers, widths, activations and lengths at random: all integers, near Keras at worst and on average."""
+    """Random layers, widths, activations and lengths give all-integer files with outputs close to Keras."""
     directory = tmp_path_factory.mktemp("any")
     model = build()
     x = inputs_for(model)
     int8 = converted(saved(model, directory / "any.keras"), "int8", directory / "int8", x=x)
     assert int8.inputs[0].dtype == int8.outputs[0].dtype == np.int8
-    difference = np.abs(tflite_answers(int8, x) - answers(model, x))
-    assert difference.max() <= WORST
+    difference = np.abs(predict_tflite(int8, x) - predict(model, x))
+    assert difference.max() <= MAX
     assert difference.mean() <= MEAN
     found = operations(directory / "int8" / "any.int8.tflite")
     assert not found & {"WHILE", "UNPACK", "DEQUANTIZE"}
@@ -174,12 +174,12 @@ def lstm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_kinds_agree_with_keras(
     kind: str, io: str | None, dtype: Any, atol: float, lstm: Path, tmp_path: Path
 ) -> None:
-    """Every kind takes and gives the type that was asked for, and is as near to Keras as its bits allow."""
+    """Every kind has the requested type at input and output, and is as close to Keras as its bits allow."""
     model = keras.models.load_model(lstm)
     x = inputs_for(model)
     file = converted(lstm, kind, tmp_path, x=x, io=io)
     assert file.inputs[0].dtype == file.outputs[0].dtype == dtype
-    np.testing.assert_allclose(tflite_answers(file, x), answers(model, x), atol=atol)
+    np.testing.assert_allclose(predict_tflite(file, x), predict(model, x), atol=atol)
 
 
 @pytest.mark.parametrize(
@@ -193,28 +193,28 @@ def test_kinds_agree_with_keras(
     ids=["CNN of 48 grey", "CNN of 88 RGB", "linear LSTM", "tanh LSTM"],
 )
 def test_networks_of_the_report_become_int8(build: Build, tmp_path: Path) -> None:
-    """Each keeps its answers within the bounds and leaves nothing in floats and no loop."""
+    """Each stays within the bounds and has no float operation and no loop."""
     model = build()
     x = np.random.default_rng(5).random((20, *model.inputs[0].shape[1:]), dtype=np.float32)
     file = converted(saved(model, tmp_path / "net.keras"), "int8", tmp_path / "out", x=x)
-    difference = np.abs(tflite_answers(file, x) - answers(model, x))
-    assert difference.max() <= WORST
+    difference = np.abs(predict_tflite(file, x) - predict(model, x))
+    assert difference.max() <= MAX
     assert difference.mean() <= MEAN
     found = operations(tmp_path / "out" / "net.int8.tflite")
     assert not found & {"WHILE", "UNPACK", "DEQUANTIZE"}
 
 
 def test_percentile_narrows_the_ranges(tmp_path: Path) -> None:
-    """One wild value in the calibration set costs min-max its resolution, and percentiles nothing."""
+    """One outlier in the calibration set costs min-max ranges their resolution, percentile ranges none."""
     model = network((10, 10, 1), layers.Conv2D(4, 3, activation="relu"), layers.Flatten())
     source, x = saved(model, tmp_path / "net.keras"), inputs_for(model, 200)
-    wild = x.copy()
-    wild[0, 0, 0, 0] = 400
+    outlier = x.copy()
+    outlier[0, 0, 0, 0] = 400
     scales, errors = {}, {}
     for ranges in ("minmax", "percentile"):
-        file = converted(source, "int8", tmp_path / ranges, x=wild, ranges=ranges)
+        file = converted(source, "int8", tmp_path / ranges, x=outlier, ranges=ranges)
         scales[ranges] = file.inputs[0].scale
-        errors[ranges] = np.abs(tflite_answers(file, x[1:40]) - answers(model, x[1:40])).mean()
+        errors[ranges] = np.abs(predict_tflite(file, x[1:40]) - predict(model, x[1:40])).mean()
     assert scales["minmax"] > 1.5
     assert scales["percentile"] < 0.1
     assert errors["percentile"] < errors["minmax"] / 4
@@ -222,7 +222,7 @@ def test_percentile_narrows_the_ranges(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["float32", "int8"])
 def test_fused_lstm_is_one_operation(kind: str, tmp_path: Path) -> None:
-    """Both directions and sequences go through the fused kernel and agree with Keras."""
+    """Bidirectional layers and sequences use the fused kernel and agree with Keras."""
     stack = [layers.Bidirectional(layers.LSTM(5, return_sequences=True)), layers.LSTM(4, use_bias=False)]
     model = network((10, 3), *stack)
     x = inputs_for(model)
@@ -231,11 +231,11 @@ def test_fused_lstm_is_one_operation(kind: str, tmp_path: Path) -> None:
     assert "UNIDIRECTIONAL_SEQUENCE_LSTM" in found
     assert not found & {"WHILE", "LOGISTIC", "TANH"}
     atol = 1e-5 if kind == "float32" else 0.05
-    np.testing.assert_allclose(tflite_answers(file, x), answers(model, x), atol=atol)
+    np.testing.assert_allclose(predict_tflite(file, x), predict(model, x), atol=atol)
 
 
-def step_answers(file: Any, window: Float32) -> list[Float32]:
-    """Feed a window (steps, n) step by step from zero states: the result (7,) after each."""
+def predict_steps(file: Any, window: Float32) -> list[Float32]:
+    """Feed a window (steps, n) step by step, from zero states; return the result (7,) after each step."""
     states = [np.zeros(info.shape, np.float32) for info in file.inputs[1:]]
     results = []
     for step in window:
@@ -245,34 +245,34 @@ def step_answers(file: Any, window: Float32) -> list[Float32]:
 
 
 def test_steps_over_a_spoken_sentence_are_the_window(tmp_path: Path) -> None:
-    """Fed the frames of the shipped clip's voice, the single step ends where the unrolled window does."""
-    frames = clip_window(read_audio(clip_path())).frames[:60]
+    """After all frames of the shipped clip, the single-step model has the result of the unrolled window."""
+    frames = clip_window(read_audio(clip_path())).frames[:30]
     window = np.asarray((frames - frames.mean(axis=0)) / (frames.std(axis=0) + 1e-3), np.float32)
     stack = [layers.LSTM(8, activation="linear", return_sequences=True), layers.GRU(6, return_sequences=True)]
     model = network(window.shape, *stack, layers.GlobalAveragePooling1D())
     source = saved(model, tmp_path / "voice.keras")
-    (whole,) = tflite_answers(converted(source, "float32", tmp_path / "window"), window[np.newaxis])
+    (whole,) = predict_tflite(converted(source, "float32", tmp_path / "window"), window[np.newaxis])
     step = converted(source, "float32", tmp_path / "step", recurrent="step")
-    results = step_answers(step, window)
+    results = predict_steps(step, window)
     np.testing.assert_allclose(results[-1], whole, atol=1e-4)
-    assert np.abs(results[-1] - results[10]).max() > 1e-3  # the voice does change the answer
+    assert np.abs(results[-1] - results[10]).max() > 1e-3  # the result depends on the input
 
 
 def test_int8_step_keeps_its_states_in_integers(lstm: Path, tmp_path: Path) -> None:
-    """The calibration walks over whole windows, so that int8 states have their range too."""
+    """Calibration runs over whole windows, so that the states have int8 ranges too."""
     model = keras.models.load_model(lstm)
     x = inputs_for(model)
     step = converted(lstm, "int8", tmp_path, x=x, recurrent="step")
     assert {info.dtype for info in (*step.inputs, *step.outputs)} == {np.dtype(np.int8)}
-    results = np.stack([step_answers(step, window)[-1] for window in x])
-    np.testing.assert_allclose(results, answers(model, x), atol=0.08)
+    results = np.stack([predict_steps(step, window)[-1] for window in x])
+    np.testing.assert_allclose(results, predict(model, x), atol=0.08)
 
 
 def test_running_mean_is_refused_in_integers(tmp_path: Path) -> None:
-    """A count of steps and a mean do not fit into one scale."""
+    """A step count exceeds every integer range, so that the conversion is refused."""
     model = network((10, 3), layers.LSTM(3, return_sequences=True), layers.GlobalAveragePooling1D())
     source = saved(model, tmp_path / "net.keras")
-    with pytest.raises(ModelError, match="a running mean counts further"):
+    with pytest.raises(ModelError, match="the step count of a running mean"):
         converted(source, "int8", tmp_path, x=inputs_for(model), recurrent="step")
 
 
@@ -290,37 +290,37 @@ def with_stale_keys(source: Path, target: Path) -> Path:
 
 
 def test_files_of_tf_keras_are_read(lstm: Path, tmp_path: Path) -> None:
-    """Its layers carry keys that Keras 3 refuses; they are taken out, and nothing else changes."""
+    """Keys in the file that Keras 3 refuses are removed, and the outputs do not change."""
     model = keras.models.load_model(lstm)
     old = with_stale_keys(lstm, tmp_path / "old.keras")
     with pytest.raises(ValueError, match="time_major"):
         keras.models.load_model(old)
     x = inputs_for(model, 3)
     file = converted(old, "float32", tmp_path)
-    np.testing.assert_allclose(tflite_answers(file, x), answers(model, x), atol=1e-5)
+    np.testing.assert_allclose(predict_tflite(file, x), predict(model, x), atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_h5_is_read(lstm: Path, tmp_path: Path) -> None:
-    """The older file format converts as the newer does."""
+    """The older file format converts like the newer one."""
     model = keras.models.load_model(lstm)
     x = inputs_for(model, 3)
     file = converted(saved(model, tmp_path / "net.h5"), "float32", tmp_path)
-    np.testing.assert_allclose(tflite_answers(file, x), answers(model, x), atol=1e-5)
+    np.testing.assert_allclose(predict_tflite(file, x), predict(model, x), atol=1e-5)
 
 
-def test_saved_model_is_converted_as_it_is(tmp_path: Path) -> None:
+def test_saved_model_is_converted_without_its_layers(tmp_path: Path) -> None:
     """A SavedModel of any batch size becomes one of batch 1, in integers too."""
     model = network((10, 10, 1), layers.Conv2D(4, 3, activation="relu"), layers.Flatten())
     model.export(tmp_path / "net", verbose=False)
     x = inputs_for(model)
     file = converted(tmp_path / "net", "int8", tmp_path / "out", x=x)
     assert file.inputs[0].shape == (1, 10, 10, 1)
-    np.testing.assert_allclose(tflite_answers(file, x), answers(model, x), atol=0.05)
+    np.testing.assert_allclose(predict_tflite(file, x), predict(model, x), atol=0.05)
 
 
 def test_loop_of_a_saved_model_is_refused_in_integers(lstm: Path, tmp_path: Path) -> None:
-    """Calibrating a loop crashes TensorFlow, so the sentence comes first and names the way out."""
+    """Calibrating a loop crashes TensorFlow, so that an error with a remedy comes first."""
     model = keras.models.load_model(lstm)
     one = [keras.InputSpec(shape=(1, *model.inputs[0].shape[1:]), dtype="float32")]
     model.export(tmp_path / "net", verbose=False, input_signature=one)
@@ -328,20 +328,20 @@ def test_loop_of_a_saved_model_is_refused_in_integers(lstm: Path, tmp_path: Path
     with pytest.raises(ModelError, match=r"has a loop .*give the \.keras file"):
         converted(tmp_path / "net", "int8", tmp_path / "out", x=x)
     file = converted(tmp_path / "net", "float32", tmp_path / "float")
-    np.testing.assert_allclose(tflite_answers(file, x), answers(model, x), atol=1e-4)
+    np.testing.assert_allclose(predict_tflite(file, x), predict(model, x), atol=1e-4)
     with pytest.raises(ModelError, match="a SavedModel has no layers to rewrite"):
         converted(tmp_path / "net", "float32", tmp_path / "again", recurrent="unroll")
 
 
 def test_loop_over_an_open_batch_is_refused(lstm: Path, tmp_path: Path) -> None:
-    """TFLite cannot hold it even in floats; the sentence says how to export."""
+    """TFLite does not support it even in floats; the error explains how to export the model."""
     keras.models.load_model(lstm).export(tmp_path / "net", verbose=False)
     with pytest.raises(ModelError, match=r"loop over a batch of any size.*a batch of 1"):
         converted(tmp_path / "net", "float32", tmp_path / "out")
 
 
 def test_stages_only_go_forward(lstm: Path, tmp_path: Path) -> None:
-    """The share that is done grows from stage to stage and names what is happening."""
+    """The fraction that is done grows from stage to stage, and every stage has a text."""
     x = tmp_path / "inputs.npy"
     np.save(x, inputs_for(keras.models.load_model(lstm)))
     stages: list[Stage] = []

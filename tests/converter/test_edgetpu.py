@@ -1,4 +1,4 @@
-"""`lint --target edgetpu` compiles where Coral's compiler is on PATH; a script plays it here."""
+"""`lint --target edgetpu` compiles if Coral's compiler is on PATH; a script replaces the compiler here."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def put_compiler(monkeypatch: pytest.MonkeyPatch, directory: Path, body: str) -> None:
-    """Put a script called edgetpu_compiler in front of PATH; it knows `out` and `source`."""
+    """Put a script edgetpu_compiler first on PATH; `body` may use `out` and `source`."""
     directory.mkdir()
     script = directory / "edgetpu_compiler"
     head = "import pathlib, sys\nout, source = pathlib.Path(sys.argv[3]), pathlib.Path(sys.argv[4])\n"
@@ -63,8 +63,8 @@ def put_compiler(monkeypatch: pytest.MonkeyPatch, directory: Path, body: str) ->
     monkeypatch.setenv("PATH", str(directory), prepend=":")
 
 
-def writes(softmax: str) -> str:
-    """Return the body of a compiler that succeeds."""
+def successful(softmax: str) -> str:
+    """Return the body of a script that succeeds."""
     log = LOG.format(source="in.tflite", target="out.tflite", softmax=softmax)
     return (
         "assert sys.argv[1:3] == ['--show_operations', '--out_dir'], sys.argv\n"
@@ -73,11 +73,11 @@ def writes(softmax: str) -> str:
     )
 
 
-def test_compiled_file_lies_beside_and_in_the_card(
+def test_compiled_file_is_written_and_listed_in_the_card(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The file gets its name when it is whole; the card has its hash and the int8 file's golden output."""
-    put_compiler(monkeypatch, tmp_path / "bin", writes("Mapped to Edge TPU"))
+    """The file appears when it is complete; the card has its hash and the golden output of the int8 file."""
+    put_compiler(monkeypatch, tmp_path / "bin", successful("Mapped to Edge TPU"))
     assert main(["lint", str(source), "--target", "edgetpu", "--json"]) == 0
     compiled = json.loads(capsys.readouterr().out)["compiled"]
     target = tmp_path / "report-face.int8_edgetpu.tflite"
@@ -96,11 +96,11 @@ def test_compiled_file_lies_beside_and_in_the_card(
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
 
 
-def test_compiler_s_word_counts_over_the_list(
+def test_result_of_the_compiler_takes_precedence(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What the compiler leaves on the CPU is exit code 1, with its own reason in the table."""
-    put_compiler(monkeypatch, tmp_path / "bin", writes(FALLBACK))
+    """An operation that the compiler leaves on the CPU gives exit code 1, and the table has its reason."""
+    put_compiler(monkeypatch, tmp_path / "bin", successful(FALLBACK))
     assert main(["lint", str(source), "--target", "edgetpu"]) == 1
     out = capsys.readouterr().out
     assert "10 of 10 operations on edgetpu" in out
@@ -108,32 +108,32 @@ def test_compiler_s_word_counts_over_the_list(
 
 
 @pytest.mark.parametrize(
-    ("body", "sentence"),
+    ("body", "message"),
     [
         (
             "print('Invalid model: x'); print('Model not quantized'); sys.exit(1)",
             "refuses it (Model not quantized)",
         ),
         ("print('Internal compiler error. Aborting!', file=sys.stderr); sys.exit(1)", "Aborting!"),
-        ("print('done')", "wrote nothing (done)"),
+        ("print('done')", "wrote no file (done)"),
     ],
 )
-def test_failing_compiler_is_one_sentence(
-    body: str, sentence: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_failing_compiler_is_one_message(
+    body: str, message: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its last word is the reason, nothing is left beside the model, the card stays as it was."""
+    """The last line of the compiler is the reason; no file is left and the card does not change."""
     put_compiler(monkeypatch, tmp_path / "bin", body)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     with pytest.raises(ModelError) as caught:
         lint(source, "edgetpu")
-    assert sentence in str(caught.value)
+    assert message in str(caught.value)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
 def test_without_compiler_nothing_is_written(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The list alone is the answer where no compiler is on PATH."""
+    """Without a compiler on PATH the result comes from the list of operations alone."""
     monkeypatch.setenv("PATH", str(tmp_path))
     result = lint(source, "edgetpu")
     assert result["maps"]
@@ -142,7 +142,7 @@ def test_without_compiler_nothing_is_written(
 
 
 def test_log_without_figures_has_nulls() -> None:
-    """A log in another form gives nulls, not a failure."""
+    """A log in an unknown format gives None for its figures and raises no error."""
     figures = read_log("Edge TPU Compiler, some later version")
     assert figures["version"] is None
     assert figures["operations"] == []

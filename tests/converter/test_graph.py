@@ -1,4 +1,4 @@
-"""The reader of TFLite files tells what is in them, and refuses damaged ones instead of failing."""
+"""The reader of TFLite files returns their operations, and refuses damaged files with an error."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ ARTIFACTS = artifacts_directory()
 
 
 @pytest.mark.parametrize("name", ["face-cnn", "voice-lstm"])
-def test_inputs_and_outputs_are_the_runtime_s(name: str) -> None:
-    """Shape, dtype, scale and zero point are those that the runtime sees."""
+def test_inputs_and_outputs_are_those_of_the_runtime(name: str) -> None:
+    """Shape, dtype, scale and zero point are those that the runtime reports."""
     path = ARTIFACTS / f"{name}.int8.tflite"
     graph, model = read_graph(path), load_model(path)
     for tensor, info in zip((*graph.inputs, *graph.outputs), (*model.inputs, *model.outputs), strict=True):
@@ -33,7 +33,7 @@ def test_inputs_and_outputs_are_the_runtime_s(name: str) -> None:
 
 
 def test_operations_have_options_and_constants(tmp_path: Path) -> None:
-    """Options come by name, an activation by its own, axes as numbers; a missing bias is None."""
+    """Options and activations have names, axes have values, and a missing bias is None."""
     image, pooled = T((1, 8, 8, 4)), T((1, 4, 4, 4))
     pool = Op("AVERAGE_POOL_2D", [image], [pooled], {"strideW": 2, "fusedActivationFunction": 3})
     mean = Op("MEAN", [pooled, vector(1, 2)], [T((1, 4))])
@@ -48,7 +48,7 @@ def test_operations_have_options_and_constants(tmp_path: Path) -> None:
 
 
 def test_damage_is_refused_or_harmless(tmp_path: Path) -> None:
-    """Cut anywhere or with bytes changed, a file is read or refused in one sentence, never a traceback."""
+    """A file that is cut anywhere or has changed bytes is read or refused with `ModelError`, nothing else."""
     whole = write_graph(
         tmp_path / "whole.tflite",
         [
@@ -75,6 +75,6 @@ def test_damage_is_refused_or_harmless(tmp_path: Path) -> None:
 
 
 def test_directory_is_refused(tmp_path: Path) -> None:
-    """A directory in place of the file is one sentence."""
+    """A directory in place of the file raises `ModelError`."""
     with pytest.raises(ModelError, match="cannot be read"):
         read_graph(tmp_path)

@@ -1,4 +1,4 @@
-"""`emotion-convert lint` maps every operation of a file and says why one falls back."""
+"""`emotion-convert lint` maps every operation of a file and gives the reason for each that falls back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FLOAT = T((1, 8), "FLOAT32")
 
 
 def conv(**options: int) -> Op:
-    """Return a convolution of 3x3 whose filter is constant."""
+    """Return a 3x3 convolution with a constant filter."""
     given = {"strideW": 1, "strideH": 1, "dilationWFactor": 1, "dilationHFactor": 1, **options}
     return Op(
         "CONV_2D", [IMAGE, T((4, 3, 3, 4), values=[1] * 144), vector(0, 0, 0, 0)], [T((1, 6, 6, 4))], given
@@ -35,8 +35,8 @@ def reasons(path: Path, target: str = "edgetpu") -> list[str | None]:
 
 
 @pytest.mark.parametrize("name", ["face-cnn", "voice-lstm", "report-face", "report-voice"])
-def test_shipped_models_map_whole(name: str) -> None:
-    """Every operation of the int8 files, the unrolled LSTMs among them, runs on the Edge TPU by the list."""
+def test_shipped_models_map_fully(name: str) -> None:
+    """Every operation of the int8 files, unrolled LSTMs included, is on the list of the Edge TPU."""
     result = lint(ARTIFACTS / f"{name}.int8.tflite", "edgetpu")
     assert [entry for entry in result["counts"] if entry["reason"]] == []
     assert result["maps"]
@@ -48,15 +48,15 @@ def test_shipped_models_map_whole(name: str) -> None:
 @pytest.mark.parametrize("name", ["voice-lstm", "face-cnn"])
 @pytest.mark.parametrize(("kind", "target"), [("int8", "cpu"), ("float16", "cpu"), ("float16", "gpu")])
 def test_shipped_models_map_on_cpu_and_gpu(name: str, kind: str, target: str) -> None:
-    """What the device can run without an Edge TPU falls back nowhere."""
+    """No operation of these files falls back on a device without an Edge TPU."""
     assert lint(ARTIFACTS / f"{name}.{kind}.tflite", target)["maps"]
 
 
 def test_gpu_refuses_what_it_computes_wrongly() -> None:
-    """The three int8 shortcuts with strides of face-cnn are named, and float16 as the way out."""
+    """The three strided int8 1x1 convolutions of face-cnn are refused, with float16 as the remedy."""
     found = [reason for reason in reasons(ARTIFACTS / "face-cnn.int8.tflite", "gpu") if reason]
     assert len(found) == 3
-    assert all("strides comes out wrong; use float16" in reason for reason in found)
+    assert all("strides is computed wrongly; use float16" in reason for reason in found)
 
 
 def test_floats_do_not_map_on_the_edge_tpu() -> None:
@@ -76,7 +76,7 @@ FALLS: dict[str, tuple[Op, str]] = {
     "floats": (Op("TANH", [FLOAT], [T((1, 8), "FLOAT32")]), "computes in float32, not in int8"),
     "int16": (Op("ADD", [T((1, 8), "INT16"), ROW], [T((1, 8), "INT16")]), "computes in int16"),
     "dynamic": (Op("TANH", [T((1, 8), is_dynamic=True)], [T((1, 8))]), "is not fixed"),
-    "batch of images": (Op("TANH", [T((2, 8, 8, 4))], [T((2, 8, 8, 4))]), "sides of [2, 8, 8, 4]"),
+    "batch of images": (Op("TANH", [T((2, 8, 8, 4))], [T((2, 8, 8, 4))]), "dimensions of [2, 8, 8, 4]"),
     "rows": (
         Op("FULLY_CONNECTED", [T((1, 5, 8)), T((3, 8), values=[1] * 24)], [T((1, 5, 3))]),
         "its output has 5 rows",
@@ -125,17 +125,17 @@ FALLS: dict[str, tuple[Op, str]] = {
         Op("STRIDED_SLICE", [ROW, vector(0, 0), vector(1, 8), vector(1, 1)], [ROW], {"newAxisMask": 1}),
         "an ellipsis or a new axis",
     ),
-    "slopes": (Op("PRELU", [IMAGE, T((8, 8, 4), values=[1] * 256)], [IMAGE]), "one number a channel"),
+    "slopes": (Op("PRELU", [IMAGE, T((8, 8, 4), values=[1] * 256)], [IMAGE]), "one number per channel"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FALLS)
-def test_what_the_edge_tpu_cannot_says_why(name: str, tmp_path: Path) -> None:
-    """One operation that breaks one rule falls back with that rule's reason."""
-    operation, sentence = FALLS[name]
+def test_operation_that_breaks_a_rule_falls_back(name: str, tmp_path: Path) -> None:
+    """An operation that breaks one rule of the Edge TPU has the reason of that rule."""
+    operation, message = FALLS[name]
     (reason,) = reasons(write_graph(tmp_path / "x.tflite", [operation]))
     assert reason is not None
-    assert sentence in reason
+    assert message in reason
 
 
 MAPS: dict[str, Op] = {
@@ -153,13 +153,13 @@ MAPS: dict[str, Op] = {
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_what_keeps_the_rules_maps(name: str, tmp_path: Path) -> None:
-    """The neighbour of each refusal that keeps the rule has no reason."""
+def test_operation_that_keeps_the_rules_is_mapped(name: str, tmp_path: Path) -> None:
+    """A similar operation that keeps each rule has no reason."""
     assert reasons(write_graph(tmp_path / "x.tflite", [MAPS[name]])) == [None]
 
 
-def test_all_after_the_first_fall_back_too(tmp_path: Path) -> None:
-    """The Edge TPU runs one part; what comes after its end is named after what ended it."""
+def test_operations_after_a_fallback_fall_back_too(tmp_path: Path) -> None:
+    """The Edge TPU runs one subgraph; every later operation has the one that ended it as its reason."""
     a, b, c, d = (T((1, 8)) for _ in range(4))
     path = write_graph(
         tmp_path / "x.tflite", [Op("TANH", [a], [b]), Op("GELU", [b], [c]), Op("TANH", [c], [d])]
@@ -171,8 +171,8 @@ def test_all_after_the_first_fall_back_too(tmp_path: Path) -> None:
     assert reasons(path, "gpu") == [None, None, None]
 
 
-def test_float_input_does_not_end_the_part(tmp_path: Path) -> None:
-    """QUANTIZE of a float input falls back alone; the part begins after it."""
+def test_float_input_does_not_end_the_subgraph(tmp_path: Path) -> None:
+    """QUANTIZE of a float input falls back alone; the subgraph begins after it."""
     inner = T((1, 8))
     path = write_graph(
         tmp_path / "x.tflite", [Op("QUANTIZE", [FLOAT], [inner]), Op("TANH", [inner], [T((1, 8))])]
@@ -180,14 +180,14 @@ def test_float_input_does_not_end_the_part(tmp_path: Path) -> None:
     assert reasons(path) == ["computes in float32, not in int8", None]
 
 
-def test_cpu_has_no_kernel_for_strangers(tmp_path: Path) -> None:
+def test_cpu_has_no_kernel_for_custom_operations(tmp_path: Path) -> None:
     """A custom operation, and one compiled for the Edge TPU, do not run on the CPU."""
-    for custom, sentence in (("FlexErf", "a custom operation"), ("edgetpu-custom-op", "compiled for")):
+    for custom, message in (("FlexErf", "a custom operation"), ("edgetpu-custom-op", "compiled for")):
         (reason,) = reasons(
             write_graph(tmp_path / "x.tflite", [Op("CUSTOM", [ROW], [T((1, 8))], custom=custom)]), "cpu"
         )
         assert reason is not None
-        assert sentence in reason
+        assert message in reason
 
 
 def test_gpu_refuses_int16_and_loops(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_json_keeps_its_schema(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_fall_back_is_exit_code_1_and_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A pipe gets plain lines, the fall-backs with their reasons before what is mapped."""
+    """A pipe gets plain lines: operations that fall back with their reasons, then mapped ones."""
     inner = T((1, 8))
     path = write_graph(tmp_path / "x.tflite", [Op("TANH", [ROW], [inner]), Op("GELU", [inner], [T((1, 8))])])
     assert main(["lint", str(path), "--target", "edgetpu"]) == 1
@@ -273,7 +273,7 @@ def test_fall_back_is_exit_code_1_and_first(tmp_path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"),
+    ("content", "message"),
     [
         (None, "no such model file"),
         (b"", "is empty"),
@@ -281,10 +281,10 @@ def test_fall_back_is_exit_code_1_and_first(tmp_path: Path, capsys: pytest.Captu
         (b"\x1c\x00\x00\x00TFL3", "a damaged TFLite file"),
     ],
 )
-def test_what_is_no_model_is_exit_code_4(
-    content: bytes | None, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_other_files_give_exit_code_4(
+    content: bytes | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Missing, empty, another file, a cut file: one sentence with the path, nothing on stdout."""
+    """A missing, empty, cut or other file gives one error with the path, and nothing on stdout."""
     path = tmp_path / "x.tflite"
     if content is not None:
         path.write_bytes(content)
@@ -292,11 +292,11 @@ def test_what_is_no_model_is_exit_code_4(
     out, err = capsys.readouterr()
     assert out == ""
     assert "x.tflite" in err
-    assert sentence in err
+    assert message in err
 
 
 def test_unknown_target_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    """The command line calls it a usage error; the function names the targets that there are."""
+    """The command line reports a usage error; the function raises an error with the known targets."""
     path = ARTIFACTS / "report-face.int8.tflite"
     with pytest.raises(SystemExit, match="2"):
         main(["lint", str(path), "--target", "npu"])

@@ -1,4 +1,4 @@
-"""Rewritten recurrent layers compute what Keras computes, with the same weights, or say why they cannot."""
+"""Rewritten recurrent layers compute what Keras computes with the same weights, or are refused by name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STEPS = 12
 
 
 def recurrent(*stack: Any, steps: int | None = STEPS) -> Any:
-    """Return a model (12, 3) -> 7 with random weights: zero biases would hide a wrong gate."""
+    """Return a model (12, 3) -> 7 with random weights, because zero biases would hide a wrong gate."""
     keras.utils.set_random_seed(4)
     model = keras.Sequential([keras.Input((steps, 3)), *stack, layers.Dense(7, activation="softmax")])
     random = np.random.default_rng(0)
@@ -35,11 +35,11 @@ def recurrent(*stack: Any, steps: int | None = STEPS) -> Any:
 
 
 def inner(*stack: Any) -> Any:
-    """Return a model that is used as a layer."""
+    """Return a model to use as a layer."""
     return keras.Sequential([keras.Input((STEPS, 3)), *stack])
 
 
-def answers(model: Any, x: Float32) -> Float32:
+def predict(model: Any, x: Float32) -> Float32:
     """Run a Keras model: (n, 7)."""
     return np.asarray(model(x, training=False))
 
@@ -94,23 +94,23 @@ EXACT: dict[str, Callable[[], list[Any]]] = {
 
 @pytest.mark.parametrize("name", EXACT)
 def test_unrolled_layer_is_the_keras_layer(name: str) -> None:
-    """Every form agrees with Keras within 1e-5, holding the very same weights."""
+    """Every form agrees with Keras within 1e-5 and holds the same weight objects."""
     model = recurrent(*EXACT[name]())
     unrolled = unroll(model)
     x = np.random.default_rng(1).normal(0, 1, (20, STEPS, 3)).astype(np.float32)
-    x[0, :3], x[1, 5:8], x[2, 9:] = 0, 0, 0  # what a mask leaves out at the start, in the middle, at the end
-    np.testing.assert_allclose(answers(unrolled, x), answers(model, x), atol=1e-5)
+    x[0, :3], x[1, 5:8], x[2, 9:] = 0, 0, 0  # masked at the start, in the middle, at the end
+    np.testing.assert_allclose(predict(unrolled, x), predict(model, x), atol=1e-5)
     assert {id(weight) for weight in unrolled.weights} == {id(weight) for weight in model.weights}
 
 
-def test_model_without_recurrent_layers_is_left_alone() -> None:
-    """A dense network is not touched, by unrolling or fusing."""
+def test_model_without_recurrent_layers_is_returned_unchanged() -> None:
+    """Unrolling and fusing return a dense network itself."""
     model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
     assert unroll(model) is model
     assert fuse(model) is model
 
 
-def given_state() -> Any:
+def initial_state() -> Any:
     """Return a model whose LSTM starts from a dense layer's output."""
     x = keras.Input((STEPS, 3))
     state = layers.Dense(4)(layers.Flatten()(x))
@@ -124,7 +124,7 @@ UNROLL_REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         ),
         "layer s: keeps or returns its state",
     ),
-    "given state": (given_state, "layer given: starts from a state that is given"),
+    "initial state": (initial_state, "layer given: has an initial state as input"),
     "convolution": (
         lambda: keras.Sequential([keras.Input((4, 5, 2)), layers.ConvLSTM1D(2, 3, name="conv")]),
         "layer conv: ConvLSTM1D cannot be converted",
@@ -139,22 +139,25 @@ UNROLL_REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         ),
         "layer each: LSTM cannot be converted inside TimeDistributed",
     ),
-    "any length": (lambda: recurrent(layers.LSTM(4, name="free"), steps=None), "layer free: any number of"),
+    "any length": (
+        lambda: recurrent(layers.LSTM(4, name="free"), steps=None),
+        "layer free: number of steps not fixed",
+    ),
     "too long": (lambda: recurrent(layers.LSTM(4, name="long"), steps=401), "layer long: 401 steps"),
 }
 
 
 @pytest.mark.parametrize("name", UNROLL_REFUSED)
-def test_what_cannot_be_unrolled_is_refused(name: str) -> None:
-    """The sentence names the layer and the reason."""
-    build, sentence = UNROLL_REFUSED[name]
-    with pytest.raises(ModelError, match=sentence):
+def test_layer_that_cannot_be_unrolled_is_refused(name: str) -> None:
+    """The error names the layer and the reason."""
+    build, message = UNROLL_REFUSED[name]
+    with pytest.raises(ModelError, match=message):
         unroll(build())
 
 
-def test_mask_is_refused_where_it_cannot_be_exact() -> None:
-    """Integers cannot compare with the masked value exactly."""
-    with pytest.raises(ModelError, match="layer mask: a mask compares floats exactly"):
+def test_mask_is_refused_for_integers() -> None:
+    """A comparison with the masked value is not exact in integers."""
+    with pytest.raises(ModelError, match="layer mask: a mask needs exact floats"):
         unroll(recurrent(layers.Masking(name="mask"), layers.LSTM(4)), exact_masks=False)
 
 
@@ -166,7 +169,7 @@ FUSE_REFUSED: dict[str, tuple[Callable[[], list[Any]], str]] = {
     "gru": (lambda: [layers.GRU(4, name="gru")], "layer gru: TFLite has no fused GRUCell"),
     "mask": (
         lambda: [layers.Masking(name="mask"), layers.LSTM(4)],
-        "layer mask: the fused LSTM knows no masks",
+        "layer mask: the fused LSTM does not support masks",
     ),
     "backward activation": (
         lambda: [
@@ -182,14 +185,14 @@ FUSE_REFUSED: dict[str, tuple[Callable[[], list[Any]], str]] = {
 
 
 @pytest.mark.parametrize("name", FUSE_REFUSED)
-def test_what_cannot_be_fused_is_refused(name: str) -> None:
-    """Other equations than tanh and sigmoid, other cells and masks are not what the kernel computes."""
-    stack, sentence = FUSE_REFUSED[name]
-    with pytest.raises(ModelError, match=sentence):
+def test_layer_that_cannot_be_fused_is_refused(name: str) -> None:
+    """The kernel computes no other activations than tanh and sigmoid, no other cells and no masks."""
+    stack, message = FUSE_REFUSED[name]
+    with pytest.raises(ModelError, match=message):
         fuse(recurrent(*stack()))
 
 
-def walk(streamed: Streamed, x: Float32) -> Float32:
+def predict_steps(streamed: Streamed, x: Float32) -> Float32:
     """Feed a window (steps, features) step by step, from zeros; return the last result (7,)."""
     states = [np.zeros(state.shape, np.float32) for state in streamed.model.inputs[1:]]
     for step in x:
@@ -217,24 +220,29 @@ STREAMED: dict[str, Callable[[], list[Any]]] = {
 
 @pytest.mark.parametrize("name", STREAMED)
 def test_steps_add_up_to_the_window(name: str) -> None:
-    """After 12 steps the single-step model says what the window says, and after 5 what a window of 5 says."""
+    """After n steps the single-step model gives the result of a window of n, for 12 and for 5 steps."""
     stack = STREAMED[name]()
     model = recurrent(*stack)
     streamed = stream(model)
     x = np.random.default_rng(1).normal(0, 1, (STEPS, 3)).astype(np.float32)
-    np.testing.assert_allclose(walk(streamed, x), answers(model, x[np.newaxis])[0], atol=1e-5)
+    np.testing.assert_allclose(predict_steps(streamed, x), predict(model, x[np.newaxis])[0], atol=1e-5)
     short = keras.Sequential([keras.Input((5, 3)), *model.layers])
-    np.testing.assert_allclose(walk(streamed, x[:5]), answers(short, x[np.newaxis, :5])[0], atol=1e-5)
+    np.testing.assert_allclose(
+        predict_steps(streamed, x[:5]), predict(short, x[np.newaxis, :5])[0], atol=1e-5
+    )
     assert {id(weight) for weight in streamed.model.weights} == {id(weight) for weight in model.weights}
 
 
 STREAM_REFUSED: dict[str, tuple[Callable[[], list[Any]], str]] = {
     "both ways": (
         lambda: [layers.Bidirectional(layers.LSTM(3), name="bi")],
-        "layer bi: reads from the end",
+        "layer bi: starts at the last step",
     ),
-    "backwards": (lambda: [layers.LSTM(3, go_backwards=True, name="back")], "layer back: reads from the end"),
-    "convolution that looks ahead": (
+    "backwards": (
+        lambda: [layers.LSTM(3, go_backwards=True, name="back")],
+        "layer back: starts at the last step",
+    ),
+    "convolution that needs later steps": (
         lambda: [layers.Conv1D(3, 3, padding="same", name="conv"), layers.LSTM(3)],
         "layer conv: Conv1D with padding 'same' and strides 1",
     ),
@@ -250,15 +258,15 @@ STREAM_REFUSED: dict[str, tuple[Callable[[], list[Any]], str]] = {
         lambda: [layers.LayerNormalization(axis=1, name="norm"), layers.LSTM(3)],
         "layer norm: LayerNormalization needs more than one step",
     ),
-    "mask": (lambda: [layers.Masking(name="mask"), layers.LSTM(3)], "layer mask: a step is there or not"),
+    "mask": (lambda: [layers.Masking(name="mask"), layers.LSTM(3)], "layer mask: a single step has no mask"),
     "nothing recurrent": (lambda: [layers.Flatten()], "the model has no recurrent layer"),
-    "model in a model": (lambda: [inner(layers.LSTM(3))], "there is a model inside the model"),
+    "model in a model": (lambda: [inner(layers.LSTM(3))], "the model contains a nested model"),
 }
 
 
 @pytest.mark.parametrize("name", STREAM_REFUSED)
-def test_what_cannot_be_streamed_is_refused(name: str) -> None:
-    """Whatever needs later steps, or all of them, is named with what to use instead."""
-    stack, sentence = STREAM_REFUSED[name]
-    with pytest.raises(ModelError, match=sentence):
+def test_layer_that_cannot_be_streamed_is_refused(name: str) -> None:
+    """The error names a layer that needs later steps or the whole window, and a remedy."""
+    stack, message = STREAM_REFUSED[name]
+    with pytest.raises(ModelError, match=message):
         stream(recurrent(*stack()))

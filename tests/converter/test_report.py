@@ -1,4 +1,4 @@
-"""`emotion-convert report` tells what a conversion cost, on the shipped models and on somebody's own."""
+"""`emotion-convert report` measures the cost of a conversion, for shipped models and for users' models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from converter.__main__ import main
-from converter.layers import layer_noise, short_name
+from converter.graph import read_graph
+from converter.labelled_set import read_labelled_set
+from converter.layer_noise import layer_noise, short_name
 from converter.report import Inputs, report
 from edge.errors import ModelError
 from edge.inference.backends import load_model
@@ -81,8 +83,8 @@ RESULT = {
 }  # fmt: skip
 
 
-def quiet(_text: str) -> None:
-    """Tell nobody."""
+def discard(_text: str) -> None:
+    """Discard a progress message."""
 
 
 def write_faces(directory: Path, labels: tuple[str, ...] = LABELS, each: int = 3) -> Path:
@@ -96,14 +98,19 @@ def write_faces(directory: Path, labels: tuple[str, ...] = LABELS, each: int = 3
 
 @pytest.mark.parametrize("name", ["face-cnn", "voice-lstm"])
 def test_shipped_models_show_the_tables(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A pipe gets every table: size, speed, difference, operations, and the noisiest layers."""
+    """A pipe gets every table: size, speed, difference, operations and the noisiest layers."""
     assert main(["report", str(ARTIFACTS / f"{name}.int8.tflite")]) == 0
     out = capsys.readouterr().out
     size = load_card(name).files["int8"].bytes
     assert f"{name}.int8.tflite: int8, {size / 1000:.0f} kB" in out
-    for title in ("speed, one answer", f"answers against {name}.float16.tflite", " operations\n", "noisiest"):
+    for title in (
+        "speed: time of one run",
+        f"outputs compared with {name}.float16.tflite",
+        " operations\n",
+        "noisiest",
+    ):
         assert title in out
-    assert "have no partner" not in out
+    assert "have no counterpart" not in out
 
 
 def test_json_keeps_its_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,32 +131,32 @@ def test_json_keeps_its_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert {entry["backend"] for entry in result["latency"]} == {"cpu", "gpu", "edgetpu"}
 
 
-def test_noise_is_that_of_the_answers() -> None:
-    """The last layer's SQNR is what the two files' answers give, and every layer has its partner."""
+def test_noise_of_the_last_layer_is_that_of_the_outputs() -> None:
+    """The SQNR of the last layer is that of the outputs of both files, and every layer has a counterpart."""
     name = "report-face"
-    ours, theirs = ARTIFACTS / f"{name}.int8.tflite", ARTIFACTS / f"{name}.float16.tflite"
+    quantized, floats = ARTIFACTS / f"{name}.int8.tflite", ARTIFACTS / f"{name}.float16.tflite"
     card = load_card(name)
     inputs = [made_input(card.input.shape, card.input.range, seed=seed) for seed in range(5)]
-    layers, unmatched = layer_noise(ours, theirs, inputs)
-    exact, rough = (np.stack([load_model(path).run(x)[0][0] for x in inputs]) for path in (theirs, ours))
+    layers, unmatched = layer_noise(quantized, floats, inputs)
+    exact, rough = (np.stack([load_model(path).run(x)[0][0] for x in inputs]) for path in (floats, quantized))
     expected = 10 * np.log10(np.sum(exact**2) / np.sum((rough - exact) ** 2))
     (softmax,) = [layer for layer in layers if layer["operation"] == "SOFTMAX"]
-    # XNNPACK, which gives the answers, and the plain kernels, which give the layers, round differently.
+    # XNNPACK computes the outputs here and the built-in kernels the layers; they round differently.
     assert softmax["sqnr_db"] == pytest.approx(expected, abs=2)
     assert unmatched == 0
     assert len(layers) == 9
 
 
 def test_file_against_itself_has_no_noise() -> None:
-    """A float file beside itself differs nowhere."""
+    """A float file compared with itself has the largest SQNR in every layer."""
     path = ARTIFACTS / "report-face.float16.tflite"
     layers, unmatched = layer_noise(path, path, [made_input((1, 48, 48, 1), (0.0, 1.0))])
     assert {layer["sqnr_db"] for layer in layers} == {120.0}
     assert unmatched == 0
 
 
-def test_page_is_whole_and_asks_for_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One file with the tables, all layers and a chart; no script, no address."""
+def test_page_is_self_contained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The page has the tables, all layers and a chart, and neither a script nor a URL."""
     page = tmp_path / "out" / "report.html"
     assert main(["report", str(ARTIFACTS / "report-voice.int8.tflite"), "--html", str(page)]) == 0
     assert f"wrote {page}" in capsys.readouterr().err
@@ -161,8 +168,8 @@ def test_page_is_whole_and_asks_for_nothing(tmp_path: Path, capsys: pytest.Captu
     assert "<script" not in text
 
 
-def test_unwritable_page_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A file where the directory should be is exit 1 with the path."""
+def test_unwritable_page_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file in place of the directory gives exit code 1 and the path."""
     (tmp_path / "file").write_text("")
     page = tmp_path / "file" / "report.html"
     assert main(["report", str(ARTIFACTS / "report-face.int8.tflite"), "--html", str(page)]) == 1
@@ -170,10 +177,10 @@ def test_unwritable_page_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_own_model_without_card_or_float_file(tmp_path: Path) -> None:
-    """Size, operations and speed are there; what needs a float file is null."""
+    """Size, operations and speed are measured; keys that need a float file are null."""
     own = tmp_path / "own.int8.tflite"
     shutil.copy(ARTIFACTS / "report-face.int8.tflite", own)
-    result = report(own, Inputs(), say=quiet)
+    result = report(own, Inputs(), progress=discard)
     jsonschema.validate(result, RESULT)
     assert (result["model"], result["variant"], result["bytes"]) == (None, "int8", own.stat().st_size)
     assert (result["reference"], result["difference"], result["layers"]) == (None, None, None)
@@ -181,103 +188,105 @@ def test_own_model_without_card_or_float_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("here")
-def test_float_file_is_made_of_the_keras_file(tmp_path: Path) -> None:
-    """With only the .keras beside it, a float32 file is made for the comparison and is gone afterwards."""
+def test_float_file_is_made_from_the_keras_file(tmp_path: Path) -> None:
+    """With only a .keras file, a float32 file is made for the comparison and deleted afterwards."""
     pytest.importorskip("tensorflow", reason="the [train] extra is not installed")
     own = tmp_path / "own.int8.tflite"
     shutil.copy(ARTIFACTS / "report-face.int8.tflite", own)
     shutil.copy(ARTIFACTS / "report-face.keras", tmp_path / "own.keras")
-    said: list[str] = []
-    result = report(own, Inputs(), say=said.append)
-    assert "making a float32 file of own.keras" in said
+    messages: list[str] = []
+    result = report(own, Inputs(), progress=messages.append)
+    assert "converting own.keras to float32" in messages
     assert result["reference"]["file"] == "own.float32.tflite"
     assert result["difference"]["max_difference"] < 0.05
     assert result["layers_unmatched"] == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own.int8.tflite", "own.keras"]
 
 
-def test_other_words_for_labels_are_known(tmp_path: Path) -> None:
-    """Directories named happy, sad or angry are the card's happiness, sadness and anger."""
+def test_synonyms_of_labels_are_accepted(tmp_path: Path) -> None:
+    """Directories named happy, sad or angry count as happiness, sadness and anger."""
     words = write_faces(
         tmp_path / "words", ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
     )
     names = write_faces(tmp_path / "names")
-    model = ARTIFACTS / "report-face.int8.tflite"
-    first, second = (report(model, Inputs(data=data), say=quiet)["labelled"] for data in (words, names))
-    assert first == second
+    path, card = ARTIFACTS / "report-face.int8.tflite", load_card("report-face")
+    model, graph = load_model(path), read_graph(path)
+    first, second = (read_labelled_set(data, (), graph, card) for data in (words, names))
+    np.testing.assert_array_equal(np.sort(first.labels), np.sort(second.labels))
+    assert first.evaluate(model) == second.evaluate(model)
 
 
 def test_own_labels_are_in_the_order_of_the_output(tmp_path: Path) -> None:
-    """Without a card the labels are the directories in order, or as given; the order changes the accuracy."""
-    own = tmp_path / "own.int8.tflite"
-    shutil.copy(ARTIFACTS / "report-face.int8.tflite", own)
+    """Without a card the labels are the sorted directories or the given names, in the order of the output."""
+    shipped, own = ARTIFACTS / "report-face.int8.tflite", tmp_path / "own.int8.tflite"
+    shutil.copy(shipped, own)
     data = write_faces(tmp_path / "data")
-    by_name = report(own, Inputs(data=data), say=quiet)["labelled"]
-    card = report(ARTIFACTS / "report-face.int8.tflite", Inputs(data=data), say=quiet)["labelled"]
-    assert by_name["model"] == card["model"]
-    # The accuracies over all rotations of the labels add up to one: every answer is right in one of them.
+    model, graph = load_model(own), read_graph(own)
+    card = read_labelled_set(data, (), graph, load_card("report-face")).evaluate(model)
+    assert report(own, Inputs(data=data), progress=discard)["labelled"]["model"] == card
+    # The accuracies of all rotations of the labels add up to 1: every prediction is right in one of them.
     rotated = [(*LABELS[k:], *LABELS[:k]) for k in range(7)]
-    total = sum(
-        report(own, Inputs(data=data, labels=labels), say=quiet)["labelled"]["model"]["accuracy"]
-        for labels in rotated
-    )
-    assert total == pytest.approx(1, abs=0.001)
+    figures = [read_labelled_set(data, labels, graph, None).evaluate(model) for labels in rotated]
+    assert figures[0] == card
+    assert sum(entry["accuracy"] for entry in figures) == pytest.approx(1, abs=0.001)
+    given = report(own, Inputs(data=data, labels=rotated[1]), progress=discard)["labelled"]["model"]
+    assert given == figures[1]
 
 
 @pytest.mark.parametrize(
-    ("content", "labels", "sentence"),
+    ("content", "labels", "message"),
     [
         ("missing", (), "no such directory"),
-        ("empty", (), "no directory in it"),
-        ("stranger", (), "smile is not one of anger"),
-        ("pictures of text", (), "none of 1 files"),
+        ("empty", (), "contains no directory"),
+        ("unknown label", (), "smile is not one of anger"),
+        ("unreadable images", (), "none of 1 files"),
         ("good", ("a", "b"), "--labels a,b: 2 for a model with 7 outputs"),
     ],
 )
 def test_labelled_set_that_does_not_fit_is_refused(
-    content: str, labels: tuple[str, ...], sentence: str, tmp_path: Path
+    content: str, labels: tuple[str, ...], message: str, tmp_path: Path
 ) -> None:
-    """The sentence names the option, its value and what is wrong."""
+    """The error names the option, its value and what is wrong."""
     data = tmp_path / "data"
     if content != "missing":
         data.mkdir()
-    if content == "stranger":
+    if content == "unknown label":
         write_faces(data, ("smile",))
     if content == "good":
         write_faces(data)
-    if content == "pictures of text":
+    if content == "unreadable images":
         (data / "anger").mkdir()
         (data / "anger" / "0.png").write_text("text")
     with pytest.raises(DataError, match=r"--(data|labels)") as caught:
-        report(ARTIFACTS / "report-face.int8.tflite", Inputs(data=data, labels=labels), say=quiet)
-    assert sentence in str(caught.value)
+        report(ARTIFACTS / "report-face.int8.tflite", Inputs(data=data, labels=labels), progress=discard)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"),
+    ("content", "message"),
     [(None, "no such model file"), (b"", "is empty"), (b"text, no model", "not a TFLite file")],
 )
-def test_what_is_no_model_is_refused(content: bytes | None, sentence: str, tmp_path: Path) -> None:
-    """One sentence with the path, before anything is measured."""
+def test_other_files_are_refused(content: bytes | None, message: str, tmp_path: Path) -> None:
+    """A missing, empty or other file raises `ModelError` with the path."""
     path = tmp_path / "x.tflite"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(ModelError, match=sentence):
-        report(path, Inputs(), say=quiet)
+    with pytest.raises(ModelError, match=message):
+        report(path, Inputs(), progress=discard)
 
 
-def test_other_shapes_of_models_are_refused(tmp_path: Path) -> None:
-    """A shape that is not fixed, and two inputs, are one sentence each."""
+def test_models_of_other_shapes_are_refused(tmp_path: Path) -> None:
+    """A shape that is not fixed, and two inputs, raise `ModelError`."""
     path = tmp_path / "x.tflite"
     write_graph(path, [Op("TANH", [T((1, 8), is_dynamic=True)], [T((1, 8))])])
     with pytest.raises(ModelError, match=r"input shape \(1, 8\) is not fixed"):
-        report(path, Inputs(), say=quiet)
+        report(path, Inputs(), progress=discard)
     write_graph(path, [Op("ADD", [T((1, 8)), T((1, 8))], [T((1, 8))])], inputs=2)
-    with pytest.raises(ModelError, match="2 inputs and 1 outputs; one input"):
-        report(path, Inputs(), say=quiet)
+    with pytest.raises(ModelError, match="2 inputs and 1 outputs; supported are one input"):
+        report(path, Inputs(), progress=discard)
 
 
-def test_short_names_are_the_layer_s_own() -> None:
-    """Of a fused name one part is kept, without the model in front."""
+def test_short_name_is_the_part_of_the_layer() -> None:
+    """The short name of fused layers is the first one, without the name of the model."""
     assert short_name("m_1/conv2d/Relu;m_1/conv2d/BiasAdd") == "conv2d/Relu"
     assert short_name("input") == "input"

@@ -1,4 +1,4 @@
-"""`emotion-convert verify` holds a file against its card on every backend that is here."""
+"""`emotion-convert verify` checks a file against its card on every available backend."""
 
 from __future__ import annotations
 
@@ -31,35 +31,40 @@ def voice(tmp_path: Path) -> Path:
 
 
 def put_backend(monkeypatch: pytest.MonkeyPatch, backend: str, path: Path | None) -> list[str]:
-    """Let `backend` run the file at `path` on the CPU, or be absent; return what it is asked for."""
-    asked: list[str] = []
+    """Make `backend` run the file at `path` on the CPU, or be unavailable; return the files that it loads."""
+    loaded: list[str] = []
 
     def load(wanted: Path, **given: Any) -> Model:
         if given.get("backend") != backend:
             return load_model(wanted, **given)
-        asked.append(wanted.name)
+        loaded.append(wanted.name)
         if path is None:
             raise DeviceError("no such thing; use cpu", reason="no_permission")
         return load_model(path)
 
     monkeypatch.setattr(converter.verify, "load_model", load)
-    return asked
+    return loaded
 
 
 def test_every_backend_is_listed(voice: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The CPU is good to the last step; one that is not here has a code and a sentence instead of figures."""
+    """The CPU agrees exactly; an unavailable backend has a code and a message instead of figures."""
     assert main(["verify", str(voice), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert [entry["backend"] for entry in result["backends"]] == ["cpu", "gpu", "edgetpu"]
-    here, away = {"backend", "present", "file", "golden_difference", "max_difference"}, {"reason", "message"}
+    available, unavailable = (
+        {"backend", "present", "file", "golden_difference", "max_difference"},
+        {"reason", "message"},
+    )
     for entry in result["backends"]:
-        assert set(entry) == (here if entry["present"] else {"backend", "present"} | away)
+        assert set(entry) == (available if entry["present"] else {"backend", "present"} | unavailable)
     assert result["backends"][0]["max_difference"] == 0
     assert result["reference"] == "float16"
 
 
-def test_absent_backend_has_the_device_s_reason(voice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Code and sentence are those of the error that opening it raised."""
+def test_unavailable_backend_has_the_reason_of_its_error(
+    voice: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code and message are those of the error that loading raised."""
     put_backend(monkeypatch, "edgetpu", None)
     assert verify(voice)["backends"][2] == {
         "backend": "edgetpu",
@@ -70,18 +75,18 @@ def test_absent_backend_has_the_device_s_reason(voice: Path, monkeypatch: pytest
 
 
 def test_gpu_runs_the_float_file(voice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU is asked for the float16 file, held against that file's golden output and its CPU answers."""
-    asked = put_backend(monkeypatch, "gpu", voice.with_name("voice-lstm.float16.tflite"))
+    """A GPU runs the float16 file, compared with the golden output and the CPU outputs of that file."""
+    loaded = put_backend(monkeypatch, "gpu", voice.with_name("voice-lstm.float16.tflite"))
     entry = verify(voice)["backends"][1]
-    assert asked == [entry["file"]] == ["voice-lstm.float16.tflite"]
+    assert loaded == [entry["file"]] == ["voice-lstm.float16.tflite"]
     assert entry["golden_difference"] < 1e-5
     assert entry["max_difference"] == 0
 
 
-def test_backend_that_answers_otherwise_is_exit_code_4(
+def test_backend_with_other_outputs_gives_exit_code_4(
     voice: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A backend that computes another model's answers is named, with the difference and what is allowed."""
+    """The error names a backend with other outputs, the difference and the allowed difference."""
     put_backend(monkeypatch, "gpu", ARTIFACTS / "folds" / "voice-lstm-fold3.int8.tflite")
     assert main(["verify", str(voice)]) == 4
     error = capsys.readouterr().err
@@ -89,8 +94,10 @@ def test_backend_that_answers_otherwise_is_exit_code_4(
     assert "0.05 is allowed" in error
 
 
-def test_backend_that_is_wrong_elsewhere_is_found(voice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A golden vector that happens to agree is not enough: made inputs are run as well."""
+def test_backend_with_a_right_golden_vector_only_is_refused(
+    voice: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made inputs are compared too, because a golden vector can agree by chance."""
     card = json.loads(voice.with_name("voice-lstm.json").read_text())
     other = ARTIFACTS / "folds" / "voice-lstm-fold0.int8.tflite"
     fold = json.loads((ARTIFACTS / "folds" / "voice-lstm-fold0.json").read_text())
@@ -102,22 +109,22 @@ def test_backend_that_is_wrong_elsewhere_is_found(voice: Path, monkeypatch: pyte
         verify(voice)
 
 
-def test_compiled_file_is_what_the_edge_tpu_runs(voice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a compiled file in the card, the Edge TPU runs that one, held against int8 on the CPU."""
+def test_edge_tpu_runs_the_compiled_file(voice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Edge TPU runs the compiled file of the card, compared with int8 on the CPU."""
     compiled = voice.with_name("voice-lstm.int8_edgetpu.tflite")
     compiled.write_bytes(voice.read_bytes())
     card = json.loads(voice.with_name("voice-lstm.json").read_text())
     card["files"]["edgetpu"] = card["files"]["int8"] | {"file": compiled.name}
     card["golden"]["output"]["edgetpu"] = card["golden"]["output"]["int8"]
     voice.with_name("voice-lstm.json").write_text(json.dumps(card))
-    asked = put_backend(monkeypatch, "edgetpu", voice)
+    loaded = put_backend(monkeypatch, "edgetpu", voice)
     entry = verify(voice)["backends"][2]
-    assert asked == [entry["file"]] == [compiled.name]
+    assert loaded == [entry["file"]] == [compiled.name]
     assert entry["max_difference"] == 0
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"),
+    ("content", "message"),
     [
         ("no file", "no such model file"),
         ("no card", "no such model card"),
@@ -126,10 +133,10 @@ def test_compiled_file_is_what_the_edge_tpu_runs(voice: Path, monkeypatch: pytes
         ("card of text", "not a model card"),
     ],
 )
-def test_what_cannot_be_verified_is_exit_code_4(
-    content: str, sentence: str, voice: Path, capsys: pytest.CaptureFixture[str]
+def test_unverifiable_file_gives_exit_code_4(
+    content: str, message: str, voice: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One sentence on stderr that names the file, nothing on stdout."""
+    """The error on stderr names the file, and stdout is empty."""
     match content:
         case "no file":
             voice.unlink()
@@ -144,16 +151,16 @@ def test_what_cannot_be_verified_is_exit_code_4(
     assert main(["verify", str(voice), "--json"]) == 4
     out, err = capsys.readouterr()
     assert out == ""
-    assert sentence in err
+    assert message in err
     assert "voice-lstm" in err
 
 
 def test_pipe_gets_plain_lines(voice: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One line a fact and one a backend."""
+    """A pipe gets one line per value and one per backend."""
     assert main(["verify", str(voice), "--json"]) == 0
     agreement = json.loads(capsys.readouterr().out)["agreement"]
     assert main(["verify", str(voice)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "voice-lstm int8: good"
+    assert lines[0] == "voice-lstm int8: passed"
     assert f"  agreement          {agreement}" in lines
     assert any(line.split()[:2] == ["cpu", "voice-lstm.int8.tflite"] for line in lines)

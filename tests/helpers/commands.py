@@ -46,9 +46,9 @@ def run_here(main: Callable[[Sequence[str]], int], *words: str | Path) -> subpro
 def convert_here(patch: pytest.MonkeyPatch) -> None:
     """Make `emotion-convert` convert in this process and not in a child of its own."""
     pytest.importorskip("tensorflow", reason="the [train] extra is not installed")
-    from converter import conversion, quantize
+    from converter import conversion, jobs
 
-    def convert(job: quantize.Job, part: Path, report: quantize.Report) -> None:
+    def convert(job: jobs.Job, part: Path, report: jobs.Report) -> None:
         part.write_bytes(conversion.convert_here(replace(job, target=part), report))
 
-    patch.setattr(quantize, "_run_child", convert)
+    patch.setattr(jobs, "_run_child", convert)

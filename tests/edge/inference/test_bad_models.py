@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converter.quantize import Job, check
+from converter.jobs import Job, check
 from edge.errors import EdgeError, ModelError
 
 keras = pytest.importorskip("keras", reason="the [train] extra is not installed")

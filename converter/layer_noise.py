@@ -1,4 +1,4 @@
-"""Measures what quantization does to each layer, by running a file and its float variant side by side."""
+"""Measures the quantization noise of each layer, by running a file and its float variant on equal inputs."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from converter.compare import FLOATS
+from converter.comparison import FLOATS
 from converter.graph import Graph, Operation, Tensor, read_graph
 from edge.errors import ModelError
 from edge.inference.backends import TensorInfo
 from edge.values import Float32
 
-# They change between floats and integers; a layer is what stands between them.
+# Convert between floats and integers; they belong to no layer.
 CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
-# They move numbers and compute none, so their noise is their input's.
+# Move values without computing, so that their noise is the noise of their input.
 MOVES = ("RESHAPE", "SPLIT", "SPLIT_V", "STRIDED_SLICE", "SLICE", "PACK", "UNPACK", "SQUEEZE", "EXPAND_DIMS",
          "TRANSPOSE", "CONCATENATION", "PAD")  # fmt: skip
-MOST_DB = 120.0  # where nothing differs; JSON has no infinity
-# TFLite numbers the outputs of an operation by digits after its name; Keras numbers layers after a `_`.
+MAX_DB = 120.0  # for equal tensors, because JSON has no infinity
+# TFLite appends digits to number the outputs of an operation; Keras numbers layers with `_` and digits.
 _OUTPUT_NUMBER = re.compile(r"(?<=[^\d_])\d+$")
 
 
-class Probe:
-    """An opened file that keeps every tensor, on plain kernels: those of XNNPACK keep none."""
+class TensorReader:
+    """Runs a file and keeps every tensor; uses the built-in kernels, because XNNPACK keeps none."""
 
     def __init__(self, path: Path) -> None:
         self.graph = read_graph(path)
@@ -40,7 +40,7 @@ class Probe:
             )
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise ModelError(f"{path}: not a TFLite model that runs here ({error})") from error
+            raise ModelError(f"{path}: does not run here ({error}); convert the model again") from error
 
     def run(self, values: Float32) -> None:
         """Compute every tensor for one input."""
@@ -49,7 +49,7 @@ class Probe:
         self._interpreter.invoke()
 
     def read(self, tensor: Tensor) -> Float32:
-        """Return what a tensor holds after a run, as floats."""
+        """Return the values of a tensor after a run, as floats."""
         return _info(tensor).dequantize(self._interpreter.get_tensor(tensor.index))
 
 
@@ -58,26 +58,27 @@ def _info(tensor: Tensor) -> TensorInfo:
 
 
 def layer_noise(path: Path, reference: Path, inputs: Sequence[Float32]) -> tuple[list[dict[str, Any]], int]:
-    """Compare every layer of `path` with the same one of the float file `reference`, over all `inputs`.
+    """Compare every layer of `path` with the same layer of the float file `reference`, over all `inputs`.
 
-    Returns `{"layer", "operation", "sqnr_db", "added_db"}` each, worst first, and how many layers have no
-    partner. `sqnr_db` is 10 log10 of signal over noise at the output, noise of earlier layers included;
-    `added_db` is what is lost between the noisiest input and it, which is where quantization hurts.
+    Returns `{"layer", "operation", "sqnr_db", "added_db"}` per layer, noisiest first, and the number of
+    layers without a counterpart. `sqnr_db` is 10 log10(signal power / noise power) at the output, with the
+    noise of earlier layers. `added_db` is the loss between the noisiest input and the output: the noise that
+    this layer adds.
     """
-    ours, theirs = Probe(path), Probe(reference)
-    pairs = dict(_pairs(ours.graph, theirs.graph))
+    quantized, floats = TensorReader(path), TensorReader(reference)
+    pairs = dict(_pairs(quantized.graph, floats.graph))
     signal: dict[int, float] = defaultdict(float)
     noise: dict[int, float] = defaultdict(float)
     for values in inputs:
-        ours.run(values)
-        theirs.run(values)
-        for index, (tensor, partner) in pairs.items():
-            exact = theirs.read(partner).astype(np.float64).reshape(tensor.shape)
+        quantized.run(values)
+        floats.run(values)
+        for index, (tensor, counterpart) in pairs.items():
+            exact = floats.read(counterpart).astype(np.float64).reshape(tensor.shape)
             signal[index] += float(np.sum(exact**2))
-            noise[index] += float(np.sum((ours.read(tensor) - exact) ** 2))
+            noise[index] += float(np.sum((quantized.read(tensor) - exact) ** 2))
     decibels = {index: _decibels(signal[index], noise[index]) for index in pairs}
     rows, unmatched = [], 0
-    for operation in _layers(ours.graph):
+    for operation in _layers(quantized.graph):
         before = [decibels[t.index] for t in operation.inputs if t is not None and t.index in decibels]
         if operation.name in MOVES:
             decibels |= {tensor.index: min(before) for tensor in operation.outputs if before}
@@ -98,24 +99,24 @@ def layer_noise(path: Path, reference: Path, inputs: Sequence[Float32]) -> tuple
 
 
 def short_name(name: str) -> str:
-    """Return the layer's own part of a tensor's name: without the model, and of what was fused only one."""
+    """Return the layer's part of a tensor name: without the model, and only the first of fused layers."""
     first = name.partition(";")[0]
     return first.partition("/")[2] or first
 
 
-def _pairs(ours: Graph, theirs: Graph) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
-    """Match tensors of the same name and size, in order; the numbers after names differ, and sides of 1."""
+def _pairs(quantized: Graph, floats: Graph) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
+    """Match tensors by name and shape, in order, ignoring numbers after names and dimensions of size 1."""
     waiting: dict[tuple[Any, ...], list[Tensor]] = defaultdict(list)
-    for tensor in _computed(theirs):
+    for tensor in _computed(floats):
         waiting[_key(tensor)].append(tensor)
-    for tensor, partner in zip(ours.inputs, theirs.inputs, strict=True):
-        yield tensor.index, (tensor, partner)
-    # The answers are partners whatever they are called: a file may have been made with other names.
-    answer, exact = ours.outputs[0], theirs.outputs[0]
-    if answer.shape == exact.shape and exact.dtype in FLOATS:
-        yield answer.index, (answer, exact)
-    for tensor in _computed(ours):
-        if tensor.index == answer.index:
+    for tensor, counterpart in zip(quantized.inputs, floats.inputs, strict=True):
+        yield tensor.index, (tensor, counterpart)
+    # The outputs match under any name: another tool may have made one of the files.
+    output, exact = quantized.outputs[0], floats.outputs[0]
+    if output.shape == exact.shape and exact.dtype in FLOATS:
+        yield output.index, (output, exact)
+    for tensor in _computed(quantized):
+        if tensor.index == output.index:
             continue
         found = waiting[_key(tensor)]
         if found and found[0].dtype in FLOATS:
@@ -139,5 +140,5 @@ def _key(tensor: Tensor) -> tuple[Any, ...]:
 
 def _decibels(signal: float, noise: float) -> float:
     if not signal or not noise:
-        return MOST_DB if not noise else -MOST_DB
-    return float(np.clip(10 * np.log10(signal / noise), -MOST_DB, MOST_DB))
+        return MAX_DB if not noise else -MAX_DB
+    return float(np.clip(10 * np.log10(signal / noise), -MAX_DB, MAX_DB))

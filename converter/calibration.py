@@ -1,4 +1,4 @@
-"""Reads calibration examples with the device's own features: quantization sees what the device computes."""
+"""Reads calibration examples with the feature code of the device, which gives the ranges of the device."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SEED = 1
 
 
 class CalibrationError(EdgeError, ValueError):
-    """There is nothing, or nothing varied, to calibrate with."""
+    """There are no examples to calibrate with, or all are equal."""
 
 
 def read_examples(
@@ -33,26 +33,24 @@ def read_examples(
     features: dict[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Float32:
-    """Return up to `count` examples (n, *shape), drawn evenly over `directory`, the same at every call.
+    """Return up to `count` examples (n, *shape), drawn at random from `directory`, equal at every call.
 
-    An .npy file in place of the directory holds inputs themselves, (n, *shape) floats.
-
-    A `shape` of (h, w, 1) or (h, w, 3) takes pictures, which are faces already and only resized, in
-    [0, 1], and levelled where the `features` of the model's card say so. Any other takes sound through
-    these features. Files that cannot be read
-    are passed over; raises `CalibrationError` when too little is left.
+    `directory` may also be an .npy file of model inputs, (n, *shape) floats. A `shape` of (h, w, 1) or
+    (h, w, 3) reads images of faces: they are resized, scaled to [0, 1], and levelled if the `features` of the
+    model's card require it. Any other shape reads audio files through `features`. Unreadable files are
+    skipped; raises `CalibrationError` when fewer than two different examples are left.
     """
     if directory.suffix == ".npy":
         return _varied(_read_inputs(directory, shape, count), directory, "input")
-    is_picture = len(shape) == 3 and shape[2] in (1, 3)
-    suffixes = IMAGE_SUFFIXES if is_picture else SOUND_SUFFIXES
-    what = "picture" if is_picture else "sound file"
+    is_image = len(shape) == 3 and shape[2] in (1, 3)
+    suffixes = IMAGE_SUFFIXES if is_image else SOUND_SUFFIXES
+    what = "image" if is_image else "audio file"
     if not directory.is_dir():
-        raise CalibrationError(f"--calibrate {directory}: no such directory; give one with {what}s")
+        raise CalibrationError(f"--calibrate {directory}: no such directory; give a directory of {what}s")
     files = sorted(path for path in directory.rglob("*") if path.suffix.lower() in suffixes)
     if not files:
-        raise CalibrationError(f"--calibrate {directory}: no {what} in it; this model reads {what}s")
-    read = _picture_reader(shape, features) if is_picture else _sound_reader(shape, features)
+        raise CalibrationError(f"--calibrate {directory}: contains no {what}; this model reads {what}s")
+    read = _image_reader(shape, features) if is_image else _audio_reader(shape, features)
     order = np.random.default_rng(SEED).permutation(len(files))
     examples: list[Float32] = []
     for index in order:
@@ -65,18 +63,15 @@ def read_examples(
         if len(examples) == count:
             break
     if not examples:
-        raise CalibrationError(
-            f"--calibrate {directory}: none of {len(files)} files is a {what} that can be read"
-        )
+        raise CalibrationError(f"--calibrate {directory}: none of {len(files)} files is a readable {what}")
     return _varied(np.stack(examples), directory, what)
 
 
 def _varied(examples: Float32, source: Path, what: str) -> Float32:
-    """Return `examples`, or raise where no range can be seen in them."""
+    """Return `examples`; raise `CalibrationError` when they are too few or too equal to give a range."""
     if len(examples) < 2 or not np.ptp(examples):
         raise CalibrationError(
-            f"--calibrate {source}: {len(examples)} example(s) without any difference; "
-            f"give a hundred different {what}s"
+            f"--calibrate {source}: {len(examples)} example(s), all equal; give a hundred different {what}s"
         )
     return examples
 
@@ -85,19 +80,21 @@ def _read_inputs(path: Path, shape: tuple[int, ...], count: int) -> Float32:
     try:
         inputs = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise CalibrationError(f"--calibrate {path}: not an .npy file that can be read ({error})") from None
+        raise CalibrationError(f"--calibrate {path}: not a readable .npy file ({error})") from None
     if inputs.shape[1:] != shape:
         raise CalibrationError(
-            f"--calibrate {path}: its shape is {inputs.shape}, the model reads {('n', *shape)}; "
-            "save one input a row"
+            f"--calibrate {path}: shape {inputs.shape}, but the model reads {('n', *shape)}; "
+            "save one input per row"
         )
     if not np.issubdtype(inputs.dtype, np.number) or not np.all(np.isfinite(inputs)):
-        raise CalibrationError(f"--calibrate {path}: has values that are not numbers; leave those inputs out")
+        raise CalibrationError(
+            f"--calibrate {path}: contains values that are not finite numbers; remove these inputs"
+        )
     drawn = np.random.default_rng(SEED).permutation(len(inputs))[:count]
     return np.asarray(inputs[drawn], np.float32)
 
 
-def _picture_reader(shape: tuple[int, ...], features: dict[str, Any] | None) -> Callable[[Path], Float32]:
+def _image_reader(shape: tuple[int, ...], features: dict[str, Any] | None) -> Callable[[Path], Float32]:
     is_levelled = features is not None and CropSpec.from_features(features).levelled
 
     def read(path: Path) -> Float32:
@@ -112,10 +109,10 @@ def _picture_reader(shape: tuple[int, ...], features: dict[str, Any] | None) -> 
     return read
 
 
-def _sound_reader(shape: tuple[int, ...], features: dict[str, Any] | None) -> Callable[[Path], Float32]:
+def _audio_reader(shape: tuple[int, ...], features: dict[str, Any] | None) -> Callable[[Path], Float32]:
     if features is None:
         raise CalibrationError(
-            "this model reads sound and no card beside it says how; --like voice-lstm takes that model's way"
+            "this model reads audio and has no card with its features; --like voice-lstm takes its features"
         )
     features_of = window_input(features)
 
@@ -123,7 +120,7 @@ def _sound_reader(shape: tuple[int, ...], features: dict[str, Any] | None) -> Ca
         values = features_of(clip_window(read_audio(path)))
         if values.size != np.prod(shape):
             raise CalibrationError(
-                f"the card's features are {values.shape}, the model reads {shape}; match them"
+                f"the features of the card have shape {values.shape}, the model reads {shape}; match them"
             )
         return values.reshape(shape)
 

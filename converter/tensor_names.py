@@ -1,14 +1,14 @@
-"""Shortens the names in a TFLite file and puts its inputs and outputs in the order of theirs."""
+"""Shortens the tensor names of a TFLite file and sorts its inputs and outputs by name."""
 
 from __future__ import annotations
 
 
-def tidy(content: bytes) -> bytes:
-    """Return the same model with short names, its inputs and outputs ordered by the names of its signature.
+def tidy_names(content: bytes) -> bytes:
+    """Return the same model with short tensor names, and inputs and outputs sorted by their signature names.
 
-    The converter names a tensor after everything that was folded into it: 7 of the 8 MB of an int8 LSTM of
-    400 steps were names. The first of them says where in the network a tensor is. Its inputs and outputs come
-    in any order, and the states of a single step must line up.
+    The converter joins the names of all operations that it folds into a tensor: names were 7 of the 8 MB of
+    an int8 LSTM of 400 steps. Only the first is kept, which locates the tensor in the network. The converter
+    leaves inputs and outputs in any order; sorted, the states of a single step have the same order in both.
     """
     from tensorflow.lite.tools import flatbuffer_utils
 

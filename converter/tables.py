@@ -1,4 +1,4 @@
-"""Shows a conversion's report: tables for people, plain lines for pipes, and one self-contained page."""
+"""Prints the results of the commands as tables, or as plain lines in a pipe; writes the report as a page."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from models.evaluation.page.markup import details, document, figure, section, ta
 from models.evaluation.show import Row, percent, show_table
 
 OPERATIONS = ("operation", "count")
-LAYERS = ("layer", "operation", "SQNR dB", "lost here dB", "noise %")
-ANSWERS = ("file", "kB", "accuracy %", "UAR %", "labelled examples")
+LAYERS = ("layer", "operation", "SQNR dB", "added here dB", "noise %")
+FILES = ("file", "kB", "accuracy %", "UAR %", "labelled examples")
 DIFFERENCE = ("compared", "largest difference", "mean difference", "agreement %")
 VERIFIED = ("what", "value")
 BACKENDS = ("backend", "file", "golden difference", "largest difference", "reason")
 SPEEDS = ("form", "ms", "converted in s")
 RATIOS = ("what", "times", "wanted", "")
 LATENCY = ("backend", "file", "ms", "reason")
-WORST = 20  # layers in a terminal and in the chart; the page and the JSON have all
+WORST = 20  # layers in the terminal and in the chart; page and JSON have all
 NOISY_PERCENT = 10.0  # 20 dB
 CHART_NAME = 28  # characters
 
@@ -28,13 +28,13 @@ Table = tuple[str, tuple[str, ...], list[Row]]
 
 
 def show_verified(result: dict[str, Any]) -> None:
-    """Print what `converter.verify.verify` found good, and the backends."""
+    """Print the result of `converter.verify.verify`."""
     rows = [
         (key.replace("_", " "), "-" if value is None else str(value))
         for key, value in result.items()
         if key != "backends"
     ]
-    show_table(f"{result['model']} {result['variant']}: good", VERIFIED, rows)
+    show_table(f"{result['model']} {result['variant']}: passed", VERIFIED, rows)
     backends = [
         (
             entry["backend"],
@@ -49,11 +49,11 @@ def show_verified(result: dict[str, Any]) -> None:
 
 
 def show_bench(result: dict[str, Any]) -> None:
-    """Print what `converter.bench.run_bench` measured."""
+    """Print the result of `converter.bench.run_bench`."""
     times = [
         (form, f"{ms:.4f}", f"{result['convert_s'][form]:.0f}") for form, ms in sorted(result["ms"].items())
     ]
-    show_table("one answer on one thread", SPEEDS, times)
+    show_table("time of one run on one thread", SPEEDS, times)
     rows = [
         (
             entry["what"],
@@ -63,23 +63,23 @@ def show_bench(result: dict[str, Any]) -> None:
         )
         for entry in result["ratios"]
     ]
-    show_table("times faster, in this run", RATIOS, rows)
+    show_table("speed ratios in this run", RATIOS, rows)
 
 
 def show_report(result: dict[str, Any]) -> None:
-    """Print the tables of `converter.report.report`'s result, of the layers the worst ones."""
+    """Print the result of `converter.report.report`, with the noisiest layers only."""
     for title, headings, rows in _tables(result, most=WORST):
         show_table(title, headings, rows)
 
 
 def write_report(path: Path, result: dict[str, Any]) -> Path:
-    """Write the report as one page that asks for nothing, whole or not at all; return its path."""
+    """Write the report as one page that loads nothing, atomically; return its path."""
     tables = [
         section(title, details("All", table(headings, rows)) if len(rows) > WORST else table(headings, rows))
         for title, headings, rows in _tables(result, most=None)
     ]
     if result["layers"]:
-        tables.insert(0, section("Where quantization hurts", _chart(result["layers"])))
+        tables.insert(0, section("Layers with the most quantization noise", _chart(result["layers"])))
     name = Path(result["file"]).name
     intro = f"<h1>{escape(name)}</h1><p>{escape(_summary(result))}</p>"
     return write_whole(path, document(f"Report of {name}", intro, f"<article>{''.join(tables)}</article>"))
@@ -87,38 +87,44 @@ def write_report(path: Path, result: dict[str, Any]) -> Path:
 
 def _tables(result: dict[str, Any], *, most: int | None) -> list[Table]:
     tables: list[Table] = [
-        (_summary(result), ANSWERS, list(_answers(result))),
-        ("speed, one answer on one thread", LATENCY, [_latency(entry) for entry in result["latency"]]),
+        (_summary(result), FILES, _file_rows(result)),
+        (
+            "speed: time of one run on one thread",
+            LATENCY,
+            [_latency_row(entry) for entry in result["latency"]],
+        ),
     ]
     if result["difference"]:
-        far = result["difference"]
+        difference = result["difference"]
         row = (
             f"{result['inputs']['n']} ({result['inputs']['source']})",
-            f"{far['max_difference']:.4f}",
-            f"{far['mean_difference']:.4f}",
-            percent(far["agreement"]),
+            f"{difference['max_difference']:.4f}",
+            f"{difference['mean_difference']:.4f}",
+            percent(difference["agreement"]),
         )
-        tables.append((f"answers against {result['reference']['file']}", DIFFERENCE, [row]))
+        tables.append((f"outputs compared with {result['reference']['file']}", DIFFERENCE, [row]))
     counts: list[Row] = [(entry["operation"], str(entry["count"])) for entry in result["operations"]]
     total = sum(entry["count"] for entry in result["operations"])
     tables.append((f"{total} operations", OPERATIONS, counts))
     if result["layers"]:
-        title = f"{len(result['layers'])} layers against {result['reference']['file']}, the noisiest first"
+        title = (
+            f"{len(result['layers'])} layers compared with {result['reference']['file']}, the noisiest first"
+        )
         if result["layers_unmatched"]:
-            title += f"; {result['layers_unmatched']} have no partner there"
-        tables.append((title, LAYERS, [_layer(entry) for entry in result["layers"][:most]]))
+            title += f"; {result['layers_unmatched']} have no counterpart there"
+        tables.append((title, LAYERS, [_layer_row(entry) for entry in result["layers"][:most]]))
     return tables
 
 
 def _summary(result: dict[str, Any]) -> str:
     text = f"{Path(result['file']).name}: {result['variant']}, {result['bytes'] / 1000:.0f} kB"
     if result["reference"] is None:
-        return f"{text}; no float file beside it to compare with"
+        return f"{text}; no float file in its directory to compare with"
     share = result["bytes"] / result["reference"]["bytes"]
     return f"{text}, {100 * share:.0f} % of {result['reference']['file']}"
 
 
-def _answers(result: dict[str, Any]) -> list[Row]:
+def _file_rows(result: dict[str, Any]) -> list[Row]:
     labelled = result["labelled"] or {"n": None, "model": None, "reference": None}
     files = [(Path(result["file"]).name, result["bytes"], labelled["model"])]
     if result["reference"]:
@@ -135,29 +141,29 @@ def _answers(result: dict[str, Any]) -> list[Row]:
     ]
 
 
-def _latency(entry: dict[str, Any]) -> Row:
+def _latency_row(entry: dict[str, Any]) -> Row:
     if entry["present"]:
         return entry["backend"], entry["file"], f"{entry['ms']:.3f}", ""
     return entry["backend"], "", "-", f"{entry['reason']}: {entry['message']}"
 
 
-def _layer(entry: dict[str, Any]) -> Row:
-    lost = entry["added_db"]
+def _layer_row(entry: dict[str, Any]) -> Row:
+    added = entry["added_db"]
     return (
         entry["layer"],
         entry["operation"],
         f"{entry['sqnr_db']:.1f}",
-        "-" if lost is None else f"{lost:+.1f}",
+        "-" if added is None else f"{added:+.1f}",
         f"{_noise_percent(entry):.1f}",
     )
 
 
 def _chart(layers: list[dict[str, Any]]) -> str:
     bars = [(entry["layer"][-CHART_NAME:], _noise_percent(entry)) for entry in layers[:WORST]]
-    caption = f"noise of the worst {len(bars)} layers in % of their signal; {NOISY_PERCENT:.0f} % is 20 dB"
+    caption = f"noise of the {len(bars)} noisiest layers in % of their signal; {NOISY_PERCENT:.0f} % is 20 dB"
     return figure(caption, loss_chart(bars, limit=NOISY_PERCENT, title="noise in % of the signal"))
 
 
 def _noise_percent(entry: dict[str, Any]) -> float:
-    """Return noise over signal as amplitudes."""
+    """Return the noise in % of the signal, as amplitudes."""
     return float(100 * 10 ** (-entry["sqnr_db"] / 20))

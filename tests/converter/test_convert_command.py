@@ -1,4 +1,4 @@
-"""Converted models compute what the Keras model computes, and whatever cannot be converted says why."""
+"""`emotion-convert convert` writes a file and its card, or exits with one error message and no file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from converter.__main__ import main
-from converter.calibrate import read_examples
+from converter.calibration import read_examples
 from converter.verify import verify
 from edge.errors import ModelError
 from edge.face.detector import FER_CROP
@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[2]
 def run_command(
     *arguments: object, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run emotion-convert to its end."""
+    """Run emotion-convert as a process."""
     return subprocess.run(
         [sys.executable, "-m", "converter", *map(str, arguments)],
         cwd=ROOT,
@@ -74,18 +74,18 @@ def write_card(directory: Path, name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Directory of made faces to calibrate with."""
-    return trees.write_fer2013(tmp_path_factory.mktemp("pictures"))
+    return trees.write_fer2013(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")
-def converted(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def converted(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Directory with a small face model, its card, and its int8 and float32 files, made by the command."""
     directory = tmp_path_factory.mktemp("converted")
     small_face().save(directory / "tiny.keras")
     write_card(directory, "tiny")
-    words: list[str | Path] = ["convert", directory / "tiny.keras", "--calibrate", pictures]
+    words: list[str | Path] = ["convert", directory / "tiny.keras", "--calibrate", images]
     done = run_command(*words, "--to", "int8", "-o", directory / "tiny.int8.tflite")
     assert done.returncode == 0, done.stderr
     with pytest.MonkeyPatch.context() as patch:
@@ -95,24 +95,24 @@ def converted(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def run_all(model: Any, examples: Float32) -> Float32:
+def predict(model: Any, examples: Float32) -> Float32:
     """Run examples (n, ...) one by one: (n, 7)."""
     return np.stack([model.run(example[np.newaxis])[0][0] for example in examples])
 
 
-def test_int8_agrees_with_float32(converted: Path, pictures: Path) -> None:
-    """On the pictures it was calibrated with, int8 is within 0.03 of float32, which is Keras within 1e-5."""
-    examples = read_examples(pictures, (48, 48, 1), count=20)
-    int8 = run_all(load_model(converted / "tiny.int8.tflite"), examples)
-    float32 = run_all(load_model(converted / "tiny.float32.tflite"), examples)
+def test_int8_agrees_with_float32(converted: Path, images: Path) -> None:
+    """On the calibration images, int8 is within 0.03 of float32, and float32 within 1e-5 of Keras."""
+    examples = read_examples(images, (48, 48, 1), count=20)
+    int8 = predict(load_model(converted / "tiny.int8.tflite"), examples)
+    float32 = predict(load_model(converted / "tiny.float32.tflite"), examples)
     model = keras.models.load_model(converted / "tiny.keras")
     np.testing.assert_allclose(float32, np.asarray(model(examples, training=False)), atol=1e-5)
     np.testing.assert_allclose(int8, float32, atol=0.03)
-    assert np.ptp(float32, axis=0).max() > 0.02  # the model does tell the pictures apart
+    assert np.ptp(float32, axis=0).max() > 0.02  # the outputs depend on the image
 
 
-def test_card_is_updated_beside_the_file(converted: Path) -> None:
-    """Both kinds stand in the card with hash and golden output; the scales are those of the int8 file."""
+def test_card_is_updated(converted: Path) -> None:
+    """The card lists both kinds with hash and golden output; its scales are those of the int8 file."""
     card = load_card("tiny", directory=converted)
     assert set(card.files) == set(card.golden.output) == {"int8", "float32"}
     info = load_model(converted / "tiny.int8.tflite").inputs[0]
@@ -123,7 +123,7 @@ def test_card_is_updated_beside_the_file(converted: Path) -> None:
 # ai-edge-litert's Delegate fails in __del__ when its library cannot be opened.
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <function Delegate.__del__")
 def test_verify_measures_against_float(converted: Path) -> None:
-    """The JSON line says that it is good and how far int8 is from float32; its keys are fixed."""
+    """The JSON object has fixed keys, with the difference between int8 and float32."""
     done = run_here(main, "verify", converted / "tiny.int8.tflite", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
@@ -138,7 +138,7 @@ def test_verify_measures_against_float(converted: Path) -> None:
 
 
 def test_verify_refuses_a_changed_file(converted: Path, tmp_path: Path) -> None:
-    """One flipped byte is exit 4 and a sentence about the hash."""
+    """One flipped byte gives exit code 4 and an error about the hash."""
     for name in ("tiny.json", "tiny.int8.tflite"):
         (tmp_path / name).write_bytes((converted / name).read_bytes())
     data = bytearray((tmp_path / "tiny.int8.tflite").read_bytes())
@@ -150,7 +150,7 @@ def test_verify_refuses_a_changed_file(converted: Path, tmp_path: Path) -> None:
 
 
 def test_verify_refuses_a_wrong_golden_output(converted: Path, tmp_path: Path) -> None:
-    """A card that expects another answer is refused, although hash and shapes are right."""
+    """A card with another golden output is refused, although hash and shapes are right."""
     (tmp_path / "tiny.int8.tflite").write_bytes((converted / "tiny.int8.tflite").read_bytes())
     card = json.loads((converted / "tiny.json").read_text())
     card["golden"]["output"]["int8"][0] += 0.2
@@ -160,32 +160,30 @@ def test_verify_refuses_a_wrong_golden_output(converted: Path, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("here")
-def test_converting_again_drops_old_figures(converted: Path, pictures: Path, tmp_path: Path) -> None:
-    """Figures of a variant belong to one file; a new file of that variant has none yet."""
+def test_converting_again_drops_old_figures(converted: Path, images: Path, tmp_path: Path) -> None:
+    """The figures of a variant belong to one file; a new file of that variant has none."""
     for name in ("tiny.json", "tiny.keras", "tiny.int8.tflite", "tiny.float32.tflite"):
         (tmp_path / name).write_bytes((converted / name).read_bytes())
     card = json.loads((tmp_path / "tiny.json").read_text())
     card["metrics"] = {"jaffe": {"int8": {"n": 1}, "float32": {"n": 1}}}
     (tmp_path / "tiny.json").write_text(json.dumps(card))
-    done = run_here(main, "convert", tmp_path / "tiny.keras", "--calibrate", pictures)
+    done = run_here(main, "convert", tmp_path / "tiny.keras", "--calibrate", images)
     assert done.returncode == 0, done.stderr
     assert load_card("tiny", directory=tmp_path).metrics == {"jaffe": {"float32": {"n": 1}}}
 
 
 @pytest.mark.usefixtures("here")
-def test_no_card_is_said(pictures: Path, tmp_path: Path) -> None:
-    """Somebody's own model converts without a card, and the command says what the daemon will miss."""
+def test_missing_card_is_reported(images: Path, tmp_path: Path) -> None:
+    """A model without a card converts, and the command reports that the daemon needs one."""
     small_face().save(tmp_path / "own.keras")
-    done = run_here(
-        main, "convert", tmp_path / "own.keras", "--calibrate", pictures, "--calibrate-count", "5"
-    )
+    done = run_here(main, "convert", tmp_path / "own.keras", "--calibrate", images, "--calibrate-count", "5")
     assert done.returncode == 0
-    assert "no card beside it: the daemon needs own.json" in done.stderr
+    assert "no card in this directory: the daemon needs own.json" in done.stderr
     assert load_model(tmp_path / "own.int8.tflite").inputs[0].shape == (1, 48, 48, 1)
 
 
-def test_crash_of_the_child_is_one_sentence(converted: Path, tmp_path: Path) -> None:
-    """When the converting process dies of a signal, the command names it, exits 4 and leaves nothing."""
+def test_crash_of_the_child_is_one_message(converted: Path, tmp_path: Path) -> None:
+    """When a signal kills the child process, the command names it, exits with 4 and leaves no file."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os, signal, sys\n"
         "if 'converter.conversion' in sys.orig_argv: os.kill(os.getpid(), signal.SIGSEGV)\n"
@@ -202,15 +200,15 @@ def test_crash_of_the_child_is_one_sentence(converted: Path, tmp_path: Path) -> 
 
 
 def test_int8_needs_a_directory(converted: Path) -> None:
-    """Without --calibrate, and with a kind that does not exist, nothing is started."""
+    """Without --calibrate, or with an unknown kind, the command refuses to start."""
     done = run_here(main, "convert", converted / "tiny.keras")
     assert done.returncode == 1
     assert "--to int8 needs --calibrate DIR" in done.stderr
     assert run_here(main, "convert", converted / "tiny.keras", "--to", "int4").returncode == 2
 
 
-def test_unwritable_target_is_one_sentence(converted: Path, tmp_path: Path) -> None:
-    """A file where the directory should be: exit 1, the path and what to check."""
+def test_unwritable_target_is_one_message(converted: Path, tmp_path: Path) -> None:
+    """A file in place of the directory gives exit code 1, the path and what to check."""
     (tmp_path / "file").write_text("")
     done = run_here(
         main, "convert", converted / "tiny.keras", "--to", "float32", "-o", tmp_path / "file" / "x.tflite"
@@ -221,11 +219,11 @@ def test_unwritable_target_is_one_sentence(converted: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("here")
-def test_card_is_drafted_like_another(pictures: Path, tmp_path: Path) -> None:
-    """With --like, somebody's own model gets the features and labels of a shipped one, and verifies."""
+def test_card_is_drafted_like_another(images: Path, tmp_path: Path) -> None:
+    """With --like, a user's model gets the features and labels of a shipped one, and passes verify."""
     small_face().save(tmp_path / "own.keras")
     done = run_here(
-        main, "convert", tmp_path / "own.keras", "--like", "report-face", "--calibrate", pictures,
+        main, "convert", tmp_path / "own.keras", "--like", "report-face", "--calibrate", images,
         "--calibrate-count", "20",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -236,7 +234,7 @@ def test_card_is_drafted_like_another(pictures: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("here")
 def test_single_step_is_a_file_of_its_own(tmp_path: Path) -> None:
-    """--recurrent step writes MODEL.step.KIND.tflite, says how to start, and touches no card."""
+    """--recurrent step writes MODEL.step.KIND.tflite, prints how to start, and changes no card."""
     model = keras.Sequential([keras.Input((12, 3)), layers.GRU(4), layers.Dense(7, activation="softmax")])
     model.save(tmp_path / "own.keras")
     done = run_here(main, "convert", tmp_path / "own.keras", "--to", "float32", "--recurrent", "step")

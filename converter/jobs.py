@@ -1,4 +1,4 @@
-"""Turns a trained model into a TFLite file, in a child process whose crash is only one sentence here."""
+"""Runs a conversion in a child process, so that a crash of TensorFlow becomes an error message."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IO = ("float", "integer")
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What a conversion is at, and how much of it is done, 0..1."""
+    """The current step of a conversion, and the fraction that is done, 0..1."""
 
     text: str
     done: float
@@ -36,10 +36,10 @@ Report = Callable[[Stage], None]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One conversion: `source` to `target`; integers also need examples to calibrate with.
+    """One conversion of `source` to `target`; integer kinds also need `calibrate`, a directory of examples.
 
-    `recurrent` of None unrolls, and above the bound of the unrolling fuses. `io` of None is integer where
-    the kind is.
+    `recurrent` of None unrolls, and fuses layers that are too long to unroll. `io` of None means integers for
+    the integer kinds, else floats.
     """
 
     source: Path
@@ -54,9 +54,9 @@ class Job:
 
 
 def convert(job: Job, *, report: Report) -> None:
-    """Convert in a child process and give the finished file its name; on any failure nothing is left.
+    """Convert in a child process and move the finished file to its target; a failure leaves no file.
 
-    Raises the child's error as `ModelError` or `EdgeError`, one sentence, a native crash included.
+    Raises `ModelError` or `EdgeError` with the message of the child; a native crash is a `ModelError`.
     """
     check(job)
     try:
@@ -72,7 +72,7 @@ def convert(job: Job, *, report: Report) -> None:
 
 
 def check(job: Job) -> None:
-    """Raise before anything slow is started: for options that do not go together, or no model."""
+    """Raise `EdgeError` for contradictory options and `ModelError` for a bad source, before the slow part."""
     for option, value, allowed in (
         ("--to", job.kind, KINDS),
         ("--recurrent", job.recurrent, (None, *RECURRENT)),
@@ -83,24 +83,24 @@ def check(job: Job) -> None:
             raise EdgeError(f"{option} {value}: unknown; use one of {', '.join(filter(None, allowed))}")
     source_kind(job.source)
     if job.kind in INTEGERS and job.calibrate is None:
-        raise EdgeError(f"--to {job.kind} needs --calibrate DIR, a directory with a hundred or more examples")
+        raise EdgeError(f"--to {job.kind} needs --calibrate DIR, a directory of a hundred or more examples")
     if job.io == "integer" and job.kind not in INTEGERS:
         raise EdgeError(f"--io integer: {job.kind} computes in floats; use --to {' or '.join(INTEGERS)}")
     if job.ranges == "percentile" and job.kind != "int8":
-        raise EdgeError(f"--ranges percentile: {job.kind} has no range to narrow; use --to int8")
+        raise EdgeError(f"--ranges percentile: {job.kind} has no ranges to narrow; use --to int8")
 
 
 def _run_child(job: Job, part: Path, report: Report) -> None:
-    message = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(job).items()}
-    message["target"] = str(part)
+    request = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(job).items()}
+    request["target"] = str(part)
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
     with (
-        tempfile.TemporaryFile(mode="w+", encoding="utf-8", errors="replace") as complaints,
+        tempfile.TemporaryFile(mode="w+", encoding="utf-8", errors="replace") as errors,
         subprocess.Popen(
             [sys.executable, "-m", "converter.conversion"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=complaints,
+            stderr=errors,
             text=True,
             env=environment,
         ) as child,
@@ -108,38 +108,36 @@ def _run_child(job: Job, part: Path, report: Report) -> None:
         assert child.stdin is not None
         assert child.stdout is not None
         try:
-            child.stdin.write(json.dumps(message))
+            child.stdin.write(json.dumps(request))
             child.stdin.close()
             failure = None
             for line in child.stdout:
-                said = _parse(line)
-                if "stage" in said:
-                    report(Stage(said["stage"], said["done"]))
-                failure = said if "error" in said else failure
+                message = _parse(line)
+                if "stage" in message:
+                    report(Stage(message["stage"], message["done"]))
+                failure = message if "error" in message else failure
             code = child.wait()
         except BaseException:
-            child.kill()  # Ctrl-C: the child must not go on writing
+            child.kill()  # on Ctrl-C the child must stop writing
             raise
         if failure is not None:
             raise (ModelError if failure["model"] else EdgeError)(failure["error"])
         if code or not part.is_file():
-            complaints.seek(0)
-            raise ModelError(
-                f"{job.source}: {_crash(code, complaints.read())}; try --to float32, or simplify it"
-            )
+            errors.seek(0)
+            raise ModelError(f"{job.source}: {_crash(code, errors.read())}; try --to float32, or simplify it")
 
 
 def _parse(line: str) -> dict[str, Any]:
-    """Read one line of the child; TensorFlow prints lines of its own, which say nothing to us."""
+    """Parse one line of the child; return {} for a line that TensorFlow printed."""
     try:
-        said = json.loads(line)
+        message = json.loads(line)
     except json.JSONDecodeError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return message if isinstance(message, dict) else {}
 
 
-def _crash(code: int, complaints: str) -> str:
+def _crash(code: int, errors: str) -> str:
     if code < 0:
         return f"TensorFlow crashed while converting ({signal.Signals(-code).name})"
-    lines = [line for line in complaints.splitlines() if line.strip()]
+    lines = [line for line in errors.splitlines() if line.strip()]
     return f"the conversion failed ({lines[-1].strip()[:200] if lines else f'exit code {code}'})"
