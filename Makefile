@@ -1,10 +1,10 @@
-# `make run` and `make test` are all that a fresh machine needs; the rest is for those who work on it.
+# A fresh machine needs only `make run` and `make test`; the other targets are for development.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Coral boards run tflite-runtime, which wants a Python and a NumPy of its own.
+# Coral boards run tflite-runtime, which needs its own Python and NumPy.
 TFLITE := .venv-tflite
-# Home Assistant judges what is announced to it, on the Python that this version of it wants.
+# Home Assistant checks our discovery payload, on the Python version that it needs.
 HA := .venv-ha
 APT_PACKAGES := mosquitto portaudio19-dev libasound2-plugins systemd gcc libc6-dev chromium libvulkan1 \
   pulseaudio pulseaudio-utils gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good
@@ -30,7 +30,7 @@ weights:
 run: setup weights
 	$(BIN)/emotion-edge demo $(if $(DURATION),--seconds $(DURATION))
 
-# Debian packages that some tests need: installed where that is allowed, named where it is not.
+# Debian packages that some tests need: installed if we may (root or sudo), otherwise printed.
 apt:
 	@missing=""; for package in $(APT_PACKAGES); do \
 	  dpkg -s $$package >/dev/null 2>&1 || missing="$$missing $$package"; done; \
@@ -39,12 +39,12 @@ apt:
 	  elif sudo -n true 2>/dev/null; then sudo apt-get update -qq && sudo apt-get install -y -qq --no-install-recommends $$missing; \
 	  else echo "some tests will be skipped; to run them: sudo apt install$$missing"; fi; fi
 
-# PyAudio has no Linux wheel: without the headers the microphone tests skip, the rest runs.
+# PyAudio has no Linux wheel: without the headers only the microphone tests skip.
 $(VENV)/microphone.stamp: $(VENV)/test.stamp
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check 'PyAudio>=0.2.13,<0.3'
 	touch $@
 
-# tflite-runtime 2.14 has no wheel for a Python after 3.11; ai-edge-litert would be preferred to it.
+# tflite-runtime 2.14 has no wheel for Python above 3.11; ai-edge-litert is removed because it takes precedence.
 $(TFLITE)/test.stamp: pyproject.toml
 	$(PYTHON) -m venv $(TFLITE)
 	$(TFLITE)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[tflite-runtime]' 'pytest>=8.2,<10' 'pytest-timeout>=2.3,<3'
@@ -56,12 +56,12 @@ $(HA)/test.stamp:
 	  if $$python -c '' 2>/dev/null; then $$python -m venv $(HA) && \
 	    $(HA)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check 'homeassistant==2025.1.4' 'paho-mqtt<2' && \
 	    touch $@; exit; fi; done; \
-	echo "Home Assistant's schemas are not tested: they need Python 3.13"
+	echo "the schemas of Home Assistant are not tested: they need Python 3.13"
 
 test: apt $(VENV)/test.stamp $(VENV)/microphone.stamp weights test-tflite $(HA)/test.stamp
 	$(BIN)/python -m pytest
 
-# The models and the delegates on the other runtime.
+# Models and delegates on tflite-runtime.
 test-tflite:
 	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
 	  $(MAKE) --no-print-directory $(TFLITE)/test.stamp && $(TFLITE)/bin/python -m pytest tests/edge/inference/test_backends.py tests/edge/inference/test_fallback.py tests/edge/inference/test_delegates.py; \
@@ -72,29 +72,29 @@ check: $(VENV)/test.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Daemon, broker, network, cluster, fleet and disk fail under load (a quarter of an hour); `make test` has the
-# short form. One table at the end, and runs/chaos.json.
+# Faults of daemon, broker, network, cluster, fleet and disk under load (15 minutes); `make test` runs a short form.
+# Prints one table and writes runs/chaos.json.
 chaos: apt $(VENV)/test.stamp
 	CHAOS=full CHAOS_JSON=runs/chaos.json $(BIN)/python -m pytest tests/chaos --quiet --timeout=900
 
-# The daemon fast and among failures for MINUTES: what grows, what is lost.
+# The daemon at twenty times its speed among failures, for MINUTES; prints what grows and what is lost.
 soak: apt $(VENV)/test.stamp weights
 	$(BIN)/python -m tests.system.soak --minutes $(or $(MINUTES),30)
 
-# systemd/install.sh and the unit in a Debian of their own, which is made below runs/ and booted; needs root.
-# ARCH=arm64 runs that architecture's wheels under qemu; SUITE=trixie is another release.
+# systemd/install.sh and the unit, in a Debian that is built below runs/ and booted; needs root.
+# ARCH=arm64 uses the aarch64 wheels under qemu; SUITE=trixie selects another release.
 test-install:
 	@$(MAKE) --no-print-directory apt APT_PACKAGES="debootstrap systemd-container qemu-user-static"
 	$(PYTHON) tests/install/run.py $(if $(ARCH),--arch $(ARCH)) $(if $(SUITE),--suite $(SUITE))
 
-# The device's stages and backends, then what converting is worth: ratios, each measured in one run.
+# Speed of the stages and backends of the device, then speed ratios of the converter's forms.
 bench: $(VENV)/test.stamp weights
 	$(BIN)/emotion-edge bench
 	$(BIN)/emotion-convert bench
 
-# Every model on the data sets below DATA; what is not there is said. The page lands in runs/.
+# Every model on the data sets below DATA, missing ones are listed; writes runs/evaluation.html.
 evaluate: setup weights
-	@test -n "$(DATA)" || { echo "evaluate: DATA is not set; make evaluate DATA=directory-of-the-data-sets"; exit 2; }
+	@test -n "$(DATA)" || { echo "evaluate: DATA is not set; type make evaluate DATA=directory-of-the-data-sets"; exit 2; }
 	$(BIN)/emotion-models evaluate --data "$(DATA)" --html runs/evaluation.html
 
 clean:
