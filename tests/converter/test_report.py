@@ -172,7 +172,7 @@ def test_unwritable_page_is_one_message(tmp_path: Path, capsys: pytest.CaptureFi
     """A file in place of the directory gives exit code 1 and the path."""
     (tmp_path / "file").write_text("")
     page = tmp_path / "file" / "report.html"
-    assert main(["report", str(ARTIFACTS / "report-face.int8.tflite"), "--html", str(page)]) == 1
+    assert main(["report", str(ARTIFACTS / "mouth-state.int8.tflite"), "--html", str(page)]) == 1
     assert "cannot be written" in capsys.readouterr().err
 
 
