@@ -1,6 +1,6 @@
 """Runs the daemon for long, fast and under failures, and tells whether anything grows or is lost.
 
-`make soak MINUTES=30`, or `python tests/soak.py --minutes 30 [--seed 7] [--json]`: the shipped clip at twenty
+`make soak MINUTES=30`, or `python -m tests.system.soak --minutes 30 [--seed 7] [--json]`: the shipped clip at twenty
 times its pace as camera and microphone, whose files vanish at random, a mosquitto that is killed and comes
 back, an open status page. Ends with 1 when something that must not happen did.
 

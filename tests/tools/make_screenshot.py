@@ -1,4 +1,4 @@
-"""Writes the picture of the status page that the README shows: `python tests/make_screenshot.py`."""
+"""Writes the picture of the status page that the README shows: `python -m tests.tools.make_screenshot`."""
 
 from __future__ import annotations
 

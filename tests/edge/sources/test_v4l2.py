@@ -42,7 +42,7 @@ print(json.dumps(result))
 @pytest.fixture
 def camera(tmp_path: Path) -> Path:
     """Build the camera; return its lasting name, which points to another number than the last time."""
-    build(tmp_path / "webcam.so", (ROOT / "tests/webcam.c").read_text())
+    build(tmp_path / "webcam.so", (ROOT / "tests/helpers/webcam.c").read_text())
     by_id = tmp_path / "by-id"
     by_id.mkdir()
     (tmp_path / "video3").touch()

@@ -44,7 +44,7 @@ def home_assistant(config: Config, payloads: dict[str, Any]) -> dict[str, dict[s
         "messages": {f"{root}/{key}": encode(value).decode() for key, value in payloads.items()},
     }
     done = subprocess.run(
-        [python, ROOT / "tests" / "home_assistant.py"],
+        [python, ROOT / "tests" / "helpers" / "home_assistant.py"],
         input=json.dumps(asked),
         capture_output=True,
         text=True,

@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:You are saving a model that has not yet been built:UserWarning"),
 ]
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 class Odd(layers.Layer):  # type: ignore[misc]
