@@ -1,11 +1,11 @@
-"""Runs the daemon for long, fast and under failures, and tells whether anything grows or is lost.
+"""Runs the daemon for long, fast and among failures, and reports what grows and what is lost.
 
-`make soak MINUTES=30`, or `python -m tests.system.soak --minutes 30 [--seed 7] [--json]`: the shipped clip at twenty
-times its pace as camera and microphone, whose files vanish at random, a mosquitto that is killed and comes
-back, an open status page. Ends with 1 when something that must not happen did.
+`make soak MINUTES=30`, or `python -m tests.system.soak --minutes 30 [--seed 7] [--json]`: the shipped clip at
+twenty times its speed as camera and microphone, whose files vanish at random, a mosquitto that is killed and
+started again, and a client of the status page. The exit code is 1 if anything grew too much or was lost.
 
-To find out what grows: `--without camera,microphone,broker,page` leaves those failures, or the page, out,
-`--samples FILE` writes every sample as CSV, and the growth is told by the kind of memory.
+To find out what grows: `--without camera,microphone,broker,page` leaves those failures, or the page, out;
+`--samples FILE` writes every sample as CSV. The report lists the growth by kind of memory.
 """
 
 from __future__ import annotations
