@@ -1,10 +1,10 @@
 #!/bin/sh
-# Installs the daemon as a service, or brings it up to date; run it again at any time. It asks nothing.
+# Installs or updates the daemon as a service. It needs no input and can be run again at any time.
 #
 #   sudo systemd/install.sh               packages, program, weights, udev rule, unit, sample config, doctor
-#   sudo systemd/install.sh --uninstall   takes all of that away again, but for config, events and Debian packages
+#   sudo systemd/install.sh --uninstall   removes all of that except config, events and Debian packages
 #
-# PYTHON=python3.12 chooses another Python than the system's python3.
+# PYTHON=python3.12 selects another Python than the system's python3.
 set -eu
 umask 022
 
@@ -16,8 +16,8 @@ rule=/etc/udev/rules.d/99-emotion-edge-coral.rules
 python=${PYTHON:-python3}
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 
-say() { printf '%s\n' "install.sh: $*"; }
-fail() { say "$*" >&2; exit 1; }
+log() { printf '%s\n' "install.sh: $*"; }
+fail() { log "$*" >&2; exit 1; }
 
 is_systemd_running() { [ -d /run/systemd/system ]; }
 
@@ -28,8 +28,8 @@ reload_devices() {
 }
 
 install_packages() {
-    command -v apt-get >/dev/null || fail "no apt-get: only Debian and its relatives are known here"
-    # PyAudio has no wheel for Linux, so it is Debian's; the venv sees it.
+    command -v apt-get >/dev/null || fail "no apt-get: only Debian and its derivatives are supported"
+    # PyAudio has no Linux wheel; the venv uses the Debian package.
     packages="python3-venv python3-pyaudio"
     apt-get update -qq
     if apt-cache show python3-picamera2 >/dev/null 2>&1; then packages="$packages python3-picamera2"; fi
@@ -45,7 +45,7 @@ check_python() {
 
 install_program() {
     "$python" -m venv --system-site-packages "$program"
-    # picamera2 is compiled against Debian's NumPy, and crashes on one of another major version.
+    # picamera2 is compiled against Debian's NumPy and crashes with another major version.
     limit=$("$python" -c 'import numpy; print("numpy<" + str(int(numpy.__version__.split(".")[0]) + 1))' \
         2>/dev/null || echo numpy)
     "$program/bin/python" -m pip install --quiet --disable-pip-version-check --use-pep517 \
@@ -54,7 +54,7 @@ install_program() {
     cat >"$command" <<EOF
 #!/bin/sh
 export EMOTION_EDGE_WEIGHTS="\${EMOTION_EDGE_WEIGHTS:-$program/weights}"
-# Root may read the broker password, which the service gets as a credential.
+# Root may read the broker password; the service gets it as a credential.
 [ "\$(id -u)" != 0 ] || export CREDENTIALS_DIRECTORY="\${CREDENTIALS_DIRECTORY:-$config}"
 exec $program/bin/emotion-edge "\$@"
 EOF
@@ -62,22 +62,22 @@ EOF
 }
 
 install_files() {
-    # systemd refuses to start a unit whose groups do not exist.
+    # systemd does not start a unit whose groups do not exist.
     for group in video audio render plugdev; do
         getent group "$group" >/dev/null || groupadd --system "$group"
     done
     install -D -m 644 "$here/99-emotion-edge-coral.rules" "$rule"
     install -D -m 644 "$here/emotion-edge.service" "$unit"
     [ -e "$config/config.toml" ] || install -D -m 644 "$here/config.toml" "$config/config.toml"
-    "$command" config check --config "$config/config.toml" || say "correct it, then run this again"
+    "$command" config check --config "$config/config.toml" || log "correct it, then run install.sh again"
 }
 
 run_doctor() {
-    # Not in the service's own directory: what root writes there the service may not touch. A copy of the
-    # daemon that runs already has the camera.
+    # In a scratch directory, because the service cannot change files that root writes. The running daemon is
+    # stopped, because it holds the camera.
     if is_systemd_running; then systemctl stop emotion-edge; fi
     scratch=$(mktemp -d)
-    STATE_DIRECTORY=$scratch "$command" doctor || say "something is missing yet; once it is there:" \
+    STATE_DIRECTORY=$scratch "$command" doctor || log "some checks failed; correct them, then type" \
         "sudo emotion-edge doctor"
     rm -rf "$scratch"
 }
@@ -89,14 +89,14 @@ start() {
         systemctl enable --quiet emotion-edge
         run_doctor
         systemctl restart emotion-edge
-        say "emotion-edge runs: systemctl status emotion-edge, http://127.0.0.1:8770"
+        log "emotion-edge is running: systemctl status emotion-edge, http://127.0.0.1:8770"
     elif command -v systemctl >/dev/null; then
         systemctl enable --quiet emotion-edge
         run_doctor
-        say "systemd does not run here: the service starts when this system boots"
+        log "systemd does not run here: the service starts when this system boots"
     else
         run_doctor
-        say "there is no systemd here: $command run starts the daemon"
+        log "systemd is not installed: start the daemon with $command run"
     fi
 }
 
@@ -109,13 +109,13 @@ uninstall() {
     rm -rf "$program" "$command" "$unit" "$rule" /var/cache/private/emotion-edge /var/cache/emotion-edge
     if is_systemd_running; then systemctl daemon-reload; fi
     reload_devices
-    say "removed; config and events are still there: rm -r $config /var/lib/private/emotion-edge /var/lib/emotion-edge"
+    log "removed; to delete config and events too: rm -r $config /var/lib/private/emotion-edge /var/lib/emotion-edge"
 }
 
 case "$*" in
     "") mode=install ;;
     --uninstall) mode=uninstall ;;
-    *) say "usage: install.sh [--uninstall]" >&2; exit 2 ;;
+    *) log "usage: install.sh [--uninstall]" >&2; exit 2 ;;
 esac
 [ "$(id -u)" = 0 ] || fail "must be root: sudo $0 $*"
 if [ "$mode" = uninstall ]; then
