@@ -15,8 +15,9 @@ from edge.face.detector import CropSpec
 from edge.sources.media_files import read_audio, read_image
 from edge.values import Float32
 from edge.voice.windows import clip_window, window_input
-from models.data.datasets import IMAGE_SUFFIXES, Progress
+from models.data.datasets import IMAGE_SUFFIXES
 from models.data.speech import SOUND_SUFFIXES
+from models.run import Progress
 
 SEED = 1
 

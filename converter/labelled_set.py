@@ -14,7 +14,7 @@ from edge.inference.backends import Model
 from edge.inference.card import Card
 from edge.values import Float32
 from models.data.datasets import DataError, label_of
-from models.evaluation.metrics import Labels, predictions, uar
+from models.metrics import Labels, predicted_classes, uar
 
 MAX_PER_LABEL = 1000
 
@@ -28,7 +28,7 @@ class LabelledSet:
 
     def evaluate(self, model: Model) -> dict[str, float]:
         """Return accuracy and unweighted average recall of a model."""
-        predicted = predictions(predict(model, self.inputs))
+        predicted = predicted_classes(predict(model, self.inputs))
         return {
             "accuracy": round(float(np.mean(predicted == self.labels)), 4),
             "uar": round(uar(predicted, self.labels), 4),

@@ -6,10 +6,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from models.cards import write_whole
+from edge.files import write_text
 from models.evaluation.page.charts import loss_chart
 from models.evaluation.page.markup import details, document, figure, section, table
 from models.evaluation.show import Row, percent, show_table
+from models.files import writable
 
 OPERATIONS = ("operation", "count")
 LAYERS = ("layer", "operation", "SQNR dB", "added here dB", "noise %")
@@ -82,7 +83,8 @@ def write_report(path: Path, result: dict[str, Any]) -> Path:
         tables.insert(0, section("Layers with the most quantization noise", _chart(result["layers"])))
     name = Path(result["file"]).name
     intro = f"<h1>{escape(name)}</h1><p>{escape(_summary(result))}</p>"
-    return write_whole(path, document(f"Report of {name}", intro, f"<article>{''.join(tables)}</article>"))
+    with writable(path):
+        return write_text(path, document(f"Report of {name}", intro, f"<article>{''.join(tables)}</article>"))
 
 
 def _tables(result: dict[str, Any], *, most: int | None) -> list[Table]:

@@ -18,16 +18,17 @@ from edge.inference.card import Card, artifacts_directory, load_card
 from edge.inference.weights import weights_directory
 from models.console import positive, run_command, say, screen
 from models.data.datasets import DataError
-from models.data.examples import Options
-from models.evaluation.evaluate import evaluate_model, list_models
+from models.data.report_examples import Options
+from models.evaluation.evaluate import evaluate_model
 from models.evaluation.measures import MEASURED_BY, MEASURES, run_measure
 from models.evaluation.page.page import write_page
 from models.evaluation.show import show_evaluation, show_figures, show_measure
 from models.evaluation.targets import TARGETS
+from models.family import list_models
 from models.fetch import fetch_weights
+from models.recipes.catalog import RECIPES, run_recipe
 from models.recipes.report import REPORTS, train_report
-from models.recipes.shipped import RECIPES, run_recipe
-from models.training.epochs import Run
+from models.run import Run
 
 MIN_SIDE_PX, MAX_SIDE_PX = 32, 224  # VGG16 needs the first and was made for the second
 
@@ -136,7 +137,7 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _repeat_report(args: argparse.Namespace, run: Run) -> int:
-    from models.evaluation.results import print_result
+    from models.recipes.report_results import print_result
 
     options = Options(args.size or REPORTS[args.name].side_px, args.weights)
     result = train_report(args.name, run, options)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import base64
-import json
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edge.errors import EdgeError
+from edge.files import write_json
 from edge.inference.card import TASK_LABELS, Card, File, Golden, Input, Source, Task, Tensor
 from edge.inference.weights import sha256
 from edge.values import Float32
+from models.files import writable
 
 VERSION = "0.1.0"
 # Int8 kernels round differently on other processors; one step of the output is 1/256.
@@ -87,22 +85,6 @@ def file_entry(path: Path) -> File:
 
 def save_card(card: Card, directory: Path) -> Path:
     """Write `NAME.json` into `directory`; return its path."""
-    text = json.dumps(card.model_dump(mode="json"), indent=1, ensure_ascii=False)
-    return write_whole(directory / f"{card.name}.json", text + "\n")
-
-
-def write_whole(path: Path, text: str) -> Path:
-    """Write beside, then rename: no reader ever sees half a file. Raises `EdgeError` where it cannot."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(part).chmod(0o644)
-            Path(part).replace(path)
-        finally:
-            Path(part).unlink(missing_ok=True)
-    except OSError as error:
-        raise EdgeError(f"{path}: cannot be written ({error.strerror}); choose another directory") from error
-    return path
+    path = directory / f"{card.name}.json"
+    with writable(path):
+        return write_json(path, card.model_dump(mode="json"))

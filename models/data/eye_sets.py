@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.values import UInt8
-from models.data.datasets import IMAGE_SUFFIXES, DataError, Progress
+from models.data.datasets import IMAGE_SUFFIXES, DataError
+from models.run import Progress
 
 CLOSED, OPEN = 0, 1
 STILL, YAWNING = 0, 1

@@ -14,7 +14,8 @@ from edge.errors import MediaError
 from edge.sources.media_files import read_audio
 from edge.values import LABELS, Float32
 from edge.voice.windows import SPEECH_THRESHOLD, Window, clip_window
-from models.data.datasets import DataError, Progress, find_set, label_of
+from models.data.datasets import DataError, find_set, label_of
+from models.run import Progress
 
 SOUND_SUFFIXES = (".wav", ".ogg", ".flac", ".mp3", ".opus", ".m4a")
 RAVDESS_EMOTIONS = {

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.data.datasets import DataError
-from models.evaluation.metrics import Labels
+from models.metrics import Labels
 
 Index = NDArray[np.int64]
 HELD_OUT_SHARE = 0.2

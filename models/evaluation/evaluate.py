@@ -9,32 +9,25 @@ from typing import Any
 import numpy as np
 
 from edge.inference.card import (
-    Card,
     TfliteClassifier,
     artifacts_directory,
     golden_input,
-    load_card,
     open_classifier,
 )
 from models.cards import save_card
 from models.data.datasets import DataError
-from models.evaluation.answers import Asked, measure_set, points
 from models.evaluation.face_sets import face_sets
 from models.evaluation.peers import compare
+from models.evaluation.predictions import Classifiers, measure_set, points
 from models.evaluation.targets import check_targets
-from models.evaluation.test_sets import Bar, Family, find_folds
 from models.evaluation.voice_sets import voice_sets
+from models.family import Family, load_family
+from models.run import Bar
 
 VARIANTS = ("int8", "float16")
 LATENCY_RUNS = 200
 # Plots need them; a card would be mostly these.
 NOT_IN_CARDS = ("confusion", "reliability")
-
-
-def list_models(directory: Path | None = None) -> list[Card]:
-    """Return the cards in `directory`, or those that came with the package."""
-    directory = directory or artifacts_directory()
-    return [load_card(path.stem, directory=directory) for path in sorted(directory.glob("*.json"))]
 
 
 def evaluate_model(
@@ -83,12 +76,6 @@ def evaluate_model(
     return result
 
 
-def load_family(name: str, directory: Path) -> Family:
-    """Read the card of `name` and of its fold models in `folds/`; raise `ModelError` for a broken one."""
-    folds = (load_card(path.stem, directory=path.parent) for path in find_folds(name, directory))
-    return Family(load_card(name, directory=directory), tuple(folds))
-
-
 def latency_ms(classifier: TfliteClassifier, *, runs: int = LATENCY_RUNS) -> float:
     """Return the median time of one answer on one thread of this machine, golden input, features ready."""
     features = golden_input(classifier.card)
@@ -100,7 +87,7 @@ def latency_ms(classifier: TfliteClassifier, *, runs: int = LATENCY_RUNS) -> flo
     return round(1000 * float(np.median(times)), 3)
 
 
-def _open_variants(family: Family, directory: Path, notes: list[str]) -> Asked:
+def _open_variants(family: Family, directory: Path, notes: list[str]) -> Classifiers:
     """Open each variant of the model and of its folds; None where a card does not list it."""
     asked: dict[str, list[TfliteClassifier | None]] = {}
     for variant in (variant for variant in VARIANTS if variant in family.card.files):

@@ -14,6 +14,7 @@ from edge.face.crop import level
 from edge.face.detector import CropSpec, FaceCropper, open_face_detector
 from edge.inference.weights import DETECTOR, LANDMARKS, find_weights
 from edge.values import Face, Float32, UInt8
+from models.data.corruption import CLEAN, JITTER, bad_webcam, jitter_crop, jitter_spec
 from models.data.datasets import (
     DataError,
     FaceSet,
@@ -23,21 +24,22 @@ from models.data.datasets import (
     load_jaffe,
     need_every_class,
 )
-from models.evaluation.corruption import JITTER, bad_webcam, jitter_crop, jitter_spec
-from models.evaluation.metrics import Labels
-from models.evaluation.test_sets import CLEAN, Bar, Family, TestSet, View, choose_by_fold, only_noted
+from models.evaluation.held_out_sets import HeldOutSet, View, fold_of_each, skip_unreadable
+from models.family import Family
+from models.metrics import Labels
+from models.run import Bar
 
 SIX = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")
 BAD_WEBCAM = "bad-webcam"
 
 
-def face_sets(family: Family, data: Path, notes: list[str], bar: Bar) -> Iterator[TestSet]:
+def face_sets(family: Family, data: Path, notes: list[str], bar: Bar) -> Iterator[HeldOutSet]:
     """Give every set that is in `data` and that nobody in `family` was trained on; the rest are notes."""
     for sets in (_fer2013, _ckplus48, _jaffe):
-        yield from only_noted(notes, sets(family, data, notes, bar))
+        yield from skip_unreadable(notes, sets(family, data, notes, bar))
 
 
-def _fer2013(family: Family, data: Path, notes: list[str], bar: Bar) -> Iterator[TestSet]:
+def _fer2013(family: Family, data: Path, notes: list[str], bar: Bar) -> Iterator[HeldOutSet]:
     with bar("reading fer2013") as progress:
         fer = load_fer2013(find_set(data, "fer2013"), "PrivateTest", progress=progress)
     need_every_class(fer.name, fer.labels)
@@ -49,10 +51,10 @@ def _fer2013(family: Family, data: Path, notes: list[str], bar: Bar) -> Iterator
         relabelled = {}
     crops = _Crops(family, fer, np.zeros(len(fer), dtype=np.int64))
     views = crops.views() | {BAD_WEBCAM: crops.view(bad_webcam)}
-    yield TestSet("fer2013-private", fer.labels, ("",) * len(fer), crops.askers, views, relabelled)
+    yield HeldOutSet("fer2013-private", fer.labels, ("",) * len(fer), crops.model_numbers, views, relabelled)
 
 
-def _ckplus48(family: Family, data: Path, notes: list[str], bar: Bar) -> Iterator[TestSet]:
+def _ckplus48(family: Family, data: Path, notes: list[str], bar: Bar) -> Iterator[HeldOutSet]:
     knows_all = family.was_trained_on("ckplus", "ck+") and not family.held_out_of("ckplus")
     if knows_all and not family.fold_of_people("ckplus", []):
         raise DataError(
@@ -63,17 +65,17 @@ def _ckplus48(family: Family, data: Path, notes: list[str], bar: Bar) -> Iterato
     notes += faces.notes
     people = [f"ckplus:{subject}" for subject in faces.subjects]
     if knows_all:
-        askers = choose_by_fold(family, "ckplus", people, faces.labels, notes=notes)
+        model_numbers = fold_of_each(family, "ckplus", people, faces.labels, notes=notes)
     else:
-        askers = _own(family, "ckplus", people, trained_on=family.was_trained_on("ckplus", "ck+"))
-    chosen = faces.where(askers >= 0)
+        model_numbers = _own(family, "ckplus", people, trained_on=family.was_trained_on("ckplus", "ck+"))
+    chosen = faces.where(model_numbers >= 0)
     need_every_class("ckplus48", chosen.labels, SIX)
-    crops = _Crops(family, chosen, askers[askers >= 0])
+    crops = _Crops(family, chosen, model_numbers[model_numbers >= 0])
     names = tuple(f"ckplus:{subject}" for subject in chosen.subjects)
-    yield TestSet("ckplus48-six", chosen.labels, names, crops.askers, crops.views(), {})
+    yield HeldOutSet("ckplus48-six", chosen.labels, names, crops.model_numbers, crops.views(), {})
 
 
-def _jaffe(family: Family, data: Path, notes: list[str], bar: Bar) -> Iterator[TestSet]:
+def _jaffe(family: Family, data: Path, notes: list[str], bar: Bar) -> Iterator[HeldOutSet]:
     if family.was_trained_on("jaffe") and not family.held_out_of("jaffe"):
         raise DataError(f"jaffe: {family.card.name} was trained on it; it is not measured there")
     if find_weights(DETECTOR) is None or find_weights(LANDMARKS) is None:
@@ -109,7 +111,7 @@ def _jaffe(family: Family, data: Path, notes: list[str], bar: Bar) -> Iterator[T
 
     views = {CLEAN: view(spec)} | {kind: view(jitter_spec(spec, kind)) for kind in JITTER}
     names = tuple(f"jaffe:{subject}" for subject in jaffe.subjects)
-    yield TestSet("jaffe-detected", jaffe.labels, names, np.zeros(len(jaffe), dtype=np.int64), views, {})
+    yield HeldOutSet("jaffe-detected", jaffe.labels, names, np.zeros(len(jaffe), dtype=np.int64), views, {})
 
 
 def _own(family: Family, corpus: str, people: Sequence[str], *, trained_on: bool) -> Labels:
@@ -121,8 +123,8 @@ def _own(family: Family, corpus: str, people: Sequence[str], *, trained_on: bool
 class _Crops:
     """Pictures that are crops already, resized to the asked model's side where they differ."""
 
-    def __init__(self, family: Family, faces: FaceSet, askers: Labels) -> None:
-        self.askers = askers
+    def __init__(self, family: Family, faces: FaceSet, model_numbers: Labels) -> None:
+        self.model_numbers = model_numbers
         self._images = faces.images
         self._specs = [CropSpec.from_features(card.input.features) for card in family.cards]
 
@@ -130,7 +132,7 @@ class _Crops:
         """Return the view of the pictures changed so, or as they are."""
 
         def crop(i: int) -> Float32:
-            spec = self._specs[int(self.askers[i])]
+            spec = self._specs[int(self.model_numbers[i])]
             side = spec.size
             image: NDArray[np.uint8] = self._images[i]
             if change is not None:

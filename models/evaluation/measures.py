@@ -14,7 +14,7 @@ from typing import Any
 from edge.inference.card import load_card
 from models.cards import save_card
 from models.evaluation.evaluate import VARIANTS
-from models.evaluation.test_sets import Bar
+from models.run import Bar
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ MEASURES: dict[str, str] = {
     "mouth-state": "models.evaluation.figures.mouth:measure_mouths",
     "fatigue": "models.evaluation.figures.fatigue:measure_fatigue",
     "fusion": "models.evaluation.figures.fusion:measure_fusion",
-    "speaking": "models.evaluation.figures.montages:measure_speaking",
+    "speaking": "models.evaluation.figures.active_speaker:measure_speaking",
 }
 
 

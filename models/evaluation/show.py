@@ -13,7 +13,7 @@ from edge.values import LABELS
 FIGURES = ("data set", "variant", "n", "accuracy %", "95 %", "UAR %", "macro-F1 %", "ECE")
 INTERVALS = ("data set", "variant", "accuracy, people 95 %", "UAR 95 %", "UAR, people 95 %")
 PARTS = ("data set", "part", "n", "accuracy %", "UAR %")
-SPOILT = ("data set", "spoilt by", "accuracy %", "UAR %", "loss, points")
+CORRUPTED = ("data set", "spoilt by", "accuracy %", "UAR %", "loss, points")
 QUANTIZATION = ("data set", "accuracy, points", "UAR, points")
 TARGETS = ("target", "worst on", "measured", "wanted", "verdict")
 PEERS = ("recogniser", "how", "PrivateTest %", "CK+48 six %", "JAFFE %", "ms a face", "weights kB", "note")
@@ -46,7 +46,7 @@ def show_evaluation(result: dict[str, Any]) -> None:
     tables = (
         ("intervals over examples and over people", INTERVALS, list(interval_rows(sets))),
         ("speakers and folds (int8)", PARTS, list(part_rows(sets))),
-        ("spoilt on purpose (int8)", SPOILT, list(spoilt_rows(sets))),
+        ("spoilt on purpose (int8)", CORRUPTED, list(corrupted_rows(sets))),
         ("int8 minus float16", QUANTIZATION, list(quantization_rows(result))),
         ("recall % a class (int8)", ("data set", *LABELS), list(class_rows(sets, "recall"))),
         ("precision % a class (int8)", ("data set", *LABELS), list(class_rows(sets, "precision"))),
@@ -114,7 +114,7 @@ def part_rows(sets: dict[str, Any]) -> Iterator[Row]:
                 yield (name, word, "", *cells)
 
 
-def spoilt_rows(sets: dict[str, Any]) -> Iterator[Row]:
+def corrupted_rows(sets: dict[str, Any]) -> Iterator[Row]:
     """Give every spoilt set, and of wrong boxes each kind."""
     for name, variants in sets.items():
         figures = variants.get("int8", {})

@@ -7,63 +7,35 @@ from pathlib import Path
 
 import numpy as np
 
-from edge.errors import EdgeError
 from edge.sources.media_files import read_audio
 from edge.values import LABELS, Float32
 from edge.voice.windows import clip_window, window_input
-from models.data.datasets import DataError, find_set
-from models.data.speech import CORPORA, SOUND_SUFFIXES, Clip, list_clips
-from models.evaluation.corruption import BABBLE_DB, add_noise, telephone
-from models.evaluation.metrics import Labels
-from models.evaluation.test_sets import (
-    CLEAN,
-    Bar,
-    Family,
-    TestSet,
-    View,
-    choose_by_fold,
-    note_missing,
-    only_noted,
-)
+from models.data.corruption import BABBLE_DB, CLEAN, add_noise, find_babble, telephone
+from models.data.datasets import DataError
+from models.data.speech import CORPORA, Clip, list_clips
+from models.evaluation.held_out_sets import HeldOutSet, View, fold_of_each, note_missing, skip_unreadable
+from models.family import Family
+from models.metrics import Labels
+from models.run import Bar
 
 BABBLE = f"babble-{BABBLE_DB:.0f}db"
 TELEPHONE = "telephone"
 Change = Callable[[Float32, int], Float32]
 
 
-def voice_sets(family: Family, data: Path, notes: list[str], _bar: Bar) -> Iterator[TestSet]:
+def voice_sets(family: Family, data: Path, notes: list[str], _bar: Bar) -> Iterator[HeldOutSet]:
     """Give a set a corpus in `data` of people whom the asked file never heard; the rest are notes."""
     changes: dict[str, Change] = {}
     if (babble := find_babble(data, notes)) is not None:
         changes[BABBLE] = lambda samples, i: add_noise(samples, babble, i)
     changes[TELEPHONE] = lambda samples, _: telephone(samples)
     for corpus in CORPORA:
-        yield from only_noted(notes, _corpus_sets(family, corpus, data, notes=notes, changes=changes))
-
-
-def find_babble(data: Path, notes: list[str]) -> Float32 | None:
-    """Read the babble in `noise/`: `babble.*`, else the first file with babble in its name; None without."""
-    try:
-        files = sorted(
-            (path for path in find_set(data, "noise").rglob("*babble*")),
-            key=lambda path: (path.stem != "babble", path),
-        )
-        files = [path for path in files if path.suffix.lower() in SOUND_SUFFIXES]
-        if not files:
-            raise DataError("data set noise: no sound file with babble in its name")
-        samples = read_audio(files[0])
-        if not samples.any():
-            raise DataError(f"{files[0].name}: is silent")
-    except EdgeError as error:
-        notes.append(f"{error}; voices in babble are not measured")
-        return None
-    notes.append(f"babble is {files[0].name}, {BABBLE_DB:.0f} dB under the speech")
-    return samples
+        yield from skip_unreadable(notes, _corpus_sets(family, corpus, data, notes=notes, changes=changes))
 
 
 def _corpus_sets(
     family: Family, corpus: str, data: Path, *, notes: list[str], changes: dict[str, Change]
-) -> Iterator[TestSet]:
+) -> Iterator[HeldOutSet]:
     held_out = family.held_out_of(corpus)
     folds = family.fold_of_people(corpus, [])
     trained_on = family.was_trained_on(corpus)
@@ -77,23 +49,27 @@ def _corpus_sets(
         unseen = [clip for clip in clips if clip.speaker in held_out or not trained_on]
         if unseen:
             note_missing(corpus, held_out, {clip.speaker for clip in unseen}, notes=notes)
-            askers = np.zeros(len(unseen), dtype=np.int64)
-            yield _test_set(f"{corpus}-unseen", unseen, askers, family=family, changes=changes)
+            model_numbers = np.zeros(len(unseen), dtype=np.int64)
+            yield _test_set(f"{corpus}-unseen", unseen, model_numbers, family=family, changes=changes)
         else:
             notes.append(
                 f"data set {corpus}: no clip of its held-out speakers ({', '.join(sorted(held_out))}); "
                 "complete the data set"
             )
     if folds:
-        askers = choose_by_fold(family, corpus, [clip.speaker for clip in clips], _labels(clips), notes=notes)
-        chosen = [clip for clip, asker in zip(clips, askers, strict=True) if asker >= 0]
+        model_numbers = fold_of_each(
+            family, corpus, [clip.speaker for clip in clips], _labels(clips), notes=notes
+        )
+        chosen = [clip for clip, asker in zip(clips, model_numbers, strict=True) if asker >= 0]
         if chosen:
-            yield _test_set(f"{corpus}-folds", chosen, askers[askers >= 0], family=family, changes=changes)
+            yield _test_set(
+                f"{corpus}-folds", chosen, model_numbers[model_numbers >= 0], family=family, changes=changes
+            )
 
 
 def _test_set(
-    name: str, clips: list[Clip], askers: Labels, *, family: Family, changes: dict[str, Change]
-) -> TestSet:
+    name: str, clips: list[Clip], model_numbers: Labels, *, family: Family, changes: dict[str, Change]
+) -> HeldOutSet:
     readers = [window_input(card.input.features) for card in family.cards]
 
     def view(change: Change | None) -> View:
@@ -101,15 +77,15 @@ def _test_set(
             samples = read_audio(clips[i].path)
             if change is not None:
                 samples = change(samples, i)
-            return readers[int(askers[i])](clip_window(samples))
+            return readers[int(model_numbers[i])](clip_window(samples))
 
         return hear
 
-    return TestSet(
+    return HeldOutSet(
         name,
         _labels(clips),
         tuple(clip.speaker for clip in clips),
-        askers,
+        model_numbers,
         {CLEAN: view(None)} | {kind: view(change) for kind, change in changes.items()},
         {},
     )

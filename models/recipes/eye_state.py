@@ -22,13 +22,14 @@ from edge.face.eyes import EyeSpec
 from edge.inference.card import Source
 from edge.values import Float32, UInt8
 from models.cards import draft_card, save_trained
-from models.data.datasets import DataError, Progress, find_set, load_fer2013
+from models.data.datasets import DataError, find_set, load_fer2013
 from models.data.eye_sets import CLOSED, OPEN, PatchSet, joined, load_cew, load_mrl
 from models.data.splits import subject_folds
-from models.evaluation.metrics import fit_temperature
-from models.training.engine import Network, Schedule, train
-from models.training.epochs import Run
-from models.training.eye_views import beside_eye, hide_eye, spoil_eye
+from models.metrics import fit_temperature
+from models.run import Progress, Run
+from models.training.engine import Schedule, train
+from models.training.eye_augmentation import augment_eye, crop_beside_eye, occlude_eye
+from models.training.torch_network import Network
 
 HIDDEN = 2
 CLASSES = 3
@@ -180,14 +181,14 @@ def make_views(
     labels: list[int] = []
     owners: list[int] = []
     for i, image in enumerate(eyes.images):
-        images += [spoil_eye(image, size, random) for _ in range(VIEWS)]
+        images += [augment_eye(image, size, random) for _ in range(VIEWS)]
         labels += [int(eyes.labels[i])] * VIEWS
         owners += [i] * VIEWS
         if i % 2:
             if random.random() < BESIDE:
-                images.append(beside_eye(faces[random.integers(len(faces))], size, random))
+                images.append(crop_beside_eye(faces[random.integers(len(faces))], size, random))
             else:
-                images.append(hide_eye(image, size, random))
+                images.append(occlude_eye(image, size, random))
             labels.append(HIDDEN)
             owners.append(i)
         progress(i + 1, len(eyes))

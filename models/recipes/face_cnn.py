@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from edge.face.crop import level
-from edge.face.detector import FER_CROP, CropSpec, FaceCropper, open_face_detector
+from edge.face.detector import FER_CROP, FaceCropper, open_face_detector
 from edge.inference.card import Source
 from edge.values import LABELS, Float32, UInt8
 from models.cards import draft_card, save_trained
@@ -29,15 +28,17 @@ from models.data.datasets import (
     load_fer2013,
     need_every_class,
 )
+from models.data.face_crops import CROP, CROP_SHAPE, as_input, crop_largest
 from models.data.splits import subject_folds
-from models.evaluation.metrics import fit_temperature, predictions
-from models.recipes.shipped import FER_SOURCES
-from models.training.augmentation import mixed_up, move_face, spoil_face, worsen_face
-from models.training.engine import Network, Schedule, train
-from models.training.epochs import Run
-from models.training.slim import slimmed
+from models.metrics import fit_temperature, predicted_classes
+from models.recipes.report_baselines import FER_SOURCES
+from models.run import Run
+from models.training.augmentation import augment_face, degrade_face, mixup, move_face
+from models.training.engine import Schedule, train
+from models.training.pruning import prune_filters
 from models.training.teacher import SOURCE as TEACHER
-from models.training.teacher import Weights, ask_teacher, fetch_teacher, load_teacher
+from models.training.teacher import Weights, fetch_teacher, load_teacher, predict_with_teacher
+from models.training.torch_network import Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +80,17 @@ POSED_STAGE = Stage(
     (0.1, 0.65, 0.25),
 )
 # Filters inside the blocks are cut, a quarter to a third of them.
-SLIM_STAGE = Stage(
+PRUNED_STAGE = Stage(
     Schedule(epochs=10, batch=96, rate=6e-4, decay=0.02, ema=0.998, seed=2),
     ((0, 0.5, 0.0),),
     (0.22, 0.55, 0.23),
 )
-UNCUT_SHARE = 0.5  # of a target is what the uncut network says of the same spoilt face
+UNPRUNED_SHARE = 0.5  # of a target is what the uncut network says of the same spoilt face
 VIEWS, VIEWS_SEED = 4, 11  # of each wild face, the teacher asked about each: as it is, then moved a little
 POSED_TEACHER_SHARE = 0.3
 SMOOTHING = 0.03
 # fer2013 has 18 faces of happiness for one of disgust; a room has not. A part of that is taken back.
-PRIOR_TAKEN_BACK = 0.1
+PRIOR_REMOVED = 0.1
 WILD_AN_EPOCH = 10_000  # fer2013 faces beside the posed ones, which come `POSED_TIMES` each
 POSED_TIMES = 2
 FOLDS = 5
@@ -104,16 +105,6 @@ SOURCES = (
     TEACHER,
 )
 
-# The device cuts this much closer than fer2013 is cut: the base model, which had seen no posed face, named
-# 75 % of the peaks of ckplus_sequences so, 68 % at 1.0, and 76 % at 1.15 with less margin on the other side.
-CLOSER = 1.08
-CROP = CropSpec(
-    FER_CROP.size,
-    tuple((0.5 + CLOSER * (x - 0.5), 0.5 + CLOSER * (y - 0.5)) for x, y in FER_CROP.eyes),  # type: ignore[arg-type]
-    0.5 + CLOSER * (FER_CROP.mouth_y - 0.5),
-    levelled=True,
-)
-CROP_SHAPE = (CROP.size, CROP.size, 1)
 WIDTHS = (48, 96, 192)
 SLIM = (32, 72, 144)  # inside the blocks, between their two convolutions
 
@@ -157,17 +148,11 @@ def _block(x: Any, width: int, *, inside: int, stride: int) -> Any:
     return layers.ReLU()(layers.Add()([x, y]))
 
 
-def as_input(images: UInt8) -> Float32:
-    """Return crops (n, 48, 48) uint8 as the network reads them: (n, 48, 48, 1) float32, levelled."""
-    values = np.asarray(images[..., np.newaxis] / np.float32(255), dtype=np.float32)
-    for crop in values:
-        level(crop)
-    return values
-
-
-def spoilt_input(images: UInt8, random: np.random.Generator, *, strength: float) -> Float32:
+def augmented_input(images: UInt8, random: np.random.Generator, *, strength: float) -> Float32:
     """Return training crops as another camera and another detector would have given them."""
-    spoilt = np.stack([worsen_face(spoil_face(image, random, strength=strength), random) for image in images])
+    spoilt = np.stack(
+        [degrade_face(augment_face(image, random, strength=strength), random) for image in images]
+    )
     return as_input(spoilt)
 
 
@@ -221,7 +206,7 @@ class _Training:
         self._wild = wild
         self._crops, self._said = _views(wild.stacked(), teacher, run)
         crops = self.posed.stacked()
-        self._posed = Examples(crops, posed_targets(self.posed, ask_teacher(teacher, crops)))
+        self._posed = Examples(crops, posed_targets(self.posed, predict_with_teacher(teacher, crops)))
         self._base = self._train_base()
 
     def finish(self, name: str, *, held_out: Sequence[str]) -> Path:
@@ -240,16 +225,16 @@ class _Training:
         wide = self._learn(
             f"{name}-wide", lambda: _loaded(self._base), partial(examples_of, targets), POSED_STAGE
         )
-        targets = self._wild_targets(SLIM_STAGE)
+        targets = self._wild_targets(PRUNED_STAGE)
         # Under another name, so that what is taken back is taken back once, also when resumed.
         model = self._learn(
             f"{name}-slim",
-            lambda: slimmed(wide, build()),
+            lambda: prune_filters(wide, build()),
             partial(examples_of, targets),
-            SLIM_STAGE,
+            PRUNED_STAGE,
             uncut=Network(wide),
         )
-        _take_back_prior(model, targets.mean(axis=(0, 1)))
+        _remove_prior(model, targets.mean(axis=(0, 1)))
         model.save(self.run.out / f"{name}.keras")
         p = Network(model).predict(self._inputs)
         card = draft_card(
@@ -301,14 +286,14 @@ class _Training:
             examples = examples_of(random)
             examples = examples.take(random.permutation(len(examples.crops)))
             _, strength, share = max(phase for phase in stage.phases if phase[0] <= number)
-            inputs = spoilt_input(examples.crops, random, strength=strength)
-            inputs, targets = mixed_up(inputs, examples.targets, random, share=share)
+            inputs = augmented_input(examples.crops, random, strength=strength)
+            inputs, targets = mixup(inputs, examples.targets, random, share=share)
             if uncut is not None:
-                targets = UNCUT_SHARE * uncut.predict(inputs) + (1 - UNCUT_SHARE) * targets
+                targets = UNPRUNED_SHARE * uncut.predict(inputs) + (1 - UNPRUNED_SHARE) * targets
             return inputs, targets
 
         def scores(network: Network) -> dict[str, float]:
-            said = predictions(network.predict(self._inputs))
+            said = predicted_classes(network.predict(self._inputs))
             fer = float(np.mean(said == self.validation.labels))
             majority = self.validation.majority()
             plus = float(np.mean((said == majority)[majority >= 0])) if (majority >= 0).any() else fer
@@ -328,7 +313,7 @@ def _views(crops: UInt8, teacher: Weights, run: Run) -> tuple[UInt8, Float32]:
         views.append(np.stack([move_face(crop, random, strength=0.5) for crop in crops]))
     for number, view in enumerate(views, start=1):
         with run.bar(f"asking the teacher: view {number} of {VIEWS}") as progress:
-            said.append(ask_teacher(teacher, view, progress=progress))
+            said.append(predict_with_teacher(teacher, view, progress=progress))
     return np.stack(views), np.stack(said)
 
 
@@ -338,10 +323,10 @@ def _loaded(path: Path) -> Any:
     return keras.models.load_model(path, compile=False)
 
 
-def _take_back_prior(model: Any, prior: Float32) -> None:
+def _remove_prior(model: Any, prior: Float32) -> None:
     """Subtract a part of log `prior` (7,) from the last bias (Menon et al. 2021, arXiv:2007.07314)."""
     kernel, bias = model.layers[-1].get_weights()
-    model.layers[-1].set_weights([kernel, bias - np.float32(PRIOR_TAKEN_BACK) * np.log(prior)])
+    model.layers[-1].set_weights([kernel, bias - np.float32(PRIOR_REMOVED) * np.log(prior)])
 
 
 def wild_targets(faces: FaceSet, teacher: Float32, *, shares: tuple[float, float, float]) -> Float32:
@@ -369,12 +354,9 @@ def _cropped(faces: FaceSet) -> FaceSet:
     detector, cropper = open_face_detector(), FaceCropper(FER_CROP)
     crops, found = [], np.zeros(len(faces), dtype=np.bool_)
     for i, image in enumerate(faces.images):
-        pixels = np.ascontiguousarray(np.repeat(image[..., np.newaxis], 3, axis=2))  # (h, w) -> (h, w, 3)
-        seen = detector.detect(pixels)
-        if seen:
-            largest = max(seen, key=lambda face: face.box_px[2] * face.box_px[3])
-            crop = cropper.crop(pixels, largest)[..., 0]
-            crops.append(np.rint(crop * 255).astype(np.uint8))
+        crop = crop_largest(image, detector, cropper)
+        if crop is not None:
+            crops.append(crop)
             found[i] = True
     return replace(faces.where(found), images=tuple(crops))
 

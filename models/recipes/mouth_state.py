@@ -25,10 +25,11 @@ from models.cards import draft_card, save_trained
 from models.data.datasets import DataError, find_set, load_ckplus_sequences
 from models.data.eye_sets import STILL, YAWNING, PatchSet, joined, load_yawns
 from models.data.splits import subject_folds
-from models.evaluation.metrics import fit_temperature
-from models.training.engine import Network, Schedule, train
-from models.training.epochs import Run
-from models.training.eye_views import worsen
+from models.metrics import fit_temperature
+from models.run import Run
+from models.training.engine import Schedule, train
+from models.training.eye_augmentation import worsen
+from models.training.torch_network import Network
 
 SPEC = MouthSpec(height=24, width=32)
 SHAPE = (SPEC.height, SPEC.width, 1)

@@ -15,8 +15,11 @@ from edge.settings import FusionSettings
 from edge.values import Float32
 from models.cards import draft_card, save_trained
 from models.data.datasets import DataError
-from models.data.fusion_sets import Answers, Part, face_answers, voice_answers
-from models.data.pairs import (
+from models.data.speech import CORPORA, HELD_OUT, SPEECH_LICENCES, VALIDATION
+from models.metrics import calibration_error, fit_temperature, predicted_classes
+from models.run import Run
+from models.training.epochs import Recipe, predict, run_epochs
+from models.training.fusion_pairs import (
     CONDITIONS,
     Pairs,
     draw_pairs,
@@ -26,9 +29,7 @@ from models.data.pairs import (
     joined,
     make_pairs,
 )
-from models.data.speech import CORPORA, HELD_OUT, SPEECH_LICENCES, VALIDATION
-from models.evaluation.metrics import calibration_error, fit_temperature, predictions
-from models.training.epochs import Recipe, Run, predict, run_epochs
+from models.training.fusion_predictions import Part, PredictionSet, predict_faces, predict_voices
 
 NAME = "multimodal"
 RECIPE = Recipe(stages=((30, 2e-3),), batch=256)
@@ -68,7 +69,7 @@ def train_multimodal(run: Run) -> Path:
     Faces and voices are asked through the artifacts of the package. Beside the model it leaves inputs for
     the converter's calibration, and it tells what every rule reaches on the validation people.
     """
-    from models.recipes.gated import either, multimodal
+    from models.recipes.multimodal_network import either, multimodal
 
     faces, voices = _answers(run, "train")
     held = validation_pairs(*_answers(run, "validation"))
@@ -105,7 +106,7 @@ def train_multimodal(run: Run) -> Path:
     return save_trained(run.out, card)
 
 
-def validation_pairs(faces: Sequence[Answers], voices: Answers) -> list[Pairs]:
+def validation_pairs(faces: Sequence[PredictionSet], voices: PredictionSet) -> list[Pairs]:
     """Return the pairs on which choices are made: every condition, `PAIRINGS` times."""
     random = np.random.default_rng(0)
     return [
@@ -148,10 +149,10 @@ def compare_methods(held: Sequence[Pairs], p: Float32) -> dict[str, dict[str, An
 def accuracy(p: Float32, held: Sequence[Pairs]) -> float:
     """Return how often `p` (n, 7) names a label of the pair: either of the two where they disagree."""
     labels = np.concatenate([pairs.labels for pairs in held])
-    return float(np.mean((predictions(p)[:, None] == labels).max(axis=1)))
+    return float(np.mean((predicted_classes(p)[:, None] == labels).max(axis=1)))
 
 
-def face_shares(faces: Sequence[Answers]) -> Float32:
+def face_shares(faces: Sequence[PredictionSet]) -> Float32:
     """Return how often each face (n,) is drawn: posed ones make up `POSED_SHARE`."""
     *wild, posed = faces
     count = sum(map(len, wild))
@@ -160,7 +161,7 @@ def face_shares(faces: Sequence[Answers]) -> Float32:
 
 
 def _epoch(
-    faces: Answers, voices: Answers, shares: Float32, random: np.random.Generator
+    faces: PredictionSet, voices: PredictionSet, shares: Float32, random: np.random.Generator
 ) -> tuple[Float32, Float32]:
     """Return inputs and targets of an epoch, labels exchanged at random: none is likelier than another.
 
@@ -182,12 +183,12 @@ def _epoch(
     return inputs[order], np.asarray(smooth, np.float32)
 
 
-def _answers(run: Run, part: Part) -> tuple[list[Answers], Answers]:
+def _answers(run: Run, part: Part) -> tuple[list[PredictionSet], PredictionSet]:
     """Ask about faces, by the votes and posed, and voices of one part."""
     notes: list[str] = []
     directory = artifacts_directory()
-    by_votes, _, posed = face_answers(run.data, directory, part, notes=notes, bar=run.bar)
-    voices = voice_answers(run.data, directory, part, notes=notes, bar=run.bar)
+    by_votes, _, posed = predict_faces(run.data, directory, part, notes=notes, bar=run.bar)
+    voices = predict_voices(run.data, directory, part, notes=notes, bar=run.bar)
     for note in notes:
         run.report(note)
     if not (len(by_votes) and len(posed) and len(voices)):

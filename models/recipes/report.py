@@ -15,7 +15,7 @@ from edge.errors import ModelError
 from edge.inference.weights import sha256
 from edge.values import LABELS, Float32
 from models.data.datasets import DataError
-from models.data.examples import (
+from models.data.report_examples import (
     LEAKS,
     RANDOM,
     TITLES,
@@ -29,11 +29,12 @@ from models.data.examples import (
     read_mixed,
     read_tess,
 )
-from models.data.pictures import CKPLUS_LABELS, move_pictures
+from models.data.report_pictures import CKPLUS_LABELS, move_pictures
 from models.data.splits import Fold, Index, random_split, split_notes, subject_folds
-from models.evaluation.metrics import Labels
-from models.training.epochs import Run, predict
-from models.training.folds import Fit, Fitted, fit_fold, open_state
+from models.metrics import Labels
+from models.run import Run
+from models.training.epochs import predict
+from models.training.folds import Fit, Fitted, fit_fold, prepare_checkpoints
 
 SEED = 2013
 
@@ -70,7 +71,7 @@ def train_report(name: str, run: Run, options: Options) -> dict[str, Any]:
     Checkpoints lie in `NAME.state/`; `run.resume` goes on from them. Raises `DataError` for a data set or
     class that is missing, `ModelError` for weights that are not VGG16's.
     """
-    from models.evaluation.results import plot_protocol, protocol_figures, save_result
+    from models.recipes.report_results import plot_protocol, protocol_figures, save_result
 
     report = REPORTS[name]
     fit = report.fit if run.epochs is None else replace(report.fit, epochs=run.epochs)
@@ -86,7 +87,7 @@ def train_report(name: str, run: Run, options: Options) -> dict[str, Any]:
     for note in notes:
         run.report(f"note: {note}")
     state = run.out / f"{name}.state"
-    open_state(state, _identity(examples, fit, options), resume=run.resume)
+    prepare_checkpoints(state, _identity(examples, fit, options), resume=run.resume)
     figures: dict[str, Any] = {}
     for system in report.systems(examples, options):
         for protocol, folds in protocols.items():
@@ -176,7 +177,7 @@ def _grey_system(network: str) -> Callable[[Examples, Options], list[System]]:
     return systems
 
 
-def _spoilt_system(name: str, examples: Examples, options: Options) -> System:
+def _augmented_system(name: str, examples: Examples, options: Options) -> System:
     """Give the colour network pictures that are moved anew in every epoch."""
     from models.recipes import report_networks as networks
 
@@ -190,7 +191,7 @@ def _spoilt_system(name: str, examples: Examples, options: Options) -> System:
 
 
 def _cfe_systems(examples: Examples, options: Options) -> list[System]:
-    systems = [_spoilt_system("cnn", examples, options)]
+    systems = [_augmented_system("cnn", examples, options)]
     if options.weights:
         systems.insert(0, _vgg16_system(examples, options.weights))
     return systems
@@ -266,7 +267,7 @@ REPORTS = {
     "report-face-mixed": Report(
         about="the report on its mixed set",
         read=read_mixed,
-        systems=lambda examples, options: [_spoilt_system("", examples, options)],
+        systems=lambda examples, options: [_augmented_system("", examples, options)],
         fit=Fit(epochs=15, batch=32, loss="categorical_crossentropy", seed=SEED),
         reported=(0.6691, "JAFFE + CK+48 + CFE"),
         takes_size=True,

@@ -18,12 +18,20 @@ from edge.face.history import VideoSpec
 from edge.inference.card import Card, Source, artifacts_directory, load_card, open_classifier
 from edge.values import LABELS, Float32
 from models.cards import draft_card, save_trained
-from models.data.courses import CHOOSE, LEARN, PARTS, Course, Pictures, ask, gather
-from models.data.sequences import NOISE, Film, Windows
-from models.evaluation.metrics import fit_temperature, predictions
-from models.evaluation.test_sets import find_folds
-from models.training.engine import Network, Schedule, train
-from models.training.epochs import Run
+from models.data.expression_sequences import (
+    CHOOSE,
+    LEARN,
+    PARTS,
+    ExpressionSequence,
+    load_expression_sequences,
+)
+from models.family import find_folds
+from models.metrics import fit_temperature, predicted_classes
+from models.run import Run
+from models.training.embedding_windows import NOISE, Windows, WindowSampler
+from models.training.embeddings import EmbeddedSequence, embed_sequences
+from models.training.engine import Schedule, train
+from models.training.torch_network import Network
 
 STEPS, RATE_HZ = 16, 10.0  # the camera's own rate, so that most steps are pictures and not lines between them
 WIDTH = 192  # of an embedding
@@ -76,37 +84,39 @@ def train_video_lstm(run: Run) -> Path:
     """
     artifacts = artifacts_directory()
     run.out.mkdir(parents=True, exist_ok=True)
-    pictures = gather(run, seed=SEED)
+    pictures = load_expression_sequences(run, seed=SEED)
     folds = find_folds("face-cnn", artifacts)
     for k, path in enumerate(folds):
         _learn(f"video-lstm-fold{k}", load_card(path.stem, directory=path.parent), path.parent, pictures, run)
     return _learn("video-lstm", load_card("face-cnn"), artifacts, pictures, run)
 
 
-def courses_of(face: Card, directory: Path, pictures: Sequence[Pictures], run: Run) -> list[Course]:
+def embed_all(
+    face: Card, directory: Path, pictures: Sequence[ExpressionSequence], run: Run
+) -> list[EmbeddedSequence]:
     """Return all courses as the face model sees them."""
     model = open_classifier(face.name, task="face", directory=directory)
     with run.bar(f"asking {face.name}") as progress:
-        return ask(model, pictures, progress)
+        return embed_sequences(model, pictures, progress)
 
 
-def part(courses: Sequence[Course], parts: Sequence[int]) -> list[Course]:
+def part(courses: Sequence[EmbeddedSequence], parts: Sequence[int]) -> list[EmbeddedSequence]:
     """Return the faces of these parts of PublicTest."""
     names = [f"fer2013:{number}" for number in parts]
     return [course for course in courses if course.person in names]
 
 
-def without(courses: Sequence[Course], held_out: Sequence[str]) -> list[Course]:
+def without(courses: Sequence[EmbeddedSequence], held_out: Sequence[str]) -> list[EmbeddedSequence]:
     """Return what a model may learn from: nobody of `held_out`, and of PublicTest only `LEARN`."""
     barred = {*held_out, *(f"fer2013:{number}" for number in range(PARTS) if number not in LEARN)}
     return [_softened(course) for course in courses if course.person not in barred]
 
 
-def _learn(name: str, face: Card, directory: Path, pictures: Sequence[Pictures], run: Run) -> Path:
-    courses = courses_of(face, directory, pictures, run)
+def _learn(name: str, face: Card, directory: Path, pictures: Sequence[ExpressionSequence], run: Run) -> Path:
+    courses = embed_all(face, directory, pictures, run)
     spec = spec_of(face)
-    film = Film(without(courses, face.held_out), spec, noise=NOISE)
-    chosen = Film(part(courses, CHOOSE), spec).draw(np.random.default_rng(SEED), count=TO_CHOOSE)
+    film = WindowSampler(without(courses, face.held_out), spec, noise=NOISE)
+    chosen = WindowSampler(part(courses, CHOOSE), spec).draw(np.random.default_rng(SEED), count=TO_CHOOSE)
     labels = chosen.targets.argmax(axis=1)
     schedule = replace(SCHEDULE, epochs=run.epochs or SCHEDULE.epochs)
 
@@ -116,10 +126,10 @@ def _learn(name: str, face: Card, directory: Path, pictures: Sequence[Pictures],
 
     def scores(network: Network) -> dict[str, float]:
         p = network.predict(chosen.inputs)
-        right = float(np.mean(predictions(p) == labels))
+        right = float(np.mean(predicted_classes(p) == labels))
         return {"score": float(np.exp(-_cross_entropy(p, chosen))), "right": right}
 
-    still = float(np.mean(predictions(chosen.p) == labels))
+    still = float(np.mean(predicted_classes(chosen.p) == labels))
     run.report(f"{name}: the pictures by themselves are right in {still:.4f} of the windows to choose on")
     model = train(build, epoch_of, scores, name=name, schedule=schedule, run=run)
     calibration = film.draw(np.random.default_rng([SEED, 1]), count=TO_CALIBRATE).inputs
@@ -137,7 +147,7 @@ def _learn(name: str, face: Card, directory: Path, pictures: Sequence[Pictures],
     return save_trained(run.out, card)
 
 
-def _softened(course: Course) -> Course:
+def _softened(course: EmbeddedSequence) -> EmbeddedSequence:
     """Mix into the target of a wild face what the face model says of it: its label alone is noisy."""
     if course.kind != "wild":
         return course

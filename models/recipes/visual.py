@@ -19,14 +19,16 @@ from edge.face.history import VideoSpec
 from edge.inference.card import TfliteClassifier, artifacts_directory, load_card, open_classifier
 from edge.values import LABELS, Float32
 from models.cards import draft_card, save_trained
-from models.data.courses import CHOOSE, COMBINE, Course, gather
 from models.data.datasets import DataError
-from models.data.sequences import Film
-from models.evaluation.metrics import fit_temperature
-from models.evaluation.test_sets import find_folds
-from models.recipes.video_lstm import SEED, SOURCES, courses_of, part
-from models.training.engine import Network, Schedule, train
-from models.training.epochs import Run
+from models.data.expression_sequences import CHOOSE, COMBINE, load_expression_sequences
+from models.family import find_folds
+from models.metrics import fit_temperature
+from models.recipes.video_lstm import SEED, SOURCES, embed_all, part
+from models.run import Run
+from models.training.embedding_windows import WindowSampler
+from models.training.embeddings import EmbeddedSequence
+from models.training.engine import Schedule, train
+from models.training.torch_network import Network
 
 SCHEDULE = Schedule(epochs=12, batch=64, rate=3e-3, decay=0.01, ema=0.99, seed=6)
 WILD_WINDOWS, POSED_WINDOWS = 800, 800  # a fold
@@ -70,12 +72,12 @@ def train_visual(run: Run) -> Path:
     """
     artifacts = artifacts_directory()
     run.out.mkdir(parents=True, exist_ok=True)
-    pictures = gather(run, seed=SEED)
+    pictures = load_expression_sequences(run, seed=SEED)
     learnt: list[Answers] = []
     chosen: list[Answers] = []
     faces = [load_card(path.stem, directory=path.parent) for path in find_folds("face-cnn", artifacts)]
     for k, face in enumerate(faces):
-        courses = courses_of(face, artifacts / "folds", pictures, run)
+        courses = embed_all(face, artifacts / "folds", pictures, run)
         video = open_classifier(f"video-lstm-fold{k}", task="video", directory=artifacts / "folds")
         random = np.random.default_rng([SEED, 100 + k])
         unseen = [course for course in courses if course.person in face.held_out]
@@ -126,11 +128,11 @@ def _learn(
 
 
 def _ask(
-    video: TfliteClassifier, courses: Sequence[Course], random: np.random.Generator, *, count: int
+    video: TfliteClassifier, courses: Sequence[EmbeddedSequence], random: np.random.Generator, *, count: int
 ) -> Answers:
     """Draw windows and ask the video model; a crop that came without a picture has any quality."""
     spec = VideoSpec.from_features(video.card.input.features)
-    windows = Film(courses, spec).draw(random, count=count)
+    windows = WindowSampler(courses, spec).draw(random, count=count)
     quality = random.uniform(0.4, 1.0, count)
     said = tuple(
         Opinions(p, video.classify(steps), float(q), float(share))

@@ -34,11 +34,12 @@ from edge.voice.windows import (
 from models.cards import draft_card, save_trained
 from models.data.datasets import DataError, find_set, need_every_class
 from models.data.speech import CORPORA, SPEECH_LICENCES, Clip, list_clips
-from models.evaluation.metrics import fit_temperature
-from models.training.augmentation import at_tempo, hide_frames, mixed_up, move_pitch, spoil_frames
-from models.training.engine import Network, Schedule, train
-from models.training.epochs import Run
-from models.training.rooms import read_surroundings, spoil_sound
+from models.metrics import fit_temperature
+from models.run import Run
+from models.training.audio_augmentation import augment_audio, read_noise_sources
+from models.training.augmentation import augment_frames, change_tempo, mask_frames, mixup, shift_pitch
+from models.training.engine import Schedule, train
+from models.training.torch_network import Network
 
 WINDOW_S = 3.0
 SCHEDULE = Schedule(epochs=40, batch=64, rate=2e-3, decay=0.05, ema=0.995)
@@ -94,7 +95,7 @@ def held_out_speakers(speakers: Sequence[str], fold: int) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Heard:
+class AnalysedClips:
     """Clips with their frames: of each the clean ones, then those in other rooms; and where speech is."""
 
     clips: tuple[Clip, ...]
@@ -116,15 +117,15 @@ def train_voice_lstm(run: Run) -> Path:
     that they had not heard, everybody counting as much: who comes next is a person, not a clip.
     """
     training = _Training(run)
-    opinions = [training.learn_twice(f"voice-lstm-fold{k}", fold=k) for k in range(FOLDS)]
+    opinions = [training.train_two_generations(f"voice-lstm-fold{k}", fold=k) for k in range(FOLDS)]
     for k in range(FOLDS):
         training.finish(f"voice-lstm-fold{k}", fold=k, judged=[o for j, o in enumerate(opinions) if j != k])
-    training.learn_twice("voice-lstm", fold=None)
+    training.train_two_generations("voice-lstm", fold=None)
     return training.finish("voice-lstm", fold=None, judged=opinions)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Opinions:
+class _HeldOutPredictions:
     """What a model says (n, 7) of the people (n,) that it never heard, and their labels (n,)."""
 
     p: Float32
@@ -148,7 +149,7 @@ class _Training:
             ]
         )
 
-    def learn_twice(self, name: str, *, fold: int | None) -> _Opinions:
+    def train_two_generations(self, name: str, *, fold: int | None) -> _HeldOutPredictions:
         """Train a teacher and then `name`, without the people of `fold`; return its opinions of them."""
         teacher = self.learn(f"{name}-teacher", fold=fold, seed=TEACHER_SEED)
         return self.opinions(self.learn(name, fold=fold, seed=SEED, teacher=teacher), fold=fold)
@@ -172,8 +173,8 @@ class _Training:
             spoilt = np.stack([self._spoilt(i, random) for i in drawn])
             inputs = standardised(spoilt, mean, std)
             for frames in inputs:
-                hide_frames(frames, random)
-            inputs, wanted = mixed_up(inputs, targets[drawn], random, share=0.5, alpha=0.4)
+                mask_frames(frames, random)
+            inputs, wanted = mixup(inputs, targets[drawn], random, share=0.5, alpha=0.4)
             if teacher is not None:
                 wanted = (1 - TEACHER_SHARE) * wanted + TEACHER_SHARE * teacher.predict(inputs)
             return inputs, np.asarray(wanted, np.float32)
@@ -182,15 +183,17 @@ class _Training:
         np.save(self.run.out / f"{name}.calibration.npy", epoch_of(schedule.epochs, TO_CALIBRATE)[0])
         return network
 
-    def opinions(self, network: Network, *, fold: int | None) -> _Opinions:
+    def opinions(self, network: Network, *, fold: int | None) -> _HeldOutPredictions:
         """Return what the network says of the clean clips of the people whom `fold` leaves out."""
         unheard = np.isin(self._speakers, self._people(fold))
         if not unheard.any():
-            return _Opinions(np.empty((0, len(LABELS)), np.float32), np.empty(0, np.int64), np.empty(0, str))
+            return _HeldOutPredictions(
+                np.empty((0, len(LABELS)), np.float32), np.empty(0, np.int64), np.empty(0, str)
+            )
         p = network.predict(standardised(self._frames[unheard], *self._scale(fold)))
-        return _Opinions(p, self._labels[unheard], self._speakers[unheard])
+        return _HeldOutPredictions(p, self._labels[unheard], self._speakers[unheard])
 
-    def finish(self, name: str, *, fold: int | None, judged: Sequence[_Opinions]) -> Path:
+    def finish(self, name: str, *, fold: int | None, judged: Sequence[_HeldOutPredictions]) -> Path:
         """Write the card of a trained model, its temperature from `judged`."""
         p = np.concatenate([opinion.p for opinion in judged])
         labels = np.concatenate([opinion.labels for opinion in judged])
@@ -231,16 +234,16 @@ class _Training:
         speech = np.interp(at, np.arange(len(speech)), speech).astype(np.float32)
         if random.random() < 0.5:
             speed = float(random.uniform(0.85, 1.18))
-            frames, speech = at_tempo(frames, speed), at_tempo(speech, speed)
+            frames, speech = change_tempo(frames, speed), change_tempo(speech, speed)
         frames = _somewhere(frames, speech, random)
         if random.random() < 0.7:
-            frames = spoil_frames(frames, random)
+            frames = augment_frames(frames, random)
         values = relative(frames)
-        move_pitch(values[:, MELODY], values[:, HEIGHT], random)
+        shift_pitch(values[:, MELODY], values[:, HEIGHT], random)
         return values
 
 
-def hear(run: Run) -> Heard:
+def hear(run: Run) -> AnalysedClips:
     """Read every clip, in `VERSIONS` rooms too; nothing of it is written."""
     clips: list[Clip] = []
     for corpus in CORPORA:
@@ -254,7 +257,7 @@ def hear(run: Run) -> Heard:
         talkers = None
         run.report(f"{error}; nothing is said in babble")
     with run.bar("reading noises") as progress:
-        around = read_surroundings(find_set(run.data, "noise"), talkers, progress=progress)
+        around = read_noise_sources(find_set(run.data, "noise"), talkers, progress=progress)
     good, takes, speech, bad = [], [], [], []
     with run.bar("hearing the corpora") as progress:
         for number, clip in enumerate(clips):
@@ -265,7 +268,7 @@ def hear(run: Run) -> Heard:
                 continue
             window = clip_window(samples)
             random = np.random.default_rng([ROOMS_SEED, number])
-            rooms = [clip_frames(spoil_sound(samples, around, random)) for _ in range(VERSIONS)]
+            rooms = [clip_frames(augment_audio(samples, around, random)) for _ in range(VERSIONS)]
             good.append(clip)
             # Half the memory; 1e-3 of a coefficient is far below what a microphone adds.
             takes.append(tuple(frames.astype(np.float16) for frames in (window.frames, *rooms)))
@@ -275,7 +278,7 @@ def hear(run: Run) -> Heard:
         raise DataError(f"speech: no clip can be read, {len(bad)} tried; check {run.data}")
     if bad:
         run.report(f"speech: {len(bad)} of {len(clips)} clips cannot be read (first {bad[0]})")
-    return Heard(tuple(good), tuple(takes), tuple(speech))
+    return AnalysedClips(tuple(good), tuple(takes), tuple(speech))
 
 
 def weights_of(clips: Sequence[Clip]) -> NDArray[np.float64]:

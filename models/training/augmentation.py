@@ -29,12 +29,12 @@ _TO_MFCC = np.asarray(
 _FROM_MFCC = np.linalg.inv(_TO_MFCC).astype(np.float32)
 
 
-def spoil_faces(images: UInt8, random: np.random.Generator, *, strength: float = 1.0) -> UInt8:
+def augment_faces(images: UInt8, random: np.random.Generator, *, strength: float = 1.0) -> UInt8:
     """Return a changed copy of `images` (n, h, w) uint8: every face flipped, moved and lit at random."""
-    return np.stack([spoil_face(image, random, strength=strength) for image in images])
+    return np.stack([augment_face(image, random, strength=strength) for image in images])
 
 
-def spoil_face(image: UInt8, random: np.random.Generator, *, strength: float = 1.0) -> UInt8:
+def augment_face(image: UInt8, random: np.random.Generator, *, strength: float = 1.0) -> UInt8:
     """Return one face (h, w) uint8 as another camera and another detector would have seen it.
 
     `strength` above 0, at most 1, scales how much and how often.
@@ -75,7 +75,7 @@ def move_face(image: UInt8, random: np.random.Generator, *, strength: float) -> 
     return moved.astype(np.uint8, copy=False)
 
 
-def worsen_face(image: UInt8, random: np.random.Generator) -> UInt8:
+def degrade_face(image: UInt8, random: np.random.Generator) -> UInt8:
     """Return one face (h, w) uint8 as cheap cameras have it: lit from a side, shaken, compressed."""
     chance = random.random(3)
     if chance[0] < 0.3:
@@ -89,7 +89,7 @@ def worsen_face(image: UInt8, random: np.random.Generator) -> UInt8:
     return image
 
 
-def spoil_voices(
+def augment_voices(
     clips: Sequence[Float32], *, mean: Float32, std: Float32, random: np.random.Generator
 ) -> Float32:
     """Return mean MFCCs (n, 40), standardised, of clips (T, 40): a random part of each, louder or softer.
@@ -103,7 +103,7 @@ def spoil_voices(
     return np.asarray((pooled - mean) / std + noise, dtype=np.float32)
 
 
-def spoil_frames(frames: Float32, random: np.random.Generator) -> Float32:
+def augment_frames(frames: Float32, random: np.random.Generator) -> Float32:
     """Return frames (T, 42) of another throat over another line, energies and melody as they were.
 
     The bands are put together again, stretched as a longer or shorter vocal tract does (Jaitly and Hinton
@@ -123,7 +123,7 @@ def spoil_frames(frames: Float32, random: np.random.Generator) -> Float32:
     return spoilt
 
 
-def move_pitch(melody: Float32, height: Float32, random: np.random.Generator) -> None:
+def shift_pitch(melody: Float32, height: Float32, random: np.random.Generator) -> None:
     """Make a voice higher or lower and its melody wider or narrower, in place.
 
     `melody` and `height` (T,) are octaves above the median and above a fixed pitch, 0 where there is none.
@@ -132,7 +132,7 @@ def move_pitch(melody: Float32, height: Float32, random: np.random.Generator) ->
     melody *= np.float32(np.exp(MELODY_SPREAD * random.standard_normal()))
 
 
-def hide_frames(frames: Float32, random: np.random.Generator) -> None:
+def mask_frames(frames: Float32, random: np.random.Generator) -> None:
     """Put zeros over up to two stretches of up to 40 of (T, 40) standardised frames, in place."""
     for _ in range(2):
         if random.random() < 0.5:
@@ -141,7 +141,7 @@ def hide_frames(frames: Float32, random: np.random.Generator) -> None:
             frames[start : start + width] = 0
 
 
-def at_tempo(rows: Float32, speed: float) -> Float32:
+def change_tempo(rows: Float32, speed: float) -> Float32:
     """Return (T, k) or (T,) rows played at `speed`, interpolated: (about T / speed, ...) float32."""
     at = np.arange(0, len(rows) - 1, speed)
     low = at.astype(np.int64)
@@ -149,7 +149,7 @@ def at_tempo(rows: Float32, speed: float) -> Float32:
     return np.asarray((1 - share) * rows[low] + share * rows[low + 1], dtype=np.float32)
 
 
-def mixed_up(
+def mixup(
     inputs: Float32, targets: Float32, random: np.random.Generator, *, share: float, alpha: float = 0.3
 ) -> tuple[Float32, Float32]:
     """Blend a `share` of the examples with others (mixup, Zhang et al. 2018, arXiv:1710.09412), in place."""

@@ -7,7 +7,6 @@ import logging
 import os
 import zipfile
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ import numpy as np
 
 from edge.errors import EdgeError
 from edge.values import Float32
-from models.data.datasets import Progress
+from models.files import replaced
+from models.run import Run
 
 HISTORY = "history.json"  # beside Keras's own members of the state file
 
@@ -24,9 +24,6 @@ logger = logging.getLogger(__name__)
 
 Epoch = Callable[[int], tuple[Float32, Float32]]
 Score = Callable[[Float32], float]
-Report = Callable[[str], None]
-# Opens a progress bar with a title; what it gives is called with (done, total).
-Bar = Callable[[str], AbstractContextManager[Progress]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +50,6 @@ class Recipe:
                 return stage
             number -= stage[0]
         return None
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What the user asked for: data in, artifacts out, how long, from where, and whom to tell."""
-
-    data: Path
-    out: Path
-    epochs: int | None
-    resume: bool
-    report: Report
-    bar: Bar
 
 
 def run_epochs(
@@ -168,9 +153,8 @@ def _without_optimizer(model: Any) -> Any:
 
 def _save(model: Any, path: Path, *, history: list[dict[str, float]] | None = None) -> None:
     """Write beside, then rename, so that a killed run leaves the file before; a history goes into the zip."""
-    part = path.with_name(f".{path.stem}.part.keras")
-    model.save(part)
-    if history is not None:
-        with zipfile.ZipFile(part, "a") as archive:
-            archive.writestr(HISTORY, json.dumps(history))
-    part.replace(path)
+    with replaced(path) as part:
+        model.save(part)
+        if history is not None:
+            with zipfile.ZipFile(part, "a") as archive:
+                archive.writestr(HISTORY, json.dumps(history))

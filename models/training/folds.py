@@ -11,9 +11,12 @@ from typing import Any, Literal
 import numpy as np
 
 from edge.errors import EdgeError
+from edge.files import write_json
 from edge.values import Float32
-from models.evaluation.metrics import Labels
-from models.training.epochs import Report, predict, seed_dropout, use_cores
+from models.files import replaced, writable
+from models.metrics import Labels
+from models.run import Report
+from models.training.epochs import predict, seed_dropout, use_cores
 
 History = list[dict[str, float]]
 
@@ -52,10 +55,52 @@ def fit_fold(
     from. Operations are deterministic and examples and dropout depend on the epoch's number only, so a
     resumed fold ends with the numbers of an unbroken one. `labels` only draw the curves.
     """
+    if (finished := _read_finished(checkpoint)) is not None:
+        return finished
+    model = _compiled(build, fit)
+    history: History = []
     if checkpoint.exists():
-        with np.load(checkpoint) as state:
-            if "p" in state:
-                return Fitted(state["p"], json.loads(str(state["history"])))
+        history = _restore(model, checkpoint)
+        report(f"{checkpoint.stem}: resumed after epoch {len(history)}")
+    classes, is_one_hot = model.output_shape[-1], fit.loss == "categorical_crossentropy"
+    p = predict(model, inputs) if history else np.empty((0, classes), np.float32)
+    for number in range(len(history), fit.epochs):
+        x, targets = epoch_of(number)
+        seed_dropout(model, fit.seed, number)
+        wanted = np.eye(classes, dtype=np.float32)[targets] if is_one_hot else targets
+        fitted = model.fit(x, wanted, batch_size=fit.batch, epochs=1, verbose=0, shuffle=False).history
+        if not np.isfinite(fitted["loss"][-1]):
+            raise EdgeError(
+                f"{checkpoint.stem}: loss {fitted['loss'][-1]} in epoch {number + 1}; scale the data"
+            )
+        p = predict(model, inputs)
+        entry = {
+            "epoch": number + 1,
+            "loss": round(float(fitted["loss"][-1]), 5),
+            "accuracy": round(float(fitted["accuracy"][-1]), 5),
+            "val_loss": round(_cross_entropy(p, labels), 5),
+            "val_accuracy": round(float(np.mean(p.argmax(axis=1) == labels)), 5),
+        }
+        history.append(entry)
+        _keep(model, history, checkpoint)
+        report(
+            f"{checkpoint.stem}: epoch {number + 1}/{fit.epochs}, loss {entry['loss']:.4f}, "
+            f"held out {entry['val_loss']:.4f}, accuracy {entry['val_accuracy']:.4f}"
+        )
+    _write(checkpoint, p=p, history=np.array(json.dumps(history)))
+    return Fitted(p, history)
+
+
+def _read_finished(checkpoint: Path) -> Fitted | None:
+    """Return the result of a fold that was finished before, None if there is none."""
+    if not checkpoint.exists():
+        return None
+    with np.load(checkpoint) as state:
+        return Fitted(state["p"], json.loads(str(state["history"]))) if "p" in state else None
+
+
+def _compiled(build: Callable[[], Any], fit: Fit) -> Any:
+    """Build and compile the model with deterministic operations."""
     import keras
     import tensorflow as tf
 
@@ -66,51 +111,13 @@ def fit_fold(
     model = build()
     model.compile(optimizer=keras.optimizers.Adam(), loss=fit.loss, metrics=["accuracy"], jit_compile=False)
     model.optimizer.build(model.trainable_variables)
-    history: History = []
-    if checkpoint.exists():
-        history = _restore(model, checkpoint)
-        report(f"{checkpoint.stem}: resumed after epoch {len(history)}")
-    classes, one_hot = model.output_shape[-1], fit.loss == "categorical_crossentropy"
-    p = predict(model, inputs) if history else np.empty((0, classes), np.float32)
-    for number in range(len(history), fit.epochs):
-        x, targets = epoch_of(number)
-        seed_dropout(model, fit.seed, number)
-        fitted = model.fit(
-            x,
-            keras.utils.to_categorical(targets, classes) if one_hot else targets,
-            batch_size=fit.batch,
-            epochs=1,
-            verbose=0,
-            shuffle=False,
-        ).history
-        if not np.isfinite(fitted["loss"][-1]):
-            raise EdgeError(
-                f"{checkpoint.stem}: loss {fitted['loss'][-1]} in epoch {number + 1}; scale the data"
-            )
-        p = predict(model, inputs)
-        history.append(
-            {
-                "epoch": number + 1,
-                "loss": round(float(fitted["loss"][-1]), 5),
-                "accuracy": round(float(fitted["accuracy"][-1]), 5),
-                "val_loss": round(_cross_entropy(p, labels), 5),
-                "val_accuracy": round(float(np.mean(p.argmax(axis=1) == labels)), 5),
-            }
-        )
-        _keep(model, history, checkpoint)
-        entry = history[-1]
-        report(
-            f"{checkpoint.stem}: epoch {number + 1}/{fit.epochs}, loss {entry['loss']:.4f}, "
-            f"held out {entry['val_loss']:.4f}, accuracy {entry['val_accuracy']:.4f}"
-        )
-    _write(checkpoint, p=p, history=np.array(json.dumps(history)))
-    return Fitted(p, history)
+    return model
 
 
-def open_state(directory: Path, identity: dict[str, Any], *, resume: bool) -> None:
+def prepare_checkpoints(directory: Path, identity: dict[str, Any], *, resume: bool) -> None:
     """Keep the checkpoints of the same run when it is resumed, and remove those of another otherwise."""
     file = directory / "run.json"
-    try:
+    with writable(file):
         if resume and file.exists():
             before = json.loads(file.read_text(encoding="utf-8"))
             for key, value in identity.items():
@@ -120,16 +127,9 @@ def open_state(directory: Path, identity: dict[str, Any], *, resume: bool) -> No
                         "begin again without --resume"
                     )
             return
-        directory.mkdir(parents=True, exist_ok=True)
         for path in directory.glob("*.fold-*.npz"):
             path.unlink()
-        part = file.with_name(f".{file.name}.part")
-        part.write_text(json.dumps(identity), encoding="utf-8")
-        part.replace(file)
-    except OSError as error:
-        raise EdgeError(
-            f"{directory}: cannot be written ({error.strerror}); choose another directory"
-        ) from error
+        write_json(file, identity)
 
 
 def _cross_entropy(p: Float32, labels: Labels) -> float:
@@ -154,12 +154,5 @@ def _restore(model: Any, path: Path) -> History:
 
 
 def _write(path: Path, **arrays: Any) -> None:
-    """Write beside, then rename: a killed run leaves the file before, whole."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            np.savez(file, **arrays)
-        part.replace(path)
-    except OSError as error:
-        raise EdgeError(f"{path}: cannot be written ({error.strerror}); choose another directory") from error
+    with replaced(path) as part:
+        np.savez(part, **arrays)

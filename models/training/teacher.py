@@ -23,7 +23,7 @@ from edge.errors import EdgeError
 from edge.inference.card import Source
 from edge.inference.weights import sha256
 from edge.values import LABELS, Float32, UInt8
-from models.data.datasets import Progress
+from models.run import Progress
 
 PACKAGE = "@vladmandic/face-api@1.7.15"
 MANIFEST, WEIGHTS = "face_expression_model-weights_manifest.json", "face_expression_model.bin"
@@ -94,7 +94,7 @@ def load_teacher(directory: Path) -> Weights:
     return weights
 
 
-def ask_teacher(weights: Weights, images: UInt8, *, progress: Progress | None = None) -> Float32:
+def predict_with_teacher(weights: Weights, images: UInt8, *, progress: Progress | None = None) -> Float32:
     """Return the teacher's probabilities (n, 7), in the order of `LABELS`, for crops (n, h, w) uint8."""
     order = [TEACHER_LABELS.index(label) for label in LABELS]
     answers = []

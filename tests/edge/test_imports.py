@@ -26,7 +26,7 @@ ROOMS = (
     "edge.host",
     "edge.page",
     "edge wiring",
-    "models",  # cards and console, which every room of models may use
+    "models",  # cards, metrics, run options and files, which every room of models may use
     "models.data",
     "models.training",
     "models.recipes",
@@ -69,11 +69,6 @@ ARGUMENT_PARSERS = {"edge.__main__._parser", "models.__main__._parser", "convert
 PENDING = (
     "edge.people.scene -> edge.delivery",
     "edge.people.scene -> edge.pipeline",
-    "models.data -> models.recipes",
-    "models.data -> models.training",
-    "models.data -> models.evaluation",
-    "models.recipes -> models.evaluation",
-    "models.training -> models.evaluation",
 )
 PENDING_CIRCLES = ("edge.inference.backends", "edge.inference.trial")
 PENDING_SIZES = (
@@ -89,8 +84,6 @@ PENDING_SIZES = (
     "edge.people.eyelids.Eyelids",
     "edge.people.scene.Room",
     "edge.sources.worker.Worker",
-    "models.training.engine",
-    "models.training.folds.fit_fold",
 )
 
 

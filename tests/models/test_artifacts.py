@@ -14,7 +14,7 @@ from edge.inference.card import Card, artifacts_directory, load_card, open_class
 from edge.inference.weights import sha256
 from edge.values import Float32
 from models.cards import made_input
-from models.data.pairs import CONDITIONS
+from models.training.fusion_pairs import CONDITIONS
 
 NAMES = ("face-cnn", "voice-lstm", "report-face", "report-voice")
 # What the daemon runs beside face and voice, with the sets of its figures.
@@ -40,7 +40,7 @@ FACES_SPOILT = {
     "fer2013-private-crop-jitter", "fer2013-private-bad-webcam", "ckplus48-six-crop-jitter",
     "jaffe-detected-crop-jitter",
 }  # fmt: skip
-SPOILT = {
+CORRUPTED = {
     "face-cnn": FACES_SPOILT,
     "report-face": FACES_SPOILT,
     "voice-lstm": {
@@ -176,9 +176,9 @@ def test_card_states_data_licences_and_figures(name: str) -> None:
     card = load(name)
     assert card.data
     assert all(source.use and source.licence for source in card.data)
-    assert set(card.metrics) == CLEAN[name] | SPOILT[name]
+    assert set(card.metrics) == CLEAN[name] | CORRUPTED[name]
     for set_name, variants in card.metrics.items():
-        assert set(variants) == ({"int8"} if set_name in SPOILT[name] else {"int8", "float16"})
+        assert set(variants) == ({"int8"} if set_name in CORRUPTED[name] else {"int8", "float16"})
         for figures in variants.values():
             low, high = figures["interval_95"]
             assert low <= figures["accuracy"] <= high

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from models.evaluation.evaluate import VARIANTS
-from models.evaluation.figures.watched_clips import cells_of
+from models.evaluation.figures.clip_predictions import cells_of
 from models.evaluation.measures import Table
 from models.evaluation.show import interval, percent
 

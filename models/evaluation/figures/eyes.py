@@ -18,16 +18,16 @@ from edge.sources.replay import clip_path
 from edge.values import Float32
 from models.data.datasets import DataError, find_set
 from models.data.eye_sets import CLOSED, OPEN, PatchSet, load_cew, load_mrl
-from models.evaluation.evaluate import load_family
+from models.evaluation.figures.clip_predictions import predict_clips, predict_photographs, share
 from models.evaluation.figures.eye_tables import tables_of
-from models.evaluation.figures.unseen import ask_folds, unseen_of
-from models.evaluation.figures.watched_clips import share, watch_clips, watch_faces
+from models.evaluation.figures.held_out_patches import held_out_patches, predict_with_folds
 from models.evaluation.measures import Measured, metrics_of
-from models.evaluation.metrics import Labels, intervals_95, uar
 from models.evaluation.targets import Target
-from models.evaluation.test_sets import Bar, Family
+from models.family import Family, load_family
+from models.metrics import Labels, intervals_95, uar
 from models.recipes.eye_state import HIDDEN, as_input
-from models.training.eye_views import hide_eye
+from models.run import Bar
+from models.training.eye_augmentation import occlude_eye
 
 NAME = "eye-state"
 LOADERS = {"cew": load_cew, "mrl": load_mrl}
@@ -60,8 +60,8 @@ def measure_eyes(data: Path, directory: Path, bar: Bar) -> Measured:
         sets[name] = figures_of_set(answers, spec.hidden)
     reader = EyeStateClassifier(open_classifier(NAME, task="eyes", directory=directory))
     faces, clips = (
-        watch_faces(reader.closed, data, notes, bar),
-        watch_clips(reader.closed, data, notes, bar),
+        predict_photographs(reader.closed, data, notes, bar),
+        predict_clips(reader.closed, data, notes, bar),
     )
     if not sets and not faces and not clips:
         raise DataError(f"{NAME}: nothing to measure it on in {data}: {'; '.join(notes)}")
@@ -123,12 +123,12 @@ def _ask(name: str, family: Family, data: Path, directory: Path, notes: list[str
     with bar(f"reading {name}") as progress:
         eyes = LOADERS[name](find_set(data, name), progress=progress)
     notes += eyes.notes
-    unseen = unseen_of(family, name, eyes, notes)
+    unseen = held_out_patches(family, name, eyes, notes)
     random = np.random.default_rng(HIDE_SEED)
     size = family.card.input.shape[1]
-    behind = as_input([hide_eye(image, size, random) for image in unseen.patches.images], size)
-    p = ask_folds(family, directory, unseen, as_input(unseen.patches.images, size), bar=bar)
-    return Answers(unseen.patches, p, ask_folds(family, directory, unseen, behind, bar=bar)["int8"])
+    behind = as_input([occlude_eye(image, size, random) for image in unseen.patches.images], size)
+    p = predict_with_folds(family, directory, unseen, as_input(unseen.patches.images, size), bar=bar)
+    return Answers(unseen.patches, p, predict_with_folds(family, directory, unseen, behind, bar=bar)["int8"])
 
 
 def _parts(eyes: PatchSet, said: Labels) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -21,12 +21,21 @@ from edge.people.fatigue import ALARMS, FatigueMonitor, FatigueState
 from edge.settings import Config, FatigueSettings
 from edge.values import FaceMeasurements, Float32
 from models.data.datasets import DataError, find_set
-from models.data.eye_courses import Closure, Course, EyePair, alarm_course, draw_course, pair_eyes, render
 from models.data.eye_sets import PatchSet, load_cew, load_mrl
+from models.data.synthetic_blinks import (
+    Closure,
+    EyePair,
+    LidMotion,
+    draw_alarm_motion,
+    draw_lid_motion,
+    pair_eyes,
+    render,
+)
 from models.evaluation.measures import Measured, Table
-from models.evaluation.metrics import RESAMPLES
 from models.evaluation.targets import Target
-from models.evaluation.test_sets import Bar, find_folds
+from models.family import find_folds
+from models.metrics import RESAMPLES
+from models.run import Bar
 
 MODEL = "eye-state"
 COURSES = 24  # of each set
@@ -40,7 +49,7 @@ BLINK_LIMIT, PERCLOS_LIMIT, ALARM_LIMIT_S = 10.0, 0.03, 1.5
 
 
 @dataclass(frozen=True, slots=True)
-class CropReader:
+class CropClassifier:
     """Says as the device does how probable it is that eyes are closed, given their crops (size, size, 1)."""
 
     size: int
@@ -74,8 +83,8 @@ def measure_fatigue(data: Path, directory: Path, bar: Bar) -> Measured:
     for name, load in (("cew", load_cew), ("mrl", load_mrl)):
         with bar(f"reading {name}") as progress:
             eyes = load(find_set(data, name), progress=progress)
-        pairs = watchers(eyes, directory)
-        figures[f"{name}-legible"] = legible(watchers(eyes, directory, most=MANY))
+        pairs = pairs_with_models(eyes, directory)
+        figures[f"{name}-recognised_pairs"] = recognised_pairs(pairs_with_models(eyes, directory, most=MANY))
         rows = []
         for label, hz, dropped in (
             *((f"{hz} fps", hz, 0.0) for hz in RATES_HZ),
@@ -84,7 +93,7 @@ def measure_fatigue(data: Path, directory: Path, bar: Bar) -> Measured:
             with bar(f"{name}, {label}") as progress:
                 minutes = []
                 for k, (pair, reader) in enumerate(pairs):
-                    minutes.append(watch_minute(pair, reader, hz=hz, dropped=dropped, seed=SEED + k))
+                    minutes.append(simulate_minute(pair, reader, hz=hz, dropped=dropped, seed=SEED + k))
                     progress(k + 1, len(pairs))
             found = summary(minutes)
             found["alarm_s"] = alarm_latency(pairs, hz=hz, dropped=dropped)
@@ -102,12 +111,12 @@ def measure_fatigue(data: Path, directory: Path, bar: Bar) -> Measured:
             "pairs of eyes that the network takes for what they are",
             ("set", "pairs", "open", "shut"),
             tuple(
-                (name, *(str(figures[f"{name}-legible"][key]) for key in ("n", "opened", "shut")))
+                (name, *(str(figures[f"{name}-recognised_pairs"][key]) for key in ("n", "opened", "shut")))
                 for name in names
             ),
         )
     )
-    films = watch_films(data, bar)
+    films = analyze_films(data, bar)
     figures["films"] = films
     tables.append(_film_table(films))
     targets = [
@@ -133,7 +142,9 @@ HEADS = (
 )  # fmt: skip
 
 
-def watchers(eyes: PatchSet, directory: Path, *, most: int = COURSES) -> list[tuple[EyePair, CropReader]]:
+def pairs_with_models(
+    eyes: PatchSet, directory: Path, *, most: int = COURSES
+) -> list[tuple[EyePair, CropClassifier]]:
     """Return at most so many pairs, each with the fold model that saw neither its open nor its shut eyes.
 
     Raises `DataError` where there is no fold model or nobody to pair.
@@ -142,7 +153,7 @@ def watchers(eyes: PatchSet, directory: Path, *, most: int = COURSES) -> list[tu
     each = -(-most // max(1, len(cards)))
     found = []
     for card in cards:
-        reader = reader_of(open_classifier(card.name, task="eyes", directory=directory / "folds"))
+        reader = crop_classifier(open_classifier(card.name, task="eyes", directory=directory / "folds"))
         theirs = eyes.of_people(card.held_out)
         try:
             pairs = pair_eyes(theirs, most=each, seed=SEED)
@@ -154,7 +165,7 @@ def watchers(eyes: PatchSet, directory: Path, *, most: int = COURSES) -> list[tu
     return found[:most]
 
 
-def reader_of(classifier: TfliteClassifier) -> CropReader:
+def crop_classifier(classifier: TfliteClassifier) -> CropClassifier:
     """Return what the device does with the crops of one face: the mean of the eyes that are not hidden."""
     spec = EyeSpec.from_features(classifier.card.input.features)
 
@@ -166,15 +177,15 @@ def reader_of(classifier: TfliteClassifier) -> CropReader:
                 told.append(float(closed / (closed + opened)))
         return sum(told) / len(told) if told else None
 
-    return CropReader(spec.size, read)
+    return CropClassifier(spec.size, read)
 
 
-def legible(pairs: Sequence[tuple[EyePair, CropReader]]) -> dict[str, float | int]:
+def recognised_pairs(pairs: Sequence[tuple[EyePair, CropClassifier]]) -> dict[str, float | int]:
     """Return for how many of n pairs shut eyes are taken for shut, and open ones for open, most of the time.
 
     Where they are not, no minute of that pair can be right; the minutes are of a few of these pairs only.
     """
-    wink = Course(2.0, (Closure(1.0, 1.1, 1.9, 2.0),))
+    wink = LidMotion(2.0, (Closure(1.0, 1.1, 1.9, 2.0),))
     right = {"opened": 0, "shut": 0}
     for k, (pair, reader) in enumerate(pairs):
         for state, t_s in (("opened", np.linspace(0.1, 0.9, 5)), ("shut", np.linspace(1.2, 1.8, 5))):
@@ -185,9 +196,9 @@ def legible(pairs: Sequence[tuple[EyePair, CropReader]]) -> dict[str, float | in
     return {"n": len(pairs), **right}
 
 
-def watch_minute(
+def simulate_minute(
     pair: EyePair,
-    reader: CropReader,
+    reader: CropClassifier,
     *,
     hz: float,
     dropped: float,
@@ -196,7 +207,7 @@ def watch_minute(
     """Render one minute with up to two microsleeps, and return what was found at its end."""
     random = np.random.default_rng([seed, 1])
     microsleeps = int(random.integers(0, 3))
-    course = draw_course(random, microsleeps=microsleeps)
+    course = draw_lid_motion(random, microsleeps=microsleeps)
     states = [state for _, state in watch(pair, course, reader, hz=hz, dropped=dropped, seed=seed)]
     end = states[-1]
     blinks = None if end.blinks_per_min is None else end.blinks_per_min * end.seen_s / 60
@@ -214,8 +225,8 @@ def watch_minute(
 
 def watch(
     pair: EyePair,
-    course: Course,
-    reader: CropReader,
+    course: LidMotion,
+    reader: CropClassifier,
     *,
     hz: float,
     dropped: float,
@@ -243,12 +254,12 @@ def frame_times(
 
 
 def alarm_latency(
-    pairs: Sequence[tuple[EyePair, CropReader]], *, hz: float, dropped: float
+    pairs: Sequence[tuple[EyePair, CropClassifier]], *, hz: float, dropped: float
 ) -> dict[str, float]:
     """Return median and worst seconds from 80 % covered to an alarm, and how many of n came in time."""
     delays = []
     for k, (pair, reader) in enumerate(pairs):
-        course = alarm_course(np.random.default_rng([SEED, k]))
+        course = draw_alarm_motion(np.random.default_rng([SEED, k]))
         start_s = course.closures[-1].covered_s
         states = watch(pair, course, reader, hz=hz, dropped=dropped, seed=SEED + k)
         alarms = [t_s for t_s, state in states if t_s > start_s and state.level in ALARMS]
@@ -290,7 +301,7 @@ def summary(minutes: Sequence[Minute]) -> dict[str, Any]:
     }
 
 
-def watch_films(data: Path, bar: Bar) -> dict[str, dict[str, Any]]:
+def analyze_films(data: Path, bar: Bar) -> dict[str, dict[str, Any]]:
     """Return level and numbers of each film of faces and of talking heads, as `analyze` gives them."""
     media = data / "media"
     paths = sorted(

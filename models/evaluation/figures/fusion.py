@@ -14,12 +14,17 @@ from edge.inference.card import TfliteClassifier, open_classifier
 from edge.people.pooling import RULES, break_ties
 from edge.settings import FusionSettings, ModelSettings
 from edge.values import Float32
-from models.data.fusion_sets import Answers, face_answers, median_quality, voice_answers
-from models.data.pairs import CONDITIONS, Condition, Pairs, find_partners, fuse_by_rule, make_pairs
 from models.evaluation.measures import Measured, Table
-from models.evaluation.metrics import Interval, calibration_error, predictions
 from models.evaluation.targets import Target
-from models.evaluation.test_sets import Bar
+from models.metrics import Interval, calibration_error, predicted_classes
+from models.run import Bar
+from models.training.fusion_pairs import CONDITIONS, Condition, Pairs, find_partners, fuse_by_rule, make_pairs
+from models.training.fusion_predictions import (
+    PredictionSet,
+    median_quality,
+    predict_faces,
+    predict_voices,
+)
 
 PAIRINGS = 20
 REDRAWN = 25  # times that people are drawn again, for each pairing
@@ -61,8 +66,8 @@ def measure_fusion(data: Path, directory: Path, bar: Bar) -> Measured:
         "can be calibrated against both; fusion has learnt the votes",
         "the quality of a covered face is that of a bare one: only what the model says tells them apart",
     ]
-    faces = face_answers(data, directory, "test", notes=notes, bar=bar)
-    voices = voice_answers(data, directory, "test", notes=notes, bar=bar)
+    faces = predict_faces(data, directory, "test", notes=notes, bar=bar)
+    voices = predict_voices(data, directory, "test", notes=notes, bar=bar)
     name = ModelSettings().fusion
     network = open_classifier(name, task="multimodal", directory=directory, backend="cpu")
     methods = _methods(network)
@@ -92,7 +97,7 @@ def measure_fusion(data: Path, directory: Path, bar: Bar) -> Measured:
 
 
 def score_set(
-    faces: Answers, voices: Answers, methods: Mapping[str, Method], bar: Bar
+    faces: PredictionSet, voices: PredictionSet, methods: Mapping[str, Method], bar: Bar
 ) -> dict[str, dict[str, Score]]:
     """Pair all faces with voices `PAIRINGS` times and score every method in every condition."""
     kept: dict[tuple[str, str], list[tuple[Pairs, Float32]]] = {}
@@ -190,7 +195,7 @@ def _methods(network: TfliteClassifier) -> dict[str, Method]:
     def asked(pairs: Pairs) -> Float32:
         p = np.stack([network.classify(features) for features in pairs.features()])
         p = break_ties(p, pairs.p)
-        return np.asarray(p * pairs.is_there.max(axis=1)[:, None], np.float32)
+        return np.asarray(p * pairs.is_present.max(axis=1)[:, None], np.float32)
 
     singles = {single: _single(side) for side, single in enumerate(SINGLES)}
     return singles | {method: rule(method) for method in RULES} | {"network": asked}
@@ -201,7 +206,7 @@ def _single(side: int) -> Method:
 
 
 def _score(results: Sequence[tuple[Pairs, Float32]], condition: Condition) -> Score:
-    said = [predictions(p)[:, None] == pairs.labels for pairs, p in results]  # (n, 2) each
+    said = [predicted_classes(p)[:, None] == pairs.labels for pairs, p in results]  # (n, 2) each
     right = [hits.max(axis=1) for hits in said]
     p = np.concatenate([p for _, p in results])
     labels = np.concatenate([pairs.labels[:, 0] for pairs, _ in results])

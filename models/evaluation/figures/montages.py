@@ -1,246 +1,175 @@
-"""Measures who is said to speak, on montages of talking heads of which one is heard, or somebody else.
-
-The thresholds of `edge.people.speaker` were chosen on every other clip, the first one included, and the
-figures are of the rest; no two clips show the same person. Which sound is compared (the cosine, what is too
-slow) was looked at on all of them.
-"""
+"""Talking heads as montages: several faces at once of which one is heard, or none."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from copy import deepcopy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edge.face.detector import open_face_detector
-from edge.people.speaker import SpeakerTracker
-from edge.pipeline import open_face_pipeline
-from edge.settings import Config
-from models.data.datasets import find_set
-from models.data.talking import (
-    HOP_S,
-    MONTAGE_S,
-    SUFFIXES,
-    Instant,
-    Montage,
-    Talker,
-    montages,
-    play,
-    read_talkers,
-)
-from models.evaluation.figures.composed_clips import play_composed
-from models.evaluation.measures import Measured, Table
-from models.evaluation.metrics import RESAMPLES
-from models.evaluation.targets import Target
-from models.evaluation.test_sets import Bar
+from edge.face.detector import FaceDetector
+from edge.face.mouth import mouth_opening
+from edge.face.tracking import FaceTracker
+from edge.people.speaker import Speaker, SpeakerTracker
+from edge.sources.media_files import read_audio, read_video_frames
+from edge.values import SAMPLE_RATE_HZ, AudioChunk, FaceMeasurements, Float32
+from edge.voice.windows import STEP, SpeechWindows, Window
+from models.data.datasets import DataError
+from models.run import Progress
 
-FACES = (2, 3, 4)
-FPS = (10.0, 15.0)
-WARM_UP_S = 3.0  # what is compared is so long
-SKEWS_S = (-0.15, 0.15)
-COMPOSED = 2  # montages of each size that are rendered
-RIGHT_PERCENT = 85.0
-SEED = 7
+WINDOW_S, HOP_S = 3.0, 0.5  # the defaults of `microphone`
+MONTAGE_S = 12.0
+SPEECH_RANGE_DB = 20.0  # below the loudest syllables
+SMOOTH_STEPS = 10
+SUFFIXES = (".mpg", ".mp4", ".mkv", ".webm", ".avi", ".mov")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Talker:
+    """One clip, played in a loop of `length_s`: the mouth in each frame, and every window of its sound.
+
+    `seen_s` (n,) and `opening` (n,), nan without a mesh; `speech` (k,) tells for every 10 ms whether it is
+    speech: it is where a clean clip is loud, without the delay of voice activity detection. `windows` are
+    those of `MONTAGE_S`, cut as the daemon does.
+    """
+
+    name: str
+    length_s: float
+    seen_s: NDArray[np.float64]
+    opening: NDArray[np.float64]
+    speech: NDArray[np.bool_]
+    windows: tuple[Window, ...]
+
+    def mouth(self, t_s: float) -> float | None:
+        """Return the opening in the frame that is shown at `t_s`."""
+        index = int(np.searchsorted(self.seen_s, t_s % self.length_s + 1e-6, side="right")) - 1
+        opening = float(self.opening[max(0, index)])
+        return None if np.isnan(opening) else opening
+
+    def speaks(self, t_s: float) -> bool:
+        """Tell whether at least half of the hop that ends at `t_s` was speech."""
+        steps = np.arange(round((t_s - HOP_S) * SAMPLE_RATE_HZ / STEP), round(t_s * SAMPLE_RATE_HZ / STEP))
+        return bool(self.speech[steps % self.speech.size].mean() >= 0.5)
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
-    """Speaking instants of one montage after the warm-up by what was said, right ones of all, how soon.
+class Montage:
+    """Faces side by side, by number of talker, each `starts_s` into its loop, and who is heard."""
 
-    For a voice from elsewhere `right` are those that name nobody: `uncertain` and `nobody`.
-    """
+    faces: tuple[int, ...]
+    heard: int
+    starts_s: tuple[float, ...]
 
-    total: int
-    right: int
-    wrong: int
-    uncertain: int
-    nobody: int
-    right_from_start: int
-    from_start: int
-    decided_s: float | None
+    @property
+    def shown(self) -> int | None:
+        """The track of who is heard, 1 for the first face; None who is not in view."""
+        return self.faces.index(self.heard) + 1 if self.heard in self.faces else None
 
 
-def tally(montage: Montage, said: Sequence[Instant]) -> Tally:
-    """Count what was said while there was speech; right is the track of who is heard, or no track."""
-    spoken = [instant for instant in said if instant.speech]
-    right = [instant for instant in spoken if instant.speaker.track == montage.shown]
-    late = [instant.speaker for instant in spoken if instant.t_s > WARM_UP_S]
-    return Tally(
-        total=len(late),
-        right=sum(speaker.track == montage.shown for speaker in late),
-        wrong=sum(speaker.track not in (None, montage.shown) for speaker in late),
-        uncertain=sum(speaker.state == "uncertain" for speaker in late),
-        nobody=sum(speaker.state == "nobody" for speaker in late),
-        right_from_start=len(right),
-        from_start=len(spoken),
-        decided_s=right[0].t_s - spoken[0].t_s + HOP_S if right and montage.shown else None,
-    )
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """What was said `t_s` into a montage, and whether there was speech."""
+
+    t_s: float
+    speech: bool
+    speaker: Speaker
 
 
-def summary(tallies: Sequence[Tally]) -> dict[str, Any]:
-    """Return shares of speaking seconds 0..1, the interval of `right`, and the median seconds to decide."""
-    total = sum(t.total for t in tallies)
-    decided = [t.decided_s for t in tallies if t.decided_s is not None]
-    shares = {
-        word: round(sum(getattr(t, word) for t in tallies) / total, 4)
-        for word in ("right", "wrong", "uncertain", "nobody")
-    }
-    from_start = sum(t.right_from_start for t in tallies) / sum(t.from_start for t in tallies)
-    return {
-        "montages": len(tallies),
-        "seconds": total * HOP_S,
-        **shares,
-        "right_interval_95": _interval([(t.right, t.total) for t in tallies]),
-        "right_from_start": round(from_start, 4),
-        "seconds_to_decide": round(float(np.median(decided)), 2) if decided else None,
-    }
-
-
-def measure_speaking(data: Path, _directory: Path, bar: Bar) -> Measured:
-    """Measure on the clips of `media/talking` below `data`; raise `DataError` where they are not."""
-    directory = find_set(data, "talking")
-    with bar("reading talking heads") as progress:
-        talkers = read_talkers(directory, open_face_detector(), progress=progress)
-    tuned, tested = range(0, len(talkers), 2), range(1, len(talkers), 2)
-    conditions: dict[str, dict[str, Any]] = {}
-    with bar("montages") as progress:
-        steps = [(fps, are_shifted) for fps in FPS for are_shifted in (False, True)]
-        for done, (fps, are_shifted) in enumerate(steps, start=1):
-            name = f"{fps:g} fps, {'shifted' if are_shifted else 'together'}"
-            conditions[name] = _condition(tested, talkers, fps, are_shifted=are_shifted)
-            progress(done, len(steps) + 2)
-        chosen_on = _condition(tuned, talkers, FPS[0], are_shifted=False)
-        progress(len(steps) + 1, len(steps) + 2)
-        skewed = {f"{1000 * s:+.0f} ms": _skewed(tuned, tested, talkers, s) for s in (0.0, *SKEWS_S)}
-        progress(len(steps) + 2, len(steps) + 2)
+def read_talkers(
+    directory: Path, detector: FaceDetector, *, progress: Progress | None = None
+) -> list[Talker]:
+    """Read every clip of one talking face below `directory`; raise `DataError` where there is none."""
     paths = sorted(path for path in directory.glob("*") if path.suffix.lower() in SUFFIXES)
-    with bar("montages as pictures") as progress:
-        composed = _composed(tested, talkers, paths, progress)
-    figures = {
-        "chosen_on": [talkers[i].name for i in tuned],
-        "measured_on": [talkers[i].name for i in tested],
-        "conditions": conditions,
-        "on_those_chosen_on": chosen_on,
-        "skewed": skewed,
-        "composed": composed,
-    }
-    values = [
-        (f"{name}, {faces} faces", 100 * condition[f"{faces} faces"]["right"])
-        for name, condition in conditions.items()
-        for faces in FACES
-    ]
-    # What the pipeline gives and what the cached mouths give may not drift apart.
-    values.append(("as pictures", 100 * composed["right"]))
-    target = Target("right while somebody in view speaks", "%", ">=", RIGHT_PERCENT).judge(values)
-    return Measured(figures, _tables(figures), [target], _notes(len(tested)))
+    if not paths:
+        raise DataError(f"data set media/talking: no video in {directory}; complete it")
+    talkers = []
+    for done, path in enumerate(paths, start=1):
+        talkers.append(_read_talker(path, detector))
+        if progress:
+            progress(done, len(paths))
+    return talkers
 
 
-def _condition(
-    who: Sequence[int], talkers: Sequence[Talker], fps: float, *, are_shifted: bool
-) -> dict[str, Any]:
-    """Return a summary for each number of faces, heard in view and out of view, and for all in view."""
-    found: dict[str, Any] = {}
-    everything: list[Tally] = []
-    for is_shown in (True, False):
-        for faces in FACES if is_shown else (1, *FACES):
-            random = np.random.default_rng(SEED) if are_shifted else None
-            played = list(montages(who, faces=faces, is_heard_shown=is_shown, random=random))
-            tallies = [tally(montage, play(montage, talkers, fps=fps)) for montage in played]
-            name = f"{faces} face{'s' * (faces > 1)}"
-            if tallies:
-                found[name if is_shown else f"{name}, voice from elsewhere"] = summary(tallies)
-            everything += tallies if is_shown else []
-    return found | {"in view": summary(everything)}
+def _read_talker(path: Path, detector: FaceDetector) -> Talker:
+    tracker = FaceTracker(detector)
+    seen_s, opening = [], []
+    for frame in read_video_frames(path):
+        faces = tracker.update(frame)
+        mouth = mouth_opening(faces[0]) if faces else None
+        seen_s.append(frame.t_ns / 1e9)
+        opening.append(np.nan if mouth is None else mouth)
+    if not seen_s:
+        raise DataError(f"{path}: no frame in it; fetch it again")
+    length_s = seen_s[-1] + (seen_s[-1] - seen_s[0]) / max(1, len(seen_s) - 1)
+    return make_talker(path.stem, np.array(seen_s), np.array(opening), read_audio(path), length_s=length_s)
 
 
-def _skewed(
-    first: Sequence[int], who: Sequence[int], talkers: Sequence[Talker], skew_s: float
-) -> dict[str, Any]:
-    """Return a summary of montages after each of `first` was seen and heard alone, sound `skew_s` late."""
-    experienced = SpeakerTracker()
-    for number, alone in enumerate(first):
-        single = Montage((alone,), alone, (0.0,))
-        begin_s = number * (MONTAGE_S + 1)
-        play(single, talkers, fps=FPS[0], skew_s=skew_s, speaking=experienced, begin_s=begin_s)
-    begin_s = len(first) * (MONTAGE_S + 1)
-    tallies = []
-    for montage in (m for faces in FACES for m in montages(who, faces=faces, is_heard_shown=True)):
-        speaking = deepcopy(experienced)
-        said = play(montage, talkers, fps=FPS[0], skew_s=skew_s, speaking=speaking, begin_s=begin_s)
-        tallies.append(tally(montage, said))
-    return summary(tallies) | {"learnt_s": round(experienced.skew_s, 3)}
+def make_talker(
+    name: str,
+    seen_s: NDArray[np.float64],
+    opening: NDArray[np.float64],
+    samples: Float32,
+    *,
+    length_s: float,
+) -> Talker:
+    """Return a talker of what is seen and heard; sound that is shorter or longer is fitted to `length_s`."""
+    size = round(length_s * SAMPLE_RATE_HZ)
+    once = np.pad(samples[:size], (0, max(0, size - samples.size)))
+    looped = np.resize(once, round(MONTAGE_S * SAMPLE_RATE_HZ)).astype(np.float32)
+    cutter = SpeechWindows(window_s=WINDOW_S, hop_s=HOP_S)
+    windows = tuple(cutter.push(AudioChunk(looped, 0)))
+    power = np.square(once[: size // STEP * STEP].astype(np.float64)).reshape(-1, STEP).mean(axis=1)  # (k,)
+    smooth = np.convolve(power, np.full(SMOOTH_STEPS, 1 / SMOOTH_STEPS), "same")
+    speech = smooth > np.quantile(smooth, 0.95) * 10 ** (-SPEECH_RANGE_DB / 10)
+    return Talker(name, length_s, seen_s, opening, speech, windows)
 
 
-def _composed(
-    who: Sequence[int], talkers: Sequence[Talker], paths: Sequence[Path], progress: Any
-) -> dict[str, Any]:
-    """Render some montages, show them to the whole pipeline, and compare with what cached mouths gave."""
-    eyes = open_face_pipeline(Config(), backend="cpu")
-    played = [
-        montage
-        for faces in FACES
-        for montage in list(montages(who, faces=faces, is_heard_shown=True))[: 7 * COMPOSED : 7]
-    ]
-    tallies, same, total = [], 0, 0
-    for done, montage in enumerate(played, start=1):
-        fresh = eyes.fresh()
-        said = play_composed(montage, paths, talkers, eyes=fresh, fps=FPS[0])
-        cached = play(montage, talkers, fps=FPS[0])
-        spoken = [(a, b) for a, b in zip(said, cached, strict=True) if a.speech and a.t_s > WARM_UP_S]
-        same += sum(a.speaker.track == b.speaker.track for a, b in spoken)
-        total += len(spoken)
-        tallies.append(tally(montage, said))
-        progress(done, len(played))
-    return summary(tallies) | {"same_as_cached": round(same / total, 4)}
+def montages(
+    talkers: Sequence[int], *, faces: int, is_heard_shown: bool, random: np.random.Generator | None = None
+) -> Iterator[Montage]:
+    """Yield every choice of so many `faces`, each of them heard in turn, or else each of the others.
+
+    All begin together; with `random` those who are not heard begin anywhere in their loops.
+    """
+    for shown in combinations(talkers, faces):
+        for heard in shown if is_heard_shown else [talker for talker in talkers if talker not in shown]:
+            starts_s = [0.0 if random is None or who == heard else random.uniform(0.2, 2.8) for who in shown]
+            yield Montage(shown, heard, tuple(starts_s))
 
 
-def _interval(counts: Iterable[tuple[int, int]]) -> list[float]:
-    """Return the 95 % percentile bootstrap interval (Efron 1979) of a share, whole montages drawn."""
-    pairs = np.array(list(counts))
-    drawn = np.random.default_rng(SEED).integers(len(pairs), size=(RESAMPLES, len(pairs)))
-    right, total = pairs[drawn].sum(axis=1).T
-    low, high = np.percentile(right / total, [2.5, 97.5])
-    return [round(float(low), 4), round(float(high), 4)]
+def play(
+    montage: Montage,
+    talkers: Sequence[Talker],
+    *,
+    fps: float,
+    skew_s: float = 0.0,
+    speaking: SpeakerTracker | None = None,
+    begin_s: float = 0.0,
+) -> list[Instant]:
+    """Show a montage at `fps` to `speaking`, or to a fresh one; return what it said at every window.
 
-
-def _tables(figures: dict[str, Any]) -> list[Table]:
-    heads = ("montages", "seconds", "right %", "95 %", "wrong %", "uncertain %", "nobody %", "decides in s")
-    rows = [
-        (condition, name, *_cells(found))
-        for condition, parts in (
-            *figures["conditions"].items(),
-            ("those chosen on", figures["on_those_chosen_on"]),
-        )
-        for name, found in parts.items()
-    ]
-    others = [(f"sound {name} late, learnt", "in view", *_cells(f)) for name, f in figures["skewed"].items()]
-    others.append(("as pictures", "in view", *_cells(figures["composed"])))
-    return [Table("who speaks", ("condition", "in view", *heads), (*rows, *others))]
-
-
-def _cells(found: dict[str, Any]) -> tuple[str, ...]:
-    low, high = (100 * end for end in found["right_interval_95"])
-    decides_s = found["seconds_to_decide"]
-    return (
-        str(found["montages"]),
-        f"{found['seconds']:.0f}",
-        f"{100 * found['right']:.1f}",
-        f"{low:.1f} - {high:.1f}",
-        *(f"{100 * found[word]:.1f}" for word in ("wrong", "uncertain", "nobody")),
-        "-" if decides_s is None else f"{decides_s:.1f}",
-    )
-
-
-def _notes(people: int) -> list[str]:
-    return [
-        f"{people} people, one 3 s clip each, in a loop: montages share people, so intervals are too narrow",
-        f"seconds of speech after the first {WARM_UP_S:g} s, at every window of the microphone; in "
-        "figures.conditions right_from_start counts them all",
-        "which sound is compared, and what is too slow, was looked at on everybody",
-        "together: everybody begins the same kind of sentence at once, the hardest case; shifted: the silent "
-        "ones begin anywhere in their loop",
-        "voice from elsewhere: uncertain and nobody are right, and any name is wrong",
-    ]
+    The sound is stamped `skew_s` too late. The montage begins `begin_s` after what was shown before.
+    """
+    speaking = speaking or SpeakerTracker()
+    heard = talkers[montage.heard]
+    faces = list(zip(montage.faces, montage.starts_s, strict=True))
+    said, frame = [], 0
+    for window in heard.windows:
+        stamped_ns = window.t_ns + round(skew_s * 1e9)
+        while frame / fps * 1e9 <= stamped_ns:
+            t_s = frame / fps
+            speaking.add_faces(
+                [
+                    FaceMeasurements(
+                        track, round((begin_s + t_s) * 1e9), mouth=talkers[who].mouth(t_s + start_s)
+                    )
+                    for track, (who, start_s) in enumerate(faces, start=1)
+                ]
+            )
+            frame += 1
+        stamped = Window(window.frames, window.speech, stamped_ns + round(begin_s * 1e9))
+        said.append(Instant(window.t_ns / 1e9, heard.speaks(window.t_ns / 1e9), speaking.add_window(stamped)))
+    return said

@@ -12,15 +12,15 @@ from edge.inference.card import open_classifier
 from edge.values import Float32
 from models.data.datasets import DataError, find_set
 from models.data.eye_sets import STILL, YAWNING, PatchSet, load_yawns
-from models.evaluation.evaluate import load_family
-from models.evaluation.figures.unseen import ask_folds, unseen_of
-from models.evaluation.figures.watched_clips import cells_of, share, watch_clips, watch_faces
+from models.evaluation.figures.clip_predictions import cells_of, predict_clips, predict_photographs, share
+from models.evaluation.figures.held_out_patches import held_out_patches, predict_with_folds
 from models.evaluation.measures import Measured, Table, metrics_of
-from models.evaluation.metrics import intervals_95
 from models.evaluation.show import interval, percent
 from models.evaluation.targets import Target
-from models.evaluation.test_sets import Bar
+from models.family import load_family
+from models.metrics import intervals_95
 from models.recipes.mouth_state import as_input, ckplus_mouths
+from models.run import Bar
 
 NAME = "mouth-state"
 YAWN_MS = 2000  # nobody who speaks holds the mouth so open for so long
@@ -35,8 +35,8 @@ def measure_mouths(data: Path, directory: Path, bar: Bar) -> Measured:
         try:
             mouths = load_yawns(find_set(data, name)) if name == "yawn" else ckplus_mouths(data)
             notes += mouths.notes
-            unseen = unseen_of(family, name, mouths, notes)
-            p = ask_folds(family, directory, unseen, as_input(unseen.patches.images), bar=bar)
+            unseen = held_out_patches(family, name, mouths, notes)
+            p = predict_with_folds(family, directory, unseen, as_input(unseen.patches.images), bar=bar)
         except DataError as error:
             notes.append(str(error))
             continue
@@ -44,8 +44,8 @@ def measure_mouths(data: Path, directory: Path, bar: Bar) -> Measured:
             variant: _figures(answers, unseen.patches) for variant, answers in p.items()
         }
     reader = YawnClassifier(open_classifier(NAME, task="mouth", directory=directory))
-    faces = watch_faces(reader.yawning, data, notes, bar)
-    clips = watch_clips(reader.yawning, data, notes, bar)
+    faces = predict_photographs(reader.yawning, data, notes, bar)
+    clips = predict_clips(reader.yawning, data, notes, bar)
     if not sets and not faces and not clips:
         raise DataError(f"{NAME}: nothing to measure it on in {data}: {'; '.join(notes)}")
     size_kb = family.card.files["int8"].bytes / 1000

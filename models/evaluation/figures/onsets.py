@@ -16,8 +16,10 @@ from edge.inference.card import TfliteClassifier, open_classifier
 from edge.pipeline import FacePipeline
 from edge.sources.media_files import read_video_frames
 from edge.values import LABELS, Float32, Frame, Modality, Prediction
-from models.data.courses import NEUTRAL, UNLEVELLED, blend, crop_largest, embed, read_grey
 from models.data.datasets import IMAGE_SUFFIXES, label_of, load_jaffe
+from models.data.expression_sequences import NEUTRAL, blend, read_grey
+from models.data.face_crops import UNLEVELLED, crop_largest
+from models.training.embeddings import embed
 
 CKPLUS_FPS = 30.0
 RAMP_FPS, RAMP_HOLD, RAMP_ONSET = 10.0, 3, 10  # a second from neutral to the peak, held before and after
@@ -34,7 +36,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Told:
+class OnsetPredictions:
     """What was said of one person: `p` (k, 7) a method, at `way` (k,) 0..1 between neutral and the peak."""
 
     name: str
@@ -44,7 +46,7 @@ class Told:
     p: dict[Method, Float32]
 
 
-class Listener(ImageVideoCombiner):
+class RecordingCombiner(ImageVideoCombiner):
     """A judge that keeps what was said of each track, in order, and leaves the opinion as it is."""
 
     def __init__(self, pair: Pair) -> None:
@@ -75,9 +77,9 @@ def open_pair(directory: Path, suffix: str = "", *, variant: str = "int8") -> Pa
     return Pair(open_classifier(f"face-cnn{suffix}", task="face", directory=at), video, network)
 
 
-def tell_sequence(folder: Path, pair: Pair, detector: FaceDetector) -> Told | None:
+def predict_ckplus_onset(folder: Path, pair: Pair, detector: FaceDetector) -> OnsetPredictions | None:
     """Show one of CK+'s sequences to the device's eyes at 30 frames a second; None where no face is seen."""
-    listener = Listener(pair)
+    listener = RecordingCombiner(pair)
     eyes = FacePipeline(pair.face, detector, visual=listener)
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     seen: list[int] = []
@@ -93,10 +95,10 @@ def tell_sequence(folder: Path, pair: Pair, detector: FaceDetector) -> Told | No
     label = LABELS.index(label_of(folder.parent.name) or "neutral")
     person = f"ckplus:{folder.name.split('_')[0]}"
     way = times_ns / 1e9 * CKPLUS_FPS / (len(paths) - 1)
-    return Told(folder.name, person, label, way, listener.told(track))
+    return OnsetPredictions(folder.name, person, label, way, listener.told(track))
 
 
-def tell_jaffe(directory: Path, pair: Pair, detector: FaceDetector) -> Iterator[Told]:
+def predict_jaffe_ramps(directory: Path, pair: Pair, detector: FaceDetector) -> Iterator[OnsetPredictions]:
     """Blend each woman's first neutral picture into each of her others, over a second."""
     jaffe = load_jaffe(directory)
     cropper = FaceCropper(UNLEVELLED)
@@ -110,18 +112,20 @@ def tell_jaffe(directory: Path, pair: Pair, detector: FaceDetector) -> Iterator[
             if jaffe.labels[i] == NEUTRAL or neutral is None or peak is None:
                 continue
             seen, p = embed(pair.face, blend(neutral, peak, way.astype(np.float32)))
-            listener = Listener(pair)
+            listener = RecordingCombiner(pair)
             for k in range(len(way)):
                 prediction = Prediction(Modality.FACE, p[k], 1.0, round(k / RAMP_FPS * 1e9), 1)
                 listener.judge(prediction, seen[k])
-            yield Told(f"{person}-{i}", f"jaffe:{person}", int(jaffe.labels[i]), way, listener.told(1))
+            yield OnsetPredictions(
+                f"{person}-{i}", f"jaffe:{person}", int(jaffe.labels[i]), way, listener.told(1)
+            )
 
 
 def label_changes(
     path: Path, pair: Pair, detector: FaceDetector, *, every_s: float
 ) -> tuple[float, dict[Method, int]]:
     """Return the minutes in which faces are seen in a clip, and how often each method changes its label."""
-    listener = Listener(pair)
+    listener = RecordingCombiner(pair)
     eyes = FacePipeline(pair.face, detector, visual=listener)
     try:
         for frame in read_video_frames(path, every_s):

@@ -21,17 +21,18 @@ from models.data.datasets import IMAGE_SUFFIXES, DataError, find_set, label_of
 from models.evaluation.evaluate import latency_ms
 from models.evaluation.figures.onsets import (
     METHODS,
+    OnsetPredictions,
     Pair,
-    Told,
     label_changes,
     open_pair,
-    tell_jaffe,
-    tell_sequence,
+    predict_ckplus_onset,
+    predict_jaffe_ramps,
 )
 from models.evaluation.measures import Measured, Table
-from models.evaluation.metrics import RESAMPLES
 from models.evaluation.targets import Target
-from models.evaluation.test_sets import Bar, find_folds
+from models.family import find_folds
+from models.metrics import RESAMPLES
+from models.run import Bar
 
 CLIP_STEP_S = 0.1
 SIZE = Target("size of the int8 file", "kB", "<", 300)
@@ -78,7 +79,7 @@ def measure_video(data: Path, directory: Path, bar: Bar) -> Measured:
     return Measured(figures, tables, targets, notes, cards)
 
 
-def onset_figures(told: Sequence[Told]) -> dict[str, Any]:
+def onset_figures(told: Sequence[OnsetPredictions]) -> dict[str, Any]:
     """Return per method accuracy at the end with its 95 % interval over people, and how early it is right.
 
     `early` is the mean place 0..1 from which a sequence is right until its end, 1 where it never is.
@@ -123,7 +124,7 @@ def _accuracy(right: NDArray[np.bool_], people: list[str]) -> dict[str, Any]:
     return {"accuracy": round(float(right.mean()), 4), "interval_95_people": [low, high]}
 
 
-def _ckplus(data: Path, directory: Path, notes: list[str], bar: Bar) -> list[Told]:
+def _ckplus(data: Path, directory: Path, notes: list[str], bar: Bar) -> list[OnsetPredictions]:
     try:
         root = find_set(data, "ckplus_sequences")
     except DataError as error:
@@ -136,7 +137,7 @@ def _ckplus(data: Path, directory: Path, notes: list[str], bar: Bar) -> list[Tol
     }
     found = {path.parent for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES}
     folders = sorted(folder for folder in found if label_of(folder.parent.name))
-    detector, told, pairs = open_face_detector(), list[Told](), dict[str, Pair]()
+    detector, told, pairs = open_face_detector(), list[OnsetPredictions](), dict[str, Pair]()
     with bar("watching ckplus_sequences") as progress:
         for done, folder in enumerate(folders, start=1):
             suffix = owner.get(f"ckplus:{folder.name.split('_')[0]}")
@@ -145,7 +146,7 @@ def _ckplus(data: Path, directory: Path, notes: list[str], bar: Bar) -> list[Tol
                 continue
             if suffix not in pairs:
                 pairs[suffix] = open_pair(directory, suffix)
-            one = tell_sequence(folder, pairs[suffix], detector)
+            one = predict_ckplus_onset(folder, pairs[suffix], detector)
             if one is None:
                 notes.append(f"ckplus_sequences: no face found in {folder.name}, not measured")
             else:
@@ -154,7 +155,7 @@ def _ckplus(data: Path, directory: Path, notes: list[str], bar: Bar) -> list[Tol
     return told
 
 
-def _jaffe(data: Path, pair: Pair, notes: list[str], bar: Bar) -> list[Told]:
+def _jaffe(data: Path, pair: Pair, notes: list[str], bar: Bar) -> list[OnsetPredictions]:
     try:
         root = find_set(data, "jaffe")
     except DataError as error:
@@ -162,7 +163,7 @@ def _jaffe(data: Path, pair: Pair, notes: list[str], bar: Bar) -> list[Told]:
         return []
     with bar("blending jaffe") as progress:
         told = []
-        for one in tell_jaffe(root, pair, open_face_detector()):
+        for one in predict_jaffe_ramps(root, pair, open_face_detector()):
             told.append(one)
             progress(len(told), 183)
     return told
@@ -193,7 +194,9 @@ def _a_minute(changes: Mapping[Any, int], minutes: float) -> dict[str, float]:
     return {"minutes": round(minutes, 3)} | {name: round(n / minutes, 1) for name, n in changes.items()}
 
 
-def _int8_minus_float(int8: Sequence[Told], float16: Sequence[Told]) -> dict[str, float]:
+def _int8_minus_float(
+    int8: Sequence[OnsetPredictions], float16: Sequence[OnsetPredictions]
+) -> dict[str, float]:
     """Return by how many points the int8 video and visual models are better at the end of JAFFE's ramps."""
     ours, theirs = onset_figures(int8)["methods"], onset_figures(float16)["methods"]
     return {

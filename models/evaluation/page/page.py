@@ -8,19 +8,21 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from edge.files import write_text
 from edge.values import LABELS
-from models.cards import write_whole
 from models.evaluation import show
 from models.evaluation.page.charts import Mark, confusion_chart, interval_chart, loss_chart, reliability_chart
 from models.evaluation.page.markup import details, document, figure, raw_table, section, table, table_row
 from models.evaluation.targets import ACCURACY_PERCENT, BABBLE_LOSS, JITTER_LOSS
+from models.files import writable
 
 
 def write_page(
     path: Path, results: Sequence[dict[str, Any]], measured: Sequence[dict[str, Any]] = ()
 ) -> Path:
     """Write the page of what was evaluated and measured, whole or not at all; return its path."""
-    return write_whole(path, render_page(results, measured))
+    with writable(path):
+        return write_text(path, render_page(results, measured))
 
 
 def render_page(results: Sequence[dict[str, Any]], measured: Sequence[dict[str, Any]] = ()) -> str:
@@ -134,7 +136,7 @@ def _spoilt(result: dict[str, Any]) -> str:
     if not charts:
         return ""
     what = "accuracy" if result["task"] == "face" else "UAR"
-    numbers = details("In figures", table(show.SPOILT, list(show.spoilt_rows(sets))))
+    numbers = details("In figures", table(show.CORRUPTED, list(show.corrupted_rows(sets))))
     title = f"Points of {what} lost when the input is spoilt"
     return section(title, f'<div class="grid">{"".join(charts)}</div>{numbers}')
 

@@ -13,11 +13,11 @@ import pytest
 
 from edge.inference.card import artifacts_directory, load_card, open_classifier
 from edge.values import LABELS
+from models.data.corruption import CLEAN, JITTER
 from models.data.datasets import DataError
-from models.evaluation.corruption import JITTER
 from models.evaluation.evaluate import NOT_IN_CARDS, evaluate_model
 from models.evaluation.face_sets import face_sets
-from models.evaluation.test_sets import CLEAN, Family
+from models.family import Family
 from tests.helpers import trees
 
 FIGURES = [

@@ -13,7 +13,7 @@ from models.__main__ import main
 from models.evaluation import measures
 from models.evaluation.measures import Measured, Table
 from models.evaluation.targets import Target
-from models.evaluation.test_sets import Bar
+from models.run import Bar
 
 
 def measure_nothing(_data: Path, _directory: Path, _bar: Bar) -> Measured:

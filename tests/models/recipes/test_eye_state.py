@@ -12,8 +12,8 @@ from edge.face.yawning import MouthSpec
 from edge.inference.card import load_card
 from edge.inference.weights import DETECTOR, find_weights
 from models.data.eye_sets import CLOSED, OPEN, joined, load_cew, load_mrl
-from models.training.epochs import Run
-from models.training.eye_views import beside_eye, hide_eye, spoil_eye
+from models.run import Run
+from models.training.eye_augmentation import augment_eye, crop_beside_eye, occlude_eye
 from tests.helpers import trees
 
 pytest.importorskip("torch", reason="needs the [train] extra")
@@ -95,7 +95,7 @@ def test_an_epoch_is_the_same_again_and_mirrors_half(data: Path) -> None:
 def test_spoilt_eye_is_still_one_and_a_hidden_one_is_none() -> None:
     """A spoilt eye keeps more of its picture than one with something over it, on the average."""
     random = np.random.default_rng(0)
-    kept = {spoil_eye: list[float](), hide_eye: list[float]()}
+    kept = {augment_eye: list[float](), occlude_eye: list[float]()}
     for seed in range(60):
         image = trees.eye(seed, 24, is_open=True)
         for change, values in kept.items():
@@ -103,8 +103,8 @@ def test_spoilt_eye_is_still_one_and_a_hidden_one_is_none() -> None:
             assert changed.shape == (24, 24)
             alike = [np.corrcoef(view.ravel(), image.ravel())[0, 1] for view in (changed, changed[:, ::-1])]
             values.append(float(np.nan_to_num(max(alike))))
-    assert np.mean(kept[spoil_eye]) > np.mean(kept[hide_eye]) + 0.2
-    assert beside_eye(trees.face(1), 24, random).shape == (24, 24)
+    assert np.mean(kept[augment_eye]) > np.mean(kept[occlude_eye]) + 0.2
+    assert crop_beside_eye(trees.face(1), 24, random).shape == (24, 24)
 
 
 def test_mouth_recipe(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

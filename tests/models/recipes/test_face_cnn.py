@@ -14,8 +14,8 @@ import pytest
 from edge.face.detector import CropSpec
 from edge.inference.card import load_card
 from edge.values import Float32, UInt8
-from models.data.datasets import FaceSet, Progress, load_ckplus_sequences
-from models.training.epochs import Run
+from models.data.datasets import FaceSet, load_ckplus_sequences
+from models.run import Progress, Run
 from tests.helpers import trees
 
 pytest.importorskip("torch", reason="needs the [train] extra")
@@ -23,9 +23,11 @@ pytest.importorskip("keras", reason="needs the [train] extra")
 
 import keras  # after the skips
 
+from models.data import face_crops
 from models.recipes import face_cnn
 from models.training import engine
 from models.training.engine import Epoch
+from models.training.torch_network import Network
 
 # TensorFlow's tensors do not know NumPy 2's copy keyword yet, and Keras asks them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -51,11 +53,11 @@ def face_set(votes: list[list[int]]) -> FaceSet:
 
 def test_input_is_what_the_card_says() -> None:
     """Crops become levelled floats in [0, 1] of the card's side."""
-    inputs = face_cnn.as_input(np.stack([trees.face(k) for k in range(3)]))
-    assert inputs.shape == (3, *face_cnn.CROP_SHAPE)
+    inputs = face_crops.as_input(np.stack([trees.face(k) for k in range(3)]))
+    assert inputs.shape == (3, *face_crops.CROP_SHAPE)
     assert inputs.dtype == np.float32
     np.testing.assert_allclose(inputs.mean(axis=(1, 2, 3)), 0.5, atol=0.02)
-    assert CropSpec.from_features(face_cnn.CROP.to_features()).levelled
+    assert CropSpec.from_features(face_crops.CROP.to_features()).levelled
 
 
 def test_targets_mix_label_votes_and_teacher() -> None:
@@ -104,14 +106,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         # The network of others is tested by itself; here it would need a download.
         patch.setattr(face_cnn, "fetch_teacher", lambda _directory, **_: None)
         patch.setattr(face_cnn, "load_teacher", lambda _directory: {})
-        patch.setattr(face_cnn, "ask_teacher", ask)
+        patch.setattr(face_cnn, "predict_with_teacher", ask)
         small = [
             replace(stage, schedule=replace(stage.schedule, batch=8))
-            for stage in (*face_cnn.WILD_STAGES, face_cnn.POSED_STAGE, face_cnn.SLIM_STAGE)
+            for stage in (*face_cnn.WILD_STAGES, face_cnn.POSED_STAGE, face_cnn.PRUNED_STAGE)
         ]
         patch.setattr(face_cnn, "WILD_STAGES", tuple(small[:-2]))
         patch.setattr(face_cnn, "POSED_STAGE", small[-2])
-        patch.setattr(face_cnn, "SLIM_STAGE", small[-1])
+        patch.setattr(face_cnn, "PRUNED_STAGE", small[-1])
         run = Run(data, out, epochs=1, resume=True, report=lambda _: None, bar=no_bar)
         face_cnn.train_face_cnn(run)
     return out
@@ -149,8 +151,8 @@ def test_uncut_network_teaches_the_slim_one(trained: Path) -> None:
     epoch = np.load(trained / "face-cnn-slim.npz")
     wide = keras.models.load_model(trained / "face-cnn-wide.keras", compile=False)
     np.testing.assert_allclose(epoch["targets"].sum(axis=1), 1, atol=1e-5)
-    said = engine.Network(wide).predict(epoch["inputs"])
-    rest = np.sort(epoch["targets"] - face_cnn.UNCUT_SHARE * said, axis=1)
+    said = Network(wide).predict(epoch["inputs"])
+    rest = np.sort(epoch["targets"] - face_cnn.UNPRUNED_SHARE * said, axis=1)
     # A posed face has one label, and this test's teacher no opinion: all other emotions are equally unlikely.
     assert np.mean(rest[:, 5] - rest[:, 0] < 1e-5) > 0.4
     assert np.mean(np.ptp(np.sort(epoch["targets"], axis=1)[:, :6], axis=1) < 1e-5) == 0

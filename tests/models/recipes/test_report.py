@@ -19,13 +19,13 @@ from edge.errors import EdgeError, ModelError
 from edge.values import LABELS
 from models.__main__ import main
 from models.data.datasets import DataError
-from models.data.examples import VGG16_FILE, Options, read_cfe, read_mixed
-from models.data.pictures import CKPLUS_LABELS, list_pictures, move_pictures, read_pictures
+from models.data.report_examples import VGG16_FILE, Options, read_cfe, read_mixed
+from models.data.report_pictures import CKPLUS_LABELS, list_pictures, move_pictures, read_pictures
 from models.data.splits import random_split, split_notes, subject_folds
-from models.evaluation.results import protocol_figures
 from models.recipes.report import REPORTS, train_report
-from models.training.epochs import Run
-from models.training.folds import open_state
+from models.recipes.report_results import protocol_figures
+from models.run import Run
+from models.training.folds import prepare_checkpoints
 from tests.helpers import trees
 
 # Half a minute of one core when nothing else runs; a machine that also trains gives it a tenth of one.
@@ -306,14 +306,14 @@ def test_one_picture_a_class_of_one_person_cannot_be_split(tmp_path: Path) -> No
 
 def test_resume_of_another_run_is_refused(tmp_path: Path) -> None:
     """A checkpoint of other epochs or data is no place to go on from; without --resume it is removed."""
-    open_state(tmp_path, {"epochs": 2, "data": "a"}, resume=False)
+    prepare_checkpoints(tmp_path, {"epochs": 2, "data": "a"}, resume=False)
     checkpoint = tmp_path / "random-80-20.fold-1.npz"
     checkpoint.write_bytes(b"")
     with pytest.raises(EdgeError, match="had epochs 2, this one has 3; begin again without --resume"):
-        open_state(tmp_path, {"epochs": 3, "data": "a"}, resume=True)
-    open_state(tmp_path, {"epochs": 2, "data": "a"}, resume=True)
+        prepare_checkpoints(tmp_path, {"epochs": 3, "data": "a"}, resume=True)
+    prepare_checkpoints(tmp_path, {"epochs": 2, "data": "a"}, resume=True)
     assert checkpoint.exists()
-    open_state(tmp_path, {"epochs": 3, "data": "a"}, resume=False)
+    prepare_checkpoints(tmp_path, {"epochs": 3, "data": "a"}, resume=False)
     assert not checkpoint.exists()
 
 

@@ -14,17 +14,16 @@ import pytest
 from edge.inference.card import load_card
 from edge.sources.media_files import read_audio
 from edge.voice.windows import clip_window, window_input
-from models.data.datasets import Progress
 from models.data.speech import Clip
-from models.training import engine
-from models.training.augmentation import at_tempo, hide_frames, move_pitch, spoil_frames
-from models.training.epochs import Run
+from models.run import Progress, Run
+from models.training.augmentation import augment_frames, change_tempo, mask_frames, shift_pitch
 from tests.helpers import trees
 
 pytest.importorskip("torch", reason="needs the [train] extra")
 keras = pytest.importorskip("keras", reason="needs the [train] extra")
 
 from models.recipes import voice_lstm  # noqa: E402
+from models.training import engine  # noqa: E402
 
 # TensorFlow's tensors do not know NumPy 2's copy keyword yet, and Keras asks them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -51,7 +50,7 @@ def test_every_speaker_is_held_out_once() -> None:
 def test_spoilt_frames_keep_energy_and_melody() -> None:
     """Another throat and line change the bands only, and what is cut out of nothing stays finite."""
     frames = np.random.default_rng(1).normal(0, 5, (50, 42)).astype(np.float32)
-    spoilt = spoil_frames(frames, np.random.default_rng(2))
+    spoilt = augment_frames(frames, np.random.default_rng(2))
     np.testing.assert_array_equal(spoilt[:, 0], frames[:, 0])
     np.testing.assert_array_equal(spoilt[:, 40:], frames[:, 40:])
     assert np.all(np.isfinite(spoilt))
@@ -61,17 +60,17 @@ def test_spoilt_frames_keep_energy_and_melody() -> None:
 def test_tempo_changes_the_length_only() -> None:
     """At double speed a ramp is as high and half as long."""
     ramp = np.arange(101, dtype=np.float32)
-    np.testing.assert_allclose(at_tempo(ramp, 2.0), np.arange(0, 100, 2))
+    np.testing.assert_allclose(change_tempo(ramp, 2.0), np.arange(0, 100, 2))
 
 
 def test_hidden_frames_are_zero_and_few() -> None:
     """At most two stretches of 40 are hidden, in place."""
     frames = np.ones((298, 40), np.float32)
     for seed in range(10):
-        hide_frames(frames, np.random.default_rng(seed))
+        mask_frames(frames, np.random.default_rng(seed))
         assert set(np.unique(frames)) <= {0, 1}
         frames[:] = 1
-    hide_frames(frames, np.random.default_rng(3))
+    mask_frames(frames, np.random.default_rng(3))
     assert np.count_nonzero(frames[:, 0] == 0) <= 80
 
 
@@ -80,7 +79,7 @@ def test_another_voice_has_no_pitch_where_there_was_none() -> None:
     height = np.array([0, 0.5, 0.7, 0], np.float32)
     melody = np.array([0, -0.1, 0.1, 0], np.float32)
     moved, wider = height.copy(), melody.copy()
-    move_pitch(wider, moved, np.random.default_rng(4))
+    shift_pitch(wider, moved, np.random.default_rng(4))
     assert moved[0] == moved[3] == 0
     assert moved[2] - moved[1] == pytest.approx(0.2, abs=1e-6)
     assert moved[1] != pytest.approx(0.5, abs=0.01)

@@ -13,8 +13,7 @@ import pytest
 
 from edge.errors import EdgeError
 from edge.values import Float32
-from models.data.datasets import Progress
-from models.training.epochs import Run
+from models.run import Progress, Run
 from tests.helpers.networks import shaken
 
 keras = pytest.importorskip("keras", reason="needs the [train] extra")
@@ -23,7 +22,8 @@ torch = pytest.importorskip("torch", reason="needs the [train] extra")
 from keras import layers  # noqa: E402  # after the skips
 from torch.nn import functional  # noqa: E402
 
-from models.training.engine import Network, Schedule, train  # noqa: E402
+from models.training.engine import Schedule, train  # noqa: E402
+from models.training.torch_network import Network  # noqa: E402
 
 # TensorFlow's tensors do not know NumPy 2's copy keyword yet, and Keras asks them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -74,7 +74,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> teacher.Weights:
 def test_real_teacher_gives_probabilities(weights: teacher.Weights) -> None:
     """Seven numbers a face that sum to 1, the same alone as among others."""
     faces = np.stack([trees.face(seed) for seed in range(70)])
-    p = teacher.ask_teacher(weights, faces)
+    p = teacher.predict_with_teacher(weights, faces)
     assert p.shape == (70, len(LABELS))
     np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
-    np.testing.assert_allclose(teacher.ask_teacher(weights, faces[66:67])[0], p[66], atol=1e-4)
+    np.testing.assert_allclose(teacher.predict_with_teacher(weights, faces[66:67])[0], p[66], atol=1e-4)

@@ -1,0 +1,123 @@
+"""Spoils test faces and voices in fixed ways, the same for the same example at every call."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edge.errors import EdgeError
+from edge.face.detector import CropSpec
+from edge.sources.media_files import read_audio
+from edge.values import SAMPLE_RATE_HZ, Float32, UInt8
+from models.data.datasets import DataError, find_set
+from models.data.speech import SOUND_SUFFIXES
+
+CLEAN = "clean"
+SEED = 20_240_601
+BABBLE_DB = 10.0  # speech over babble
+TELEPHONE_HZ = (300.0, 3400.0)
+TELEPHONE_RATE_HZ = 8000
+
+# A webcam in a dim room: soft optics, too little light, the sensor's noise, a hard-pressed encoder.
+WEBCAM_BLUR_PX = 0.8
+WEBCAM_LIGHT = 0.4
+WEBCAM_NOISE = 4.0  # grey levels, after the loss of light
+WEBCAM_JPEG_QUALITY = 40
+
+# How a detector errs: the side of its box against the right one, and its place in sides of the box.
+JITTER = {
+    "box-0.85": (0.85, 0.0, 0.0),
+    "box-1.15": (1.15, 0.0, 0.0),
+    "left-0.15": (1.0, -0.15, 0.0),
+    "right-0.15": (1.0, 0.15, 0.0),
+    "up-0.15": (1.0, 0.0, -0.15),
+    "down-0.15": (1.0, 0.0, 0.15),
+}
+
+
+def jitter_crop(image: UInt8, kind: str) -> UInt8:
+    """Return a crop (h, w) uint8 as a box that is wrong by `JITTER[kind]` would have cut it.
+
+    What lies outside the given crop is unknown and repeats its border.
+    """
+    side, dx, dy = JITTER[kind]
+    height, width = image.shape
+    x, y = (width - 1) / 2, (height - 1) / 2
+    matrix = np.array(
+        [[1 / side, 0, x - (x + dx * width) / side], [0, 1 / side, y - (y + dy * height) / side]]
+    )
+    moved = cv2.warpAffine(
+        image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    return moved.astype(np.uint8, copy=False)
+
+
+def jitter_spec(spec: CropSpec, kind: str) -> CropSpec:
+    """Return the crop that cuts as wrongly as `jitter_crop`, but out of a whole picture's real pixels."""
+    side, dx, dy = JITTER[kind]
+    (left, right) = (((x - 0.5 - dx) / side + 0.5, (y - 0.5 - dy) / side + 0.5) for x, y in spec.eyes)
+    return replace(spec, eyes=(left, right), mouth_y=(spec.mouth_y - 0.5 - dy) / side + 0.5)
+
+
+def bad_webcam(image: UInt8, index: int) -> UInt8:
+    """Return a face (h, w) uint8 blurred, dark, noisy and JPEG-pressed; `index` seeds its noise."""
+    noise = np.random.default_rng([SEED, index]).standard_normal(image.shape, dtype=np.float32)
+    soft = cv2.GaussianBlur(image, (0, 0), WEBCAM_BLUR_PX).astype(np.float32)
+    dark = np.clip(np.rint(soft * WEBCAM_LIGHT + noise * WEBCAM_NOISE), 0, 255).astype(np.uint8)
+    _, pressed = cv2.imencode(".jpg", dark, [cv2.IMWRITE_JPEG_QUALITY, WEBCAM_JPEG_QUALITY])
+    return np.asarray(cv2.imdecode(pressed, cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
+
+
+def speech_power(samples: Float32) -> float:
+    """Return the mean power of the 20 ms frames that are at most 15.9 dB below the average one.
+
+    The margin is that of ITU-T P.56; pauses then do not make a speaker count as quiet.
+    """
+    frame = SAMPLE_RATE_HZ // 50
+    whole = samples[: max(1, samples.size // frame) * frame].astype(np.float64)
+    power = np.square(whole).reshape(-1, min(frame, whole.size)).mean(axis=1)  # (frames, 320) -> (frames,)
+    return float(power[power >= power.mean() * 10**-1.59].mean())
+
+
+def add_noise(samples: Float32, noise: Float32, index: int, *, snr_db: float = BABBLE_DB) -> Float32:
+    """Return (n,) with `noise` (m,) mixed in `snr_db` under the speech, from a start that `index` seeds."""
+    start = int(np.random.default_rng([SEED, index]).integers(noise.size))
+    piece = np.take(noise, np.arange(start, start + samples.size), mode="wrap")
+    power = float(np.mean(np.square(piece, dtype=np.float64)))
+    if not power:
+        return samples
+    gain = np.sqrt(speech_power(samples) / power * 10 ** (-snr_db / 10))
+    return np.asarray(np.clip(samples + np.float32(gain) * piece, -1, 1), dtype=np.float32)
+
+
+def find_babble(data: Path, notes: list[str]) -> Float32 | None:
+    """Read the babble in `noise/`: `babble.*`, else the first file with babble in its name; None without."""
+    try:
+        files = sorted(
+            (path for path in find_set(data, "noise").rglob("*babble*")),
+            key=lambda path: (path.stem != "babble", path),
+        )
+        files = [path for path in files if path.suffix.lower() in SOUND_SUFFIXES]
+        if not files:
+            raise DataError("data set noise: no sound file with babble in its name")
+        samples = read_audio(files[0])
+        if not samples.any():
+            raise DataError(f"{files[0].name}: is silent")
+    except EdgeError as error:
+        notes.append(f"{error}; voices in babble are not measured")
+        return None
+    notes.append(f"babble is {files[0].name}, {BABBLE_DB:.0f} dB under the speech")
+    return samples
+
+
+def telephone(samples: Float32) -> Float32:
+    """Return (n,) as a telephone passes it on: sampled at 8 kHz, 300 to 3400 Hz."""
+    from scipy import signal  # over a second to import, and only this needs it
+
+    narrow = signal.resample_poly(samples.astype(np.float64), TELEPHONE_RATE_HZ, SAMPLE_RATE_HZ)
+    band = signal.butter(4, TELEPHONE_HZ, btype="bandpass", fs=TELEPHONE_RATE_HZ, output="sos")
+    wide = signal.resample_poly(signal.sosfilt(band, narrow), SAMPLE_RATE_HZ, TELEPHONE_RATE_HZ)
+    return np.asarray(np.clip(wide[: samples.size], -1, 1), dtype=np.float32)

@@ -1,0 +1,122 @@
+"""What the video model learns from: courses made of made embeddings, seen by a camera at uneven times."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edge.face.history import VideoSpec
+from edge.values import LABELS, Float32
+from models.data.expression_sequences import NEUTRAL, blend, onset_targets, perturb_crop
+from models.evaluation.figures.onsets import METHODS, OnsetPredictions
+from models.evaluation.figures.video import interval_over, onset_figures
+from models.training.embedding_windows import WindowSampler
+from models.training.embeddings import EmbeddedSequence
+
+SPEC = VideoSpec("face-cnn", 16, 10.0)
+HAPPY = LABELS.index("happiness")
+
+
+def still(label: int) -> EmbeddedSequence:
+    """Return a face whose embedding is the one-hot of its label, in three views that differ a little."""
+    hot = np.eye(7, dtype=np.float32)[label]
+    seen = np.stack([hot + 0.01 * view for view in range(3)])[:, np.newaxis]
+    return EmbeddedSequence(
+        seen.astype(np.float32), np.tile(hot, (3, 1, 1)), hot[np.newaxis], "fer2013", "wild"
+    )
+
+
+def onset(label: int) -> EmbeddedSequence:
+    """Return a straight way from neutral to `label` in 11 places."""
+    way = np.linspace(0, 1, 11, dtype=np.float32)[:, np.newaxis]
+    hot = np.eye(7, dtype=np.float32)
+    seen = ((1 - way) * hot[NEUTRAL] + way * hot[label])[np.newaxis]
+    return EmbeddedSequence(seen, seen, onset_targets(label, way[:, 0]), "ckplus:S001", "sequence")
+
+
+def film() -> WindowSampler:
+    """Return one still of each class, and two onsets."""
+    return WindowSampler([*(still(k) for k in range(7)), onset(HAPPY), onset(0)], SPEC)
+
+
+def test_onset_is_neutral_then_both_then_itself() -> None:
+    """Targets sum to 1 everywhere, begin neutral and end with the expression."""
+    targets = onset_targets(HAPPY, np.linspace(0, 1, 21, dtype=np.float32))
+    np.testing.assert_allclose(targets.sum(axis=1), 1, atol=1e-6)
+    assert targets[0, NEUTRAL] == targets[-1, HAPPY] == 1
+    assert (np.diff(targets[:, HAPPY]) >= 0).all()
+    np.testing.assert_array_equal(onset_targets(NEUTRAL, np.ones(1, np.float32))[0, NEUTRAL], 1)
+
+
+def test_windows_are_the_same_for_the_same_seed() -> None:
+    """Training is reproducible: shapes, targets that sum to 1, and hardly two windows alike."""
+    first, second = (film().draw(np.random.default_rng(3), count=200) for _ in range(2))
+    assert first.inputs.shape == (200, 16, 7)
+    np.testing.assert_array_equal(first.inputs, second.inputs)
+    np.testing.assert_allclose(first.targets.sum(axis=1), 1, atol=1e-5)
+    assert len(np.unique(first.inputs.round(5), axis=0)) > 160
+
+
+def test_windows_end_where_their_target_is() -> None:
+    """A last step that is far on the way to a class has that class for a target; no class is forgotten."""
+    windows = film().draw(np.random.default_rng(4), count=600)
+    last = windows.inputs[:, -1]
+    sure = last.max(axis=1) > 0.9
+    np.testing.assert_array_equal(last[sure].argmax(axis=1), windows.targets[sure].argmax(axis=1))
+    assert set(windows.targets.argmax(axis=1)) == set(range(7))
+    np.testing.assert_array_equal(windows.p.argmax(axis=1)[sure], last[sure].argmax(axis=1))
+
+
+def test_some_windows_are_of_newcomers() -> None:
+    """Short histories are among them, held by their first step, and most are whole."""
+    windows = film().draw(np.random.default_rng(5), count=400)
+    assert 0.1 < np.mean(windows.share < 1) < 0.5
+    new = windows.inputs[windows.share < 0.2]
+    np.testing.assert_array_equal(new[:, 0], new[:, 5])
+
+
+def test_shaken_crop_is_the_same_face_moved_by_a_pixel() -> None:
+    """It differs from the crop, and by little."""
+    crop = np.zeros((48, 48), np.uint8)
+    crop[12:36, 12:36] = 200
+    shaken = perturb_crop(crop, np.random.default_rng(0))
+    assert 0 < np.abs(shaken.astype(float) - crop).mean() < 30
+
+
+def test_blend_begins_and_ends_with_the_two_crops() -> None:
+    """Between lies the mean of both, pixel for pixel."""
+    a, b = np.full((48, 48), 10, np.uint8), np.full((48, 48), 30, np.uint8)
+    crops = blend(a, b, np.array([0, 0.5, 1], np.float32))
+    assert [int(crop[0, 0]) for crop in crops] == [10, 20, 30]
+
+
+def told(says: list[int], person: str) -> OnsetPredictions:
+    """Return an onset of happiness of which every method says these labels in turn."""
+    p: Float32 = np.eye(7, dtype=np.float32)[says]
+    way = np.linspace(0, 1, len(says))
+    return OnsetPredictions("made", person, HAPPY, way, dict.fromkeys(METHODS, p))
+
+
+@pytest.mark.parametrize(
+    ("says", "early"),
+    [
+        ([HAPPY] * 5, 0.0),
+        ([4, 4, HAPPY, HAPPY, HAPPY], 0.5),
+        ([HAPPY, 4, 4, 4, HAPPY], 1.0),
+        ([HAPPY, HAPPY, HAPPY, HAPPY, 4], 1.0),
+    ],
+)
+def test_early_is_where_it_is_right_and_stays_right(says: list[int], early: float) -> None:
+    """Right by chance in between does not count, and who is wrong at the end was never right."""
+    found = onset_figures([told(says, "a")])["methods"]["video"]
+    assert found["early"] == early
+    assert found["accuracy"] == float(says[-1] == HAPPY)
+
+
+def test_interval_draws_whole_people() -> None:
+    """Ten examples of one person say no more than one: two people who differ leave everything open."""
+    low, high = interval_over(["a"] * 10 + ["b"] * 10, np.array([1.0] * 10 + [0.0] * 10))
+    assert (low, high) == (0, 1)
+    many = [f"p{i}" for i in range(20)]
+    low, high = interval_over(many, np.array([1.0] * 10 + [0.0] * 10))
+    assert 0.2 < low < 0.5 < high < 0.8
