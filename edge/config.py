@@ -18,8 +18,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from edge.errors import ConfigError
-from edge.masking import mask_token
-from edge.secrets import check_secret_file, read_secret
+from edge.secrets import check_secret_file, mask_token, read_secret
 from edge.settings import Config, MqttSettings, Section
 
 ENV_PREFIX = "EMOTION_EDGE__"

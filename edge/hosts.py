@@ -1,4 +1,4 @@
-"""Where a broker is: a name and a port, as the configuration writes them."""
+"""Parses the address of a broker, a name and a port, as written in the configuration."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        """Tell whether what is sent there stays on this machine."""
+        """Return whether traffic to the address stays on this machine."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -29,7 +29,7 @@ class Address:
 
 
 def parse_address(text: str, *, default_port: int) -> Address:
-    """Read `broker.local`, `broker.local:1884`, `192.168.1.5`, `::1` or `[::1]:1883`; raise `ValueError`."""
+    """Parse `broker.local`, `broker.local:1884`, `192.168.1.5`, `::1` or `[::1]:1883`; raise `ValueError`."""
     if _is_ip(text):
         return Address(text, default_port)
     host, colon, port = text.rpartition(":") if not text.endswith("]") else (text, "", "")
@@ -39,11 +39,11 @@ def parse_address(text: str, *, default_port: int) -> Address:
         host = host[1:-1]
     elif not NAME.fullmatch(host):
         raise ValueError(
-            f"{text[:80]!r} is no name; write broker.local, broker.local:1884 or [::1]:1883, "
-            "without mqtt:// before and a path behind"
+            f"{text[:80]!r} is not a host name; write broker.local, broker.local:1884 or [::1]:1883, "
+            "without mqtt:// and without a path"
         )
     if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
-        raise ValueError(f"{text[:80]!r} has port {port[:10]!r}; a port is 1 to 65535")
+        raise ValueError(f"{text[:80]!r} has port {port[:10]!r}; use a port from 1 to 65535")
     return Address(host, int(port))
 
 

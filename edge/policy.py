@@ -1,18 +1,19 @@
-"""What may leave the device, by the context it stands in (`device.context`, `device.acknowledged_basis`).
+"""Decides what may leave the device, by `device.context` and `device.acknowledged_basis`.
 
-In education and at the workplace, inferring emotions of people is prohibited in the EU save for medical or
-safety reasons (Regulation (EU) 2024/1689, article 5(1)(f)). There, without such a stated reason, no person's
-emotion leaves: only counts over a group of at least `GROUP_MIN_FACES`, and fatigue, which is a physical state
-and no emotion (recital 18). Not legal advice.
+In education and at the workplace, EU law prohibits inferring people's emotions, except for medical or safety
+reasons (Regulation (EU) 2024/1689, article 5(1)(f)). There, unless such a reason is configured, the device
+publishes no person's emotion. It publishes counts over a group of at least `GROUP_MIN_FACES` people, and
+fatigue, which is a physical state and not an emotion (recital 18). This is not legal advice.
 
-Two counts of which one has a person more tell that person's emotion by their difference, and so would
-counts that follow each change of a face: who watches the room sees whose face changed. Hence a restricted
-device tells the group on a beat (`Room`), by which several people have moved. What remains: a group in which
-all are the same tells it of each, and so do two beats between which one person came. Rounded counts would
-hide that and, with some twenty people over nine words, everything else.
+Counts can still reveal a person. If two counts differ by one person, the difference reveals that person's
+emotion. If counts are published at every change, an observer in the room sees whose face changed. A
+restricted device therefore publishes group counts at fixed intervals, in which several people have changed.
+Two risks remain: a group in which all show the same emotion reveals it for each person, and so do two
+intervals between which one person arrived. Rounded counts would prevent this, but with about twenty people
+and nine labels they would also hide everything else.
 
-A subject such as `person-3` is the number of a track. It ends when the face leaves the picture and is not
-given again to who comes back, so it names nobody; fatigue of a person may leave with it.
+A subject such as `person-3` is the number of a track. A track ends when the face leaves the frame, and a
+returning person gets a new number. The number identifies no one, so a person's fatigue may leave with it.
 """
 
 from __future__ import annotations
@@ -26,15 +27,14 @@ from edge.settings import DeviceSettings
 GROUP_MIN_FACES = 5
 RESTRICTED_CONTEXTS = ("education", "workplace")
 
-# Whether it leaves a restricted context. Every topic and every type of event is named; one that is not, since
-# somebody added it elsewhere, does not leave.
+# Whether a topic or event type may leave a restricted context. All are listed; an unlisted one may not leave.
 TOPICS = {
     "availability": True,
     "status": True,
-    "stats": True,  # save for `PERSONAL_COUNTERS`
+    "stats": True,  # without `PERSONAL_COUNTERS`
     "probe": True,  # a random number
-    "event": True,  # the stream; `EVENTS` decides for each
-    "group/state": True,  # as `Policy.group_counts` has it
+    "event": True,  # `EVENTS` decides for each event type
+    "group/state": True,  # as `Policy.group_counts` limits it
     "fatigue/state": True,
     "camera/enabled/set": True,
     "camera/enabled/state": True,
@@ -43,7 +43,7 @@ TOPICS = {
     "state": False,
     "face/state": False,
     "voice/state": False,
-    "ha_event": False,  # sensors tell Home Assistant what may be told
+    "ha_event": False,  # Home Assistant gets the permitted values from its sensors
 }
 EVENTS = {
     "emotion.changed": False,
@@ -54,45 +54,45 @@ EVENTS = {
     "device.recovered": True,
 }
 RESTRICTED_TOPICS = frozenset(topic for topic, leaves in TOPICS.items() if leaves)
-# Retained, and about people: an earlier context may have left more in them than this one may say.
+# Retained states of people: under an earlier context the broker may have stored more than is permitted now.
 PERSONAL_STATES = ("state", "face/state", "voice/state", "group/state", "fatigue/state")
-PERSONAL_COUNTERS = ("faces", "spoken_windows")  # over the pictures they give away how many people there are
+PERSONAL_COUNTERS = ("faces", "spoken_windows")  # divided by the frames they reveal the number of people
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The answer for one device: everything, or only what the restricted contexts allow."""
+    """The policy of one device: publish everything, or only what the restricted contexts permit."""
 
     restricted: bool
 
     @property
     def withdrawn(self) -> tuple[str, ...]:
-        """The retained topics that are cleared at start."""
+        """The retained topics to clear at the start."""
         return PERSONAL_STATES if self.restricted else ()
 
     def permits_topic(self, subtopic: str) -> bool:
-        """Tell whether `subtopic`, such as `face/state`, may be published (`event`: see `permits_event`)."""
+        """Return whether `subtopic`, such as `face/state`, may leave (`event`: see `permits_event`)."""
         return not self.restricted or TOPICS.get(subtopic, False)
 
     def permits_event(self, event_type: str) -> bool:
-        """Tell whether an event of this type may be stored and published."""
+        """Return whether an event of this type may be stored and published."""
         return not self.restricted or EVENTS.get(event_type, False)
 
     def permits_stored(self, payload: bytes) -> bool:
-        """Tell whether a CloudEvent that an earlier context may have stored may be published now."""
+        """Return whether a stored CloudEvent, perhaps of an earlier context, may be published now."""
         if not self.restricted:
             return True
         try:
             return self.permits_event(str(json.loads(payload).get("type")))
-        except (ValueError, AttributeError):  # no event of ours
+        except (ValueError, AttributeError):  # not a CloudEvent
             return False
 
     def group_counts(self, counts: Mapping[str, int]) -> dict[str, int] | None:
-        """Return the counts per emotion, or None where the group is too small to hide a person in."""
+        """Return the counts per emotion, or None if the group is too small to be anonymous."""
         return None if self.restricted and sum(counts.values()) < GROUP_MIN_FACES else dict(counts)
 
     def counters(self, counters: Mapping[str, int | float]) -> dict[str, int | float]:
-        """Return the counters that may be told."""
+        """Return the counters that may be published."""
         return {
             name: value
             for name, value in counters.items()
@@ -104,14 +104,15 @@ OPEN = Policy(restricted=False)
 
 
 def allowed(settings: DeviceSettings) -> Policy:
-    """Return the policy for where the device stands."""
+    """Return the policy for the context of the device."""
     return Policy(settings.context in RESTRICTED_CONTEXTS and settings.acknowledged_basis is None)
 
 
 def sentence(settings: DeviceSettings) -> str:
-    """Return for people what leaves the device, and why."""
+    """Return a sentence for log and page: what the device publishes, and why."""
     if allowed(settings).restricted:
-        return f"{settings.context}: only fatigue and groups of {GROUP_MIN_FACES} or more are told"
+        published = f"fatigue and counts of groups of {GROUP_MIN_FACES} or more"
+        return f"{settings.context}: only {published} are published"
     if settings.context in RESTRICTED_CONTEXTS:
-        return f"{settings.context}: everything is told, for {settings.acknowledged_basis} reasons"
-    return f"{settings.context}: everything is told"
+        return f"{settings.context}: everything is published, for {settings.acknowledged_basis} reasons"
+    return f"{settings.context}: everything is published"

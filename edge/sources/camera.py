@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import cast
 
 from edge.errors import DeviceError
-from edge.masking import mask_token
+from edge.secrets import mask_token
 from edge.sources.devices import list_cameras
 from edge.sources.driver_threads import call_with_timeout
 from edge.sources.fakes import Nothing, open_fake_camera

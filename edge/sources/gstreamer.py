@@ -21,7 +21,7 @@ import numpy as np
 
 from edge.config import state_directory
 from edge.errors import DeviceError
-from edge.masking import mask_token
+from edge.secrets import mask_token
 from edge.sources.live_camera import LiveCamera
 from edge.values import Frame, Source, UInt8
 

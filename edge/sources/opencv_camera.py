@@ -18,7 +18,7 @@ os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|flags
 import cv2
 
 from edge.errors import DeviceError
-from edge.masking import mask_token
+from edge.secrets import mask_token
 from edge.sources.holders import in_use
 from edge.sources.live_camera import FROZEN_S, LiveCamera
 from edge.values import Frame, Source, UInt8

@@ -1,4 +1,4 @@
-"""Configuration: precedence, refusals with a remedy, secrets."""
+"""Configuration: precedence, errors with a remedy, secrets, and what `config show` prints."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_environment_beats_file_beats_default(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "says"),
+    ("raw", "message"),
     [
         ({"camra": {}}, "did you mean camera"),
         ({"camera": {"fsp": 3}}, "camera.fsp: unknown key; did you mean fps"),
@@ -36,14 +36,14 @@ def test_environment_beats_file_beats_default(tmp_path: Path) -> None:
         ({"version": 2}, "version = 2"),
     ],
 )
-def test_wrong_values_are_named_with_a_remedy(raw: dict[str, object], says: str) -> None:
-    """The sentence holds the key and what to do."""
-    with pytest.raises(ConfigError, match=says):
+def test_error_names_key_and_remedy(raw: dict[str, object], message: str) -> None:
+    """The error names the key and the remedy."""
+    with pytest.raises(ConfigError, match=message):
         parse_config(raw)
 
 
 def test_world_readable_password_is_refused(tmp_path: Path) -> None:
-    """A password that everybody may read is an error, one that only the owner may read is read."""
+    """A password file that all users may read is an error; one for the owner alone is read."""
     secret = tmp_path / "password"
     secret.write_text("canary\n")
     raw = {"mqtt": {"username": "me", "password_file": str(secret)}}
@@ -94,10 +94,8 @@ def test_shown_config_masks_the_camera_login() -> None:
     assert 'source = "rtsp://***@camera/1"' in shown
 
 
-def test_relative_paths_start_at_the_file_that_names_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Wherever the daemon starts, what lies beside the config is found; variables follow the shell."""
+def test_relative_paths_start_at_the_config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths in the file start at its directory, paths in a variable at the current directory."""
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
     site.mkdir()
     elsewhere.mkdir()
@@ -121,8 +119,8 @@ def test_relative_paths_start_at_the_file_that_names_them(
 
 
 @pytest.mark.parametrize("source", ["none", "auto", "fake:pattern", "rtsp://a/file:b"])
-def test_sources_that_are_no_files_stay(tmp_path: Path, source: str) -> None:
-    """Only `file:` is a path."""
+def test_sources_that_are_not_files_stay(tmp_path: Path, source: str) -> None:
+    """Only the path of a `file:` source is made absolute."""
     path = tmp_path / "c.toml"
     path.write_text(f'[camera]\nsource = "{source}"\n')
     assert load_config(path, environ={}).camera.source == source

@@ -1,4 +1,4 @@
-"""Hostile values in the configuration: one sentence of bounded length, exit code 3, nothing started."""
+"""Hostile values in the configuration: an error of bounded length, exit code 3, nothing started."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def sentence_of(error: ConfigError, key: str) -> str:
 
 @pytest.mark.parametrize("value", IDS.values(), ids=IDS)
 def test_hostile_device_id_is_refused(tmp_path: Path, value: str) -> None:
-    """What would break out of the topic, or of the file name of the outbox, is no id."""
+    """An id that would change the topic or the outbox's file name is refused."""
     path = tmp_path / "config.toml"
     path.write_text(
         f"version = 1\n[device]\nid = {json.dumps(value, ensure_ascii=False)}\n", encoding="utf-8"
@@ -71,7 +71,7 @@ def test_hostile_device_id_is_refused(tmp_path: Path, value: str) -> None:
 
 @pytest.mark.parametrize("value", PREFIXES.values(), ids=PREFIXES)
 def test_hostile_prefix_is_refused(value: str) -> None:
-    """A prefix has neither wildcards nor empty levels, and is not the broker's own tree."""
+    """A prefix with wildcards, empty levels or the broker's own tree is refused."""
     with pytest.raises(ConfigError) as refused:
         parse_config({"mqtt": {"prefix": value}})
     sentence_of(refused.value, "mqtt.prefix")
@@ -79,7 +79,7 @@ def test_hostile_prefix_is_refused(value: str) -> None:
 
 @pytest.mark.parametrize("value", [value for value in IDS.values() if "\0" not in value])
 def test_hostile_device_id_in_the_environment_ends_with_3(tmp_path: Path, value: str) -> None:
-    """The command says one sentence and starts nothing."""
+    """The command prints one error and exits with 3."""
     done = subprocess.run(
         [sys.executable, "-m", "edge", "config", "check"],
         capture_output=True,
@@ -104,8 +104,8 @@ def test_hostile_device_id_in_the_environment_ends_with_3(tmp_path: Path, value:
         *[("ca_file", "key-only"), ("key_file", "key-only")],
     ],
 )
-def test_hostile_file_is_a_mistake_in_the_config(tmp_path: Path, outbox: Outbox, key: str, kind: str) -> None:
-    """A path that leads to nothing usable is told at the start, not as a traceback of a thread."""
+def test_hostile_file_is_a_config_error(tmp_path: Path, outbox: Outbox, key: str, kind: str) -> None:
+    """A path to an unusable file is an error at the start, not a traceback of a thread."""
     path = tmp_path / "file.pem"
     if kind == "directory":
         path.mkdir()
@@ -133,7 +133,7 @@ def test_hostile_file_is_a_mistake_in_the_config(tmp_path: Path, outbox: Outbox,
 
 
 def test_daemon_publishes_after_a_refusal(mosquitto: object, outbox: Outbox) -> None:
-    """A configuration that was refused leaves nothing behind that would stand in the way of the right one."""
+    """A refused configuration has no effect on a valid one after it."""
     with pytest.raises(ConfigError):
         parse_config({"device": {"id": "#"}})
     with publishing(settings_of(mosquitto), outbox) as publisher:

@@ -1,4 +1,4 @@
-"""Where the broker is and with what we come: names, ports, several of them, and files with secrets."""
+"""Addresses of one or several brokers, and the checks of files with secrets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from edge.hosts import Address, parse_address
     ],
 )
 def test_name_with_and_without_a_port(text: str, host: str, port: int) -> None:
-    """The port behind a name wins over the default one; IPv6 needs brackets for that."""
+    """A port after the name overrides the default port; an IPv6 address with a port needs brackets."""
     assert parse_address(text, default_port=1883) == Address(host, port)
 
 
@@ -39,14 +39,14 @@ def test_name_with_and_without_a_port(text: str, host: str, port: int) -> None:
         *("a:1:2", "[broker]:1", "br\0oker", "-x", "brök", "a" * 300),
     ],
 )
-def test_what_is_no_address_is_refused(text: str) -> None:
-    """Schemes, paths, spaces and impossible ports are told from names, in one sentence."""
+def test_invalid_address_is_refused(text: str) -> None:
+    """Schemes, paths, spaces and ports out of range are errors of one sentence."""
     with pytest.raises(ConfigError, match=r"mqtt\.host .*(name|port)"):
         parse_config({"mqtt": {"host": text}})
 
 
 def test_several_brokers_in_file_and_environment(tmp_path: Path) -> None:
-    """A list in the file, commas in the variable; what is shown can be read again."""
+    """A list in the file and commas in the variable; `config show` prints what can be read again."""
     file = tmp_path / "config.toml"
     file.write_text('[mqtt]\nhost = ["a.local", "b.local:1884", "[::1]:1883"]\nport = 8883\n')
     config = load_config(file, environ={})
@@ -58,7 +58,7 @@ def test_several_brokers_in_file_and_environment(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "message"),
     [
         ({"host": []}, "name each broker once"),
         ({"host": ["a", "a:1883"]}, "name each broker once"),
@@ -71,15 +71,15 @@ def test_several_brokers_in_file_and_environment(tmp_path: Path) -> None:
         ({"path": "/a\r\nX: y"}, "path"),
     ],
 )
-def test_settings_that_contradict_each_other_are_refused(settings: dict[str, object], says: str) -> None:
-    """Half a certificate, or an authority without TLS, is a mistake and not a quiet fall-back."""
-    with pytest.raises(ConfigError, match=says):
+def test_settings_that_contradict_each_other_are_refused(settings: dict[str, object], message: str) -> None:
+    """A certificate without its key, or a CA file without TLS, is an error."""
+    with pytest.raises(ConfigError, match=message):
         parse_config({"mqtt": settings})
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1", "localhost", "LOCALHOST."])
 def test_loopback_is_recognised(address: str) -> None:
-    """What stays on the machine may be unencrypted."""
+    """Loopback addresses and localhost are recognised, similar names are not."""
     assert Address(address, 1).is_loopback
     assert not Address("localhost.example.org", 1).is_loopback
 
@@ -91,7 +91,7 @@ def test_loopback_is_recognised(address: str) -> None:
 def test_secret_that_others_can_read_is_refused(
     tmp_path: Path, key: str, mode: int, is_refused: bool
 ) -> None:
-    """Everybody's read or write bit on a password or a private key is an error that names the remedy."""
+    """A password or private key with a read or write bit for all users is an error with a remedy."""
     secret = tmp_path / "secret"
     secret.write_text("canary")
     secret.chmod(mode)
@@ -105,7 +105,7 @@ def test_secret_that_others_can_read_is_refused(
 
 
 def test_secret_of_a_foreign_group_is_refused(tmp_path: Path) -> None:
-    """The group may read a secret only where it is one of ours; root checks for others."""
+    """A secret that a group outside the process's own may read is an error, except for root."""
     if os.geteuid() != 0:
         pytest.skip("giving a file to a foreign group needs root")
     secret = tmp_path / "secret"
@@ -125,11 +125,11 @@ def test_secret_of_a_foreign_group_is_refused(tmp_path: Path) -> None:
             [sys.executable, "-c", program, secret, str(group)], capture_output=True, text=True, check=False
         )
         assert done.returncode == code, done.stderr
-        assert ("group 54321, which is not ours" in done.stderr) == bool(code)
+        assert ("group 54321, which is not a group of this process" in done.stderr) == bool(code)
 
 
 def test_password_comes_from_a_credential(tmp_path: Path) -> None:
-    """systemd's credential is read where no file is named, and held to the same rule."""
+    """Without password_file, systemd's credential is read and checked by the same rule."""
     mqtt = parse_config({"mqtt": {"username": "u"}}).mqtt
     environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
     assert read_password(mqtt, environ=environ) is None
@@ -138,12 +138,12 @@ def test_password_comes_from_a_credential(tmp_path: Path) -> None:
     credential.chmod(0o400)
     assert read_password(mqtt, environ=environ) == "päss wörd"
     credential.chmod(0o444)
-    with pytest.raises(ConfigError, match="everybody may read"):
+    with pytest.raises(ConfigError, match="all users may read"):
         read_password(mqtt, environ=environ)
 
 
-def test_password_that_is_no_text_is_refused_without_showing_it(tmp_path: Path) -> None:
-    """Bytes that are not UTF-8 are a sentence, and none of them is in it."""
+def test_password_that_is_not_text_is_refused_without_printing_it(tmp_path: Path) -> None:
+    """A file that is not UTF-8 is an error, and the error does not contain its bytes."""
     secret = tmp_path / "secret"
     secret.write_bytes(b"canary\xff")
     secret.chmod(0o600)

@@ -119,7 +119,7 @@ def test_group_of_a_credential(group: int, is_accepted: bool, tmp_path: Path) ->
         env=environ,
     )
     assert (done.returncode == 0) is is_accepted, done.stderr
-    assert is_accepted or "which is not ours" in done.stderr
+    assert is_accepted or "which is not a group of this process" in done.stderr
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)

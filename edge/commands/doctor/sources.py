@@ -12,8 +12,8 @@ from edge.config import switches_path
 from edge.errors import DeviceError
 from edge.health import Health
 from edge.host.switches import Switches
-from edge.masking import mask_token
 from edge.page.live_view import level_db
+from edge.secrets import mask_token
 from edge.settings import Config
 from edge.sources.camera import open_camera
 from edge.sources.driver_threads import call_with_timeout
