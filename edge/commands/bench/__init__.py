@@ -1,5 +1,5 @@
-"""`emotion-edge bench`: times of each stage and backend, then the whole daemon in a process of its own.
+"""`emotion-edge bench`: measures each stage and backend, then the whole daemon in a separate process.
 
-`stages` measures, `whole_daemon` runs the daemon beside an embedded broker, `history` compares with the last
-run on this device, `targets` compares with the limits.
+`stages` measures single stages, `whole_daemon` runs the daemon on an embedded broker. `targets` compares the
+result with the limits, `history` with the last run on this device; `report` prints it.
 """

@@ -1,19 +1,19 @@
-"""Keeps the last benchmark of this device, and tells how much slower or faster the next one is."""
+"""Keeps the last benchmark of this device and compares the next one with it."""
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from edge.config import state_directory
+from edge.files import write_json
 
 log = logging.getLogger(__name__)
 
-# Less is better in all of these.
+# Keys of the result to compare; less is better in each.
 MEASURES = {"p50_ms", "p95_ms", "mean_ms", "real_time_factor", "ms_per_window", "first_prediction_s"} | {
     "cpu_share_of_core", "page_open_cpu_percent", "idle_cpu_percent", "rss_mb", "event_latency_p95_ms"
 }  # fmt: skip
@@ -25,7 +25,7 @@ def history_path() -> Path:
 
 
 def compare(result: Mapping[str, Any], last: Mapping[str, Any]) -> dict[str, float]:
-    """Return new divided by old for each measure that both runs have, by dotted name: 2 is twice as slow."""
+    """Return new / old by dotted name for each measure of both runs: 2 means twice as slow."""
     before = dict(measures(last))
     return {
         name: round(value / before[name], 2)
@@ -45,7 +45,7 @@ def measures(part: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, fl
 
 
 def with_history(result: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return the result with `compared` to the last run, None without one, and keep it as the last one."""
+    """Return the result with `compared` to the last run (None without one), and save it for the next run."""
     last = _load(path)
     compared = None
     if last is not None:
@@ -60,16 +60,13 @@ def _load(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        log.warning("%s: the last benchmark cannot be read (%s); this one takes its place", path, error)
+        log.warning("%s: the last benchmark cannot be read (%s); this one replaces it", path, error)
         return None
     return last if isinstance(last, dict) else None
 
 
 def _save(path: Path, result: Mapping[str, Any]) -> None:
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft.write_text(json.dumps(result, indent=2), encoding="utf-8")
-        draft.replace(path)
+        write_json(path, result)
     except OSError as error:
         log.warning("%s: not kept for the next run (%s); set XDG_STATE_HOME", path, error.strerror)

@@ -1,4 +1,4 @@
-"""`emotion-edge bench`: how long each stage takes here, and what the whole daemon costs."""
+"""Measures the time of each stage and of each model on each backend."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from edge import __version__
-from edge.commands.bench.targets import judge
+from edge.commands.bench.targets import evaluate_targets
 from edge.commands.bench.whole_daemon import measure_daemon
 from edge.errors import DeviceError
 from edge.face.detector import CropSpec, FaceCropper
@@ -26,58 +26,62 @@ from edge.values import SAMPLE_RATE_HZ, AudioChunk, Face, Frame, UInt8, rfc3339
 
 REPEATS = 100
 CROWDS = (1, 5, 30)  # faces in view
-CROWD_S = 4.0  # of each
-AROUND = 0.2  # of the face's size left around it
-BACKEND_S = 3.0  # of each model on each backend: a slow one is not run a hundred times
+CROWD_S = 4.0  # limit for each crowd
+MARGIN = 0.2  # around the face, as a share of its size
+BACKEND_S = 3.0  # limit for each model on each backend, so that a slow one runs less than `REPEATS` times
 
 
 def run_bench(config: Config, *, seconds: float) -> dict[str, Any]:
-    """Measure on the shipped clip: stages in ms, speech as a real-time factor, then the daemon for a while.
+    """Measure the stages on the shipped clip, speech as a real-time factor, then the whole daemon.
 
-    The daemon is watched among people for `seconds`, and for half of that alone.
+    The daemon runs for `seconds` with people in view, and for half of that in an empty room.
 
-    Stages are process time, so that other programs on the machine count less; the models on each backend
-    are time on the clock, since an accelerator's is nobody's process time.
+    Stages are measured in processor time, so that other programs on the machine distort them less. The models
+    on each backend are measured in elapsed time, because an accelerator's work is not processor time.
     """
-    eyes = open_face_pipeline(config)
+    pipeline = open_face_pipeline(config)
     frames = [
         Frame(np.asarray(cv2.resize(frame.pixels, (640, 480)), np.uint8), frame.t_ns)
         for frame in read_video_frames(clip_path(), 0.1)
     ]
     still = frames[len(frames) // 2].pixels
-    (face, *_) = eyes.detector.detect(still)
-    cropper = FaceCropper(CropSpec.from_features(eyes.classifier.card.input.features))
-    crop = cropper.crop(still, face).copy()
-    reader = eyes.reader or FaceMeasurer()
-
-    def whole() -> None:
-        for found in eyes.detector.detect(still):
-            eyes.classifier.classify(cropper.crop(still, found))
-
-    stages = {
-        "detect": _timed(lambda: eyes.detector.detector.detect(still)),
-        "landmarks": _timed(lambda: eyes.detector.refine(still, [face])),
-        "crop": _timed(lambda: cropper.crop(still, face)),
-        "face_model": _timed(lambda: eyes.classifier.classify(crop)),
-        "face_path": _timed(whole),
-        "reading": _timed(lambda: reader.read(still, face, 0)),
-        "tracked_frame": _tracked(eyes, frames),
-    }
+    (face, *_) = pipeline.detector.detect(still)
     result = {
         "version": 1,
         "program": __version__,
         "time": rfc3339(datetime.now(UTC)),
-        "backend": eyes.classifier.backend,
-        "stages": stages,
-        "faces": {str(count): _crowd(eyes, still, face, count) for count in CROWDS},
+        "backend": pipeline.classifier.backend,
+        "stages": {**bench_stages(pipeline, still, face), "tracked_frame": _bench_tracking(pipeline, frames)},
+        "faces": {str(count): _bench_crowd(pipeline, still, face, count) for count in CROWDS},
         "backends": bench_backends(config),
-        "speech": _speech(config),
+        "speech": _bench_speech(config),
         "daemon": measure_daemon(config, seconds=seconds),
     }
-    return {**result, "targets": judge(result)}
+    return {**result, "targets": evaluate_targets(result)}
 
 
-def _timed(work: Callable[[], object]) -> dict[str, float]:
+def bench_stages(pipeline: FacePipeline, still: UInt8, face: Face) -> dict[str, dict[str, float]]:
+    """Return p50 and p95 in ms of each stage of the face path on one image (h, w, 3) with one face."""
+    detector, classifier = pipeline.detector, pipeline.classifier
+    cropper = FaceCropper(CropSpec.from_features(classifier.card.input.features))
+    crop = cropper.crop(still, face).copy()
+    measurer = pipeline.reader or FaceMeasurer()
+
+    def whole_path() -> None:
+        for detected in detector.detect(still):
+            classifier.classify(cropper.crop(still, detected))
+
+    return {
+        "detect": _time_stage(lambda: detector.detector.detect(still)),
+        "landmarks": _time_stage(lambda: detector.refine(still, [face])),
+        "crop": _time_stage(lambda: cropper.crop(still, face)),
+        "face_model": _time_stage(lambda: classifier.classify(crop)),
+        "face_path": _time_stage(whole_path),
+        "reading": _time_stage(lambda: measurer.read(still, face, 0)),
+    }
+
+
+def _time_stage(work: Callable[[], object]) -> dict[str, float]:
     for _ in range(5):
         work()
     return _percentiles([_cost_ms(work) for _ in range(REPEATS)])
@@ -90,7 +94,7 @@ def _cost_ms(work: Callable[[], object]) -> float:
 
 
 def bench_backends(config: Config) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return p50 and p95 of each model on each backend, or the reason why it does not run there."""
+    """Return p50 and p95 in ms of each model on each backend, or the reason why it does not run there."""
     names = list(BACKENDS)
     if config.inference.backend.startswith("delegate:"):
         names.append(config.inference.backend)
@@ -120,17 +124,18 @@ def _on_backend(open_on: Callable[[str], TfliteClassifier], backend: str) -> dic
     return _percentiles(costs)
 
 
-def _tracked(eyes: FacePipeline, frames: list[Frame]) -> dict[str, float]:
-    fresh = eyes.fresh()
+def _bench_tracking(pipeline: FacePipeline, frames: list[Frame]) -> dict[str, float]:
+    """Measure the face path on consecutive frames, in which faces are tracked."""
+    fresh = pipeline.fresh()
     costs = [_cost_ms(lambda frame=frame: fresh.process(frame)) for frame in frames]  # type: ignore[misc]
     return {**_percentiles(costs), "mean_ms": round(float(np.mean(costs)), 3)}
 
 
 def draw_crowd(still: UInt8, face: Face, count: int) -> UInt8:
-    """Return a picture (960, 1280, 3) that shows one face `count` times, 30 at most, in rows of six."""
+    """Return an image (960, 1280, 3) that shows one face `count` times, at most 30, in rows of six."""
     x, y, w, h = face.box_px
-    top, left = max(0, int(y - h * AROUND)), max(0, int(x - w * AROUND))
-    patch = still[top : int(y + h * (1 + AROUND)), left : int(x + w * (1 + AROUND))]
+    top, left = max(0, int(y - h * MARGIN)), max(0, int(x - w * MARGIN))
+    patch = still[top : int(y + h * (1 + MARGIN)), left : int(x + w * (1 + MARGIN))]
     columns = 1 if count == 1 else 3 if count <= 6 else 6
     rows = -(-count // columns)
     cell_w, cell_h = 1280 // columns, 960 // rows
@@ -145,9 +150,9 @@ def draw_crowd(still: UInt8, face: Face, count: int) -> UInt8:
     return crowd
 
 
-def _crowd(eyes: FacePipeline, still: UInt8, face: Face, count: int) -> dict[str, float]:
-    """Measure the face path as the daemon runs it, ten pictures a second, on so many faces."""
-    crowd, fresh = draw_crowd(still, face, count), eyes.fresh()
+def _bench_crowd(pipeline: FacePipeline, still: UInt8, face: Face, count: int) -> dict[str, float]:
+    """Measure the face path with tracking on `count` faces, at ten frames per second."""
+    crowd, fresh = draw_crowd(still, face, count), pipeline.fresh()
     costs: list[float] = []
     found = 0
     end_s = time.monotonic() + CROWD_S
@@ -166,11 +171,12 @@ def _percentiles(costs_ms: list[float]) -> dict[str, float]:
     return {"p50_ms": round(float(p50), 3), "p95_ms": round(float(p95), 3)}
 
 
-def _speech(config: Config) -> dict[str, float]:
-    ears = open_voice_pipeline(config)
+def _bench_speech(config: Config) -> dict[str, float]:
+    """Measure the voice path on the audio of the shipped clip."""
+    pipeline = open_voice_pipeline(config)
     samples = read_audio(clip_path())
     start_ns = time.process_time_ns()
-    windows = sum(1 for _ in ears.process(AudioChunk(samples, 0)))
+    windows = sum(1 for _ in pipeline.process(AudioChunk(samples, 0)))
     cost_s = (time.process_time_ns() - start_ns) / 1e9
     factor = cost_s / (samples.size / SAMPLE_RATE_HZ)
     return {"real_time_factor": round(factor, 4), "ms_per_window": round(1e3 * cost_s / windows, 3)}

@@ -1,4 +1,4 @@
-"""Judges a benchmark by what the daemon is to cost at most."""
+"""The speed and memory targets of the daemon, and whether a benchmark meets them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class SpeedTarget:
-    """One measure by its dotted name in the result, and what it may be at most, or must be at least."""
+    """An upper limit, or with `is_floor` a lower limit, of one measure; `measure` is its dotted name."""
 
     name: str
     measure: str
     limit: float
     is_floor: bool = False
 
-    def judge(self, result: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the target with its `value`, its `ratio` to the limit, and whether it was `met`.
+    def evaluate(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the target with its `value`, its `ratio` to the limit, and whether it is `met`.
 
-        Below 1 a ratio is better than asked for, also for a floor, where it is limit by value. All three are
-        None where nothing was measured.
+        A ratio below 1 is better than required; for a lower limit it is limit / value. All three are None
+        without a measurement.
         """
         value: Any = result
         for key in self.measure.split("."):
@@ -33,13 +33,13 @@ class SpeedTarget:
 
 TARGETS = (
     SpeedTarget("one face, speaking, page open: percent of a core", "daemon.page_open_cpu_percent", 25.0),
-    SpeedTarget("and memory, MB", "daemon.rss_mb", 220.0),
-    SpeedTarget("30 faces: pictures a second on one core", "faces.30.fps_on_one_core", 8.0, is_floor=True),
-    SpeedTarget("nobody there: percent of a core", "daemon.idle_cpu_percent", 5.0),
+    SpeedTarget("one face, speaking, page open: memory, MB", "daemon.rss_mb", 220.0),
+    SpeedTarget("30 faces: frames per second on one core", "faces.30.fps_on_one_core", 8.0, is_floor=True),
+    SpeedTarget("empty room: percent of a core", "daemon.idle_cpu_percent", 5.0),
     SpeedTarget("restart to first prediction, s", "daemon.first_prediction_s", 2.0),
 )
 
 
-def judge(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return every target with what the result says of it."""
-    return [target.judge(result) for target in TARGETS]
+def evaluate_targets(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return every target with its value, ratio and whether the result meets it."""
+    return [target.evaluate(result) for target in TARGETS]

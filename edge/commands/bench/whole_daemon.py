@@ -1,4 +1,4 @@
-"""What the whole daemon costs: a process of its own on an embedded broker, watched from outside."""
+"""Measures processor time, memory and latency of the whole daemon, run as a process on an embedded broker."""
 
 from __future__ import annotations
 
@@ -30,17 +30,18 @@ from edge.settings import Config, DashboardSettings, DeviceSettings, HealthSetti
 from edge.sources.replay import clip_path
 from edge.values import SAMPLE_RATE_HZ
 
-WARM_S = 3.0  # after the start, before processor time is counted
+WARM_UP_S = 3.0  # after the start, before processor time is counted
 EMPTY_FPS = 10
 EMPTY_S = 4
-CUT_S = 2.0  # how long the page is waited for, or a stream that stalls
+PAGE_TIMEOUT_S = 2.0  # for a connection to the page, and for its stream
 
 
 def measure_daemon(config: Config, *, seconds: float) -> dict[str, float | None]:
-    """Watch the daemon `seconds` among people, half of them with a page open, then half as long alone.
+    """Measure the daemon with people in view for `seconds`, then in an empty room for half of that.
 
-    It has the settings of `config` except for broker, device, sources and outbox. What did not come is None.
-    Raises `EdgeError` when it ends by itself.
+    The page is open in the second half of `seconds`. The daemon has the settings of `config` except for
+    broker, device, sources and outbox. A value that could not be measured is None.
+    Raises `EdgeError` if the daemon stops by itself.
     """
     clip = f"file:{clip_path()}?loop"
     with (
@@ -51,24 +52,24 @@ def measure_daemon(config: Config, *, seconds: float) -> dict[str, float | None]
         port = _free_port()
         among_people = bench_config(config, broker, directory, camera=clip, microphone=clip, port=port)
         with _running(among_people, directory) as pid, closing(_listen(among_people)) as listener:
-            busy = _watch_people(pid, listener, port, seconds)
+            busy = _measure_people(pid, listener, port, seconds)
         camera, microphone = draw_empty_room(directory)
         alone = bench_config(config, broker, directory, camera=camera, microphone=microphone, port=None)
         with _running(alone, directory) as pid:
-            _pass(WARM_S)
-            return {**busy, "idle_cpu_percent": round(100 * _share(pid, seconds / 2), 2)}
+            _wait(WARM_UP_S)
+            return {**busy, "idle_cpu_percent": round(100 * _cpu_share(pid, seconds / 2), 2)}
 
 
 def bench_config(
     config: Config, broker: EmbeddedBroker, directory: Path, *, camera: str, microphone: str, port: int | None
 ) -> Config:
-    """Return `config` as the measured daemon has it, without the user's broker, its secrets and its topics.
+    """Return `config` for the measured daemon: embedded broker, given sources, no secrets.
 
-    The sources are tokens; `port` is the page's, None for no page.
+    `camera` and `microphone` are tokens; `port` is that of the page, None for no page.
     """
     return config.model_copy(
         update={
-            # Nobody is at work in the clip.
+            # Context home: nothing in the clip is withheld.
             "device": DeviceSettings(id="bench"),
             "camera": config.camera.model_copy(update={"source": camera}),
             "microphone": config.microphone.model_copy(update={"source": microphone}),
@@ -77,35 +78,35 @@ def bench_config(
             ),
             "outbox": config.outbox.model_copy(update={"path": directory / "outbox.sqlite3"}),
             "dashboard": DashboardSettings(bind="none" if port is None else f"127.0.0.1:{port}"),
-            # Pictures left out would look like speed.
+            # A hot device must not skip frames, which would look like speed.
             "health": HealthSettings(soft_limit_c=120.0),
         }
     )
 
 
 def draw_empty_room(directory: Path) -> tuple[str, str]:
-    """Write a clip of a wall with a sensor's noise, and the hum of a quiet room; return their tokens."""
+    """Write a video of a wall with sensor noise and audio of a quiet room; return their tokens."""
     random = np.random.default_rng(7)
     wall = np.tile(np.linspace(60, 180, 640), (480, 1))[..., None]
-    picture, sound = directory / "empty.mp4", directory / "quiet.wav"
-    writer = cv2.VideoWriter(str(picture), cv2.VideoWriter.fourcc(*"mp4v"), EMPTY_FPS, (640, 480))
+    video, audio = directory / "empty.mp4", directory / "quiet.wav"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"mp4v"), EMPTY_FPS, (640, 480))
     for _ in range(EMPTY_FPS * EMPTY_S):
         writer.write(np.clip(wall + random.normal(0, 3, (480, 640, 3)), 0, 255).astype(np.uint8))
     writer.release()
-    with wave.open(str(sound), "wb") as file:
+    with wave.open(str(audio), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(SAMPLE_RATE_HZ)
         file.writeframes(random.normal(0, 30, SAMPLE_RATE_HZ * EMPTY_S).astype("<i2").tobytes())
-    return f"file:{picture}?loop", f"file:{sound}?loop"
+    return f"file:{video}?loop", f"file:{audio}?loop"
 
 
 @contextmanager
 def _running(config: Config, directory: Path) -> Iterator[int]:
-    """Run a daemon while the block lasts; give its process id."""
+    """Run a daemon while the block runs; yield its process id."""
     path = directory / "bench.toml"
     path.write_text(to_toml(config), encoding="utf-8")
-    # The variables are in `config` already, and would win over the file.
+    # `config` contains the variables already; they would override the file.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
     process = subprocess.Popen(
         [sys.executable, "-m", "edge", "run", "--config", str(path)],
@@ -116,7 +117,7 @@ def _running(config: Config, directory: Path) -> Iterator[int]:
         yield process.pid
         if (code := process.poll()) is not None:
             raise EdgeError(
-                f"the measured daemon ended by itself with code {code}; `emotion-edge run` says why"
+                f"the measured daemon stopped with exit code {code}; `emotion-edge run` prints the reason"
             )
     finally:
         process.terminate()
@@ -130,30 +131,30 @@ def _listen(config: Config) -> Listener:
     return listener
 
 
-def _watch_people(pid: int, listener: Listener, port: int, seconds: float) -> dict[str, float | None]:
+def _measure_people(pid: int, listener: Listener, port: int, seconds: float) -> dict[str, float | None]:
     start_s = time.monotonic()
-    heard = _Heard(start_s)
-    heard.listen(listener, WARM_S)
-    closed = heard.share(pid, listener, max(1.0, seconds / 2 - WARM_S))
+    received = _Received(start_s)
+    received.receive(listener, WARM_UP_S)
+    closed = received.cpu_share(pid, listener, max(1.0, seconds / 2 - WARM_UP_S))
     stop, is_read = threading.Event(), threading.Event()
-    reader = threading.Thread(target=_follow_page, args=(port, stop, is_read), daemon=True)
+    reader = threading.Thread(target=_read_page, args=(port, stop, is_read), daemon=True)
     reader.start()
-    heard.listen(listener, 1.0)
-    opened = heard.share(pid, listener, seconds / 2)
+    received.receive(listener, 1.0)
+    opened = received.cpu_share(pid, listener, seconds / 2)
     memory = rss_bytes(pid) / (1 << 20)
     stop.set()
-    reader.join(2 * CUT_S)
+    reader.join(2 * PAGE_TIMEOUT_S)
     return {
-        "first_prediction_s": heard.first_s,
+        "first_prediction_s": received.first_s,
         "cpu_share_of_core": round(closed, 3),
         "page_open_cpu_percent": round(100 * opened, 1) if is_read.is_set() else None,
         "rss_mb": round(memory, 1),
-        "event_latency_p95_ms": heard.latency_p95_ms,
+        "event_latency_p95_ms": received.latency_p95_ms,
     }
 
 
-class _Heard:
-    """What came over the broker since the start."""
+class _Received:
+    """The messages of the daemon: time of the first prediction and latencies of the events."""
 
     def __init__(self, start_s: float) -> None:
         self._start_s = start_s
@@ -162,11 +163,11 @@ class _Heard:
 
     @property
     def latency_p95_ms(self) -> float | None:
-        """From the capture of what caused an event to its arrival."""
+        """Time from the capture of a frame or audio to the arrival of its event."""
         return round(float(np.percentile(self._latencies_ms, 95)), 1) if self._latencies_ms else None
 
-    def listen(self, listener: Listener, seconds: float) -> None:
-        """Take what comes for so long."""
+    def receive(self, listener: Listener, seconds: float) -> None:
+        """Receive messages for `seconds`."""
         end_s = time.monotonic() + seconds
         while (left_s := end_s - time.monotonic()) > 0:
             if (message := listener.receive(min(0.05, left_s))) is None:
@@ -178,28 +179,28 @@ class _Heard:
                 age_s = time.time() - datetime.fromisoformat(document["time"]).timestamp()
                 self._latencies_ms.append(1e3 * age_s)
 
-    def share(self, pid: int, listener: Listener, seconds: float) -> float:
-        """Listen for so long; return the share of a core that the process took meanwhile."""
-        begun = (_cpu_s(pid), time.monotonic())
-        self.listen(listener, seconds)
-        return (_cpu_s(pid) - begun[0]) / (time.monotonic() - begun[1])
+    def cpu_share(self, pid: int, listener: Listener, seconds: float) -> float:
+        """Receive messages for `seconds`; return the share of a core that the process used meanwhile."""
+        start = (_cpu_s(pid), time.monotonic())
+        self.receive(listener, seconds)
+        return (_cpu_s(pid) - start[0]) / (time.monotonic() - start[1])
 
 
-def _share(pid: int, seconds: float) -> float:
-    begun = (_cpu_s(pid), time.monotonic())
-    _pass(seconds)
-    return (_cpu_s(pid) - begun[0]) / (time.monotonic() - begun[1])
+def _cpu_share(pid: int, seconds: float) -> float:
+    start = (_cpu_s(pid), time.monotonic())
+    _wait(seconds)
+    return (_cpu_s(pid) - start[0]) / (time.monotonic() - start[1])
 
 
-def _pass(seconds: float) -> None:
+def _wait(seconds: float) -> None:
     threading.Event().wait(seconds)
 
 
-def _follow_page(port: int, stop: threading.Event, is_read: threading.Event) -> None:
-    """Read the page's stream as a browser does; set `is_read` once something came."""
+def _read_page(port: int, stop: threading.Event, is_read: threading.Event) -> None:
+    """Read the page's stream as a browser does; set `is_read` after the first line."""
     while not stop.wait(0.1):
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/stream", timeout=CUT_S) as stream:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/stream", timeout=PAGE_TIMEOUT_S) as stream:
                 while not stop.is_set() and stream.readline():
                     is_read.set()
         except OSError:  # not served yet

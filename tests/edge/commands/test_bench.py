@@ -1,4 +1,4 @@
-"""`emotion-edge bench` measures what it says, fits its schema, and compares itself with the last run."""
+"""`emotion-edge bench`: its measurements, its schema and the comparison with the last run."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ RESULT: dict[str, Any] = {
 }
 
 
-def test_run_and_what_people_see_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The user's own config is measured, on a broker of its own; people get targets and ratios."""
+def test_run_and_its_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It measures the user's config on an embedded broker; the tables show targets and ratios."""
     secret = tmp_path / "password"
     secret.write_text("secret")
     secret.chmod(0o600)
@@ -49,7 +49,7 @@ def test_run_and_what_people_see_of_it(tmp_path: Path, capsys: pytest.CaptureFix
     first = json.loads(done.stdout)
     jsonschema.Draft202012Validator(load_schema("bench")).validate(first)
     assert first["compared"] is None
-    assert first["daemon"]["first_prediction_s"] is not None  # so it is on our broker, with the user's prefix
+    assert first["daemon"]["first_prediction_s"] is not None  # so the embedded broker has the user's prefix
     assert 0 < first["daemon"]["idle_cpu_percent"] < first["daemon"]["page_open_cpu_percent"]
     assert first["faces"]["1"]["p50_ms"] < first["faces"]["30"]["p50_ms"]
     history = tmp_path / "emotion-edge" / "bench.json"
@@ -59,12 +59,12 @@ def test_run_and_what_people_see_of_it(tmp_path: Path, capsys: pytest.CaptureFix
     assert f"last run: {first['time']}" in printed
     (detect,) = (line.split("\t") for line in printed.splitlines() if line.startswith("detect\t"))
     assert detect[-1] == "x1.00"
-    rows = [line.split("\t") for line in printed.splitlines() if line.startswith("nobody there")]
+    rows = [line.split("\t") for line in printed.splitlines() if line.startswith("empty room")]
     assert rows[0][-1] == ("yes" if first["daemon"]["idle_cpu_percent"] <= 5 else "no")
 
 
 def test_measured_daemon_has_the_settings_but_not_the_broker(tmp_path: Path) -> None:
-    """Pictures a second, models, backend and prefix are the user's; broker, password and device are not."""
+    """Frame rate, models, backend and prefix are the user's; broker, password and device are not."""
     config = parse_config(
         {
             "device": {"id": "kitchen", "context": "workplace"},
@@ -97,20 +97,20 @@ def test_measured_daemon_has_the_settings_but_not_the_broker(tmp_path: Path) -> 
     [(8.0, False, 1.0, True), (8.01, False, 1.0, False), (8.0, True, 1.0, True), (7.99, True, 1.0, False)],
 )
 def test_target_is_met_at_its_limit(value: float, is_floor: bool, ratio: float, met: bool) -> None:
-    """Exactly at the limit is met, a step beyond is not; the ratio grows with what is missing."""
-    target = SpeedTarget("speed", "a.b", 8.0, is_floor).judge({"a": {"b": value}})
+    """A value at the limit meets the target, a step beyond it does not."""
+    target = SpeedTarget("speed", "a.b", 8.0, is_floor).evaluate({"a": {"b": value}})
     assert (target["ratio"], target["met"]) == (ratio, met)
 
 
 def test_target_without_a_measure_is_neither_met_nor_missed() -> None:
-    """A daemon that never said anything has no time to its first prediction."""
-    target = SpeedTarget("restart", "a.b", 2.0).judge({"a": {"b": None}})
+    """Without a first prediction there is no time to it."""
+    target = SpeedTarget("restart", "a.b", 2.0).evaluate({"a": {"b": None}})
     assert target["value"] is target["ratio"] is target["met"] is None
 
 
 @pytest.mark.parametrize("count", [1, 5, 30])
-def test_crowd_is_seen(count: int) -> None:
-    """The detector finds nearly everybody who is drawn, so that the cost is that of so many faces."""
+def test_crowd_is_detected(count: int) -> None:
+    """The detector finds at least 90 % of the drawn faces, so that their cost is measured."""
     detector = open_face_pipeline(Config()).detector
     frames = list(read_video_frames(clip_path(), 0.1))
     still = frames[len(frames) // 2].pixels
@@ -120,7 +120,7 @@ def test_crowd_is_seen(count: int) -> None:
 
 
 def test_ratios_are_new_by_old() -> None:
-    """Times and memory are compared; counts, rates and what was not measured are not."""
+    """Times and memory are compared; counts, rates and missing values are not."""
     slower = json.loads(json.dumps(RESULT))
     slower["stages"]["detect"]["p50_ms"] = 8.0
     assert compare(slower, RESULT) == {
@@ -131,14 +131,14 @@ def test_ratios_are_new_by_old() -> None:
     }
 
 
-def test_what_only_one_run_has_is_left_out() -> None:
+def test_measure_of_one_run_is_not_compared() -> None:
     """A new stage or a lost backend has no ratio."""
     assert compare({"stages": {"new": {"p50_ms": 1.0}}}, RESULT) == {}
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[1]", b"\xff"])
 def test_damaged_history_is_replaced(tmp_path: Path, damage: bytes) -> None:
-    """A file that a power cut spoilt costs one comparison."""
+    """A file damaged by a power cut costs only one comparison."""
     path = tmp_path / "bench.json"
     path.write_bytes(damage)
     assert with_history(RESULT, path)["compared"] is None
@@ -148,7 +148,7 @@ def test_damaged_history_is_replaced(tmp_path: Path, damage: bytes) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_state_that_cannot_be_written_costs_only_the_history(caplog: pytest.LogCaptureFixture) -> None:
-    """The result is still there, and the log says what to set."""
+def test_unwritable_state_costs_only_the_history(caplog: pytest.LogCaptureFixture) -> None:
+    """The result is returned, and the log names the variable to set."""
     assert with_history(RESULT, Path("/dev/null/bench.json"))["compared"] is None
     assert "set XDG_STATE_HOME" in caplog.text
