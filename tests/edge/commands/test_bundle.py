@@ -1,4 +1,4 @@
-"""A bundle for a bug report holds what helps, and nothing that is private: every canary is looked for."""
+"""A bundle for a bug report contains no private data: the test plants canaries and searches for them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def read_bundle(path: Path) -> dict[str, str]:
 
 
 def make_site(directory: Path) -> dict[str, str]:
-    """Put a canary wherever a device may keep something private; return the environment of the doctor."""
+    """Put a canary in every place with private data; return the environment of the doctor."""
     for name, text in (("mqtt-password", CANARIES["password"]), ("token", CANARIES["token"])):
         put(directory, name, f"{text}\n").chmod(0o600)
     key = directory / "device.key"
@@ -115,12 +115,12 @@ path = "{directory}/state/outbox.db"
 
 
 def run_bundle(env: dict[str, str], path: Path) -> subprocess.CompletedProcess[str]:
-    """Run the doctor, with a bundle to write."""
+    """Run the doctor and write a bundle."""
     return run_edge("doctor", "--json", "--config", env["CONFIG"], "--bundle", str(path), env=env)
 
 
 def test_no_canary_gets_into_the_bundle(tmp_path: Path) -> None:
-    """Of all that is private nothing is in any file, nor in its base64 form; what helps is there."""
+    """No file has a canary, not even base64-encoded, and the useful files are complete."""
     env = make_site(tmp_path)
     done = run_bundle(env, tmp_path / "bundle.tar.gz")
     assert done.returncode == json.loads(done.stdout)["failed"], done.stderr
@@ -147,8 +147,8 @@ def test_no_canary_gets_into_the_bundle(tmp_path: Path) -> None:
     assert json.loads(texts["versions.json"])["packages"]["paho-mqtt"].startswith("2.")
 
 
-def test_bundle_is_for_this_user_and_never_over_a_file(tmp_path: Path) -> None:
-    """Nobody else may read it; a second run under the same name is refused and harms nothing."""
+def test_bundle_is_private_and_overwrites_nothing(tmp_path: Path) -> None:
+    """Only the owner may read it; a second run with the same name fails and changes nothing."""
     env = make_site(tmp_path)
     path = tmp_path / "bundle.tar.gz"
     run_bundle(env, path)
@@ -161,7 +161,7 @@ def test_bundle_is_for_this_user_and_never_over_a_file(tmp_path: Path) -> None:
 
 
 def test_bundle_of_a_broken_config(tmp_path: Path) -> None:
-    """Who cannot start anything can still send something; the faulty line is not in it."""
+    """An invalid config still gives a bundle, without the value of the faulty line."""
     env = make_site(tmp_path)
     Path(env["CONFIG"]).write_text('version = 1\n[mqtt]\nport = "canary-PASSWORD-1"\n')
     done = run_bundle(env, tmp_path / "bundle.tar.gz")
@@ -184,13 +184,13 @@ def test_bundle_of_a_broken_config(tmp_path: Path) -> None:
         ("rtsp://a:b@c/d failed", "rtsp://*** failed"),
     ],
 )
-def test_what_helps_stays(text: str, scrubbed: str) -> None:
-    """Times, versions and loopback are left alone; addresses are not."""
+def test_only_private_addresses_are_replaced(text: str, scrubbed: str) -> None:
+    """Times, versions and loopback stay; other addresses are replaced."""
     assert Scrubber([], {}).text(text) == scrubbed
 
 
-def test_names_are_words_and_common_ones_stay() -> None:
-    """A device called `room` or an account called `an` must not turn the text into riddles."""
+def test_names_are_replaced_as_whole_words() -> None:
+    """Common or short names, such as device `room` or account `an`, stay readable."""
     config = Config(
         device=DeviceSettings(id="room"), mqtt=MqttSettings(host="kit", username="an", prefix="emotion")
     )

@@ -1,4 +1,4 @@
-"""The doctor finds what is broken, says what to type, and counts it in its exit code."""
+"""The doctor reports each fault with a remedy, and its exit code is the number of failures."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ GIB = 1 << 30
 
 
 def run_doctor(env: Mapping[str, str], *more: str) -> tuple[int, dict[str, Any]]:
-    """Run it as a process; return its exit code and what it printed, checked by its schema."""
+    """Run the doctor as a process; return its exit code and its JSON, validated by the schema."""
     done = run_edge("doctor", "--json", *more, env=env)
     assert done.stdout, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
@@ -52,31 +52,33 @@ def run_doctor(env: Mapping[str, str], *more: str) -> tuple[int, dict[str, Any]]
 
 
 def states(findings: list[Finding]) -> dict[str, str]:
-    """Return the state of each stage, where each is there once."""
+    """Return the state of each stage; each stage must occur once."""
     assert len({finding.stage for finding in findings}) == len(findings)
     return {finding.stage: finding.state for finding in findings}
 
 
 def test_healthy_device_on_both_brokers(broker: Broker, tmp_path: Path) -> None:
-    """Everything that this machine has is ok; nothing that was tried leaves a trace."""
+    """All checks that this machine can run are ok, and none leaves a file behind."""
     env = environment(broker.host, broker.port, tmp_path / "state") | {
         "EMOTION_EDGE__CAMERA__SOURCE": "fake:pattern",
         "EMOTION_EDGE__MICROPHONE__SOURCE": "fake:tone",
     }
     (tmp_path / "state").mkdir()
     _, report = run_doctor(env)
-    found = report["findings"]
-    assert {entry["stage"] for entry in found} == set(STAGES)
-    # What the test machine is like, nobody promises.
-    bad = [entry for entry in found if entry["state"] == "failed" and entry["stage"] not in ("clock", "disk")]
+    findings = report["findings"]
+    assert {entry["stage"] for entry in findings} == set(STAGES)
+    # Clock and disk depend on the test machine.
+    bad = [
+        entry for entry in findings if entry["state"] == "failed" and entry["stage"] not in ("clock", "disk")
+    ]
     assert bad == []
-    tried = ("config", "weights", "models", "camera", "microphone", "outbox", "connect", "publish")
-    assert all(entry["state"] == "ok" for entry in found if entry["stage"] in (*tried, "read_back"))
+    checked = ("config", "weights", "models", "camera", "microphone", "outbox", "connect", "publish")
+    assert all(entry["state"] == "ok" for entry in findings if entry["stage"] in (*checked, "read_back"))
     assert list((tmp_path / "state").iterdir()) == []
 
 
-def test_beside_the_daemon(mosquitto: Mosquitto, tmp_path: Path) -> None:
-    """The daemon goes on: it is not thrown out of the broker, and its outbox is read."""
+def test_doctor_does_not_disturb_the_daemon(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    """The daemon stays connected to the broker, and its outbox is read."""
     env = environment(mosquitto.host, mosquitto.port, tmp_path)
     with watching(mosquitto, "emotion/lab/#") as seen, daemon(env) as process:
         wait_until(lambda: seen.on("emotion/lab/availability") == [b"online"], "the daemon")
@@ -92,7 +94,7 @@ def test_beside_the_daemon(mosquitto: Mosquitto, tmp_path: Path) -> None:
 
 
 def test_bad_config_is_the_only_failure(tmp_path: Path) -> None:
-    """What is wrong with it is said; the rest cannot be tried, and exit code 1 says one failure."""
+    """A bad config is reported as one failure, and every other check is skipped."""
     path = tmp_path / "config.toml"
     path.write_text("version = 1\n[camera]\nfsp = 3\n")
     code, report = run_doctor(os.environ, "--config", str(path))
@@ -103,14 +105,14 @@ def test_bad_config_is_the_only_failure(tmp_path: Path) -> None:
 
 
 def test_exit_code_is_capped() -> None:
-    """So many failures that a shell would count them wrong."""
+    """More failures than an exit code can hold are reported as the maximum."""
     findings = [Finding("tcp", str(n), "failed", "refused", "start it") for n in range(MAX_EXIT_CODE + 1)]
     assert count_failed(findings) == MAX_EXIT_CODE
     assert count_failed(findings[:-2]) == MAX_EXIT_CODE - 1
 
 
-def test_people_read_lines(tmp_path: Path) -> None:
-    """A line for each finding, the remedy below the failed ones, then the sum."""
+def test_findings_as_text(tmp_path: Path) -> None:
+    """A line for each finding, the remedy below a failed one, then the counts."""
     env = environment("127.0.0.1", free_port(), tmp_path) | {
         "EMOTION_EDGE__CAMERA__SOURCE": "none",
         "EMOTION_EDGE__MICROPHONE__SOURCE": "none",
@@ -122,15 +124,15 @@ def test_people_read_lines(tmp_path: Path) -> None:
     assert f"{done.returncode} failed" in lines[-1]
 
 
-def test_weights_that_were_never_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The command that fetches them is the remedy."""
+def test_missing_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The remedy is the command that fetches them."""
     monkeypatch.setenv("EMOTION_EDGE_WEIGHTS", str(tmp_path))
     found = [f for f in check_everything(write_config(tmp_path), root=tmp_path) if f.stage == "weights"]
     assert [(f.state, f.remedy) for f in found] == [("failed", "`emotion-models fetch`")] * 2
 
 
-def test_spoilt_model(tmp_path: Path) -> None:
-    """A changed byte fails one model and leaves the other; a backend that is not here is named."""
+def test_damaged_model(tmp_path: Path) -> None:
+    """A changed byte fails one model and not the other."""
     shutil.copytree(artifacts_directory(), tmp_path / "artifacts")
     file = tmp_path / "artifacts" / "voice-lstm.int8.tflite"
     file.write_bytes(file.read_bytes()[:-1] + b"\0\0")
@@ -141,8 +143,8 @@ def test_spoilt_model(tmp_path: Path) -> None:
     assert "SHA-256" in found["voice on cpu"].detail
 
 
-def test_backend_that_was_asked_for_and_is_not_here(tmp_path: Path) -> None:
-    """A missing delegate fails for both models, and the CPU that stands in is tried as well."""
+def test_missing_delegate(tmp_path: Path) -> None:
+    """A missing delegate fails for both models, and the CPU fallback is checked too."""
     path = write_config(tmp_path, f'[inference]\nbackend = "delegate:{tmp_path}/none.so"\n')
     found = {f.subject: f.state for f in check_everything(path, root=tmp_path) if f.stage == "models"}
     backend = f"delegate:{tmp_path}/none.so"
@@ -159,7 +161,7 @@ def test_backend_that_was_asked_for_and_is_not_here(tmp_path: Path) -> None:
 
 
 def write_config(directory: Path, more: str = "") -> Path:
-    """Write a configuration without devices and with a broker that is not there."""
+    """Write a configuration without devices and with the address of a missing broker."""
     path = directory / "doctor.toml"
     path.write_text(
         'version = 1\n[camera]\nsource = "none"\n[microphone]\nsource = "none"\n'
@@ -169,7 +171,7 @@ def write_config(directory: Path, more: str = "") -> Path:
 
 
 def sources(tmp_path: Path, camera: str, microphone: str) -> dict[str, Finding]:
-    """Return what is found of two sources."""
+    """Return the findings for two sources."""
     config = parse_config(
         {
             "camera": {"source": camera},
@@ -181,7 +183,7 @@ def sources(tmp_path: Path, camera: str, microphone: str) -> dict[str, Finding]:
 
 
 @pytest.mark.parametrize(
-    ("token", "state", "says"),
+    ("token", "state", "detail"),
     [
         ("fake:pattern", "ok", "640x480"),
         ("fake:black", "failed", "black"),
@@ -190,15 +192,15 @@ def sources(tmp_path: Path, camera: str, microphone: str) -> dict[str, Finding]:
         ("fake:unplug?after=0", "failed", "stopped sending"),
     ],
 )
-def test_camera(tmp_path: Path, token: str, state: str, says: str) -> None:
-    """One picture is taken and judged; every failure has a remedy."""
+def test_camera(tmp_path: Path, token: str, state: str, detail: str) -> None:
+    """One frame is read and checked; every failure has a remedy."""
     found = sources(tmp_path, token, "none")["camera"]
-    assert (found.state, says in found.detail) == (state, True), found
+    assert (found.state, detail in found.detail) == (state, True), found
     assert bool(found.remedy) == (state == "failed")
 
 
 @pytest.mark.parametrize(
-    ("token", "state", "says"),
+    ("token", "state", "detail"),
     [
         ("fake:tone", "ok", "-13 dB"),
         ("fake:silence", "failed", "silence"),
@@ -206,15 +208,15 @@ def test_camera(tmp_path: Path, token: str, state: str, says: str) -> None:
         ("none", "skipped", "not configured"),
     ],
 )
-def test_microphone(tmp_path: Path, token: str, state: str, says: str) -> None:
-    """A second is heard and measured: 0.3 of full scale, a sine, is -13.5 dB."""
+def test_microphone(tmp_path: Path, token: str, state: str, detail: str) -> None:
+    """One second is measured: a sine at 0.3 of full scale has -13.5 dB."""
     found = sources(tmp_path, "none", token)["microphone"]
-    assert (found.state, says in found.detail) == (state, True), found
+    assert (found.state, detail in found.detail) == (state, True), found
     assert bool(found.remedy) == (state == "failed")
 
 
-def test_what_is_switched_off_is_not_opened(tmp_path: Path) -> None:
-    """Who does not want to be seen is not seen by the doctor either."""
+def test_switched_off_source_is_not_opened(tmp_path: Path) -> None:
+    """The doctor respects the switches and skips the source."""
     (tmp_path / "switches-room.json").write_text('{"camera": false, "microphone": true}')
     found = sources(tmp_path, "fake:pattern", "fake:tone")
     assert (found["camera"].state, found["microphone"].state) == ("skipped", "ok")
@@ -222,7 +224,7 @@ def test_what_is_switched_off_is_not_opened(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("is_running", "state"), [(True, "ok"), (False, "failed")])
 def test_busy_camera(is_running: bool, state: str) -> None:
-    """Where the daemon runs, it is the daemon that has it; otherwise somebody has it who should not."""
+    """A busy camera is ok while the daemon runs, and a failure otherwise."""
 
     def open_it() -> tuple[str, str]:
         raise DeviceError("v4l2:/dev/video0: in use by 812 (motion); stop that program", reason="busy")
@@ -231,8 +233,8 @@ def test_busy_camera(is_running: bool, state: str) -> None:
     assert (found.state, found.remedy) == (state, "" if is_running else "stop that program")
 
 
-def test_microphone_that_gives_zeros(tmp_path: Path) -> None:
-    """Nothing but zeros is no room, however quiet, and a file may be told so, too."""
+def test_silent_microphone(tmp_path: Path) -> None:
+    """Audio of zeros only means a muted microphone."""
     with wave.open(str(tmp_path / "zeros.wav"), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
@@ -242,8 +244,8 @@ def test_microphone_that_gives_zeros(tmp_path: Path) -> None:
     assert (found.state, found.detail) == ("failed", "silent as if muted")
 
 
-def test_camera_that_never_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """One that takes the connection and says nothing costs the time limit, and no more."""
+def test_unresponsive_camera(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A camera that accepts the connection and sends nothing fails after the time limit."""
     monkeypatch.setattr("edge.commands.doctor.sources.FIRST_S", 0.5)
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         found = sources(tmp_path, f"http://127.0.0.1:{server.getsockname()[1]}/", "none")["camera"]
@@ -251,7 +253,7 @@ def test_camera_that_never_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 def connections(mqtt: MqttSettings, tmp_path: Path) -> list[Finding]:
-    """Return what is found of the way to the broker."""
+    """Return the findings for the brokers."""
     config = Config(
         device=DeviceSettings(id="lab"), mqtt=mqtt, outbox=OutboxSettings(path=tmp_path / "outbox.db")
     )
@@ -259,25 +261,25 @@ def connections(mqtt: MqttSettings, tmp_path: Path) -> list[Finding]:
 
 
 def until(stage: str) -> dict[str, str]:
-    """Return the states where `stage` fails, without TLS."""
+    """Return the states of all stages if `stage` fails, without TLS."""
     order = ("dns", "tcp", "tls", "connect", "publish", "read_back")
     at = order.index(stage)
     found = {name: "ok" if n < at else "skipped" for n, name in enumerate(order)}
     return found | {"tls": "skipped", stage: "failed"}
 
 
-def test_name_that_nobody_knows(tmp_path: Path) -> None:
-    """DNS fails, and what needs it is skipped."""
+def test_unknown_host_name(tmp_path: Path) -> None:
+    """DNS fails, and the stages after it are skipped."""
     assert states(connections(MqttSettings(host="broker.invalid"), tmp_path)) == until("dns")
 
 
-def test_port_where_nobody_listens(tmp_path: Path) -> None:
-    """TCP fails."""
+def test_closed_port(tmp_path: Path) -> None:
+    """TCP fails, and the stages after it are skipped."""
     assert states(connections(MqttSettings(port=free_port()), tmp_path)) == until("tcp")
 
 
-def test_each_broker_of_several_is_tried(mosquitto: Mosquitto, tmp_path: Path) -> None:
-    """One that is away does not hide one that is there."""
+def test_each_of_several_brokers_is_checked(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    """A failing broker does not prevent the checks of the next one."""
     hosts = (f"127.0.0.1:{free_port()}", f"127.0.0.1:{mosquitto.port}")
     found = connections(MqttSettings(host=hosts), tmp_path)
     for host, stage, state in ((hosts[0], "tcp", "failed"), (hosts[1], "read_back", "ok")):
@@ -289,7 +291,7 @@ def test_each_broker_of_several_is_tried(mosquitto: Mosquitto, tmp_path: Path) -
     [("lab", "right", ""), ("lab", "wrong", "connect"), ("other", "right", "publish")],
 )
 def test_site_broker(tmp_path: Path, user: str, password: str, stage: str) -> None:
-    """A wrong password fails at CONNECT, a user who may not speak for this device at PUBLISH."""
+    """A wrong password fails at CONNECT, a user without write permission at PUBLISH."""
     secret = tmp_path / "password"
     secret.write_text(password)
     secret.chmod(0o600)
@@ -305,7 +307,7 @@ def test_site_broker(tmp_path: Path, user: str, password: str, stage: str) -> No
 
 @contextmanager
 def refusing_nats(directory: Path) -> Iterator[int]:
-    """Run a NATS server, which speaks MQTT 3.1.1, that throws the probe away; give its port."""
+    """Run a NATS server, which has MQTT 3.1.1, that drops the probe; yield its port."""
     port = free_port()
     (directory / "nats.conf").write_text(
         f'server_name: one\nlisten: "127.0.0.1:-1"\njetstream {{ store_dir: "{directory}/js" }}\n'
@@ -325,8 +327,8 @@ def refusing_nats(directory: Path) -> Iterator[int]:
         process.wait(10)
 
 
-def test_broker_that_refuses_without_a_word(tmp_path: Path) -> None:
-    """Under MQTT 3.1.1 only reading back shows that a publication was thrown away."""
+def test_broker_that_drops_publications_silently(tmp_path: Path) -> None:
+    """With MQTT 3.1.1, only reading back detects a dropped publication."""
     secret = tmp_path / "password"
     secret.write_text("right")
     secret.chmod(0o600)
@@ -337,7 +339,7 @@ def test_broker_that_refuses_without_a_word(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", ["trusted", "expired", "unknown-authority", "wrong-name", "ends-soon"])
 def test_certificates(tmp_path: Path, case: str) -> None:
-    """TLS fails for a certificate that is not to be trusted, and for one that soon will not be."""
+    """TLS fails for an untrusted certificate and for one that expires soon."""
     authority, now = trustme.CA(), datetime.now(UTC)
     issued = authority.issue_cert(
         "other.example" if case == "wrong-name" else "localhost",
@@ -365,14 +367,14 @@ def test_certificates(tmp_path: Path, case: str) -> None:
     assert found["read_back"] == ("ok" if case == "trusted" else "skipped")
 
 
-def test_outbox_that_cannot_be_written() -> None:
-    """A path below something that is no directory, and what to do about it."""
+def test_unwritable_outbox() -> None:
+    """A path below a file fails with a remedy."""
     found = check_outbox(Path("/dev/null/outbox.db"))
     assert (found.state, "outbox.path" in found.remedy) == ("failed", True)
 
 
-def test_outbox_that_is_none(tmp_path: Path) -> None:
-    """A file that is not a database is told and left as it is."""
+def test_outbox_file_that_is_not_a_database(tmp_path: Path) -> None:
+    """The file is reported and not changed."""
     path = tmp_path / "outbox.db"
     path.write_bytes(b"not a database" * 100)
     assert check_outbox(path).state == "failed"
@@ -395,15 +397,15 @@ CASES: list[tuple[dict[str, Any], dict[str, str]]] = [
 
 @pytest.mark.parametrize(("conditions", "wanted"), CASES)
 def test_conditions(conditions: dict[str, Any], wanted: dict[str, str]) -> None:
-    """What the device says is judged, what it does not say is skipped."""
+    """Reported values are checked; a value that the device does not report is skipped."""
     found = list(check_conditions(Conditions(**conditions), 78.0))
     assert {stage: states(found)[stage] for stage in wanted} == wanted
     assert all(bool(finding.remedy) == (finding.state == "failed") for finding in found)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not")
-def test_device_nodes_that_may_not_be_opened(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The group to join is named, for each part that is wanted."""
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user without permissions")
+def test_device_nodes_without_permission(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The remedy names the group to join for each part that the config uses."""
     root = tmp_path_factory.mktemp("machine")
     root.chmod(0o755)
     for above in (root.parent, root.parent.parent):
@@ -428,8 +430,8 @@ def test_device_nodes_that_may_not_be_opened(tmp_path_factory: pytest.TempPathFa
     assert "-aG plugdev" in found["accelerator"].remedy
 
 
-def test_root_examines_what_the_service_has(tmp_path: Path) -> None:
-    """State, credentials and settings of the unit's process are taken over; another's and our own stay."""
+def test_root_checks_the_environment_of_the_service(tmp_path: Path) -> None:
+    """State, credentials and settings of the unit's process are used unless they are set already."""
     put(tmp_path, "proc/812/cgroup", "0::/system.slice/emotion-edge.service\n")
     put(
         tmp_path,
@@ -448,9 +450,9 @@ def test_root_examines_what_the_service_has(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root examines a service that is not its own")
-def test_root_examines_a_service_that_is_stopped(tmp_path: Path) -> None:
-    """Once the unit is installed, its state and its secrets are where systemd puts and finds them."""
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root checks the service of another user")
+def test_root_checks_a_stopped_service(tmp_path: Path) -> None:
+    """With the unit installed, state and secrets are in the directories that systemd uses."""
     state, secrets = tmp_path / "var/lib/emotion-edge", tmp_path / "etc/emotion-edge"
     state.mkdir(parents=True)
     secrets.mkdir(parents=True)
@@ -471,7 +473,7 @@ def test_root_examines_a_service_that_is_stopped(tmp_path: Path) -> None:
         ("vi\0run\0", 0),
     ],
 )
-def test_daemon_is_known_by_its_command(tmp_path: Path, command: str, pid: int) -> None:
-    """Only `emotion-edge run`, however it was started."""
+def test_daemon_is_found_by_its_command_line(tmp_path: Path, command: str, pid: int) -> None:
+    """Only `emotion-edge run` counts, in each form of its command line."""
     put(tmp_path, "proc/812/cmdline", command)
     assert daemon_pid(tmp_path) == pid

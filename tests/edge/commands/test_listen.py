@@ -1,4 +1,4 @@
-"""`emotion-edge listen`: lines as events come, each once, gaps told, the end as one expects it."""
+"""`emotion-edge listen`: each event once, gaps reported, exit codes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def payload(number: int, *, age_s: float = 0, event_id: str = "") -> bytes:
 
 
 def test_consumer_takes_each_event_once_and_counts_what_is_missing() -> None:
-    """Repeated ids are dropped; a jump of the number is told; late ones and a new start are no jump."""
+    """Repeated ids are dropped and gaps are counted; late events and a restart are not gaps."""
     consumer = Consumer()
     taken = [consumer.take(payload(n)) for n in (5, 6, 6, 9, 7, 10)]
     assert [event and event.missing for event in taken] == [None, 0, None, 2, None, 0]
@@ -62,19 +62,19 @@ def test_consumer_refuses_what_is_no_event(text: bytes) -> None:
     ],
 )
 def test_since_is_a_time_or_a_duration(text: str, moment: datetime) -> None:
-    """Both ways to say it."""
+    """Both forms give the same kind of time."""
     assert parse_since(text, now=NOW) == moment
 
 
 @pytest.mark.parametrize("text", ["", "10", "-5m", "10 m", "2026-01-02", "2026-01-02T03:04:05", "yesterday"])
 def test_since_without_unit_or_zone_is_refused(text: str) -> None:
-    """What could mean two things is no answer."""
+    """Ambiguous texts are refused."""
     with pytest.raises(ValueError, match="neither a duration"):
         parse_since(text, now=NOW)
 
 
 class Listening:
-    """The command as a process, and what it printed."""
+    """The command as a process, and its output."""
 
     def __init__(self, broker: Broker, directory: Path, *words: str, **more: str) -> None:
         self.out, self.err = directory / "out.txt", directory / "err.txt"
@@ -89,27 +89,27 @@ class Listening:
 
 @contextmanager
 def listening(broker: Broker, directory: Path, *words: str, **more: str) -> Iterator[Listening]:
-    """Run the command while the block lasts, from when it hears something."""
+    """Run the command while the block runs, after it has received a first message."""
     command = Listening(broker, directory, *words, **more)
     try:
         with watching(broker) as other:
-            heard = 0
+            sent = 0
 
-            def hears() -> bool:
-                nonlocal heard
-                heard += 1
-                other.publish("emotion/fence/event", json.dumps({"id": f"fence-{heard}"}))
+            def is_listening() -> bool:
+                nonlocal sent
+                sent += 1
+                other.publish("emotion/fence/event", json.dumps({"id": f"fence-{sent}"}))
                 return "fence" in command.out.read_text()
 
-            wait_until(hears, "the first message")
+            wait_until(is_listening, "the first message")
         yield command
     finally:
         command.process.kill()
         command.process.wait(10)
 
 
-def test_json_lines_fit_their_schema_and_tell_gaps(broker: Broker, tmp_path: Path) -> None:
-    """Each event once, with what is missing before it, old ones left out; Ctrl-C ends with 130."""
+def test_json_lines_fit_their_schema_and_report_gaps(broker: Broker, tmp_path: Path) -> None:
+    """Each event once with the number of missing ones, without old ones; Ctrl-C exits with 130."""
     with listening(broker, tmp_path, "--json", "--since", "1h") as command, watching(broker) as other:
         for number, age_s in ((1, 0), (2, 7200), (2, 7200), (3, 0), (3, 0), (6, 0)):
             other.publish(EVENT, payload(number, age_s=age_s))
@@ -129,8 +129,8 @@ def test_json_lines_fit_their_schema_and_tell_gaps(broker: Broker, tmp_path: Pat
     assert "Traceback" not in command.err.read_text()
 
 
-def test_people_get_sentences(mosquitto: Mosquitto, tmp_path: Path) -> None:
-    """Time, device, type and what changed; other topics as they are, cut where they are long."""
+def test_events_as_text(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    """Events as time, device, type and change; other messages as text of limited length."""
     topics = ("emotion/#",)
     with listening(mosquitto, tmp_path, *topics) as command, watching(mosquitto) as other:
         other.publish(EVENT, payload(1))
@@ -144,7 +144,7 @@ def test_people_get_sentences(mosquitto: Mosquitto, tmp_path: Path) -> None:
 
 
 def test_refusal_is_exit_code_6(tmp_path: Path) -> None:
-    """Wrong name or password, and no topic that may be read, end the command with a sentence."""
+    """A wrong password, or no permission for any topic, ends the command with an error."""
     (tmp_path / "m").mkdir()
     with running(Mosquitto(tmp_path / "m", "allow_anonymous false")) as broker:
         command = Listening(broker, tmp_path)
@@ -164,8 +164,8 @@ def test_refusal_is_exit_code_6(tmp_path: Path) -> None:
         assert "no topic may be read" in command.err.read_text()
 
 
-def test_closed_pipe_is_no_error(mosquitto: Mosquitto) -> None:
-    """`emotion-edge listen | head -1` ends quietly with 0."""
+def test_closed_pipe_is_not_an_error(mosquitto: Mosquitto) -> None:
+    """`emotion-edge listen | head -1` exits with 0 and without a traceback."""
     env = {**os.environ, "EMOTION_EDGE__MQTT__PORT": str(mosquitto.port)}
     with subprocess.Popen(
         [sys.executable, "-m", "edge", "listen"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
