@@ -72,7 +72,6 @@ PENDING = (
 )
 PENDING_CIRCLES = ("edge.inference.backends", "edge.inference.trial")
 PENDING_SIZES = (
-    "edge",
     "edge.daemon.Daemon",
     "edge.daemon.Daemon._workers",
     "edge.daemon.Daemon.run",
