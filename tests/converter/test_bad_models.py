@@ -1,4 +1,4 @@
-"""Whatever cannot be converted is one sentence with the remedy, the right exit code, and leaves no file."""
+"""A model that cannot be converted gives one error with a remedy, its exit code, and no file."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ ROOT = Path(__file__).parents[2]
 
 
 class Odd(layers.Layer):  # type: ignore[misc]
-    """A layer that only this file knows."""
+    """A custom layer, whose code is not in the model file."""
 
     def call(self, x: Any) -> Any:
-        """Change nothing."""
+        """Return the input."""
         return x
 
 
@@ -80,7 +80,7 @@ def write_model(kind: str, path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "sentence"),
+    ("kind", "message"),
     [
         ("missing", "no such model"),
         ("text", r"neither a \.keras nor an \.h5 file"),
@@ -97,12 +97,12 @@ def write_model(kind: str, path: Path) -> None:
         ("two inputs", "2 inputs and 1 outputs"),
     ],
 )
-def test_bad_model_is_refused_when_it_is_read(kind: str, sentence: str, tmp_path: Path) -> None:
-    """`ModelError` names the file and the reason, and what was copied to read it is gone."""
+def test_bad_model_is_refused_when_it_is_read(kind: str, message: str, tmp_path: Path) -> None:
+    """`ModelError` names the file and the reason, and no copy of the file is left."""
     path, scratch = tmp_path / "bad.keras", tmp_path / "scratch"
     scratch.mkdir()
     write_model(kind, path)
-    with pytest.raises(ModelError, match=sentence) as caught:
+    with pytest.raises(ModelError, match=message) as caught:
         read_model(path, scratch)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -110,20 +110,20 @@ def test_bad_model_is_refused_when_it_is_read(kind: str, sentence: str, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"),
+    ("options", "message"),
     [
         ({"kind": "int4"}, "--to int4: unknown; use one of float32"),
         ({"kind": "int8"}, "--to int8 needs --calibrate DIR"),
         ({"kind": "int16x8"}, "--to int16x8 needs --calibrate DIR"),
         ({"kind": "float32", "io": "integer"}, "--io integer: float32 computes in floats"),
-        ({"kind": "dynamic", "ranges": "percentile"}, "--ranges percentile: dynamic has no range"),
+        ({"kind": "dynamic", "ranges": "percentile"}, "--ranges percentile: dynamic has no ranges"),
         ({"kind": "float32", "recurrent": "roll"}, "--recurrent roll: unknown"),
     ],
 )
-def test_options_that_do_not_go_together(options: dict[str, Any], sentence: str, tmp_path: Path) -> None:
-    """They are refused before TensorFlow is started."""
+def test_contradictory_options_are_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    """The check comes before TensorFlow starts."""
     dense().save(tmp_path / "good.keras")
-    with pytest.raises(EdgeError, match=sentence):
+    with pytest.raises(EdgeError, match=message):
         check(Job(tmp_path / "good.keras", tmp_path / "out.tflite", **options))
 
 
@@ -140,18 +140,18 @@ def start(directory: Path, source: Path, **options: Any) -> subprocess.Popen[str
 
 
 def test_broken_file_is_exit_4(tmp_path: Path) -> None:
-    """The child's refusal comes out as one sentence and the code for a bad model."""
+    """An error of the child process becomes one message and the exit code of a bad model."""
     write_model("zip", tmp_path / "bad.keras")
     child = start(tmp_path / "out", tmp_path / "bad.keras")
-    said = child.communicate(timeout=120)[1]
+    errors = child.communicate(timeout=120)[1]
     assert child.returncode == 4
-    assert said.splitlines()[-1].startswith("emotion-convert: ")
-    assert "Traceback" not in said
+    assert errors.splitlines()[-1].startswith("emotion-convert: ")
+    assert "Traceback" not in errors
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_full_disk_is_one_sentence_and_no_file(tmp_path: Path) -> None:
-    """Where the system refuses to write on (here: files of 4 kB at most), exit 1, and nothing is left."""
+def test_full_disk_is_one_message_and_no_file(tmp_path: Path) -> None:
+    """A full disk, simulated by a limit of 4 kB per file, gives exit code 1 and leaves no file."""
     keras.Sequential([keras.Input((3,)), layers.Dense(4000)]).save(tmp_path / "big.keras")
     limit = 4096
     child = start(
@@ -160,21 +160,21 @@ def test_full_disk_is_one_sentence_and_no_file(tmp_path: Path) -> None:
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )
-    said = child.communicate(timeout=120)[1]
-    assert child.returncode == 1, said
-    assert f"{tmp_path / 'out'}: cannot be written to" in said
-    assert "Traceback" not in said
+    errors = child.communicate(timeout=120)[1]
+    assert child.returncode == 1, errors
+    assert f"{tmp_path / 'out'}: cannot be written to" in errors
+    assert "Traceback" not in errors
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
-    """Stopped while TensorFlow works, the command says so, exits 130 and removes what it had begun."""
+    """Ctrl-C during a conversion gives exit code 130 and removes unfinished files."""
     dense().save(tmp_path / "good.keras")
     child = start(tmp_path / "out", tmp_path / "good.keras")
     assert child.stderr is not None
     assert "reading the model" in child.stderr.readline()
     child.send_signal(signal.SIGINT)
-    said = child.communicate(timeout=120)[1]
+    errors = child.communicate(timeout=120)[1]
     assert child.returncode == 130
-    assert "stopped, nothing was written" in said
+    assert "stopped, nothing was written" in errors
     assert list((tmp_path / "out").iterdir()) == []
