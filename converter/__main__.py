@@ -22,7 +22,7 @@ from converter.targets import TARGETS
 from converter.verify import verify
 from edge.errors import EXIT_FAILURE, EXIT_OK
 from edge.inference.card import load_card
-from models.console import positive, run_command, say, screen
+from models.console import positive, print_note, run_command, screen
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -142,19 +142,21 @@ def _convert(args: argparse.Namespace) -> int:
         convert(job, report=report)
     if card is not None and card.embedding is not None:
         expose_file(target)
-    say(f"wrote {target} ({target.stat().st_size / 1000:.0f} kB, {time.monotonic() - start:.0f} s)")
+    print_note(f"wrote {target} ({target.stat().st_size / 1000:.0f} kB, {time.monotonic() - start:.0f} s)")
     if args.recurrent == "step":
-        say("no card: feed this file one step and its states at a time; start every state_... with zeros")
+        print_note(
+            "no card: feed this file one step and its states at a time; start every state_... with zeros"
+        )
         return EXIT_OK
     if card is None and args.like:
         card = draft_card_like(load_card(args.like), target)
     if card is None:
-        say(
+        print_note(
             f"no card in this directory: the daemon needs {card_name(target)}.json, which training writes; "
             "--like voice-lstm drafts one for a model with the input of voice-lstm"
         )
     else:
-        say(f"updated {update_card(card, target, args.to)}")
+        print_note(f"updated {update_card(card, target, args.to)}")
     return EXIT_OK
 
 
@@ -171,7 +173,7 @@ def _shown_stages() -> Iterator[Report]:
     def report(stage: Stage) -> None:
         if stage.text not in printed:
             printed.append(stage.text)
-            say(stage.text)
+            print_note(stage.text)
 
     yield report
 
@@ -180,7 +182,7 @@ def _expose(args: argparse.Namespace) -> int:
     for path in args.models:
         card, kind = card_of_file(path)
         expose_file(path)
-        say(f"updated {path} and {update_card(card, path, kind, keep_figures=True)}")
+        print_note(f"updated {path} and {update_card(card, path, kind, keep_figures=True)}")
     return EXIT_OK
 
 
@@ -200,13 +202,13 @@ def _report(args: argparse.Namespace) -> int:
         with screen.status("reading the file") as status:
             result = report(args.model, inputs, progress=status.update)
     else:
-        result = report(args.model, inputs, progress=say)
+        result = report(args.model, inputs, progress=print_note)
     if args.json:
         print(json.dumps(result))
     else:
         show_report(result)
     if args.html:
-        say(f"wrote {write_report(args.html, result)}")
+        print_note(f"wrote {write_report(args.html, result)}")
     return EXIT_OK
 
 

@@ -16,7 +16,7 @@ from rich.progress import Progress as RichProgress
 from edge.errors import EXIT_OK, EXIT_USAGE, EdgeError
 from edge.inference.card import Card, artifacts_directory, load_card
 from edge.inference.weights import weights_directory
-from models.console import positive, run_command, say, screen
+from models.console import positive, print_note, run_command, screen
 from models.data.datasets import DataError
 from models.data.report_examples import Options
 from models.evaluation.evaluate import evaluate_model
@@ -109,18 +109,20 @@ def _recipes_help() -> str:
 
 def _fetch(_args: argparse.Namespace) -> int:
     with screen.status("fetching the detector weights") if screen.is_terminal else bar(""):
-        written = fetch_weights(report=say)
+        written = fetch_weights(report=print_note)
     if not written:
-        say(f"all weights are in {weights_directory()}")
+        print_note(f"all weights are in {weights_directory()}")
     return EXIT_OK
 
 
 def _train(args: argparse.Namespace) -> int:
     if args.name not in (*RECIPES, *REPORTS):
-        say(f"emotion-models: {args.name}: no such recipe; there are {', '.join((*RECIPES, *REPORTS))}")
+        print_note(
+            f"emotion-models: {args.name}: no such recipe; there are {', '.join((*RECIPES, *REPORTS))}"
+        )
         return EXIT_USAGE
     if wrong := _misplaced(args):
-        say(f"emotion-models: {wrong}")
+        print_note(f"emotion-models: {wrong}")
         return EXIT_USAGE
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
@@ -129,10 +131,12 @@ def _train(args: argparse.Namespace) -> int:
         import tensorflow  # noqa: F401
     except ImportError as error:
         raise EdgeError(f"{error.name}: not installed; `pip install 'emotion-edge[train]'`") from None
-    run = Run(args.data, args.out, epochs=args.epochs, resume=args.resume, report=say, bar=bar)
+    run = Run(args.data, args.out, epochs=args.epochs, resume=args.resume, report=print_note, bar=bar)
     if args.name in REPORTS:
         return _repeat_report(args, run)
-    say(f"wrote {run_recipe(args.name, run)}; next: emotion-convert convert {args.out / args.name}.keras")
+    print_note(
+        f"wrote {run_recipe(args.name, run)}; next: emotion-convert convert {args.out / args.name}.keras"
+    )
     return EXIT_OK
 
 
@@ -145,7 +149,7 @@ def _repeat_report(args: argparse.Namespace, run: Run) -> int:
         print(json.dumps(result))
     else:
         print_result(result)
-    say(f"wrote {args.out / args.name}.result.json and the plots beside it")
+    print_note(f"wrote {args.out / args.name}.result.json and the plots beside it")
     return EXIT_OK
 
 
@@ -189,10 +193,10 @@ def _evaluate(args: argparse.Namespace) -> int:
     if not results and not measured:
         raise DataError("; ".join(unmeasured))
     for sentence in unmeasured:
-        say(f"note: {sentence}")
+        print_note(f"note: {sentence}")
     for result in (*results, *measured):
         for note in result["notes"]:
-            say(f"note: {note}")
+            print_note(f"note: {note}")
     if args.json:
         print(json.dumps({"version": 1, "evaluations": results, "measures": measured}))
     else:
@@ -201,7 +205,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         for result in measured:
             show_measure(result)
     if args.html:
-        say(f"wrote {write_page(args.html, results, measured)}")
+        print_note(f"wrote {write_page(args.html, results, measured)}")
     return EXIT_OK
 
 

@@ -1,4 +1,4 @@
-"""What `emotion-models` and `emotion-convert` share: messages on stderr, errors as exit codes."""
+"""Shared by the commands `emotion-models` and `emotion-convert`: notes on stderr, errors as exit codes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from rich.console import Console
 
 from edge.errors import EXIT_FAILURE, EdgeError
 
-# Progress and notes go to stderr, so that `--json` alone stands in a pipe.
+# Progress and notes go to stderr, so that a pipe receives the JSON alone.
 screen = Console(stderr=True, highlight=False)
 
 
-def say(text: str) -> None:
-    """Print a line for people, unwrapped."""
+def print_note(text: str) -> None:
+    """Print a line to stderr, without wrapping it."""
     screen.print(text, markup=False, soft_wrap=True)
 
 
 def positive(text: str) -> int:
-    """Read an option that counts something; argparse reports the error."""
+    """Parse the value of an option as an integer of at least 1, for argparse."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
@@ -30,19 +30,19 @@ def positive(text: str) -> int:
 
 
 def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None, *, stopped: str) -> int:
-    """Parse `argv`, run the chosen command, return its exit code; `stopped` is said after Ctrl-C."""
+    """Parse `argv`, run the command and return its exit code; print `stopped` after Ctrl-C."""
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     args = parser.parse_args(argv)
     try:
         code: int = args.command(args)
     except EdgeError as error:
-        say(f"{parser.prog}: {error}")
+        print_note(f"{parser.prog}: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        say(f"{parser.prog}: {stopped}")
+        print_note(f"{parser.prog}: {stopped}")
         return 130
     except BrokenPipeError:
-        # The reader (head, less) has enough; stdout must not be flushed into it again at exit.
+        # The reader (head, less) has closed the pipe; the flush of stdout at exit must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILURE
     return code
