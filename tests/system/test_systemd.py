@@ -18,11 +18,11 @@ from edge.sources.devices import CORAL_USB_IDS
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 SCRIPTS = (SYSTEMD / "install.sh", Path(__file__).parents[1] / "install" / "booted.sh")
-MOST_EXPOSED = 20  # tenths; systemd calls everything below 5.0 OK
+MAX_EXPOSURE = 20  # tenths; systemd rates everything below 5.0 as OK
 
 
 def settings(key: str) -> list[str]:
-    """Return the values that the unit gives to a key, in order."""
+    """Return the values of a key in the unit, in order."""
     text = (SYSTEMD / "emotion-edge.service").read_text()
     return re.findall(rf"^{key}=(.*)$", text, flags=re.MULTILINE)
 
@@ -37,7 +37,7 @@ def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
-    """`systemd-analyze verify` finds nothing wrong, and no key that this systemd ignores."""
+    """`systemd-analyze verify` finds no error and no unknown key."""
     unit = tmp_path / "emotion-edge.service"
     text = (SYSTEMD / "emotion-edge.service").read_text()
     unit.write_text(text.replace("/opt/emotion-edge/bin/emotion-edge", sys.executable))
@@ -49,14 +49,14 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
 def test_exposure_is_low() -> None:
     """`systemd-analyze security` gives at most 2.0 of 10."""
     done = analyze(
-        "security", "--offline=true", f"--threshold={MOST_EXPOSED}", SYSTEMD / "emotion-edge.service"
+        "security", "--offline=true", f"--threshold={MAX_EXPOSURE}", SYSTEMD / "emotion-edge.service"
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Overall exposure level" in done.stdout
 
 
-def test_what_a_person_must_mend_is_not_tried_again() -> None:
-    """Usage, config and model stop the unit; a device or a broker that is missing does not."""
+def test_errors_that_need_a_person_are_not_retried() -> None:
+    """Errors of usage, config and model stop the unit; a missing device or broker does not."""
     (statuses,) = settings("RestartPreventExitStatus")
     assert [int(status) for status in statuses.split()] == [
         EXIT_USAGE,
@@ -71,7 +71,7 @@ def test_install_makes_the_groups_of_the_unit() -> None:
     assert f"for group in {groups};" in SCRIPTS[0].read_text()
 
 
-def test_udev_rule_knows_the_coral_sticks() -> None:
+def test_udev_rule_has_the_coral_ids() -> None:
     """The rule has the ids that `emotion-edge devices` looks for, for a group that the unit has."""
     text = (SYSTEMD / "99-emotion-edge-coral.rules").read_text()
     found = re.findall(r'idVendor}=="(\w+)", ATTR{idProduct}=="(\w+)", GROUP="(\w+)"', text)
@@ -80,13 +80,13 @@ def test_udev_rule_knows_the_coral_sticks() -> None:
 
 
 def test_sample_config_is_valid() -> None:
-    """What install.sh puts into /etc is accepted as it is."""
+    """The config that install.sh writes to /etc is valid without changes."""
     assert load_config(SYSTEMD / "config.toml", environ={}).device.id == "room-1"
 
 
 @pytest.mark.parametrize(("text", "password"), [("\n", None), ("", None), ("secret\n", "secret")])
 def test_password_from_a_credential(text: str, password: str | None, tmp_path: Path) -> None:
-    """The empty credential that the unit makes where there is no file is no password."""
+    """The empty credential that the unit sets without a password file means no password."""
     credential = tmp_path / "mqtt-password"
     credential.write_text(text)
     credential.chmod(0o400)
@@ -97,7 +97,7 @@ def test_password_from_a_credential(text: str, password: str | None, tmp_path: P
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 @pytest.mark.parametrize(("group", "is_accepted"), [(0, True), (65533, False)])
 def test_group_of_a_credential(group: int, is_accepted: bool, tmp_path: Path) -> None:
-    """systemd 257 leaves credentials to root's group and lets the daemon in by an access list."""
+    """systemd 257 gives credentials to the group of root, and grants the daemon access by an access list."""
     credential = tmp_path / "mqtt-password"
     credential.write_text("secret\n")
     credential.chmod(0o440)
@@ -124,7 +124,7 @@ def test_group_of_a_credential(group: int, is_accepted: bool, tmp_path: Path) ->
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_shellcheck_is_content(script: Path) -> None:
-    """Shell that runs as root has no unquoted word and no bashism."""
+    """shellcheck finds nothing in the scripts that run as root."""
     checker = Path(sys.executable).with_name("shellcheck")
     found = str(checker) if checker.exists() else shutil.which("shellcheck")
     if found is None:
@@ -135,7 +135,7 @@ def test_shellcheck_is_content(script: Path) -> None:
 
 @pytest.mark.parametrize("argument", ["--remove", "--uninstall now", "x"])
 def test_install_refuses_what_it_does_not_know(argument: str) -> None:
-    """A typing error changes nothing: usage, exit code 2."""
+    """A wrong argument prints the usage, exits with 2 and changes nothing."""
     done = subprocess.run(
         [SCRIPTS[0], *argument.split()], capture_output=True, text=True, timeout=10, check=False
     )
@@ -144,9 +144,9 @@ def test_install_refuses_what_it_does_not_know(argument: str) -> None:
 
 
 def test_install_needs_root() -> None:
-    """Anybody else is told what to type."""
+    """Another user gets the command with sudo to type."""
     done = subprocess.run(
-        # As text, since nobody may perhaps not read the repository.
+        # As text, because the user `nobody` may have no access to the repository.
         ["sh", "-c", SCRIPTS[0].read_text(), "install.sh", "--uninstall"],
         capture_output=True,
         text=True,
