@@ -190,9 +190,9 @@ def _parser() -> argparse.ArgumentParser:
     analyze = commands.add_parser(
         "analyze", help="analyze images, audio and video files with the daemon's pipeline"
     )
-    analyze.add_argument("file", nargs="+", type=Path)
+    analyze.add_argument("file", nargs="+", type=Path, help="image, audio or video")
     analyze.add_argument(
-        "--every", type=_positive, metavar="MS", help="one line for each step of a video, in milliseconds"
+        "--every", type=_positive, metavar="MS", help="video: print one line every MS milliseconds"
     )
     analyze.add_argument(
         "--modality", choices=["face", "voice", "fused"], default="fused", help="default: fused"
@@ -254,7 +254,7 @@ def _parser() -> argparse.ArgumentParser:
     discovery.set_defaults(command=_discovery)
 
     integration = commands.add_parser(
-        "integration", help="print a flow, dashboard or card for this device, to import elsewhere"
+        "integration", help="print a Node-RED flow, Grafana dashboard or Home Assistant card for this device"
     )
     integration.add_argument("name", choices=INTEGRATIONS)
     integration.set_defaults(command=_integration)
@@ -265,8 +265,8 @@ def _parser() -> argparse.ArgumentParser:
         "--since",
         type=_since,
         metavar="TIME",
-        help="omit older messages: 2026-01-02T03:04:05Z, or 10m, 2h, 1d. It cannot bring back events that the"
-        " broker has already delivered",
+        help="omit messages older than 2026-01-02T03:04:05Z, or than 10m, 2h, 1d; a broker does not send past"
+        " events again",
     )
     listen.set_defaults(command=_listen)
 
@@ -274,7 +274,10 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", help="print stable JSON instead of a table")
     for command in (run, analyze, doctor, bench, config, outbox, listen, discovery, integration):
         command.add_argument(
-            "--config", type=Path, metavar="FILE", help="TOML file; default: built-in defaults"
+            "--config",
+            type=Path,
+            metavar="FILE",
+            help="TOML file; default: /etc/emotion-edge/config.toml if it exists",
         )
     return parser
 

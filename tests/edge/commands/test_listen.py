@@ -45,8 +45,8 @@ def test_consumer_takes_each_event_once_and_counts_what_is_missing() -> None:
 
 
 @pytest.mark.parametrize("text", [b"", b"{}", b"[]", b"no json", b"\xff", b'"id"'])
-def test_consumer_refuses_what_is_no_event(text: bytes) -> None:
-    """Whoever publishes something else there gets a ValueError, not a place in the memory."""
+def test_consumer_refuses_other_payloads(text: bytes) -> None:
+    """A payload that is not an event raises ValueError and is not remembered."""
     with pytest.raises(ValueError, match=r".+"):
         Consumer().take(text)
 
@@ -62,13 +62,13 @@ def test_consumer_refuses_what_is_no_event(text: bytes) -> None:
     ],
 )
 def test_since_is_a_time_or_a_duration(text: str, moment: datetime) -> None:
-    """Both forms give the same kind of time."""
+    """A duration counts back from now; a time is used as it is."""
     assert parse_since(text, now=NOW) == moment
 
 
 @pytest.mark.parametrize("text", ["", "10", "-5m", "10 m", "2026-01-02", "2026-01-02T03:04:05", "yesterday"])
 def test_since_without_unit_or_zone_is_refused(text: str) -> None:
-    """Ambiguous texts are refused."""
+    """A number without a unit and a time without a zone are ambiguous."""
     with pytest.raises(ValueError, match="neither a duration"):
         parse_since(text, now=NOW)
 
