@@ -1,47 +1,57 @@
-"""`emotion-edge run`: devices, models, fusion and delivery on their threads, until told to stop."""
+"""`emotion-edge run`: connects devices, models, scene and delivery, and runs them until stopped."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from edge import __version__
 from edge.config import outbox_path, read_password, switches_path
 from edge.delivery import messages
+from edge.delivery.announcer import Announcer, clear_stale_states
+from edge.delivery.cadence import STATE_INTERVAL_S
 from edge.delivery.home_assistant.discovery import DiscoveryPublisher
-from edge.delivery.mqtt.connection_state import ConnectionState
 from edge.delivery.outbox.queue import Counts, Outbox, open_outbox
 from edge.delivery.outbox.writer import OutboxWriter
 from edge.delivery.publisher import Publisher
+from edge.delivery.status import StatusTopic
 from edge.errors import DeviceError, OutboxError
 from edge.files import ROOT
+from edge.handlers import (
+    AudioHandler,
+    DeviceSwitch,
+    FaultReporter,
+    FrameHandler,
+    LiveScene,
+    report_connection,
+)
 from edge.health import Health
 from edge.host.malloc import rss_bytes
 from edge.host.monitor import Monitor
 from edge.host.sd_notify import Notifier
 from edge.host.switches import Switches
-from edge.inference.accelerator import Accelerator, backends
+from edge.inference.accelerator import Accelerator
 from edge.inference.fallback import FallbackClassifier
 from edge.latency import Latencies
 from edge.page.live_view import LiveView
 from edge.page.server import Dashboard, read_token
 from edge.page.view import Shown
-from edge.people.pooling import open_pool
-from edge.people.scene import Room
+from edge.people.pooling import Pool, open_pool, pool_name
+from edge.people.scene import Scene
 from edge.pipeline import FacePipeline, VoicePipeline, open_face_pipeline, open_voice_pipeline, opener
 from edge.policy import allowed, sentence
 from edge.settings import Config
 from edge.sources.camera import open_camera
 from edge.sources.microphone import open_microphone
 from edge.sources.worker import Worker
-from edge.values import AudioChunk, Frame, Modality
+from edge.values import PARTS, AudioChunk, Frame
 
 if TYPE_CHECKING:
     from edge.page.metrics import Snapshot
@@ -49,257 +59,262 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TASKS: tuple[Literal["face", "voice"], ...] = ("face", "voice")
-MQTT_LIMIT_S = 180.0  # a name server that is gone takes half a minute a broker, a pause another minute
+MQTT_LIMIT_S = 180.0  # a dead name server takes half a minute for each broker, a pause another minute
 CLOSE_S = 1.2  # of the two seconds that a stop may take
-PAGE_DELAY_S = 3.0  # at most, for the first picture or sound to be judged before the web server is loaded
-MODALITIES = {"camera": Modality.FACE, "microphone": Modality.VOICE}
+PAGE_DELAY_S = 3.0  # at most: loading the web server must not delay the first prediction
 
 
 class Daemon:
     """The whole device. `run` blocks until `stop`, which may be called from a signal handler.
 
-    Raises `ConfigError` and `ModelError` at start; everything later is a status, not an exception, except
-    that `run` ends with a `DeviceError` when a driver hangs for good. `root` is where the device's own
-    conditions are read below.
+    `root` is the directory below which the conditions of the device are read; `state_interval_s` is how often
+    each state is published at least.
     """
 
-    def __init__(self, config: Config, *, root: Path = ROOT) -> None:
+    def __init__(
+        self, config: Config, *, root: Path = ROOT, state_interval_s: float = STATE_INTERVAL_S
+    ) -> None:
         self._config = config
         self._policy = allowed(config.device)
+        self._state_interval_s = state_interval_s
         self._stop = threading.Event()
         self._started_s = time.monotonic()
         self._notifier = Notifier()
-        self._health = Health(self._on_fault)
-        self._watch = Monitor(
+        self._health = Health()
+        self._monitor = Monitor(
             outbox_path(config).parent,
             self._health,
             soft_limit_c=config.health.soft_limit_c,
             fps=config.camera.fps,
             root=root,
         )
-        self._classifiers: dict[str, FallbackClassifier] = {}
-        self._room: Room | None = None
-        self._publisher: Publisher | None = None
-        self._failure: DeviceError | None = None
-        self._switches: Switches | None = None
         self._latencies = Latencies()
-        self._board = LiveView()
-        self._status: dict[str, object] = {}
+        self._live_view = LiveView()
+        self._failure: DeviceError | None = None  # why `run` ends by itself
 
     def stop(self) -> None:
         """Ask `run` to return."""
         self._stop.set()
 
     def run(self) -> None:
-        """Serve until stopped, then say `offline` and return, within two seconds."""
+        """Run until stopped, then publish `offline` and return, within two seconds.
+
+        Raises `ConfigError` and `ModelError` at start. Later faults appear in the status, except that a
+        driver that hangs for good raises `DeviceError`.
+        """
         config = self._config
         password = read_password(config.mqtt)
         token = read_token(config.dashboard)
         self._notifier.status("loading models")
-        for task in TASKS:
-            self._classifiers[task] = FallbackClassifier(opener(config, task), config.inference.backend)
-        eyes = open_face_pipeline(config, self._classifiers["face"])
-        ears = open_voice_pipeline(config, self._classifiers["voice"])
+        models = _open_models(config)
+        switches = Switches(
+            switches_path(config),
+            parts=[part for part in PARTS if getattr(config, part).source != "none"],
+            health=self._health,
+        )
         with ExitStack() as stack:
             outbox = open_outbox(outbox_path(config), config.outbox, device=config.device.id)
             stack.callback(outbox.close)
-            publisher = Publisher(
-                config.mqtt,
-                device=config.device.id,
-                outbox=outbox,
-                policy=self._policy,
-                password=password,
-                on_acked=lambda seconds: self._latencies.add("publish", seconds),
-                on_state=self._on_link,
-                on_progress=lambda: self._health.progress("mqtt", limit_s=MQTT_LIMIT_S),
-            )
-            self._publisher = publisher
+            publisher = self._open_publisher(outbox, password)
             stack.callback(publisher.close, CLOSE_S)
-            recorder = OutboxWriter(outbox, publisher, self._health)
-            stack.callback(recorder.close)
-            self._room = Room(
-                config.fusion,
-                fatigue=config.fatigue if config.watches_fatigue else None,
-                pool=open_pool(config),
-                policy=self._policy,
-                publisher=publisher,
-                recorder=recorder,
-                health=self._health,
-                classifiers={**self._classifiers, **eyes.helpers},
+            writer = OutboxWriter(outbox, publisher, self._health)
+            stack.callback(writer.close)
+            status = StatusTopic(
+                publisher,
+                self._health,
+                models.classifiers,
+                device=config.device,
+                is_paused=switches.are_all_off,
+                show_line=self._notifier.status,
             )
-            workers: dict[str, Worker[Frame] | Worker[AudioChunk]] = {}
-            switches = self._switches = self._open_switches(workers)
-            self._publish_status("starting")
-            self._tell_switches(publisher, switches)
-            self._withdraw(publisher)
-            if config.mqtt.discovery:
-                announcer = DiscoveryPublisher(config, publisher)
-                announcer.start()
-                stack.callback(announcer.close)
-            publisher.start()
-            recorder.start()
-            self._watch.start()
-            stack.callback(self._watch.close)
-            for name, worker in self._workers(eyes, ears, switches):
-                workers[name] = worker
-                worker.start()
-                stack.callback(worker.close)
-            switches.start()
+            announcer = self._open_announcer(models, publisher, writer)
+            self._health.subscribe(FaultReporter(status, announcer).report)
+            scene = LiveScene(self._open_scene(models), announcer)
+            workers = dict(self._open_workers(models, scene, switches))
+            status.publish("starting")
+            clear_stale_states(publisher, self._policy, watches_fatigue=config.watches_fatigue)
+            self._start(stack, publisher, writer, workers.values())
+            DeviceSwitch(workers, switches, publisher=publisher, status=status, health=self._health).start()
             stack.callback(switches.close)
             if config.inference.backend != "cpu":
-                accelerator = Accelerator(self._classifiers, self._health, self._publish_status)
+                accelerator = Accelerator(models.classifiers, self._health, status.publish)
                 accelerator.start()
                 stack.callback(accelerator.close)
             self._notifier.ready()
-            self._publish_status()
+            status.publish()
             brokers = ", ".join(map(str, config.mqtt.addresses))
             log.info("running as %s, broker %s; %s", config.device.id, brokers, sentence(config.device))
-            shown = Shown(
-                config,
-                publisher=publisher,
-                switches=switches,
-                board=self._board,
-                health=self._health,
-                snapshot=lambda: self._snapshot(publisher, outbox),
-                status=lambda: self._status,
-                on_preview=self._tell_preview,
-            )
-            page = Dashboard(config.dashboard, shown.answers(), self._health, token)
+            page = self._open_page(token, publisher, outbox, switches, status, models)
             stack.callback(page.close)
-            self._serve(publisher, outbox, page)
+            self._run_clock(scene, publisher, outbox, status, page)
             self._notifier.stopping()
-            self._publish_status("stopping")
+            status.publish("stopping")
         if self._failure is not None:
             raise self._failure
 
-    def _give_up(self, error: DeviceError) -> None:
-        """Leave, so that systemd starts a process that no driver holds."""
-        self._failure = error
-        self._stop.set()
-
-    def _open_switches(self, workers: Mapping[str, Worker[Frame] | Worker[AudioChunk]]) -> Switches:
-        config = self._config
-
-        def switch(part: str, is_on: bool) -> None:
-            if part in workers:
-                workers[part].switch(is_on)
-            assert self._publisher is not None, "commands come through it"
-            self._publisher.publish_state(f"{part}/enabled/state", messages.enabled(is_on))
-            self._health.since = datetime.now(UTC)
-            self._publish_status()
-
-        return Switches(
-            switches_path(config),
-            parts=[part for part in MODALITIES if getattr(config, part).source != "none"],
-            apply=switch,
-            health=self._health,
+    def _open_publisher(self, outbox: Outbox, password: str | None) -> Publisher:
+        return Publisher(
+            self._config.mqtt,
+            device=self._config.device.id,
+            outbox=outbox,
+            policy=self._policy,
+            password=password,
+            on_acked=partial(self._latencies.add, "publish"),
+            on_state=partial(report_connection, self._health),
+            on_progress=partial(self._health.progress, "mqtt", limit_s=MQTT_LIMIT_S),
         )
 
-    def _tell_switches(self, publisher: Publisher, switches: Switches) -> None:
-        for part in switches.parts:
-            publisher.publish_state(f"{part}/enabled/state", messages.enabled(switches.is_on(part)))
-            publisher.subscribe(f"{part}/enabled/set", partial(switches.command, part))
+    def _open_announcer(self, models: _Models, publisher: Publisher, writer: OutboxWriter) -> Announcer:
+        return Announcer(
+            publisher,
+            writer,
+            self._health,
+            policy=self._policy,
+            classifiers={**models.classifiers, **models.faces.helpers},
+            fusion_model=pool_name(models.pool),
+            state_interval_s=self._state_interval_s,
+        )
 
-    def _withdraw(self, publisher: Publisher) -> None:
-        """Take back what an earlier context had left in the broker and this one may not say."""
-        for subtopic in self._policy.withdrawn:
-            publisher.clear_retained(subtopic)
+    def _open_scene(self, models: _Models) -> Scene:
+        return Scene(
+            self._config.fusion,
+            fatigue=self._config.fatigue if self._config.watches_fatigue else None,
+            pool=models.pool,
+            # Fatigue may leave a restricted context, so no emotion of a person may be part of it there.
+            uses_emotions_for_fatigue=not self._policy.restricted,
+        )
 
-    def _workers(
-        self, eyes: FacePipeline, ears: VoicePipeline, switches: Switches
+    def _open_workers(
+        self, models: _Models, scene: LiveScene, switches: Switches
     ) -> Iterator[tuple[str, Worker[Frame] | Worker[AudioChunk]]]:
+        """Yield the worker of each device that is configured, by its name."""
         camera, microphone = self._config.camera, self._config.microphone
-        room, counters = self._room, self._health.counters
-        assert room is not None
-
-        def forget_sound() -> None:
-            nonlocal ears
-            # What was heard last must not be judged together with what is heard after the pause.
-            ears = open_voice_pipeline(self._config, self._classifiers["voice"])
-            room.forget(Modality.VOICE)
-
-        def see(frame: Frame) -> None:
-            counters["frames_dropped"] += frame.dropped
-            if not self._watch.gate.accepts(frame.t_ns):
-                counters["frames_spared"] += 1
-                return
-            with self._latencies.measure("see"):
-                face_results = eyes.process(frame)
-            counters["frames"] += 1
-            counters["faces"] += len(face_results)
-            self._board.add_frame(frame, [face_result.face for face_result in face_results])
-            room.see(face_results, t_ns=frame.t_ns)
-
-        def hear(chunk: AudioChunk) -> None:
-            counters["audio_gap_samples"] += chunk.gap
-            self._board.add_chunk(chunk)
-            start_s = time.perf_counter()
-            for voice_result in ears.process(chunk):
-                self._latencies.add("hear", time.perf_counter() - start_s)
-                counters["windows"] += 1
-                counters["spoken_windows"] += voice_result.prediction is not None
-                room.hear(voice_result)
-
         if camera.source != "none":
+            frames = FrameHandler(
+                models.faces,
+                scene,
+                gate=self._monitor.gate,
+                live_view=self._live_view,
+                health=self._health,
+                latencies=self._latencies,
+            )
             yield (
                 "camera",
                 Worker(
                     "camera",
-                    lambda: open_camera(
-                        camera.source, fps=camera.fps, width=camera.width, height=camera.height
+                    partial(
+                        open_camera, camera.source, fps=camera.fps, width=camera.width, height=camera.height
                     ),
-                    see,
+                    frames.handle,
                     self._health,
                     is_on=switches.is_on("camera"),
-                    when_off=lambda: room.forget(Modality.FACE),
+                    when_off=frames.forget,
                     when_stuck=self._give_up,
                 ),
             )
         if microphone.source != "none":
+            audio = AudioHandler(
+                models.voices,
+                scene,
+                live_view=self._live_view,
+                health=self._health,
+                latencies=self._latencies,
+            )
             yield (
                 "microphone",
                 Worker(
                     "microphone",
-                    lambda: open_microphone(microphone.source),
-                    hear,
+                    partial(open_microphone, microphone.source),
+                    audio.handle,
                     self._health,
                     is_on=switches.is_on("microphone"),
-                    when_off=forget_sound,
+                    when_off=audio.forget,
                     when_stuck=self._give_up,
                 ),
             )
 
-    def _serve(self, publisher: Publisher, outbox: Outbox, page: Dashboard) -> None:
-        """Once a second: let opinions age, feed the watchdog, send statistics."""
-        assert self._room is not None
+    def _give_up(self, error: DeviceError) -> None:
+        """End `run`, so that systemd starts a new process: only that frees the device."""
+        self._failure = error
+        self._stop.set()
+
+    def _start(
+        self,
+        stack: ExitStack,
+        publisher: Publisher,
+        writer: OutboxWriter,
+        workers: Iterable[Worker[Frame] | Worker[AudioChunk]],
+    ) -> None:
+        """Start the threads: delivery first, so that it takes what the devices report."""
+        if self._config.mqtt.discovery:
+            discovery = DiscoveryPublisher(self._config, publisher)
+            discovery.start()
+            stack.callback(discovery.close)
+        publisher.start()
+        writer.start()
+        self._monitor.start()
+        stack.callback(self._monitor.close)
+        for worker in workers:
+            worker.start()
+            stack.callback(worker.close)
+
+    def _open_page(
+        self,
+        token: str | None,
+        publisher: Publisher,
+        outbox: Outbox,
+        switches: Switches,
+        status: StatusTopic,
+        models: _Models,
+    ) -> Dashboard:
+        shown = Shown(
+            self._config,
+            publisher=publisher,
+            switches=switches,
+            board=self._live_view,
+            health=self._health,
+            snapshot=lambda: self._snapshot(publisher, outbox, switches, models),
+            status=lambda: status.payload,
+            on_preview=lambda: self._publish_preview(status),
+        )
+        return Dashboard(self._config.dashboard, shown.answers(), self._health, token)
+
+    def _run_clock(
+        self, scene: LiveScene, publisher: Publisher, outbox: Outbox, status: StatusTopic, page: Dashboard
+    ) -> None:
+        """Once a second: update the scene, feed the watchdog, publish statistics."""
         interval_s = self._config.mqtt.stats_interval_s
         next_stats_s = time.monotonic() + interval_s
-        is_served = False
+        has_page = False
         while not self._stop.wait(min(1.0, self._notifier.watchdog_s or 1.0)):
-            self._room.tick()
-            if state := self._room.told.get("state"):
-                self._board.note(state["emotion"], time.monotonic_ns())
-            self._tell_preview()
+            scene.update()
+            if state := publisher.payloads.get("state"):
+                self._live_view.note(state["emotion"], time.monotonic_ns())
+            self._publish_preview(status)
             if stuck := self._health.stuck():
-                # No ping: systemd restarts a daemon whose worker hangs.
+                # Without a ping systemd restarts the daemon, whose worker hangs.
                 self._notifier.status(f"no progress in {', '.join(stuck)}")
             else:
                 self._notifier.alive()
             if interval_s and time.monotonic() >= next_stats_s:
                 next_stats_s += interval_s
                 publisher.publish_stats(self._stats(outbox))
-            if not is_served and (self._has_begun or time.monotonic() - self._started_s > PAGE_DELAY_S):
-                is_served = True
+            if not has_page and (self._has_begun or time.monotonic() - self._started_s > PAGE_DELAY_S):
+                has_page = True
                 page.start()
+
+    def _publish_preview(self, status: StatusTopic) -> None:
+        status.set_preview(self._live_view.view(time.monotonic_ns()).preview_s > 0)
 
     @property
     def _has_begun(self) -> bool:
+        """Whether the first frame or window was processed."""
         counters = self._health.counters
         return bool(counters["frames"] or counters["windows"])
 
     def _numbers(self) -> dict[str, int | float]:
         counters = self._policy.counters(self._health.counters)
-        return {**counters, "rss_bytes": rss_bytes(), **self._watch.numbers()}
+        return {**counters, "rss_bytes": rss_bytes(), **self._monitor.numbers()}
 
     def _stats(self, outbox: Outbox) -> dict[str, object]:
         return messages.stats(
@@ -310,17 +325,11 @@ class Daemon:
             outbox=_counts(outbox),
         )
 
-    def _tell_preview(self) -> None:
-        """Say on the status topic that a preview runs, and that it ended."""
-        is_on = self._board.view(time.monotonic_ns()).preview_s > 0
-        if is_on != self._status.get("preview"):
-            self._publish_status()
-
-    def _snapshot(self, publisher: Publisher, outbox: Outbox) -> Snapshot:
+    def _snapshot(
+        self, publisher: Publisher, outbox: Outbox, switches: Switches, models: _Models
+    ) -> Snapshot:
         from edge.page.metrics import Snapshot
 
-        assert self._room is not None
-        assert self._switches is not None
         return Snapshot(
             uptime_s=time.monotonic() - self._started_s,
             counters=self._numbers(),
@@ -329,49 +338,37 @@ class Daemon:
             is_connected=publisher.connection_state.connected,
             live_dropped=publisher.live_dropped,
             latency_ms=self._latencies.quantiles_ms(),
-            backends={task: classifier.backend for task, classifier in self._classifiers.items()},
-            switches={part: self._switches.is_on(part) for part in self._switches.parts},
-            told=dict(self._room.told),
+            backends={task: classifier.backend for task, classifier in models.classifiers.items()},
+            switches={part: switches.is_on(part) for part in switches.parts},
+            told={topic: payload for topic, payload in publisher.payloads.items() if topic != "status"},
         )
 
-    def _on_link(self, state: ConnectionState) -> None:
-        """Tell that the broker does not take what we publish; that it is away, it cannot be told."""
-        if state.publishing == "refused":
-            detail = f"mqtt.host {state.address}: refuses what this device publishes; check the access list"
-            self._health.fault("mqtt", "publish_refused", detail)
-        elif state.publishing == "allowed":
-            self._health.clear("mqtt")
 
-    def _on_fault(self, component: str, reason: str, detail: str) -> None:
-        if reason:
-            log.warning("%s degraded: %s", component, detail or reason)
-        else:
-            log.info("%s recovered", component)
-        self._publish_status()
-        if self._room is not None and component not in ("outbox", "mqtt") and reason != "ended":
-            self._room.report_device(component, reason)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Models:
+    """Everything that is loaded from disk at start."""
 
-    def _publish_status(self, state: str | None = None) -> None:
-        reasons = self._health.reasons
-        if state is None and self._switches is not None and self._switches.are_all_off:
-            state = "paused"
-        state = state or ("degraded" if reasons else "running")
-        if self._publisher is not None:
-            self._status = messages.status(
-                state,
-                reasons=reasons,
-                since=self._health.since,
-                version=__version__,
-                backends=backends(self._classifiers),
-                preview=self._board.view(time.monotonic_ns()).preview_s > 0,
-                device=self._config.device,
-            )
-            self._publisher.publish_state("status", self._status)
-        self._notifier.status(f"{state} {' '.join(reasons)}".strip())
+    classifiers: Mapping[str, FallbackClassifier]
+    faces: FacePipeline
+    voices: VoicePipeline
+    pool: Pool
+
+
+def _open_models(config: Config) -> _Models:
+    """Open all models on the CPU; raise `ModelError` for one that cannot be used."""
+    classifiers: dict[str, FallbackClassifier] = {
+        task: FallbackClassifier(opener(config, task), config.inference.backend) for task in TASKS
+    }
+    return _Models(
+        classifiers,
+        open_face_pipeline(config, classifiers["face"]),
+        open_voice_pipeline(config, classifiers["voice"]),
+        open_pool(config),
+    )
 
 
 def _counts(outbox: Outbox) -> Counts | None:
-    """Return the counts of the outbox; None while the disk is away."""
+    """Return the counts of the outbox; None while its disk fails."""
     try:
         return outbox.counts()
     except OutboxError:

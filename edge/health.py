@@ -14,17 +14,23 @@ STUCK_S = 15.0
 class Health:
     """Faults by component (`camera`, `microphone`, `accelerator`, `outbox`, `disk`), progress and counters.
 
-    `on_change(component, reason, detail)` is called when a fault begins or its reason changes, and with
-    an empty reason when it ends. May be used from any thread.
+    May be used from any thread.
     """
 
-    def __init__(self, on_change: Callable[[str, str, str], None]) -> None:
+    def __init__(self) -> None:
         self.counters: Counter[str] = Counter()
         self.since = datetime.now(UTC)
-        self._on_change = on_change
+        self._listeners: list[Callable[[str, str, str], None]] = []
         self._faults: dict[str, str] = {}
         self._deadlines_ns: dict[str, int] = {}
         self._lock = threading.RLock()
+
+    def subscribe(self, listener: Callable[[str, str, str], None]) -> None:
+        """Call `listener(component, reason, detail)` when a fault begins or its reason changes.
+
+        When the fault ends, `reason` and `detail` are empty.
+        """
+        self._listeners.append(listener)
 
     def fault(self, component: str, reason: str, detail: str) -> None:
         """Record that a component does not work; the same reason again is only counted."""
@@ -34,7 +40,7 @@ class Health:
                 return
             self._faults[component] = reason
             self.since = datetime.now(UTC)
-        self._on_change(component, reason, detail)
+        self._notify(component, reason, detail)
 
     def clear(self, component: str) -> None:
         """Record that a component works."""
@@ -42,7 +48,11 @@ class Health:
             if self._faults.pop(component, None) is None:
                 return
             self.since = datetime.now(UTC)
-        self._on_change(component, "", "")
+        self._notify(component, "", "")
+
+    def _notify(self, component: str, reason: str, detail: str) -> None:
+        for listener in self._listeners:
+            listener(component, reason, detail)
 
     def progress(self, worker: str, *, limit_s: float = STUCK_S) -> None:
         """Note that a worker got something done, even if that was waiting in vain for a device.

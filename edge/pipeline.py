@@ -77,6 +77,7 @@ class VoicePipeline:
 
     def __init__(self, classifier: AnyClassifier, *, window_s: float, hop_s: float) -> None:
         self.classifier = classifier
+        self._window_s, self._hop_s = window_s, hop_s
         self._windows = SpeechWindows(window_s=window_s, hop_s=hop_s)
         self._input = window_input(classifier.card.input.features)
 
@@ -84,6 +85,10 @@ class VoicePipeline:
         """Take the next chunk; yield the windows that it completes."""
         for window in self._windows.push(chunk):
             yield VoiceResult(window, self.classify(window))
+
+    def reset(self) -> None:
+        """Forget the audio so far: no later window contains any of it."""
+        self._windows = SpeechWindows(window_s=self._window_s, hop_s=self._hop_s)
 
     def classify(self, window: Window) -> Prediction | None:
         """Return what the model says of a window, None where there is too little speech."""

@@ -1,8 +1,9 @@
-"""`emotion-edge analyze`: the daemon's own pipeline over files, one JSON line a file or a step."""
+"""`emotion-edge analyze`: files through the pipelines and the scene of the daemon, as JSON lines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ import numpy as np
 
 from edge.delivery import messages
 from edge.errors import MediaError
-from edge.people.fatigue import RANKS, FatigueMonitor, FatigueState
-from edge.people.fusion import Fusion, fuse_once
+from edge.people.fatigue import RANKS, FatigueState
+from edge.people.fusion import fuse_once
 from edge.people.pooling import Pool, open_pool
-from edge.people.speaker import SpeakerTracker
+from edge.people.scene import Moment, Scene
 from edge.pipeline import FacePipeline, open_face_pipeline, open_voice_pipeline
 from edge.settings import Config
 from edge.sources.media_files import has_audio, kind_of, read_audio, read_image, read_video_frames
@@ -23,26 +24,38 @@ from edge.values import (
     AudioChunk,
     FaceResult,
     Float32,
+    Frame,
     Modality,
     Prediction,
     UInt8,
-    measurements_of,
     probabilities,
 )
 from edge.voice.windows import VoiceResult, clip_window
 
-# A video is looked at this often; a summary is made of these looks.
-LOOK_EVERY_S = 0.1
+STEP_S = 0.1  # between two frames of a video that are processed
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Step:
+    """One frame of a video, the newest window of audio before it, and the scene then."""
+
+    frame: Frame
+    face_results: list[FaceResult]
+    voice_result: VoiceResult | None
+    moment: Moment
 
 
 @dataclass
 class Analyzer:
-    """Opens each model once, when the first file needs it. `modality` is face, voice or fused."""
+    """Analyses files with the models of `config`, each opened when the first file needs it.
+
+    `modality` is face, voice or fused.
+    """
 
     config: Config
     modality: str = "fused"
     backend: str | None = None
-    _eyes: FacePipeline | None = field(default=None, repr=False)
+    _face_pipeline: FacePipeline | None = field(default=None, repr=False)
     _pool: Pool | None = field(default=None, repr=False)
 
     def analyze(self, path: Path, *, every_s: float | None = None) -> Iterator[dict[str, Any]]:
@@ -62,74 +75,89 @@ class Analyzer:
 
     def _image(self, path: Path) -> dict[str, Any]:
         pixels = read_image(path)
-        face_results = self.eyes.process_still(pixels) if self._wants(Modality.FACE) else []
+        face_results = self.face_pipeline.process_still(pixels) if self._wants(Modality.FACE) else []
         return self._line(path, "image", 0.0, _faces(face_results, pixels), face_results, None)
 
     def _audio(self, path: Path) -> dict[str, Any]:
         samples = read_audio(path)
-        heard = self._hear_all(samples) if self._wants(Modality.VOICE) else []
-        return self._line(path, "audio", 0.0, [], [], _summary(heard))
+        voice_results = self._process_audio(samples) if self._wants(Modality.VOICE) else []
+        return self._line(path, "audio", 0.0, [], [], _mean_voice(voice_results))
 
     def _video(self, path: Path) -> dict[str, Any]:
-        """Summarise: every person's mean opinion, shown in the frame where most people are seen best.
+        """Return one line: the mean prediction of each person, in the frame with the best view of all.
 
-        Fatigue is that of the moment when it was worst, and of the last one of these.
+        Fatigue is the worst of the whole video, the latest of several equal ones; emotions do not add to it.
         """
-        tracks: dict[int, list[FaceResult]] = {}
-        best: tuple[float, float, list[FaceResult], UInt8 | None] = (-1.0, 0.0, [], None)
-        eyes = self.eyes.fresh() if self._wants(Modality.FACE) else None
-        monitor, worst = self._fatigue_monitor(), None
-        for frame in read_video_frames(path, LOOK_EVERY_S):
-            face_results = eyes.process(frame) if eyes else []
-            if monitor is not None:
-                worst = _worse(worst, _tiredness(monitor, face_results, frame.t_ns))
-            for face_result in face_results:
-                tracks.setdefault(face_result.face.track, []).append(face_result)
-            value = sum(face_result.prediction.quality for face_result in face_results)
-            if value > best[0]:
-                best = (value, frame.t_ns / 1e9, face_results, frame.pixels)
-        means = {track: _mean_prediction([s.prediction for s in seen]) for track, seen in tracks.items()}
-        _, t_s, shown, pixels = best
-        merged = [FaceResult(s.face, means[s.face.track]) for s in shown]
-        faces = _faces(merged, pixels) if pixels is not None else []
-        line = self._line(path, "video", t_s, faces, merged, _summary(self._sound_track(path)))
-        return line | {"fatigue": _facts(worst)}
+        predictions: dict[int, list[Prediction]] = {}
+        best: _Step | None = None
+        best_quality = -1.0
+        worst: FatigueState | None = None
+        for step in self._process_video(path, STEP_S, [], uses_emotions_for_fatigue=False):
+            if step.moment.fatigue is not None:
+                worst = _worse(worst, step.moment.fatigue.room)
+            for face_result in step.face_results:
+                predictions.setdefault(face_result.face.track, []).append(face_result.prediction)
+            quality = sum(face_result.prediction.quality for face_result in step.face_results)
+            if quality > best_quality:
+                best, best_quality = step, quality
+        t_s, means, faces = 0.0, [], []
+        if best is not None:
+            t_s = best.frame.t_ns / 1e9
+            means = [
+                FaceResult(r.face, _mean_prediction(predictions[r.face.track])) for r in best.face_results
+            ]
+            faces = _faces(means, best.frame.pixels)
+        line = self._line(path, "video", t_s, faces, means, _mean_voice(self._sound_track(path)))
+        return line | {"fatigue": _fatigue(worst)}
 
     def _steps(self, path: Path, every_s: float) -> Iterator[dict[str, Any]]:
-        """One line a step, fused over time as the daemon does, which looks more often than it tells."""
-        fusion, speaking = Fusion(self.config.fusion, self.pool), SpeakerTracker()
-        monitor = self._fatigue_monitor()
-        eyes = self.eyes.fresh() if self._wants(Modality.FACE) else None
-        waiting = self._sound_track(path)
-        heard: VoiceResult | None = None
+        """Yield one line every `every_s`; frames in between are processed as the daemon does."""
         due_s = 0.0
-        for frame in read_video_frames(path, min(every_s, LOOK_EVERY_S)):
-            face_results = eyes.process(frame) if eyes else []
-            speaking.add_faces(measurements_of(face_results))
-            while waiting and waiting[0].window.t_ns <= frame.t_ns:
-                heard = waiting.pop(0)
-                speaking.add_window(heard.window)
-                if heard.prediction is not None:
-                    fusion.add(heard.prediction)
-            for face_result in face_results:
-                fusion.add(face_result.prediction)
-            speaker = speaking.speaker(frame.t_ns)
-            fused = fusion.update(frame.t_ns, speaker=speaker)
-            room = fused.room
-            moods = {person.subject: person.probabilities for person in fused.people}
-            tiredness = _tiredness(monitor, face_results, frame.t_ns, moods) if monitor else None
-            if frame.t_ns / 1e9 < due_s - 0.0005:  # as `read_video_frames` has it
+        voice_results = self._sound_track(path)
+        for step in self._process_video(
+            path, min(every_s, STEP_S), voice_results, uses_emotions_for_fatigue=True
+        ):
+            t_s, moment = step.frame.t_ns / 1e9, step.moment
+            if t_s < due_s - 0.0005:  # as `read_video_frames` has it
                 continue
-            due_s = (np.floor(frame.t_ns / 1e9 / every_s + 1e-3) + 1) * every_s
-            line = self._line(path, "video", frame.t_ns / 1e9, _faces(face_results, frame.pixels), [], heard)
+            due_s = (np.floor(t_s / every_s + 1e-3) + 1) * every_s
+            faces = _faces(step.face_results, step.frame.pixels)
+            line = self._line(path, "video", t_s, faces, [], step.voice_result)
             line["fused"] = {
-                "emotion": room.emotion,
-                "confidence": room.confidence,
-                "probabilities": dict(room.probabilities),
+                "emotion": moment.room.emotion,
+                "confidence": moment.room.confidence,
+                "probabilities": dict(moment.room.probabilities),
             }
-            line["fatigue"] = _facts(tiredness)
-            line["speaker"] = speaker.word
+            line["fatigue"] = _fatigue(None if moment.fatigue is None else moment.fatigue.room)
+            line["speaker"] = moment.speaker.word
             yield line
+
+    def _process_video(
+        self,
+        path: Path,
+        step_s: float,
+        voice_results: Iterable[VoiceResult],
+        *,
+        uses_emotions_for_fatigue: bool,
+    ) -> Iterator[_Step]:
+        """Yield a frame every `step_s`, through the pipeline and the scene of the daemon."""
+        wants_faces = self._wants(Modality.FACE)
+        pipeline = self.face_pipeline.fresh() if wants_faces else None
+        scene = Scene(
+            self.config.fusion,
+            fatigue=self.config.fatigue if wants_faces and self.config.fatigue.enabled else None,
+            pool=self.pool,
+            uses_emotions_for_fatigue=uses_emotions_for_fatigue,
+        )
+        waiting = deque(voice_results)
+        voice_result: VoiceResult | None = None
+        for frame in read_video_frames(path, step_s):
+            face_results = pipeline.process(frame) if pipeline else []
+            scene.add_faces(face_results)
+            while waiting and waiting[0].window.t_ns <= frame.t_ns:
+                voice_result = waiting.popleft()
+                scene.add_voice(voice_result)
+            yield _Step(frame, face_results, voice_result, scene.update(frame.t_ns))
 
     def _line(
         self,
@@ -138,18 +166,19 @@ class Analyzer:
         t_s: float,
         faces: list[dict[str, Any]],
         face_results: Sequence[FaceResult],
-        heard: VoiceResult | None,
+        voice_result: VoiceResult | None,
     ) -> dict[str, Any]:
-        voice = heard.prediction if heard is not None else None
+        """Return a line without fatigue, fused without memory."""
+        voice = voice_result.prediction if voice_result is not None else None
         emotion, confidence, p = fuse_once(
-            (s.prediction for s in face_results), voice, self.config.fusion, self.pool
+            (face_result.prediction for face_result in face_results), voice, self.config.fusion, self.pool
         )
         return {
             "file": str(path),
             "kind": kind,
             "t_s": round(t_s, 3),
             "faces": faces,
-            "voice": _voice(heard),
+            "voice": _voice(voice_result),
             "fused": {"emotion": emotion, "confidence": confidence, "probabilities": p},
             "fatigue": None,
         }
@@ -158,37 +187,32 @@ class Analyzer:
         if not self._wants(Modality.VOICE) or not has_audio(path):
             return []
         try:
-            return self._hear_all(read_audio(path))
+            return self._process_audio(read_audio(path))
         except MediaError:
-            return []  # a damaged sound track does not spoil the picture
+            return []  # a damaged sound track must not prevent the analysis of the video
 
-    def _hear_all(self, samples: Float32) -> list[VoiceResult]:
-        """Return the windows that the daemon would have cut; a clip too short for one is one window."""
-        ears = open_voice_pipeline(self.config, backend=self.backend)
-        heard = list(ears.process(AudioChunk(samples, 0)))
+    def _process_audio(self, samples: Float32) -> list[VoiceResult]:
+        """Return the result of each window as the daemon cuts them; a shorter clip is one window."""
+        pipeline = open_voice_pipeline(self.config, backend=self.backend)
+        voice_results = list(pipeline.process(AudioChunk(samples, 0)))
         if samples.size < self.config.microphone.window_s * SAMPLE_RATE_HZ:
             window = clip_window(samples)
-            heard = [VoiceResult(window, ears.classify(window))]
-        return heard
-
-    def _fatigue_monitor(self) -> FatigueMonitor | None:
-        """A monitor that remembers nobody; None where faces or fatigue are not asked for."""
-        wanted = self._wants(Modality.FACE) and self.config.fatigue.enabled
-        return FatigueMonitor(self.config.fatigue) if wanted else None
+            voice_results = [VoiceResult(window, pipeline.classify(window))]
+        return voice_results
 
     def _wants(self, modality: Modality) -> bool:
         return self.modality in (modality.value, "fused")
 
     @property
-    def eyes(self) -> FacePipeline:
-        """The detector and face model, opened at first use."""
-        if self._eyes is None:
-            self._eyes = open_face_pipeline(self.config, backend=self.backend)
-        return self._eyes
+    def face_pipeline(self) -> FacePipeline:
+        """The face pipeline, opened at first use."""
+        if self._face_pipeline is None:
+            self._face_pipeline = open_face_pipeline(self.config, backend=self.backend)
+        return self._face_pipeline
 
     @property
     def pool(self) -> Pool:
-        """What makes one opinion of two, opened at first use."""
+        """The fusion of two modalities, opened at first use."""
         if self._pool is None:
             self._pool = open_pool(self.config)
         return self._pool
@@ -207,36 +231,24 @@ def _faces(face_results: Iterable[FaceResult], pixels: UInt8) -> list[dict[str, 
     ]
 
 
-def _tiredness(
-    monitor: FatigueMonitor,
-    face_results: Iterable[FaceResult],
-    t_ns: int,
-    moods: Mapping[str, Mapping[str, float]] | None = None,
-) -> FatigueState:
-    """Show one look to the monitor; return how the room is then."""
-    for reading in measurements_of(face_results):
-        monitor.add(reading)
-    return monitor.update(t_ns, moods).room
-
-
 def _worse(a: FatigueState | None, b: FatigueState) -> FatigueState:
-    """Return the worse of two moments, the later one where they are alike."""
+    """Return the worse of two states, the later one `b` if they are equal."""
     return b if a is None or (RANKS[b.level], b.score) >= (RANKS[a.level], a.score) else a
 
 
-def _facts(state: FatigueState | None) -> dict[str, Any] | None:
+def _fatigue(state: FatigueState | None) -> dict[str, Any] | None:
     return None if state is None else messages.fatigue_facts(state)
 
 
-def _voice(heard: VoiceResult | None) -> dict[str, Any] | None:
-    if heard is None or heard.prediction is None:
+def _voice(voice_result: VoiceResult | None) -> dict[str, Any] | None:
+    if voice_result is None or voice_result.prediction is None:
         return None
-    ratio = round(heard.window.speech_ratio, 4)
-    return {"probabilities": probabilities(heard.prediction.p), "speech_ratio": ratio}
+    ratio = round(voice_result.window.speech_ratio, 4)
+    return {"probabilities": probabilities(voice_result.prediction.p), "speech_ratio": ratio}
 
 
 def _unit_box(box_px: tuple[float, float, float, float], width: int, height: int) -> list[float]:
-    """Return x, y, w, h in 0..1, cut at the edges of the picture."""
+    """Return x, y, w, h in 0..1, cut at the edges of the image."""
     x, y, w, h = box_px
     left, right = np.clip([x / width, (x + w) / width], 0, 1)
     top, bottom = np.clip([y / height, (y + h) / height], 0, 1)
@@ -244,7 +256,7 @@ def _unit_box(box_px: tuple[float, float, float, float], width: int, height: int
 
 
 def _mean_prediction(predictions: Sequence[Prediction]) -> Prediction:
-    """Average opinions over time, each counting by its quality."""
+    """Return the mean over time, weighted by quality."""
     quality = np.array([prediction.quality for prediction in predictions])
     p = np.average([prediction.p for prediction in predictions], axis=0, weights=quality + 1e-6)
     first = predictions[0]
@@ -253,10 +265,10 @@ def _mean_prediction(predictions: Sequence[Prediction]) -> Prediction:
     )
 
 
-def _summary(heard: Sequence[VoiceResult]) -> VoiceResult | None:
-    """Return one hearing for a whole sound: the mean opinion, and the window with most speech."""
-    spoken = [voice_result.prediction for voice_result in heard if voice_result.prediction is not None]
-    if not spoken:
+def _mean_voice(voice_results: Sequence[VoiceResult]) -> VoiceResult | None:
+    """Return one result for a whole sound track: the mean prediction, and the window with most speech."""
+    predictions = [result.prediction for result in voice_results if result.prediction is not None]
+    if not predictions:
         return None
-    window = max((h.window for h in heard), key=lambda w: w.speech_ratio)
-    return VoiceResult(window, _mean_prediction(spoken))
+    window = max((result.window for result in voice_results), key=lambda window: window.speech_ratio)
+    return VoiceResult(window, _mean_prediction(predictions))

@@ -28,32 +28,32 @@ MAX_WAITING = 64  # commands not yet carried out
 class Switches:
     """A switch for each of `PARTS`, on until somebody touches it; `parts` are those that this device has.
 
-    `command` is for the MQTT thread and returns at once. `apply(part, is_on)` is called on a thread of
-    this class, after the choice is on disk, since closing a device and writing to an SD card take time.
+    `command` is for the MQTT thread and returns at once: closing a device and writing to a card take time.
     """
 
-    def __init__(
-        self, path: Path, *, parts: Sequence[str], apply: Callable[[str, bool], None], health: Health
-    ) -> None:
+    def __init__(self, path: Path, *, parts: Sequence[str], health: Health) -> None:
         self._path = path
-        self._apply = apply
         self._health = health
         self.parts = tuple(parts)
         # Also of a part that is not configured now: it comes back as it was left.
         self._is_on = {**dict.fromkeys(PARTS, True), **self._load()}
         self._told: set[str] = set()  # parts of which a bad command is in the log already
         self._commands: queue.Queue[tuple[str, bool] | None] = queue.Queue(MAX_WAITING)
-        self._thread = threading.Thread(target=self._run, name="switches", daemon=True)
+        self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Begin to carry commands out."""
+    def start(self, apply: Callable[[str, bool], None]) -> None:
+        """Carry out commands from now on, on a thread of this class.
+
+        `apply(part, is_on)` is called there for each command, after the choice is on disk.
+        """
+        self._thread = threading.Thread(target=self._run, args=(apply,), name="switches", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Finish the commands that came, at most for a second."""
         with suppress(queue.Full):
             self._commands.put_nowait(None)
-        if self._thread.ident is not None:
+        if self._thread is not None:
             self._thread.join(1.0)
 
     def is_on(self, part: str) -> bool:
@@ -93,7 +93,7 @@ class Switches:
             )
             self._told.add(part)
 
-    def _run(self) -> None:
+    def _run(self, apply: Callable[[str, bool], None]) -> None:
         while (command := self._commands.get()) is not None:
             part, is_on = command
             if self._is_on[part] != is_on:
@@ -101,7 +101,7 @@ class Switches:
             self._is_on[part] = is_on
             self._save()
             try:
-                self._apply(part, is_on)
+                apply(part, is_on)
             except Exception:  # outermost loop: the next command must find somebody here
                 log.exception("%s: the switch failed", part)
 

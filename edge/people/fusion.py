@@ -1,23 +1,24 @@
-"""Makes one opinion out of a face's and a voice's, and decides when it has changed.
+"""Fuses the predictions of face and voice into one state for each person and for the room.
 
-Late fusion of calibrated probabilities by one of the ways in `edge.people.pooling`, in all of which a poor or
-old opinion counts less. Pure: time comes in with the values.
+Late fusion of calibrated probabilities by one of the ways in `edge.people.pooling`: a prediction counts less
+the poorer its input and the older it is. `edge.people.decision` turns the result into a label.
+Pure: time is an argument.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from edge.people.decision import Hysteresis, label_of
 from edge.people.pooling import Opinion, Opinions, Pool, rule_pool
 from edge.people.speaker import Speaker
 from edge.settings import FusionSettings
 from edge.values import (
     ABSENT,
     LABELS,
-    UNCERTAIN,
     Evidence,
     Float32,
     Modality,
@@ -30,48 +31,47 @@ ROOM = "room"
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """A subject went from one emotion to another; `absent` on either side is presence lost or gained."""
+class EmotionChange:
+    """One subject changed its emotion; from or to `absent` means presence gained or lost."""
 
     previous: str
     state: SubjectState
 
 
 @dataclass(frozen=True, slots=True)
-class Fused:
-    """The room and everybody in it at one instant, and what changed since the last one."""
+class EmotionStates:
+    """The states of the room and of each person at one instant, and the changes since the last update."""
 
     room: SubjectState
     people: tuple[SubjectState, ...]
-    changes: tuple[Change, ...]
+    changes: tuple[EmotionChange, ...]
 
 
 @dataclass(slots=True)
 class _Subject:
-    """What is remembered of one person, or of the room."""
+    """The memory of one person or of the room."""
 
-    emotion: str = ABSENT
+    decision: Hysteresis
     p: Float32 | None = None  # (7,) smoothed
     t_ns: int = 0
-    candidate: str = ""
-    candidate_ns: int = 0
 
 
-@dataclass(slots=True)
 class Fusion:
-    """Keeps the newest opinions and turns them into states; call `observe`, then `update`.
+    """Keeps the newest predictions and turns them into states; call `add`, then `update`.
 
-    `pool` makes one of two opinions, `edge.people.pooling.open_pool` opens it; without it `rule_pool` does.
+    `pool` combines the predictions of two modalities (`edge.people.pooling.open_pool` opens it); without one,
+    `rule_pool` of the settings does.
     """
 
-    settings: FusionSettings
-    pool: Pool | None = None
-    _faces: dict[int, Prediction] = field(default_factory=dict)
-    _voice: Prediction | None = None
-    _subjects: dict[str, _Subject] = field(default_factory=lambda: {ROOM: _Subject()})
+    def __init__(self, settings: FusionSettings, pool: Pool | None = None) -> None:
+        self._settings = settings
+        self._pool = pool or rule_pool(settings)
+        self._faces: dict[int, Prediction] = {}
+        self._voice: Prediction | None = None
+        self._subjects: dict[str, _Subject] = {ROOM: self._new_subject()}
 
     def add(self, prediction: Prediction) -> None:
-        """Take the newest opinion of a face or of the voice; one older than what is known is ignored."""
+        """Keep a prediction of one face or of the voice; ignore it if a newer one is known."""
         if prediction.modality is Modality.VOICE:
             if self._voice is None or prediction.t_ns >= self._voice.t_ns:
                 self._voice = prediction
@@ -81,123 +81,106 @@ class Fusion:
         if known is None or prediction.t_ns >= known.t_ns:
             self._faces[track] = prediction
 
-    def update(self, now_ns: int, *, speaker: Speaker | None = None) -> Fused:
+    def update(self, now_ns: int, *, speaker: Speaker | None = None) -> EmotionStates:
         """Return the states at `now_ns`, which must not go backwards.
 
-        The voice belongs to the room, and to the face that `speaker.owner` names. Where nobody looked who
-        speaks, it belongs to the only face. Opinions older than `max_skew_s` are dropped; a subject that has
-        none left is absent.
+        The voice counts for the room and for the face `speaker.owner`; without a `speaker`, for the only face
+        in view. Predictions older than `max_skew_s` are dropped; a subject without any is absent.
         """
         self._expire(now_ns)
         owner = _only(self._faces) if speaker is None else speaker.owner
         people = {
-            f"person-{track}": _opinions(
-                [face], self._voice if track == owner else None, self.settings, now_ns
+            f"person-{track}": _pool_inputs(
+                [face], self._voice if track == owner else None, self._settings, now_ns
             )
             for track, face in sorted(self._faces.items())
         }
-        room = _opinions(self._faces.values(), self._voice, self.settings, now_ns)
-        changes: list[Change] = []
+        room = _pool_inputs(self._faces.values(), self._voice, self._settings, now_ns)
+        changes: list[EmotionChange] = []
         for name in [name for name in self._subjects if name not in people and name != ROOM]:
-            self._advance(name, {}, now_ns, changes)
+            self._update_subject(name, {}, now_ns, changes)
             del self._subjects[name]
-        states = [self._advance(name, opinions, now_ns, changes) for name, opinions in people.items()]
-        room_state = self._advance(ROOM, room, now_ns, changes)
-        return Fused(room_state, tuple(states), tuple(changes))
+        states = [self._update_subject(name, inputs, now_ns, changes) for name, inputs in people.items()]
+        room_state = self._update_subject(ROOM, room, now_ns, changes)
+        return EmotionStates(room_state, tuple(states), tuple(changes))
 
     def forget(self, modality: Modality) -> None:
-        """Drop what one modality said: its device was switched off."""
+        """Drop the predictions of one modality: its device was switched off."""
         if modality is Modality.VOICE:
             self._voice = None
         else:
             self._faces.clear()
 
     def voice_alone(self, room: SubjectState) -> SubjectState:
-        """Return what the voice says by itself, by the same threshold; `absent` while nobody speaks."""
-        p = None if room.voice is None or self._voice is None else self._voice.p
-        emotion = ABSENT
-        if p is not None:
-            top = int(np.argmax(p))
-            emotion = LABELS[top] if p[top] >= self.settings.enter else UNCERTAIN
+        """Return the state by the voice alone, with the same threshold; `absent` without speech.
+
+        `room` is the state of the room that `update` has just returned.
+        """
+        if room.voice is None or self._voice is None:
+            return SubjectState(ROOM, ABSENT, 0.0, {}, None, room.voice, room.t_ns)
+        emotion = label_of(self._voice.p, enter=self._settings.enter)
         return SubjectState(
             subject=ROOM,
             emotion=emotion,
-            confidence=_confidence(emotion, p),
-            probabilities=probabilities(p) if p is not None else {},
+            confidence=_confidence(emotion, self._voice.p),
+            probabilities=room.voice.probabilities,
             face=None,
             voice=room.voice,
             t_ns=room.t_ns,
         )
 
+    def _new_subject(self) -> _Subject:
+        settings = self._settings
+        return _Subject(Hysteresis(settings.enter, settings.exit, settings.min_dwell_s))
+
     def _expire(self, now_ns: int) -> None:
-        oldest_ns = now_ns - int(self.settings.max_skew_s * 1e9)
+        oldest_ns = now_ns - int(self._settings.max_skew_s * 1e9)
         self._faces = {track: face for track, face in self._faces.items() if face.t_ns >= oldest_ns}
         if self._voice is not None and self._voice.t_ns < oldest_ns:
             self._voice = None
 
-    def _advance(
-        self,
-        name: str,
-        opinions: Opinions,
-        now_ns: int,
-        changes: list[Change],
+    def _update_subject(
+        self, name: str, inputs: Opinions, now_ns: int, changes: list[EmotionChange]
     ) -> SubjectState:
-        subject = self._subjects.setdefault(name, _Subject())
-        previous = subject.emotion
+        """Return the state of one subject; append to `changes` if its emotion is new."""
+        subject = self._subjects.get(name)
+        if subject is None:
+            subject = self._subjects[name] = self._new_subject()
+        previous = subject.decision.label
         evidence: dict[Modality, Evidence] = {}
-        if opinions:
-            p, shares = (self.pool or rule_pool(self.settings))(opinions)
+        if inputs:
+            p, shares = self._pool(inputs)
             subject.p = self._smooth(subject, p, now_ns)
-            subject.emotion = self._decide(subject, subject.p, now_ns)
+            subject.decision.update(subject.p, now_ns)
             evidence = {
                 m: Evidence(probabilities(o.p), round(o.reliability, 4), round(shares[m], 4))
-                for m, o in opinions.items()
+                for m, o in inputs.items()
             }
         else:
-            subject.emotion, subject.p, subject.candidate = ABSENT, None, ""
+            subject.p = None
+            subject.decision.clear()
+        emotion = subject.decision.label
         state = SubjectState(
             subject=name,
-            emotion=subject.emotion,
-            confidence=_confidence(subject.emotion, subject.p),
+            emotion=emotion,
+            confidence=_confidence(emotion, subject.p),
             probabilities=probabilities(subject.p) if subject.p is not None else {},
             face=evidence.get(Modality.FACE),
             voice=evidence.get(Modality.VOICE),
             t_ns=now_ns,
         )
-        if subject.emotion != previous:
-            changes.append(Change(previous, state))
+        if emotion != previous:
+            changes.append(EmotionChange(previous, state))
         return state
 
     def _smooth(self, subject: _Subject, p: Float32, now_ns: int) -> Float32:
-        """Exponential moving average with time constant `ema_s`, right for any spacing of updates."""
+        """Return the exponential moving average of time constant `ema_s`, for any spacing of updates."""
         before, dt_s = subject.p, (now_ns - subject.t_ns) / 1e9
         subject.t_ns = now_ns
-        if before is None or not self.settings.ema_s:
+        if before is None or not self._settings.ema_s:
             return p
-        keep = float(np.exp(-max(0.0, dt_s) / self.settings.ema_s))
+        keep = float(np.exp(-max(0.0, dt_s) / self._settings.ema_s))
         return (keep * before + (1 - keep) * p).astype(np.float32)
-
-    def _decide(self, subject: _Subject, p: Float32, now_ns: int) -> str:
-        """Hysteresis: enter a class above `enter`, leave it below `exit`, and only after `min_dwell_s`."""
-        top = int(np.argmax(p))
-        wish = subject.emotion if subject.emotion != ABSENT else UNCERTAIN
-        if p[top] >= self.settings.enter:
-            wish = LABELS[top]
-        elif wish in LABELS and p[LABELS.index(wish)] < self.settings.exit:
-            wish = UNCERTAIN
-        if wish == subject.emotion:
-            subject.candidate = ""
-            return subject.emotion
-        if subject.emotion == ABSENT:
-            # Somebody is there from the first moment; what they feel must still prove itself.
-            subject.candidate, subject.candidate_ns = wish, now_ns
-            return UNCERTAIN if self.settings.min_dwell_s else wish
-        if wish != subject.candidate:
-            subject.candidate, subject.candidate_ns = wish, now_ns
-        if now_ns - subject.candidate_ns < int(self.settings.min_dwell_s * 1e9):
-            return subject.emotion
-        subject.candidate = ""
-        return wish
 
 
 def fuse_once(
@@ -206,9 +189,9 @@ def fuse_once(
     settings: FusionSettings,
     pool: Pool | None = None,
 ) -> tuple[str, float, dict[str, float]]:
-    """Fuse opinions of one instant, without memory: emotion, confidence, probabilities.
+    """Fuse the predictions of a still or a whole file: emotion, confidence, probabilities.
 
-    For stills and whole files; ages do not count. `pool` is that of `Fusion`.
+    There is no memory, and the age of a prediction does not count. `pool` is as in `Fusion`.
     """
     predictions = [*face, *([voice] if voice is not None else [])]
     if not predictions:
@@ -216,37 +199,36 @@ def fuse_once(
     aligned = [replace(prediction, t_ns=0) for prediction in predictions]
     faces = [prediction for prediction in aligned if prediction.modality is Modality.FACE]
     voices = [prediction for prediction in aligned if prediction.modality is Modality.VOICE]
-    p, _ = (pool or rule_pool(settings))(_opinions(faces, voices[0] if voices else None, settings, 0))
-    top = int(np.argmax(p))
-    emotion = LABELS[top] if p[top] >= settings.enter else UNCERTAIN
-    return emotion, round(float(p[top]), 4), probabilities(p)
+    p, _ = (pool or rule_pool(settings))(_pool_inputs(faces, voices[0] if voices else None, settings, 0))
+    emotion = label_of(p, enter=settings.enter)
+    return emotion, _confidence(emotion, p), probabilities(p)
 
 
 def _only(faces: Mapping[int, Prediction]) -> int | None:
     return next(iter(faces)) if len(faces) == 1 else None
 
 
-def _opinions(
+def _pool_inputs(
     faces: Iterable[Prediction], voice: Prediction | None, settings: FusionSettings, now_ns: int
 ) -> Opinions:
-    """Return the opinion of each modality present; several faces are averaged by reliability."""
+    """Return the input of each modality present; several faces are averaged by reliability."""
     result: dict[Modality, Opinion] = {}
-    if seen := [_opinion(face, settings, now_ns) for face in faces]:
-        r = np.array([opinion.reliability for opinion in seen])
-        p = np.average([opinion.p for opinion in seen], axis=0, weights=np.maximum(r, 1e-6))
-        result[Modality.FACE] = replace(seen[int(r.argmax())], p=p.astype(np.float32))
+    if each := [_pool_input(face, settings, now_ns) for face in faces]:
+        r = np.array([face.reliability for face in each])
+        p = np.average([face.p for face in each], axis=0, weights=np.maximum(r, 1e-6))
+        result[Modality.FACE] = replace(each[int(r.argmax())], p=p.astype(np.float32))
     if voice is not None:
-        result[Modality.VOICE] = _opinion(voice, settings, now_ns)
+        result[Modality.VOICE] = _pool_input(voice, settings, now_ns)
     return result
 
 
-def _opinion(prediction: Prediction, settings: FusionSettings, now_ns: int) -> Opinion:
+def _pool_input(prediction: Prediction, settings: FusionSettings, now_ns: int) -> Opinion:
     age_s = max(0, now_ns - prediction.t_ns) / 1e9
     return Opinion(prediction.p, prediction.quality, 0.5 ** (age_s / settings.half_life_s))
 
 
 def _confidence(emotion: str, p: Float32 | None) -> float:
-    """Return the probability of the emotion, or of the likeliest one while uncertain."""
+    """Return the probability of the emotion, or of the most probable one while uncertain."""
     if p is None:
         return 0.0
     value = p[LABELS.index(emotion)] if emotion in LABELS else p.max()

@@ -14,7 +14,7 @@ def test_each_worker_has_its_own_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """At the limit it is not stuck yet, a nanosecond later it is; progress ends that."""
     now = 0
     monkeypatch.setattr("edge.health.time.monotonic_ns", lambda: now)
-    health = Health(lambda *_: None)
+    health = Health()
     health.progress("camera")
     health.progress("mqtt", limit_s=180)
     now = 15_000_000_000

@@ -66,14 +66,10 @@ ARGUMENT_PARSERS = {"edge.__main__._parser", "models.__main__._parser", "convert
 
 
 # Exceptions that are being removed; nothing is added here, and a package's name stands for all its modules.
-PENDING = (
-    "edge.people.scene -> edge.delivery",
-    "edge.people.scene -> edge.pipeline",
-)
+PENDING: tuple[str, ...] = ()
 PENDING_CIRCLES = ("edge.inference.backends", "edge.inference.trial")
 PENDING_SIZES = (
     "edge.daemon.Daemon",
-    "edge.daemon.Daemon._workers",
     "edge.daemon.Daemon.run",
     "edge.delivery.publisher",
     "edge.delivery.publisher.Publisher",
@@ -81,7 +77,6 @@ PENDING_SIZES = (
     "edge.host.monitor.Monitor",
     "edge.page.routes.page_routes",
     "edge.people.eyelids.Eyelids",
-    "edge.people.scene.Room",
     "edge.sources.worker.Worker",
 )
 

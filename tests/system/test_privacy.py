@@ -67,7 +67,7 @@ def config_of(directory: Path, clip: Path, port: int, *, context: str, bind: str
 @contextmanager
 def living(config: Config) -> Iterator[None]:
     """Run the real daemon in this process while the block lasts."""
-    daemon = Daemon(config)
+    daemon = Daemon(config, state_interval_s=1.5)
     thread = threading.Thread(target=daemon.run)
     thread.start()
     try:
@@ -116,16 +116,13 @@ def emotions_in(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize(("context", "host"), [("education", "127.0.0.1"), ("workplace", "0.0.0.0")])
-def test_nothing_personal_leaves(
-    context: str, host: str, crowd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_personal_leaves(context: str, host: str, crowd: Path, tmp_path: Path) -> None:
     """A device that was at home begins here while the broker is away; six faces are seen, and speech heard.
 
     What the home had stored in the broker is cleared, what it had in the outbox stays; then come only
     counts of the group, on their beat, and what says how the device is. The page shows no more than that, and
     where the faces are only to who sits at the device.
     """
-    monkeypatch.setattr("edge.people.scene.STATE_EVERY_S", 1.5)
     broker = Mosquitto(tmp_path)
     bind = f"{host}:{free_port()}"
     config = config_of(tmp_path, crowd, broker.port, context=context, bind=bind)

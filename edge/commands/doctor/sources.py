@@ -31,9 +31,7 @@ def check_sources(config: Config, *, is_running: bool) -> Iterator[Finding]:
 
     `is_running`: a daemon runs, so it may hold the device.
     """
-    switches = Switches(
-        switches_path(config), parts=(), apply=lambda *_: None, health=Health(lambda *_: None)
-    )
+    switches = Switches(switches_path(config), parts=(), health=Health())
     parts: tuple[tuple[str, str, Callable[[], tuple[str, str]]], ...] = (
         ("camera", config.camera.source, lambda: check_camera(config)),
         ("microphone", config.microphone.source, lambda: check_microphone(config)),

@@ -11,16 +11,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from edge import __version__
+from edge.delivery.cadence import STATE_INTERVAL_S
 from edge.delivery.messages import EVENT_TYPES
 from edge.people.fatigue import ALARMS, LEVELS
-from edge.people.scene import STATE_EVERY_S
 from edge.policy import allowed
 from edge.settings import Config
 from edge.values import ABSENT, LABELS, PARTS, UNCERTAIN
 
 STATS_SLACK_S = 30
 # Three times in a row nobody told the state, which happens every 30 s: nobody is there to tell it.
-EXPIRE = {"expire_after": int(3 * STATE_EVERY_S)}
+EXPIRE = {"expire_after": int(3 * STATE_INTERVAL_S)}
 
 # Key: platform, subtopic, what else Home Assistant needs. Where a value comes from one topic only, another
 # topic cannot set it back to unknown. The names make the entity ids: `sensor.<device>_<key>`.

@@ -32,7 +32,7 @@ def test_the_watch_gives_free_memory_back(tmp_path: Path) -> None:
     blocks = [bytes(2000) for _ in range(20_000)]
     full_mb = rss_bytes() / 1e6
     del blocks[::2], blocks[:-1]
-    watch = Monitor(tmp_path, Health(lambda *_: None), soft_limit_c=78.0, fps=10.0, root=tmp_path)
+    watch = Monitor(tmp_path, Health(), soft_limit_c=78.0, fps=10.0, root=tmp_path)
     assert rss_bytes() / 1e6 > full_mb - 10
     watch.start()
     try:

@@ -33,7 +33,8 @@ class Watched:
 
     def __init__(self, tmp_path: Path) -> None:
         self.told: list[tuple[str, str]] = []
-        self.health = Health(lambda component, reason, _detail: self.told.append((component, reason)))
+        self.health = Health()
+        self.health.subscribe(lambda component, reason, _detail: self.told.append((component, reason)))
         self.watch = Monitor(tmp_path, self.health, soft_limit_c=78.0, fps=10.0, root=tmp_path)
         self.origin_s = self.watch.started_s
 

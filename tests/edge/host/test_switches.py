@@ -22,13 +22,8 @@ def switching(
 ) -> Iterator[tuple[Switches, Applied]]:
     """Run switches while the block lasts; give them and what they did."""
     applied: Applied = []
-    switches = Switches(
-        path,
-        parts=parts,
-        apply=lambda part, is_on: applied.append((part, is_on)),
-        health=health or Health(lambda *_: None),
-    )
-    switches.start()
+    switches = Switches(path, parts=parts, health=health or Health())
+    switches.start(lambda part, is_on: applied.append((part, is_on)))
     try:
         yield switches, applied
     finally:
@@ -91,7 +86,7 @@ def test_file_that_cannot_be_written_is_a_fault_and_the_switch_works(tmp_path: P
     path = tmp_path / "switches.json"
     blocker = tmp_path / "switches.json.new"
     blocker.mkdir()
-    health = Health(lambda *_: None)
+    health = Health()
     with switching(path, health=health) as (switches, applied):
         switches.command("camera", b"OFF", False)
         wait_until(lambda: applied == [("camera", False)], "the camera to be off")
@@ -110,7 +105,7 @@ def test_garbage_is_refused_once_in_the_log_and_always_counted(
 ) -> None:
     """Neither word nor case is guessed at; the log has one short line until a good command came."""
     caplog.set_level(logging.INFO)
-    health = Health(lambda *_: None)
+    health = Health()
     with switching(tmp_path / "switches.json", health=health) as (switches, applied):
         for _ in range(3):
             switches.command("camera", payload, False)
@@ -135,12 +130,7 @@ def test_stored_command_is_ignored(tmp_path: Path) -> None:
 
 def test_flood_is_bounded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """So many commands wait and no more; the caller, which is the MQTT thread, never does."""
-    switches = Switches(
-        tmp_path / "switches.json",
-        parts=("camera",),
-        apply=lambda *_: None,
-        health=Health(lambda *_: None),
-    )
+    switches = Switches(tmp_path / "switches.json", parts=("camera",), health=Health())
     for _ in range(MAX_WAITING):
         switches.command("camera", b"OFF", False)
     assert caplog.records == []

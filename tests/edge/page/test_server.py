@@ -64,7 +64,8 @@ class Site:
         self.stuck: list[str] = []
         self.is_connected = True
         self.faults: list[tuple[str, str, str]] = []
-        self.health = Health(lambda *change: self.faults.append(change))
+        self.health = Health()
+        self.health.subscribe(lambda *change: self.faults.append(change))
         where = f"[{host}]" if ":" in host else host
         self.root = f"{where}:{free_port()}"
         answers = Answers(

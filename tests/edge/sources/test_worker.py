@@ -38,7 +38,8 @@ class Recorder:
         self.tapes: list[Tape] = []
         self.log: list[str] = []
         self.error: DeviceError | None = None
-        self.health = Health(lambda *change: self.log.append(" ".join(change).strip()))
+        self.health = Health()
+        self.health.subscribe(lambda *change: self.log.append(" ".join(change).strip()))
 
     def open(self) -> Tape:
         if self.error is not None:

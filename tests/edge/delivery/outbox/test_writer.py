@@ -42,7 +42,8 @@ class Bench:
         self.path = path
         self.outbox = outbox
         self.told: list[str] = []
-        self.health = Health(lambda _, reason, __: self.told.append(reason or "recovered"))
+        self.health = Health()
+        self.health.subscribe(lambda _, reason, __: self.told.append(reason or "recovered"))
         self.recorder = OutboxWriter(outbox, publisher, self.health)
 
 
@@ -96,7 +97,7 @@ def test_withheld_event_is_not_stored(tmp_path: Path) -> None:
         publisher = Publisher(
             MqttSettings(port=free_port()), device="kitchen", outbox=outbox, policy=Policy(restricted=True)
         )
-        writer = OutboxWriter(outbox, publisher, Health(lambda *_: None))
+        writer = OutboxWriter(outbox, publisher, Health())
         fault = replace(make_event(1), type="device.degraded")
         assert writer.record([make_event(0), fault]) == [fault]
         writer.start()

@@ -1,0 +1,213 @@
+"""What the threads of the daemon call: a frame, an audio chunk, a fault, a switch, a state of the connection.
+
+Each class is one step between a device and the topics; `edge.daemon` connects them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from edge.delivery import messages
+from edge.delivery.announcer import Announcer
+from edge.delivery.mqtt.connection_state import ConnectionState
+from edge.delivery.publisher import Publisher
+from edge.delivery.status import StatusTopic
+from edge.health import Health
+from edge.host.cooling import FrameGate
+from edge.host.switches import Switches
+from edge.latency import Latencies
+from edge.page.live_view import LiveView
+from edge.people.scene import Scene
+from edge.pipeline import FacePipeline, VoicePipeline
+from edge.sources.worker import Worker
+from edge.values import AudioChunk, FaceResult, Frame, Modality
+from edge.voice.windows import VoiceResult
+
+log = logging.getLogger(__name__)
+
+UNREPORTED = ("outbox", "mqtt")  # faults of the delivery itself are in `status` only, not events
+
+
+class LiveScene:
+    """The scene of the device and its announcer under one lock: the workers and the clock share them."""
+
+    def __init__(self, scene: Scene, announcer: Announcer) -> None:
+        self._scene = scene
+        self._announcer = announcer
+        self._lock = threading.Lock()
+
+    def add_faces(self, face_results: list[FaceResult], t_ns: int) -> None:
+        """Add the faces of a frame that was captured at `t_ns`; announce what changed."""
+        with self._lock:
+            self._scene.add_faces(face_results)
+            self._update(t_ns)
+
+    def add_voice(self, voice_result: VoiceResult) -> None:
+        """Add a window of audio; announce what changed."""
+        with self._lock:
+            self._scene.add_voice(voice_result)
+            self._update(voice_result.window.t_ns)
+
+    def forget(self, modality: Modality) -> None:
+        """Drop what came from a device that was switched off; announce what changed."""
+        with self._lock:
+            self._scene.forget(modality)
+            self._update(time.monotonic_ns())
+
+    def update(self) -> None:
+        """Announce what time alone changes: predictions grow old, a state is due again."""
+        with self._lock:
+            self._update(time.monotonic_ns())
+
+    def _update(self, t_ns: int) -> None:
+        self._announcer.announce(self._scene.update(time.monotonic_ns()), t_ns)
+
+
+class FrameHandler:
+    """Takes each frame of the camera through the face pipeline into the scene; one thread."""
+
+    def __init__(
+        self,
+        pipeline: FacePipeline,
+        scene: LiveScene,
+        *,
+        gate: FrameGate,
+        live_view: LiveView,
+        health: Health,
+        latencies: Latencies,
+    ) -> None:
+        self._pipeline = pipeline
+        self._scene = scene
+        self._gate = gate
+        self._live_view = live_view
+        self._counters = health.counters
+        self._latencies = latencies
+
+    def handle(self, frame: Frame) -> None:
+        """Process one frame, unless the device is hot and this frame is to be dropped."""
+        self._counters["frames_dropped"] += frame.dropped
+        if not self._gate.accepts(frame.t_ns):
+            self._counters["frames_spared"] += 1
+            return
+        with self._latencies.measure("see"):
+            face_results = self._pipeline.process(frame)
+        self._counters["frames"] += 1
+        self._counters["faces"] += len(face_results)
+        self._live_view.add_frame(frame, [face_result.face for face_result in face_results])
+        self._scene.add_faces(face_results, frame.t_ns)
+
+    def forget(self) -> None:
+        """Drop all faces: the camera was switched off."""
+        self._scene.forget(Modality.FACE)
+
+
+class AudioHandler:
+    """Takes each chunk of the microphone through the voice pipeline into the scene; one thread."""
+
+    def __init__(
+        self,
+        pipeline: VoicePipeline,
+        scene: LiveScene,
+        *,
+        live_view: LiveView,
+        health: Health,
+        latencies: Latencies,
+    ) -> None:
+        self._pipeline = pipeline
+        self._scene = scene
+        self._live_view = live_view
+        self._counters = health.counters
+        self._latencies = latencies
+
+    def handle(self, chunk: AudioChunk) -> None:
+        """Process one chunk; most complete no window."""
+        self._counters["audio_gap_samples"] += chunk.gap
+        self._live_view.add_chunk(chunk)
+        start_s = time.perf_counter()
+        for voice_result in self._pipeline.process(chunk):
+            self._latencies.add("hear", time.perf_counter() - start_s)
+            self._counters["windows"] += 1
+            self._counters["spoken_windows"] += voice_result.prediction is not None
+            self._scene.add_voice(voice_result)
+
+    def forget(self) -> None:
+        """Drop the voice and the audio so far: no window may span the time while the microphone was off."""
+        self._pipeline.reset()
+        self._scene.forget(Modality.VOICE)
+
+
+class FaultReporter:
+    """Logs and publishes that a component fails or works again; called by `Health` on any thread."""
+
+    def __init__(self, status: StatusTopic, announcer: Announcer) -> None:
+        self._status = status
+        self._announcer = announcer
+
+    def report(self, component: str, reason: str, detail: str) -> None:
+        """Report a new fault, or with an empty reason that the component works again."""
+        if reason:
+            log.warning("%s degraded: %s", component, detail or reason)
+        else:
+            log.info("%s recovered", component)
+        self._status.publish()
+        # A recording that ended is not a fault of the device.
+        if component not in UNREPORTED and reason != "ended":
+            self._announcer.announce_device(component, reason)
+
+
+def report_connection(health: Health, state: ConnectionState) -> None:
+    """Record as a fault that the broker refuses what this device publishes.
+
+    An offline broker is not a fault: it cannot be notified, and the outbox keeps the events.
+    """
+    if state.publishing == "refused":
+        detail = f"mqtt.host {state.address}: refuses what this device publishes; check the access list"
+        health.fault("mqtt", "publish_refused", detail)
+    elif state.publishing == "allowed":
+        health.clear("mqtt")
+
+
+class DeviceSwitch:
+    """Opens and closes the camera and the microphone as `camera/enabled/set` and its like demand."""
+
+    def __init__(
+        self,
+        workers: Mapping[str, Worker[Any]],
+        switches: Switches,
+        *,
+        publisher: Publisher,
+        status: StatusTopic,
+        health: Health,
+    ) -> None:
+        self._workers = workers
+        self._switches = switches
+        self._publisher = publisher
+        self._status = status
+        self._health = health
+
+    def switch_device(self, part: str, is_on: bool) -> None:
+        """Open or close `camera` or `microphone` and publish its new state.
+
+        `Switches` calls this on its thread, for a `set` message or a button of the page.
+        """
+        self._workers[part].switch(is_on)
+        self._publish_enabled(part)
+        self._health.since = datetime.now(UTC)
+        self._status.set_paused(self._switches.are_all_off)
+
+    def start(self) -> None:
+        """Publish the state of each switch, and take commands from now on."""
+        for part in self._switches.parts:
+            self._publish_enabled(part)
+            self._publisher.subscribe(f"{part}/enabled/set", partial(self._switches.command, part))
+        self._switches.start(self.switch_device)
+
+    def _publish_enabled(self, part: str) -> None:
+        payload = messages.enabled(self._switches.is_on(part))
+        self._publisher.publish_state(f"{part}/enabled/state", payload)
