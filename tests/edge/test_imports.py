@@ -36,7 +36,7 @@ ROOMS = (
 )
 # Modules on the top level of a package, and one room, that build something from all rooms.
 WIRING = {
-    "edge wiring": ("edge.__main__", "edge.daemon", "edge.pipeline", "edge.handlers", "edge.commands"),
+    "edge wiring": ("edge.__main__", "edge.daemon", "edge.pipeline", "edge.commands"),
     "models wiring": ("models.__main__", "models.fetch"),
 }
 TENSORFLOW = {"tensorflow", "keras", "tf_keras"}  # only the training knows them
@@ -69,8 +69,6 @@ ARGUMENT_PARSERS = {"edge.__main__._parser", "models.__main__._parser", "convert
 PENDING: tuple[str, ...] = ()
 PENDING_CIRCLES = ("edge.inference.backends", "edge.inference.trial")
 PENDING_SIZES = (
-    "edge.daemon.Daemon",
-    "edge.daemon.Daemon.run",
     "edge.delivery.publisher",
     "edge.delivery.publisher.Publisher",
     "edge.delivery.subscriber.Listener",

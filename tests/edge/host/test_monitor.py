@@ -203,12 +203,13 @@ def test_frozen_worker_stops_the_watchdog_pings(tmp_path: Path) -> None:
     freeze = f"""
 ice = pathlib.Path({str(ice)!r})
 edge.health.Health.progress.__kwdefaults__["limit_s"] = 2.0
-gate = edge.daemon.LiveView.see
-def see(self, *args):
+from edge.daemon.handlers import FrameHandler
+handle = FrameHandler.handle
+def freeze(self, frame):
     while ice.exists():
         time.sleep(0.05)
-    gate(self, *args)
-edge.daemon.LiveView.see = see
+    handle(self, frame)
+FrameHandler.handle = freeze
 """
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as server:
         server.bind(str(tmp_path / "notify"))

@@ -5,47 +5,37 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from edge.config import outbox_path, read_password, switches_path
-from edge.delivery import messages
+from edge.daemon.device_switch import DeviceSwitch
+from edge.daemon.handlers import AudioHandler, FaultReporter, FrameHandler, LiveScene, report_connection
+from edge.daemon.models import DaemonModels, open_daemon_models
+from edge.daemon.statistics import Statistics
 from edge.delivery.announcer import Announcer, clear_stale_states
 from edge.delivery.cadence import STATE_INTERVAL_S
 from edge.delivery.home_assistant.discovery import DiscoveryPublisher
-from edge.delivery.outbox.queue import Counts, Outbox, open_outbox
+from edge.delivery.outbox.queue import Outbox, open_outbox
 from edge.delivery.outbox.writer import OutboxWriter
 from edge.delivery.publisher import Publisher
 from edge.delivery.status import StatusTopic
-from edge.errors import DeviceError, OutboxError
+from edge.errors import DeviceError
 from edge.files import ROOT
-from edge.handlers import (
-    AudioHandler,
-    DeviceSwitch,
-    FaultReporter,
-    FrameHandler,
-    LiveScene,
-    report_connection,
-)
 from edge.health import Health
-from edge.host.malloc import rss_bytes
 from edge.host.monitor import Monitor
 from edge.host.sd_notify import Notifier
 from edge.host.switches import Switches
 from edge.inference.accelerator import Accelerator
-from edge.inference.fallback import FallbackClassifier
 from edge.latency import Latencies
 from edge.page.live_view import LiveView
 from edge.page.server import Dashboard, read_token
 from edge.page.view import Shown
-from edge.people.pooling import Pool, open_pool, pool_name
+from edge.people.pooling import pool_name
 from edge.people.scene import Scene
-from edge.pipeline import FacePipeline, VoicePipeline, open_face_pipeline, open_voice_pipeline, opener
 from edge.policy import allowed, sentence
 from edge.settings import Config
 from edge.sources.camera import open_camera
@@ -54,11 +44,10 @@ from edge.sources.worker import Worker
 from edge.values import PARTS, AudioChunk, Frame
 
 if TYPE_CHECKING:
-    from edge.page.metrics import Snapshot
+    pass
 
 log = logging.getLogger(__name__)
 
-TASKS: tuple[Literal["face", "voice"], ...] = ("face", "voice")
 MQTT_LIMIT_S = 180.0  # a dead name server takes half a minute for each broker, a pause another minute
 CLOSE_S = 1.2  # of the two seconds that a stop may take
 PAGE_DELAY_S = 3.0  # at most: loading the web server must not delay the first prediction
@@ -106,7 +95,7 @@ class Daemon:
         password = read_password(config.mqtt)
         token = read_token(config.dashboard)
         self._notifier.status("loading models")
-        models = _open_models(config)
+        models = open_daemon_models(config)
         switches = Switches(
             switches_path(config),
             parts=[part for part in PARTS if getattr(config, part).source != "none"],
@@ -119,14 +108,7 @@ class Daemon:
             stack.callback(publisher.close, CLOSE_S)
             writer = OutboxWriter(outbox, publisher, self._health)
             stack.callback(writer.close)
-            status = StatusTopic(
-                publisher,
-                self._health,
-                models.classifiers,
-                device=config.device,
-                is_paused=switches.are_all_off,
-                show_line=self._notifier.status,
-            )
+            status = self._open_status(publisher, models, switches)
             announcer = self._open_announcer(models, publisher, writer)
             self._health.subscribe(FaultReporter(status, announcer).report)
             scene = LiveScene(self._open_scene(models), announcer)
@@ -144,9 +126,10 @@ class Daemon:
             status.publish()
             brokers = ", ".join(map(str, config.mqtt.addresses))
             log.info("running as %s, broker %s; %s", config.device.id, brokers, sentence(config.device))
-            page = self._open_page(token, publisher, outbox, switches, status, models)
+            statistics = self._open_statistics(outbox, publisher, models, switches)
+            page = self._open_page(token, publisher, switches, status, statistics)
             stack.callback(page.close)
-            self._run_clock(scene, publisher, outbox, status, page)
+            self._run_clock(scene, publisher, status, statistics, page)
             self._notifier.stopping()
             status.publish("stopping")
         if self._failure is not None:
@@ -164,7 +147,32 @@ class Daemon:
             on_progress=partial(self._health.progress, "mqtt", limit_s=MQTT_LIMIT_S),
         )
 
-    def _open_announcer(self, models: _Models, publisher: Publisher, writer: OutboxWriter) -> Announcer:
+    def _open_status(self, publisher: Publisher, models: DaemonModels, switches: Switches) -> StatusTopic:
+        return StatusTopic(
+            publisher,
+            self._health,
+            models.classifiers,
+            device=self._config.device,
+            is_paused=switches.are_all_off,
+            show_line=self._notifier.status,
+        )
+
+    def _open_statistics(
+        self, outbox: Outbox, publisher: Publisher, models: DaemonModels, switches: Switches
+    ) -> Statistics:
+        return Statistics(
+            self._health,
+            self._monitor,
+            self._latencies,
+            policy=self._policy,
+            outbox=outbox,
+            publisher=publisher,
+            switches=switches,
+            classifiers=models.classifiers,
+            started_s=self._started_s,
+        )
+
+    def _open_announcer(self, models: DaemonModels, publisher: Publisher, writer: OutboxWriter) -> Announcer:
         return Announcer(
             publisher,
             writer,
@@ -175,7 +183,7 @@ class Daemon:
             state_interval_s=self._state_interval_s,
         )
 
-    def _open_scene(self, models: _Models) -> Scene:
+    def _open_scene(self, models: DaemonModels) -> Scene:
         return Scene(
             self._config.fusion,
             fatigue=self._config.fatigue if self._config.watches_fatigue else None,
@@ -185,7 +193,7 @@ class Daemon:
         )
 
     def _open_workers(
-        self, models: _Models, scene: LiveScene, switches: Switches
+        self, models: DaemonModels, scene: LiveScene, switches: Switches
     ) -> Iterator[tuple[str, Worker[Frame] | Worker[AudioChunk]]]:
         """Yield the worker of each device that is configured, by its name."""
         camera, microphone = self._config.camera, self._config.microphone
@@ -262,10 +270,9 @@ class Daemon:
         self,
         token: str | None,
         publisher: Publisher,
-        outbox: Outbox,
         switches: Switches,
         status: StatusTopic,
-        models: _Models,
+        statistics: Statistics,
     ) -> Dashboard:
         shown = Shown(
             self._config,
@@ -273,14 +280,19 @@ class Daemon:
             switches=switches,
             board=self._live_view,
             health=self._health,
-            snapshot=lambda: self._snapshot(publisher, outbox, switches, models),
+            snapshot=statistics.snapshot,
             status=lambda: status.payload,
             on_preview=lambda: self._publish_preview(status),
         )
         return Dashboard(self._config.dashboard, shown.answers(), self._health, token)
 
     def _run_clock(
-        self, scene: LiveScene, publisher: Publisher, outbox: Outbox, status: StatusTopic, page: Dashboard
+        self,
+        scene: LiveScene,
+        publisher: Publisher,
+        status: StatusTopic,
+        statistics: Statistics,
+        page: Dashboard,
     ) -> None:
         """Once a second: update the scene, feed the watchdog, publish statistics."""
         interval_s = self._config.mqtt.stats_interval_s
@@ -298,78 +310,10 @@ class Daemon:
                 self._notifier.alive()
             if interval_s and time.monotonic() >= next_stats_s:
                 next_stats_s += interval_s
-                publisher.publish_stats(self._stats(outbox))
-            if not has_page and (self._has_begun or time.monotonic() - self._started_s > PAGE_DELAY_S):
+                publisher.publish_stats(statistics.payload())
+            if not has_page and (statistics.has_input or statistics.uptime_s > PAGE_DELAY_S):
                 has_page = True
                 page.start()
 
     def _publish_preview(self, status: StatusTopic) -> None:
         status.set_preview(self._live_view.view(time.monotonic_ns()).preview_s > 0)
-
-    @property
-    def _has_begun(self) -> bool:
-        """Whether the first frame or window was processed."""
-        counters = self._health.counters
-        return bool(counters["frames"] or counters["windows"])
-
-    def _numbers(self) -> dict[str, int | float]:
-        counters = self._policy.counters(self._health.counters)
-        return {**counters, "rss_bytes": rss_bytes(), **self._monitor.numbers()}
-
-    def _stats(self, outbox: Outbox) -> dict[str, object]:
-        return messages.stats(
-            time=datetime.now(UTC),
-            uptime_s=time.monotonic() - self._started_s,
-            counters=self._numbers(),
-            latency_ms=self._latencies.quantiles_ms(),
-            outbox=_counts(outbox),
-        )
-
-    def _snapshot(
-        self, publisher: Publisher, outbox: Outbox, switches: Switches, models: _Models
-    ) -> Snapshot:
-        from edge.page.metrics import Snapshot
-
-        return Snapshot(
-            uptime_s=time.monotonic() - self._started_s,
-            counters=self._numbers(),
-            faults=self._health.reasons,
-            outbox=_counts(outbox),
-            is_connected=publisher.connection_state.connected,
-            live_dropped=publisher.live_dropped,
-            latency_ms=self._latencies.quantiles_ms(),
-            backends={task: classifier.backend for task, classifier in models.classifiers.items()},
-            switches={part: switches.is_on(part) for part in switches.parts},
-            told={topic: payload for topic, payload in publisher.payloads.items() if topic != "status"},
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Models:
-    """Everything that is loaded from disk at start."""
-
-    classifiers: Mapping[str, FallbackClassifier]
-    faces: FacePipeline
-    voices: VoicePipeline
-    pool: Pool
-
-
-def _open_models(config: Config) -> _Models:
-    """Open all models on the CPU; raise `ModelError` for one that cannot be used."""
-    classifiers: dict[str, FallbackClassifier] = {
-        task: FallbackClassifier(opener(config, task), config.inference.backend) for task in TASKS
-    }
-    return _Models(
-        classifiers,
-        open_face_pipeline(config, classifiers["face"]),
-        open_voice_pipeline(config, classifiers["voice"]),
-        open_pool(config),
-    )
-
-
-def _counts(outbox: Outbox) -> Counts | None:
-    """Return the counts of the outbox; None while its disk fails."""
-    try:
-        return outbox.counts()
-    except OutboxError:
-        return None

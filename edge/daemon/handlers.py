@@ -1,31 +1,20 @@
-"""What the threads of the daemon call: a frame, an audio chunk, a fault, a switch, a state of the connection.
-
-Each class is one step between a device and the topics; `edge.daemon` connects them.
-"""
+"""What the threads of the daemon call for a frame, an audio chunk, a fault and a new connection state."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from functools import partial
-from typing import Any
 
-from edge.delivery import messages
 from edge.delivery.announcer import Announcer
 from edge.delivery.mqtt.connection_state import ConnectionState
-from edge.delivery.publisher import Publisher
 from edge.delivery.status import StatusTopic
 from edge.health import Health
 from edge.host.cooling import FrameGate
-from edge.host.switches import Switches
 from edge.latency import Latencies
 from edge.page.live_view import LiveView
 from edge.people.scene import Scene
 from edge.pipeline import FacePipeline, VoicePipeline
-from edge.sources.worker import Worker
 from edge.values import AudioChunk, FaceResult, Frame, Modality
 from edge.voice.windows import VoiceResult
 
@@ -171,43 +160,3 @@ def report_connection(health: Health, state: ConnectionState) -> None:
         health.fault("mqtt", "publish_refused", detail)
     elif state.publishing == "allowed":
         health.clear("mqtt")
-
-
-class DeviceSwitch:
-    """Opens and closes the camera and the microphone as `camera/enabled/set` and its like demand."""
-
-    def __init__(
-        self,
-        workers: Mapping[str, Worker[Any]],
-        switches: Switches,
-        *,
-        publisher: Publisher,
-        status: StatusTopic,
-        health: Health,
-    ) -> None:
-        self._workers = workers
-        self._switches = switches
-        self._publisher = publisher
-        self._status = status
-        self._health = health
-
-    def switch_device(self, part: str, is_on: bool) -> None:
-        """Open or close `camera` or `microphone` and publish its new state.
-
-        `Switches` calls this on its thread, for a `set` message or a button of the page.
-        """
-        self._workers[part].switch(is_on)
-        self._publish_enabled(part)
-        self._health.since = datetime.now(UTC)
-        self._status.set_paused(self._switches.are_all_off)
-
-    def start(self) -> None:
-        """Publish the state of each switch, and take commands from now on."""
-        for part in self._switches.parts:
-            self._publish_enabled(part)
-            self._publisher.subscribe(f"{part}/enabled/set", partial(self._switches.command, part))
-        self._switches.start(self.switch_device)
-
-    def _publish_enabled(self, part: str) -> None:
-        payload = messages.enabled(self._switches.is_on(part))
-        self._publisher.publish_state(f"{part}/enabled/state", payload)
