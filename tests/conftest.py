@@ -17,12 +17,6 @@ from tests.helpers.commands import convert_here
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(autouse=True)
-def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Connect again at once: the pause spreads a fleet, of which there is none here."""
-    monkeypatch.setattr("edge.delivery.publisher.FIRST_PAUSE_S", (0.02, 0.2))
-
-
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Convert in this process and not in a child, for tests of what becomes of the file."""

@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from edge.delivery.mqtt.connection import V311, Connection, ConnectionFailed
+from edge.delivery.mqtt.connection import Connection, ConnectionFailed
+from edge.delivery.mqtt.tuning import V311
 from edge.errors import BrokerError
 from edge.settings import MqttSettings
 

@@ -21,6 +21,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from edge.delivery.embedded_broker import EmbeddedBroker, find_server
+from edge.delivery.mqtt.tuning import Tuning
 from edge.delivery.outbox.queue import Outbox
 from edge.delivery.publisher import Publisher
 from edge.settings import MqttSettings
@@ -28,6 +29,7 @@ from edge.values import EmotionEvent
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("/usr/sbin/mosquitto")
 DEADLINE_S = 20.0
+BRISK = Tuning(first_pause_s=(0.02, 0.2))  # reconnects at once: there is no fleet to spread
 
 
 def wait_until(condition: Callable[[], object], what: str, *, timeout_s: float = DEADLINE_S) -> None:
@@ -284,9 +286,11 @@ def settings_of(broker: Any, **more: Any) -> MqttSettings:
 
 
 @contextmanager
-def publishing(settings: MqttSettings, outbox: Outbox, **more: Any) -> Iterator[Publisher]:
+def publishing(
+    settings: MqttSettings, outbox: Outbox, *, tuning: Tuning = BRISK, **more: Any
+) -> Iterator[Publisher]:
     """Run a publisher for the device `kitchen` while the block lasts."""
-    publisher = Publisher(settings, device="kitchen", outbox=outbox, **more)
+    publisher = Publisher(settings, device="kitchen", outbox=outbox, tuning=tuning, **more)
     publisher.start()
     try:
         yield publisher

@@ -14,16 +14,14 @@ from edge.commands.doctor.finding import Finding, failed
 from edge.config import read_password
 from edge.delivery import messages
 from edge.delivery.mqtt.connection import (
-    CONNECT_TIMEOUT_S,
     REMEDIES,
-    V5,
     Connection,
     ConnectionFailed,
     Connector,
     reason_of,
 )
-from edge.delivery.mqtt.publish_probe import PROBE_S
 from edge.delivery.mqtt.tls import tls_context
+from edge.delivery.mqtt.tuning import TUNING, V5
 from edge.errors import EdgeError
 from edge.hosts import Address
 from edge.settings import Config
@@ -101,7 +99,9 @@ class _Session:
 
     def _open(self) -> socket.socket:
         try:
-            return socket.create_connection((self._address.host, self._address.port), CONNECT_TIMEOUT_S)
+            return socket.create_connection(
+                (self._address.host, self._address.port), TUNING.connect_timeout_s
+            )
         except OSError as error:
             raise ConnectionFailed(reason_of(error), str(error)) from error
 
@@ -177,7 +177,7 @@ class _Session:
 
     def _wait(self, condition: Callable[[], bool], detail: str) -> None:
         """Pump the connection until `condition` holds; raise `ConnectionFailed` with `detail`."""
-        connection, deadline_s = self._connected, time.monotonic() + PROBE_S
+        connection, deadline_s = self._connected, time.monotonic() + TUNING.probe_s
         while not condition():
             if connection.lost is not None:
                 raise ConnectionFailed(connection.lost, detail)

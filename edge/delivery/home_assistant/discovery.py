@@ -84,9 +84,11 @@ class DiscoveryPublisher:
 def clear_discovery(config: Config) -> None:
     """Remove the device from Home Assistant; raise `BrokerError` unless the broker confirms it."""
     topic = discovery_topic(config)
-    dial = Connector(config.mqtt, f"emotion-edge-{config.device.id}-discovery", read_password(config.mqtt))
+    connector = Connector(
+        config.mqtt, f"emotion-edge-{config.device.id}-discovery", read_password(config.mqtt)
+    )
     try:
-        connection = dial.open()
+        connection = connector.open()
     except ConnectionFailed as error:
         raise BrokerError(
             f"mqtt.host {config.mqtt.host}: {error}; `emotion-edge discovery remove` needs the broker"

@@ -1,7 +1,9 @@
 """The MQTT client of the device: one connection at a time, opened again whenever it is lost.
 
-`connection` wraps paho and tries one broker after the other; `connection_state` is what the log, the page
-and `doctor` know of it. `send_queue` decides which event of the outbox goes next; `publish_probe` finds out
-whether an MQTT 3.1.1 broker accepts what the device publishes. From outside: `ConnectionState`, `Connector`,
-`Message`.
+Other threads put messages into the `mailbox`; `session` sends them, and the events that `send_queue` takes
+from the outbox, on one `connection`. `connection` wraps paho and tries one broker after the other, with the
+pauses of `reconnect`; `connection_state` is what the log, the page and `doctor` know of it. `publish_probe`
+finds out whether an MQTT 3.1.1 broker accepts what the device publishes. `tuning` has all waits and limits.
+
+`publisher`, one folder up, owns all of these. From outside: `ConnectionState`, `Connector`, `Message`.
 """

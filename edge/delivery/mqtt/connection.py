@@ -20,23 +20,20 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge.delivery.mqtt.tls import tls_context
+from edge.delivery.mqtt.tuning import TUNING, V5, Tuning
+from edge.delivery.mqtt.wakeup import WakeUp
 from edge.hosts import Address
 from edge.settings import MqttSettings
 
 log = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT_S = 5.0
-V5 = MQTTProtocolVersion.MQTTv5
-V311 = MQTTProtocolVersion.MQTTv311
-PROTOCOLS = (V5, V311)  # in the order in which they are tried
-
 REMEDIES = {
     "dns": "check mqtt.host and the name server",
-    "refused": "nothing listens there; start the broker or check mqtt.port",
+    "refused": "nothing listens on that port; start the broker or check mqtt.port",
     "timeout": "no answer; check mqtt.host, mqtt.port and the firewall",
     "unreachable": "no route; check the network",
     "tls": "check mqtt.tls, mqtt.ca_file, mqtt.cert_file and the name in the broker's certificate",
-    "websocket": "no MQTT over websockets there; check mqtt.transport, mqtt.path and mqtt.port",
+    "websocket": "no MQTT over websockets on that port; check mqtt.transport, mqtt.path and mqtt.port",
     "not_authorized": "check mqtt.username and mqtt.password_file",
     "unsupported_protocol": "the broker speaks neither MQTT 5 nor 3.1.1",
     "closed": "the broker closed the connection; its log says why",
@@ -55,9 +52,9 @@ class ConnectionFailed(ConnectionError):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message from the broker; `retained` means that it was stored, not sent just now.
+    """One message from the broker; `retained` means that the broker had stored it.
 
-    `missing` is known for events that a `Listener` yields: how many of the device were left out before it.
+    `missing` is for events that a `Listener` yields: how many events of the device are missing before it.
     """
 
     topic: str
@@ -67,8 +64,16 @@ class Message:
     missing: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class BrokerLimits:
+    """What the broker announced in its CONNACK (MQTT 5); the defaults are those of the standard."""
+
+    receive_maximum: int = 65_535  # unacknowledged messages at a time
+    maximum_packet_bytes: int = 268_435_455
+
+
 class _Client(paho.Client):
-    """Remembers its socket: paho-mqtt 2.2 leaves it open where the websocket handshake fails."""
+    """Keeps its socket: paho-mqtt 2.2 leaves it open where the websocket handshake fails."""
 
     last_socket: socket.socket | None = None
 
@@ -82,11 +87,11 @@ class _Client(paho.Client):
 
 
 class Connection:
-    """A client of paho's without its threads, queues and reconnects: those must not outlive a connection.
+    """A client of paho's without its threads, queues and reconnects, which would outlive the connection.
 
     Callbacks only fill three deques, which the owner empties after `pump`: `acked` (message id, None or the
     reason of the refusal), `received`, and `subscribed` (a topic, None or the reason of the refusal).
-    `lost` is None while connected, then the reason.
+    `lost` is None while connected, then the reason. `limits` are known once `open` has returned.
     """
 
     def __init__(
@@ -99,28 +104,29 @@ class Connection:
         tls: ssl.SSLContext | None = None,
         will: tuple[str, bytes] | None = None,
         protocol: MQTTProtocolVersion = V5,
+        tuning: Tuning = TUNING,
     ) -> None:
         self.protocol = protocol
         self.address = address or settings.addresses[0]
+        self.keepalive_s = settings.keepalive_s
         self.acked: deque[tuple[int, str | None]] = deque()
         self.received: deque[Message] = deque()
         self.subscribed: deque[tuple[str, str | None]] = deque()
         self.lost: str | None = None
-        self.receive_maximum = 65_535
-        self.maximum_packet_bytes = 268_435_455
+        self.limits = BrokerLimits()
         self._connack: str | None = None
-        self._asked: dict[int, str] = {}
+        self._subscribing: dict[int, str] = {}  # topics by message id, until the SUBACK
         client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
             transport=settings.transport,
-            # No session in the broker: the outbox is the memory, and sends again what was not acknowledged.
+            # No session in the broker: the outbox sends again what was not acknowledged.
             clean_session=True if protocol != V5 else None,
             protocol=protocol,
             reconnect_on_failure=False,
         )
         client.max_inflight_messages_set(0)  # the owner keeps the window
-        client.connect_timeout = CONNECT_TIMEOUT_S
+        client.connect_timeout = tuning.connect_timeout_s
         client.on_socket_open = _without_delay
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
@@ -136,22 +142,22 @@ class Connection:
         if will is not None:
             client.will_set(will[0], will[1], qos=1, retain=True)
         self._client = client
-        self._keepalive_s = settings.keepalive_s
 
     def open(self) -> None:
-        """Connect and wait for the answer; raise `ConnectionFailed`, all closed, unless accepted."""
+        """Connect and wait for the CONNACK; close and raise `ConnectionFailed` unless it accepts."""
         try:
             self._client.connect(
                 self.address.host,
                 self.address.port,
-                # paho gives a silent connection up after twice this, and we are to be back within twice ours.
-                self._keepalive_s * 3 // 4,
+                # paho drops a silent connection after twice this time; the device must reconnect within twice
+                # the configured time.
+                self.keepalive_s * 3 // 4,
                 clean_start=True if self.protocol == V5 else paho.MQTT_CLEAN_START_FIRST_ONLY,
             )
         except OSError as error:
             self.abort()
             raise ConnectionFailed(reason_of(error), str(error)) from error
-        deadline_s = time.monotonic() + CONNECT_TIMEOUT_S
+        deadline_s = time.monotonic() + self._client.connect_timeout
         while self._connack is None and self.lost is None:
             if time.monotonic() > deadline_s:
                 self.abort()
@@ -161,18 +167,18 @@ class Connection:
             self.abort()
             raise ConnectionFailed(self._connack or "closed")
 
-    def pump(self, timeout_s: float, wake_fd: int | None = None) -> None:
-        """Wait for the network, or for `wake_fd`, at most `timeout_s`; move whatever can be moved."""
+    def pump(self, timeout_s: float, wake: WakeUp | None = None) -> None:
+        """Wait for the network, or for `wake`, at most `timeout_s`; then read and write without blocking."""
         sock = self._client.socket()
         if sock is None or self.lost:
             self.lost = self.lost or "closed"
             return
-        # What TLS has decrypted already, poll cannot see; plain sockets have no such method.
+        # poll cannot see bytes that TLS has already decrypted; plain sockets have no such method.
         has_more = hasattr(sock, "pending") and sock.pending() > 0
         poll = select.poll()
         poll.register(sock.fileno(), select.POLLIN | (select.POLLOUT if self._client.want_write() else 0))
-        if wake_fd is not None:
-            poll.register(wake_fd, select.POLLIN)
+        if wake is not None:
+            poll.register(wake, select.POLLIN)
         ready = dict(poll.poll(0 if has_more else max(0.0, timeout_s) * 1000))
         mask = ready.get(sock.fileno(), 0)
         if has_more or mask & (select.POLLIN | select.POLLHUP | select.POLLERR):
@@ -182,22 +188,22 @@ class Connection:
         self._client.loop_misc()
 
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> int:
-        """Send now, as far as the socket takes it; return the message id that `acked` will name (QoS 1)."""
+        """Send as much as the socket accepts now; return the message id that `acked` will contain (QoS 1)."""
         return self._client.publish(topic, payload, qos=qos, retain=retain).mid
 
     def subscribe(self, *topics: str, qos: int = 1) -> None:
-        """Ask for topics; `subscribed` gets one entry each: the topic, and why it was refused."""
+        """Subscribe topics; `subscribed` gets one entry each: the topic, and why it was refused."""
         for topic in topics:
             mid = self._client.subscribe(topic, qos=qos)[1]
-            if mid is not None:  # None: the connection is lost, which `pump` will say
-                self._asked[mid] = topic
+            if mid is not None:  # None: the connection is lost, which `pump` will notice
+                self._subscribing[mid] = topic
 
     def unsubscribe(self, topic: str) -> None:
-        """Have a topic no longer."""
+        """End the subscription of a topic."""
         self._client.unsubscribe(topic)
 
     def disconnect(self) -> None:
-        """Say goodbye, which makes the broker drop the will."""
+        """Send DISCONNECT, which makes the broker drop the will, and close."""
         self._client.disconnect()
         deadline_s = time.monotonic() + 0.5
         while self.lost is None and time.monotonic() < deadline_s:
@@ -205,7 +211,7 @@ class Connection:
         self.abort()
 
     def abort(self) -> None:
-        """Close without a word, which makes the broker publish the will."""
+        """Close without DISCONNECT, which makes the broker publish the will."""
         sock = self._client.last_socket
         if sock is not None:
             sock.close()
@@ -215,8 +221,10 @@ class Connection:
         self, _client: Any, _userdata: Any, _flags: Any, reason: ReasonCode, properties: Properties | None
     ) -> None:
         self._connack = code_of(reason)
-        self.receive_maximum = getattr(properties, "ReceiveMaximum", self.receive_maximum)
-        self.maximum_packet_bytes = getattr(properties, "MaximumPacketSize", self.maximum_packet_bytes)
+        self.limits = BrokerLimits(
+            receive_maximum=getattr(properties, "ReceiveMaximum", self.limits.receive_maximum),
+            maximum_packet_bytes=getattr(properties, "MaximumPacketSize", self.limits.maximum_packet_bytes),
+        )
 
     def _on_disconnect(
         self, _client: Any, _userdata: Any, flags: paho.DisconnectFlags, reason: ReasonCode, _properties: Any
@@ -235,26 +243,29 @@ class Connection:
     def _on_subscribe(
         self, _client: Any, _userdata: Any, mid: int, reasons: list[ReasonCode], _properties: Any
     ) -> None:
-        topic = self._asked.pop(mid, "")
+        topic = self._subscribing.pop(mid, "")
         self.subscribed.extend((topic, code_of(reason) if reason.is_failure else None) for reason in reasons)
 
 
 class Connector:
-    """Opens connections to one broker after the other: MQTT 5 first, 3.1.1 where a broker knows no better.
+    """Opens connections to one broker after the other, with MQTT 5 or, where a broker refuses that, 3.1.1.
 
-    The order is drawn by lot once, so that what one broker loses is spread over all the others, and each
-    `open` tries the next. What version a broker speaks is remembered.
+    The order is random, so that the devices of a broker that fails spread over all the others; each `open`
+    tries the next broker. The version that a broker accepted is remembered.
     """
 
-    def __init__(self, settings: MqttSettings, client_id: str, password: str | None) -> None:
+    def __init__(
+        self, settings: MqttSettings, client_id: str, password: str | None, *, tuning: Tuning = TUNING
+    ) -> None:
         self._settings = settings
         self._client_id = client_id
         self._password = password
+        self._tuning = tuning
         self._tls = tls_context(settings)
         addresses = settings.addresses
         self._order = random.sample(addresses, len(addresses))
-        self._protocols = {address: list(PROTOCOLS) for address in addresses}
-        self.address = self._order[0]  # that is tried now, or was tried last
+        self._protocols = {address: list(tuning.protocols) for address in addresses}
+        self.address = self._order[0]  # of the broker that is tried now, or was tried last
         if password is not None and self._tls is None:
             open_to_all = [str(address) for address in addresses if not address.is_loopback]
             if open_to_all:
@@ -264,8 +275,8 @@ class Connector:
                 )
 
     @property
-    def round(self) -> int:
-        """How many brokers there are, which is the number of calls of `open` until all were tried."""
+    def brokers(self) -> int:
+        """How many brokers there are: after so many calls of `open` each was tried once."""
         return len(self._order)
 
     def open(self, *, will: tuple[str, bytes] | None = None) -> Connection:
@@ -282,11 +293,12 @@ class Connector:
                 tls=self._tls,
                 will=will,
                 protocol=protocol,
+                tuning=self._tuning,
             )
             try:
                 connection.open()
             except ConnectionFailed as error:
-                # Old brokers refuse the version, or close the connection without a word.
+                # Old brokers refuse the version, or close the connection without an answer.
                 if protocol == protocols[-1] or error.reason not in ("unsupported_protocol", "closed"):
                     raise
             else:
@@ -306,7 +318,7 @@ def code_of(reason: ReasonCode) -> str:
 
 
 def reason_of(error: OSError) -> str:
-    """Return the stable code of what went wrong below MQTT: `dns refused timeout unreachable tls ...`."""
+    """Return the stable code of a network error: `dns refused timeout unreachable tls ...`."""
     if isinstance(error, ssl.SSLError | ssl.CertificateError):
         return "tls"
     if isinstance(error, paho.WebsocketConnectionError):
@@ -321,7 +333,7 @@ def reason_of(error: OSError) -> str:
 
 
 def _without_delay(_client: paho.Client, _userdata: Any, sock: Any) -> None:
-    # Nagle would hold an event back until the acknowledgement of the one before. Through a second handle
-    # to the same socket, since paho's websocket has no `setsockopt`.
-    with socket.socket(fileno=os.dup(sock.fileno())) as twin:
-        twin.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # Nagle's algorithm would hold an event back until the acknowledgement of the one before. The option is
+    # set through a copy of the file descriptor, since paho's websocket has no `setsockopt`.
+    with socket.socket(fileno=os.dup(sock.fileno())) as copy:
+        copy.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

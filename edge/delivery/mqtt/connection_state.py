@@ -1,4 +1,4 @@
-"""What is known of the way to the broker: for the log, for whoever asks, and for whoever wants to be told."""
+"""The state of the connection to the broker, for the log, the page, `doctor` and the status topic."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from dataclasses import dataclass, replace
 from edge.delivery.mqtt.connection import REMEDIES
 from edge.delivery.mqtt.publish_probe import Verdict
 from edge.hosts import Address
+from edge.log_once import LogOnce
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionState:
-    """Whether the broker is there; if not, why (`connecting dns refused timeout tls not_authorized ...`).
+    """Whether a broker is connected; if not, why (`connecting dns refused timeout tls not_authorized ...`).
 
-    `since_ns` is monotonic, and of the last change of `connected`; `failures` counts attempts since then.
-    `protocol` is `5`, `3.1.1` or empty, `address` the broker that was tried last. `publishing` is `refused`
-    when the broker does not take what we publish, `unknown` while that cannot be told.
+    `since_ns` is the monotonic time at which `connected` last changed; `failures` counts attempts since then.
+    `protocol` is `5`, `3.1.1` or empty; `address` is the broker that was tried last. `publishing` is
+    `refused` when the broker does not accept what the device publishes, `unknown` while that is not known.
     """
 
     connected: bool
@@ -33,36 +34,50 @@ class ConnectionState:
 
 
 class ConnectionLog:
-    """Keeps the state, logs each fault of each broker once until a connection succeeds, and calls back.
+    """Keeps the state and the refused topics, logs each fault once, and calls `on_state` on a change.
 
-    `on_state` is called when anything but the count of failures has changed. Used by one thread.
+    A fault of a broker is logged again after a connection succeeded. `on_state` is not called when only the
+    count of failures changed. Used by the MQTT thread; `state` may be read by any thread.
     """
 
     def __init__(self, on_state: Callable[[ConnectionState], None] | None) -> None:
         self.state = ConnectionState(False, "connecting", time.monotonic_ns())
+        self.refused_topics: dict[str, str] = {}  # full topic: why the broker refused its last message
         self._on_state = on_state
-        self._told: dict[Address, str] = {}
+        self._faults = LogOnce(log)  # by address
+        self._refusals = LogOnce(log)  # by topic
 
-    def connected(self, address: Address, protocol: str) -> None:
-        """Note that a broker accepted us."""
-        self._told.clear()
+    def report_connected(self, address: Address, protocol: str) -> None:
+        """Note that a broker accepted the connection."""
+        self._faults.clear_all()
         log.info("mqtt.host %s: connected, MQTT %s", address, protocol)
         self._set(ConnectionState(True, "connected", time.monotonic_ns(), protocol, address=str(address)))
 
-    def lost(self, address: Address, reason: str, *, is_closing: bool) -> None:
-        """Note that a broker did not accept us, or that the connection to it ended."""
+    def report_lost(self, address: Address, reason: str, *, is_closing: bool) -> None:
+        """Note that a broker refused the connection, or that the connection to it ended."""
         before = self.state
-        if not is_closing and self._told.get(address) != reason:
-            log.warning("mqtt.host %s: %s; %s", address, reason, REMEDIES.get(reason, "trying again"))
-        self._told[address] = reason
+        if not is_closing:
+            remedy = REMEDIES.get(reason, "trying again")
+            self._faults.report(address, reason, "mqtt.host %s: %s; %s", address, reason, remedy)
         since_ns = time.monotonic_ns() if before.connected else before.since_ns
         failures = 1 if before.connected else before.failures + 1
         self._set(ConnectionState(False, reason, since_ns, failures=failures, address=str(address)))
 
-    def publishing(self, verdict: Verdict) -> None:
-        """Note whether the broker takes what we publish."""
+    def report_publishing(self, verdict: Verdict) -> None:
+        """Note whether the broker accepts what the device publishes."""
         if verdict != self.state.publishing:
             self._set(replace(self.state, publishing=verdict))
+
+    def report_answer(self, topic: str, refusal: str | None, *, is_logged: bool) -> None:
+        """Note that the broker accepted (None) or refused the last message of a topic."""
+        if refusal is None:
+            self.refused_topics.pop(topic, None)
+            self._refusals.clear(topic)
+            return
+        self.refused_topics[topic] = refusal
+        if is_logged:
+            sentence = "mqtt: %s refused (%s); check the broker's access list"
+            self._refusals.report(topic, refusal, sentence, topic, refusal)
 
     def _set(self, state: ConnectionState) -> None:
         before, self.state = self.state, state
@@ -70,5 +85,5 @@ class ConnectionLog:
             return
         try:
             self._on_state(state)
-        except Exception:  # whoever listens must not end the connection
+        except Exception:  # the daemon's callback must not end the connection
             log.exception("mqtt: on_state failed")

@@ -1,61 +1,61 @@
-"""The sender's place in the outbox: which events go next, and what became of those that went."""
+"""The sender's position in the outbox: which events to send next, and what the broker answered."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
+from edge.delivery.mqtt.tuning import TUNING, Tuning
 from edge.delivery.outbox.queue import Outbox, Row
 from edge.errors import OutboxError
+from edge.log_once import LogOnce
+from edge.policy import OPEN, Policy
 
 log = logging.getLogger(__name__)
 
 MAX_LOSSES = 5  # connections that one event may end before it counts as refused
-# mosquitto acknowledges first and writes to its disk right after, even with `autosave_on_changes`: killed in
-# between, it has forgotten what it acknowledged. What it survived by so much is safe.
-CONFIRM_S = 1.0
 MAX_RECORDED = 64  # acknowledgements in one transaction
-WITHHELD_PAGE = 1000  # rows of a former context looked through at a time: a slow card has 100 000 to go
-NOT_ITS_FAULT = ("no_ack", "keep_alive_timeout")  # a silent broker says nothing about the event
+WITHHELD_PAGE = 1000  # rows of a former context checked at a time: a slow card may have 100 000
+NOT_BLAMED = ("no_ack", "keep_alive_timeout")  # a silent broker is not the fault of an event
 
 
 class SendQueue:
-    """Hands out the outbox in order, and after `restart` again what was not acknowledged, or only just.
+    """Hands out the outbox in order; after `restart` again what was not acknowledged, or only just.
 
-    An acknowledgement counts once the connection has lasted `CONFIRM_S` longer, or was ended by us.
+    An acknowledgement counts once the connection has lasted `confirm_s` longer, or was closed by the device.
 
-    An event on which connections end is sent alone the next time, so that it can be told from its
-    neighbours, and becomes a dead letter after `MAX_LOSSES`: it must not stand at the head for ever.
-    One whose payload `permits` denies is never handed out, but becomes a dead letter, `withheld`.
+    After a connection ended with events in flight, the oldest of them is sent alone, to find out whether it
+    is the cause. After `MAX_LOSSES` it becomes a dead letter, so that it does not block the others for ever.
+    An event that `policy` does not permit is never handed out: it becomes a dead letter, `withheld`.
     Used by one thread.
     """
 
-    def __init__(self, outbox: Outbox, *, permits: Callable[[bytes], bool] = lambda _payload: True) -> None:
+    def __init__(self, outbox: Outbox, *, policy: Policy = OPEN, tuning: Tuning = TUNING) -> None:
         self._outbox = outbox
-        self._permits = permits
+        self._policy = policy
+        self._confirm_s = tuning.confirm_s
         self._cursor = 0  # the last sequence handed out
         self._in_flight: set[int] = set()
-        self._fresh: dict[int, float] = {}  # acknowledged less than CONFIRM_S ago, and when
-        self._unrecorded: set[int] = set()  # acknowledged for good, but the disk did not take it yet
+        self._unconfirmed: dict[int, float] = {}  # acknowledged less than `confirm_s` ago, and when
+        self._unrecorded: set[int] = set()  # acknowledged, but not yet written to the outbox
         self._suspect = 0
         self._losses = 0
-        self._told = ""  # the reason of the last refusal, which the log has
+        self._log_once = LogOnce(log)
 
     @property
     def is_idle(self) -> bool:
-        """Tell whether nothing is in flight and nothing waits."""
+        """Whether nothing is in flight and nothing waits."""
         return not self._in_flight and not self._rows(1)
 
     @property
     def is_unsettled(self) -> bool:
-        """Tell whether an answer is awaited, or one has not been written to the outbox yet."""
-        return bool(self._in_flight or self._fresh or self._unrecorded)
+        """Whether an answer is due, or one is not yet written to the outbox."""
+        return bool(self._in_flight or self._unconfirmed or self._unrecorded)
 
     def restart(self) -> None:
         """Begin with the oldest event again, for a new connection."""
         self._cursor = 0
         self._in_flight.clear()
-        self._fresh.clear()
+        self._unconfirmed.clear()
 
     def take(self, limit: int, *, max_bytes: int) -> list[Row]:
         """Return the next events, `limit` at most; refuse those whose payload is above `max_bytes`."""
@@ -67,7 +67,7 @@ class SendQueue:
             found = self._permitted_rows(limit)
         for row in found:
             self._cursor = row.sequence
-            if any(row.sequence in known for known in (self._unrecorded, self._fresh, self._in_flight)):
+            if any(row.sequence in known for known in (self._unrecorded, self._unconfirmed, self._in_flight)):
                 continue
             if len(row.payload) > max_bytes:
                 self._refuse([row.sequence], "packet_too_large")
@@ -84,16 +84,17 @@ class SendQueue:
         if refusal:
             self._refuse([sequence], refusal)
         else:
-            self._fresh[sequence] = now_s
+            self._unconfirmed[sequence] = now_s
 
     def record(self, now_s: float) -> None:
-        """Write what was acknowledged for good to the outbox; keep it in mind where that fails.
+        """Write confirmed acknowledgements to the outbox, or keep them in memory if the disk fails.
 
-        `now_s` is infinite where the connection was ended by us.
+        `now_s` is infinite where the device closed the connection.
         """
-        due = [sequence for sequence, acked_s in self._fresh.items() if now_s - acked_s >= CONFIRM_S]
+        acked = self._unconfirmed.items()
+        due = [sequence for sequence, acked_s in acked if now_s - acked_s >= self._confirm_s]
         for sequence in due:
-            del self._fresh[sequence]
+            del self._unconfirmed[sequence]
         self._unrecorded.update(due)
         if not self._unrecorded:
             return
@@ -107,9 +108,9 @@ class SendQueue:
         except OutboxError as error:
             log.debug("%d acknowledgements wait for the disk: %s", len(self._unrecorded), error)
 
-    def lose(self, reason: str) -> None:
-        """Note that the connection ended, for `reason`, with what is in flight unanswered."""
-        if not self._in_flight or reason in NOT_ITS_FAULT:
+    def connection_lost(self, reason: str) -> None:
+        """Note that the connection ended, for `reason`, with the events in flight unanswered."""
+        if not self._in_flight or reason in NOT_BLAMED:
             return
         head = min(self._in_flight)
         self._losses = self._losses + 1 if head == self._suspect else 1
@@ -121,16 +122,20 @@ class SendQueue:
     def _rows(self, limit: int) -> list[Row]:
         try:
             return self._outbox.waiting(limit, after=self._cursor) if limit > 0 else []
-        except OutboxError:  # whoever appends next hears of it
+        except OutboxError:  # `OutboxWriter` reports a disk that fails
             return []
 
     def _permitted_rows(self, limit: int) -> list[Row]:
-        """Return up to `limit` next rows that may leave, none only where there is none; put others aside."""
+        """Return up to `limit` of the next permitted rows; the others on the way become dead letters.
+
+        An empty list means that no permitted row is left.
+        """
         page = limit
         while found := self._rows(page):
-            permitted = [row for row in found if self._permits(row.payload)]
+            permitted = [row for row in found if self._policy.permits_stored(row.payload)]
             if len(permitted) < len(found):
-                self._refuse([row.sequence for row in found if not self._permits(row.payload)], "withheld")
+                kept = {row.sequence for row in permitted}
+                self._refuse([row.sequence for row in found if row.sequence not in kept], "withheld")
             if permitted:
                 return permitted[:limit]
             self._cursor = found[-1].sequence
@@ -144,11 +149,8 @@ class SendQueue:
             return False
 
     def _refuse(self, sequences: list[int], reason: str) -> None:
-        if reason != self._told:
-            log.warning(
-                "event %d refused (%s); `emotion-edge outbox` lists all refused", sequences[0], reason
-            )
-        self._told = reason
+        sentence = "event %d refused (%s); `emotion-edge outbox` lists all refused events"
+        self._log_once.report("refusal", reason, sentence, sequences[0], reason)
         try:
             self._outbox.refuse_many(sequences, reason)
         except OutboxError as error:

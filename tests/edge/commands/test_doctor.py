@@ -120,7 +120,7 @@ def test_findings_as_text(tmp_path: Path) -> None:
     done = run_edge("doctor", env=env)
     lines = done.stdout.splitlines()
     tcp = next(n for n, line in enumerate(lines) if line.startswith("failed   tcp"))
-    assert lines[tcp + 1].strip() == "-> nothing listens there; start the broker or check mqtt.port"
+    assert lines[tcp + 1].strip() == "-> nothing listens on that port; start the broker or check mqtt.port"
     assert f"{done.returncode} failed" in lines[-1]
 
 

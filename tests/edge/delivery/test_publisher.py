@@ -1,4 +1,4 @@
-"""The publisher against real brokers: order, at least once, availability, refusals."""
+"""The publisher with real brokers: order, at least once, availability, refusals."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
-import edge.delivery.publisher
 from edge.delivery.mqtt.connection_state import ConnectionState
+from edge.delivery.mqtt.tuning import Tuning
 from edge.delivery.outbox.queue import Outbox
 from edge.delivery.publisher import Publisher
 from edge.policy import Policy
 from edge.settings import MqttSettings
 from tests.helpers.brokers import (
+    BRISK,
     Broker,
     Mosquitto,
     Nats,
@@ -39,7 +39,7 @@ from tests.helpers.brokers import (
 ROOT = "emotion/kitchen"
 EVENT = f"{ROOT}/event"
 AVAILABILITY = f"{ROOT}/availability"
-PROBE = f"{ROOT}/probe"  # which only brokers of MQTT 3.1.1 get
+PROBE = f"{ROOT}/probe"  # sent to MQTT 3.1.1 brokers only
 
 
 def sequences(payloads: list[bytes]) -> list[int]:
@@ -47,7 +47,7 @@ def sequences(payloads: list[bytes]) -> list[int]:
 
 
 def test_events_arrive_in_order_and_leave_the_outbox(broker: Broker, outbox: Outbox) -> None:
-    """Some waited before the connection, some come during it: all arrive once, in order, as stored."""
+    """Events from before and during the connection arrive once, in order, as stored."""
     outbox.append_many([make_event(n) for n in range(150)])
     stored = [row.payload for row in outbox.waiting(150)]
     with watching(broker, EVENT) as watcher, publishing(settings_of(broker), outbox) as publisher:
@@ -56,7 +56,7 @@ def test_events_arrive_in_order_and_leave_the_outbox(broker: Broker, outbox: Out
             publisher.event_added()
         wait_until(lambda: len(set(watcher.on(EVENT))) >= 300, "300 events")
         wait_until(is_empty(outbox), "an empty outbox")
-        # NATS sends again what a subscriber did not acknowledge in 2 s, such as one on a busy machine.
+        # NATS repeats what a subscriber did not acknowledge within 2 s, as on a busy machine.
         arrived = (
             watcher.on(EVENT) if isinstance(broker, Mosquitto) else list(dict.fromkeys(watcher.on(EVENT)))
         )
@@ -66,7 +66,7 @@ def test_events_arrive_in_order_and_leave_the_outbox(broker: Broker, outbox: Out
 
 
 def test_event_is_sent_without_waiting_for_a_poll(broker: Broker, outbox: Outbox) -> None:
-    """From append to another client's hands takes milliseconds on most tries: nothing polls in between."""
+    """From append to another client takes milliseconds in most tries: nothing polls in between."""
     with watching(broker, EVENT) as watcher, publishing(settings_of(broker), outbox) as publisher:
         took_s = []
         for number in range(21):
@@ -80,11 +80,13 @@ def test_event_is_sent_without_waiting_for_a_poll(broker: Broker, outbox: Outbox
 
 
 def test_online_comes_last_at_every_connect(broker: Broker, outbox: Outbox) -> None:
-    """Whoever acts on `online` finds status and states there already, at a second connect, too."""
+    """A client that acts on `online` finds status and states, also after a reconnect."""
     wanted = [f"{ROOT}/status", f"{ROOT}/state", f"{ROOT}/voice/state", AVAILABILITY]
     with watching(broker, f"{ROOT}/#") as watcher:
         states: list[ConnectionState] = []
-        publisher = Publisher(settings_of(broker), device="kitchen", outbox=outbox, on_state=states.append)
+        publisher = Publisher(
+            settings_of(broker), device="kitchen", outbox=outbox, on_state=states.append, tuning=BRISK
+        )
         for subtopic in ("state", "voice/state", "status"):
             publisher.publish_state(subtopic, {})
         publisher.start()
@@ -99,7 +101,7 @@ def test_online_comes_last_at_every_connect(broker: Broker, outbox: Outbox) -> N
 
 
 def test_latest_state_wins_while_offline(broker: Broker, outbox: Outbox) -> None:
-    """States from before the connection collapse to the newest; it is stored for later subscribers."""
+    """Of the states from before the connection only the newest is sent; it is retained."""
     publisher = Publisher(settings_of(broker), device="kitchen", outbox=outbox)
     with watching(broker, f"{ROOT}/state") as watcher, closing(publisher):
         for number in range(5):
@@ -115,7 +117,7 @@ def test_latest_state_wins_while_offline(broker: Broker, outbox: Outbox) -> None
 
 
 def test_reconnects_replay_events_in_order_and_states_never(mosquitto: Mosquitto, outbox: Outbox) -> None:
-    """Over three outages every event arrives, in order; of the states only what held at each return."""
+    """Over three outages every event arrives, in order; of the states only the newest at each reconnect."""
     state = f"{ROOT}/state"
     with (
         watching(mosquitto, EVENT, state, client_id="foreign", durable=True) as watcher,
@@ -137,8 +139,8 @@ def test_reconnects_replay_events_in_order_and_states_never(mosquitto: Mosquitto
         assert {json.loads(payload)["number"] for payload in watcher.on(state)} == {19}
 
 
-def test_clean_close_says_offline_and_keeps_the_will_back(broker: Broker, outbox: Outbox) -> None:
-    """`stopping`, then one `offline`, in this order; both are what a later subscriber finds."""
+def test_clean_close_publishes_offline_once(broker: Broker, outbox: Outbox) -> None:
+    """`stopping`, then one `offline`, and not the will as well; a later subscriber finds `offline`."""
     with watching(broker, f"{ROOT}/#") as watcher:
         with publishing(settings_of(broker), outbox) as publisher:
             watcher.wait_for(AVAILABILITY, b"online")
@@ -146,7 +148,7 @@ def test_clean_close_says_offline_and_keeps_the_will_back(broker: Broker, outbox
             started_s = time.monotonic()
         assert time.monotonic() - started_s < 2.0
         watcher.wait_for(AVAILABILITY, b"offline")
-        watcher.publish(f"{ROOT}/fence", b"")  # whatever the broker had to say before is seen before this
+        watcher.publish(f"{ROOT}/fence", b"")  # everything that the broker sent before arrives before this
         watcher.wait_for(f"{ROOT}/fence", b"")
         seen = [m for m in watcher.seen if m.topic != PROBE]
         after_online = [(m.topic, m.payload) for m in seen if m.payload not in (b"online", b"")]
@@ -156,7 +158,7 @@ def test_clean_close_says_offline_and_keeps_the_will_back(broker: Broker, outbox
 
 
 def test_close_sends_what_was_just_appended(broker: Broker, outbox: Outbox) -> None:
-    """The last events before a stop do not wait for the next start."""
+    """The last events before a stop are sent before it ends."""
     with watching(broker, EVENT) as watcher:
         with publishing(settings_of(broker), outbox) as publisher:
             wait_until(lambda: publisher.connection_state.connected, "a connection")
@@ -171,6 +173,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from edge.settings import MqttSettings
 from edge.delivery.publisher import Publisher
+from edge.delivery.mqtt.tuning import Tuning
 from edge.delivery.outbox.queue import Outbox
 from edge.values import EmotionEvent
 outbox = Outbox(Path(sys.argv[2]), device="kitchen", max_events=100000, max_bytes=1 << 30)
@@ -185,7 +188,7 @@ for n in range(start, start + 100000):
 
 
 def test_kill_9_of_the_publisher_loses_nothing_and_leaves_offline(broker: Broker, tmp_path: Path) -> None:
-    """Killed twice in mid-stream: the broker says `offline`; what was stored arrives after the restart."""
+    """Killed twice in mid-stream: the broker publishes `offline`; stored events arrive after the restart."""
     path = tmp_path / "outbox.db"
     promised = 0
     with watching(broker, f"{ROOT}/#") as watcher:
@@ -213,7 +216,7 @@ def test_kill_9_of_the_publisher_loses_nothing_and_leaves_offline(broker: Broker
 
 
 def stream_with_gaps(broker: Broker, outbox: Outbox, end: Callable[[], None]) -> list[int]:
-    """Append 400 events while the broker leaves twice; return the sequences as they first arrived."""
+    """Append 400 events while the broker ends twice; return the sequences as they first arrived."""
     with (
         watching(broker, EVENT, client_id="watcher", durable=True) as watcher,
         publishing(settings_of(broker), outbox) as publisher,
@@ -234,9 +237,9 @@ def stream_with_gaps(broker: Broker, outbox: Outbox, end: Callable[[], None]) ->
 
 
 def test_broker_restarted_in_mid_stream_loses_nothing(broker: Broker, outbox: Outbox) -> None:
-    """Events go on while the broker is away; afterwards all have arrived, and in order."""
+    """Events continue while the broker is down; afterwards all have arrived, in order."""
     arrived = stream_with_gaps(broker, outbox, broker.stop)
-    # What was on its way to the subscriber when NATS ended, NATS repeats when it likes.
+    # NATS repeats what was in flight to the subscriber when it ended, at any later time.
     assert (arrived if isinstance(broker, Mosquitto) else sorted(arrived)) == list(range(1, 401))
 
 
@@ -247,7 +250,7 @@ def test_broker_killed_in_mid_stream_loses_nothing(tmp_path: Path, outbox: Outbo
 
 
 def test_refused_event_is_a_dead_letter(tmp_path: Path, outbox: Outbox) -> None:
-    """What the access list forbids leaves the queue with the reason; connection and states live on."""
+    """An event that the access list forbids leaves the queue with the reason; states are still sent."""
     access = tmp_path / "acl"
     access.write_text(f"topic readwrite {AVAILABILITY}\ntopic readwrite {ROOT}/state\n")
     with (
@@ -270,7 +273,7 @@ def test_refused_event_is_a_dead_letter(tmp_path: Path, outbox: Outbox) -> None:
 
 
 def test_event_too_large_for_the_broker_is_a_dead_letter(tmp_path: Path, outbox: Outbox) -> None:
-    """The size that the broker announced is kept: the large event is put aside, those around it pass."""
+    """An event above the size that the broker announced is a dead letter; those around it are sent."""
     outbox.append_many([make_event(1), make_event(2, padding=5000), make_event(3)])
     with (
         running(Mosquitto(tmp_path, "max_packet_size 4000")) as broker,
@@ -283,13 +286,11 @@ def test_event_too_large_for_the_broker_is_a_dead_letter(tmp_path: Path, outbox:
         assert [letter.reason for letter in outbox.refused()] == ["packet_too_large"]
 
 
-def test_broker_that_stops_acknowledging(
-    mosquitto: Mosquitto, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A hung broker is left with `no_ack`; the events that it had arrive when it works again."""
-    monkeypatch.setattr(edge.delivery.publisher, "NO_ACK_S", 0.3)
+def test_broker_that_stops_acknowledging(mosquitto: Mosquitto, outbox: Outbox) -> None:
+    """The connection to a hung broker ends with `no_ack`; the events arrive when it works again."""
+    tuning = replace(BRISK, no_ack_s=0.3)
     states: list[ConnectionState] = []
-    with publishing(settings_of(mosquitto), outbox, on_state=states.append) as publisher:
+    with publishing(settings_of(mosquitto), outbox, on_state=states.append, tuning=tuning) as publisher:
         wait_until(lambda: publisher.connection_state.connected, "a connection")
         pause(mosquitto.pid)
         outbox.append_many([make_event(n) for n in range(3)])
@@ -301,7 +302,7 @@ def test_broker_that_stops_acknowledging(
 
 
 def test_close_does_not_wait_for_a_hung_broker(mosquitto: Mosquitto, outbox: Outbox) -> None:
-    """A stop takes its time and no more; the broker then publishes the will, which is `offline`, too."""
+    """A stop ends within its timeout; the broker then publishes the will, which is `offline` too."""
     with watching(mosquitto, AVAILABILITY) as watcher:
         publisher = Publisher(settings_of(mosquitto), device="kitchen", outbox=outbox)
         publisher.start()
@@ -315,7 +316,7 @@ def test_close_does_not_wait_for_a_hung_broker(mosquitto: Mosquitto, outbox: Out
 
 
 def test_close_before_any_connection(outbox: Outbox) -> None:
-    """A publisher that never reached its broker, or was never started, closes at once and twice."""
+    """A publisher that never connected, or was never started, closes at once, also a second time."""
     for is_started in (True, False):
         publisher = Publisher(MqttSettings(port=free_port()), device="kitchen", outbox=outbox)
         if is_started:
@@ -329,14 +330,14 @@ def test_close_before_any_connection(outbox: Outbox) -> None:
 
 
 def test_commands_reach_their_handler(broker: Broker, outbox: Outbox) -> None:
-    """Each command calls its handler; stored ones say so, and a handler that fails ends nothing."""
+    """Each command calls its handler, marked if it was stored; a handler that fails ends nothing."""
     command = f"{ROOT}/camera/enabled/set"
     calls: list[tuple[bytes, bool]] = []
 
     def handle(payload: bytes, retained: bool) -> None:
         calls.append((payload, retained))
         if payload == b"fail":
-            raise RuntimeError("a mistake in the daemon")
+            raise RuntimeError("an error in the daemon")
 
     with watching(broker, AVAILABILITY) as watcher:
         watcher.publish(command, "OFF", retain=True)
@@ -350,15 +351,15 @@ def test_commands_reach_their_handler(broker: Broker, outbox: Outbox) -> None:
                 watcher.publish(command, payload)
             wait_until(lambda: calls[1:] == [(b"fail", False), (b"ON", False)], "two commands")
 
-            def heard_by_the_second() -> bool:
+            def has_reached_the_second() -> bool:
                 watcher.publish(f"{ROOT}/microphone/enabled/set", "OFF")
                 return (b"OFF", False) in calls
 
-            wait_until(heard_by_the_second, "a command for a handler that came during the connection")
+            wait_until(has_reached_the_second, "a command for a handler that was added during the connection")
 
 
 def test_cleared_topic_is_gone_from_the_broker(broker: Broker, outbox: Outbox) -> None:
-    """After `clear_retained` a later subscriber finds nothing there."""
+    """After `clear_retained` a later subscriber gets nothing from that topic."""
     with watching(broker, f"{ROOT}/#") as watcher, publishing(settings_of(broker), outbox) as publisher:
         publisher.publish_state("group/state", {})
         watcher.wait_for(f"{ROOT}/group/state", b"{}")
@@ -370,7 +371,7 @@ def test_cleared_topic_is_gone_from_the_broker(broker: Broker, outbox: Outbox) -
 
 
 def test_live_messages_need_a_connection_unsaved_events_wait(broker: Broker, outbox: Outbox) -> None:
-    """Without a broker `stats` and `ha_event` are dropped; an event that no disk took is kept in memory."""
+    """While offline `stats` and `ha_event` are dropped; an event that was not stored is kept in memory."""
     publisher = Publisher(settings_of(broker), device="kitchen", outbox=outbox)
     with watching(broker, f"{ROOT}/#") as watcher, closing(publisher):
         publisher.publish_live("ha_event", {"event_type": "early"})
@@ -389,10 +390,9 @@ def test_live_messages_need_a_connection_unsaved_events_wait(broker: Broker, out
         assert b"early" not in b"".join(watcher.on(f"{ROOT}/ha_event") + watcher.on(f"{ROOT}/stats"))
 
 
-def test_unsaved_events_are_bounded_and_counted(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory holds so many events and no more; the number of those lost is known."""
-    monkeypatch.setattr(edge.delivery.publisher, "MAX_LIVE", 3)
-    publisher = Publisher(MqttSettings(), device="kitchen", outbox=outbox)
+def test_unsaved_events_are_bounded_and_counted(outbox: Outbox) -> None:
+    """Memory holds `max_live` events; those that are dropped are counted."""
+    publisher = Publisher(MqttSettings(), device="kitchen", outbox=outbox, tuning=Tuning(max_live=3))
     for number in range(4):
         publisher.publish_unsaved(make_event(number))
     publisher.close()

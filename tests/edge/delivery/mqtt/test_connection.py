@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-import edge.delivery.mqtt.connection
 from edge.delivery.mqtt.connection_state import ConnectionState
+from edge.delivery.mqtt.tuning import Tuning
 from edge.delivery.outbox.queue import Outbox
-from edge.delivery.publisher import FIRST_PAUSE_S, Publisher, pause_s
+from edge.delivery.publisher import Publisher
 from edge.errors import ConfigError
 from edge.settings import MqttSettings
 from tests.helpers.brokers import (
@@ -141,12 +141,13 @@ def test_name_that_is_not_known(outbox: Outbox) -> None:
         assert publisher.connection_state.reason == "dns"
 
 
-def test_port_that_never_answers(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Something that accepts and says nothing is `timeout`."""
-    monkeypatch.setattr(edge.delivery.mqtt.connection, "CONNECT_TIMEOUT_S", 0.2)
+def test_port_that_never_answers(outbox: Outbox) -> None:
+    """A server that accepts the connection and sends nothing is `timeout`."""
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
-        publishing(MqttSettings(port=silent.getsockname()[1]), outbox) as publisher,
+        publishing(
+            MqttSettings(port=silent.getsockname()[1]), outbox, tuning=Tuning(connect_timeout_s=0.2)
+        ) as publisher,
     ):
         wait_until(lambda: publisher.connection_state.failures, "a failure")
         assert publisher.connection_state.reason == "timeout"
@@ -204,18 +205,6 @@ def test_ca_file_that_is_none(tmp_path: Path, outbox: Outbox) -> None:
     settings = MqttSettings(tls=True, ca_file=tmp_path / "missing.pem")
     with pytest.raises(ConfigError, match=r"mqtt\.ca_file .*missing\.pem"):
         Publisher(settings, device="kitchen", outbox=outbox)
-
-
-def test_backoff_grows_to_a_minute_and_scatters(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three seconds by chance, then two, doubled each time, a minute at most, half of it by chance."""
-    monkeypatch.setattr(
-        "edge.delivery.publisher.FIRST_PAUSE_S", FIRST_PAUSE_S
-    )  # that of a device, not of the tests
-    for attempt, longest_s in enumerate([3, 2, 4, 8, 16, 32, 60, 60, 60]):
-        pauses = [pause_s(attempt) for _ in range(200)]
-        assert (longest_s / 2 if attempt else 0.1) <= min(pauses) < max(pauses) <= longest_s
-        assert max(pauses) - min(pauses) > longest_s / (4 if attempt else 2)
-    assert pause_s(100_000) <= 60
 
 
 def read_publish(peer: socket.socket) -> bytes:

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-import edge.delivery.publisher
 from edge.delivery.mqtt.connection import ConnectionFailed, Connector
 from edge.delivery.outbox.queue import Outbox
 from edge.delivery.publisher import Publisher
@@ -40,13 +39,13 @@ websocket {{
 """
 
 
-def tried(dial: Connector, count: int) -> list[int]:
-    """Let a dial fail; return the ports in the order in which they were tried."""
+def tried(connector: Connector, count: int) -> list[int]:
+    """Let a connector fail; return the ports in the order in which they were tried."""
     ports = []
     for _ in range(count):
         with suppress(ConnectionFailed):
-            dial.open().abort()
-        ports.append(dial.address.port)
+            connector.open().abort()
+        ports.append(connector.address.port)
     return ports
 
 
@@ -61,21 +60,6 @@ def test_brokers_are_tried_in_turn_from_an_order_of_chance() -> None:
         assert sorted(order[:3]) == sorted(ports)
         orders.add(tuple(order[:3]))
     assert len(orders) > 2
-
-
-def test_pause_grows_only_after_a_full_round(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of three brokers each is asked as often as a lone one: a third of the pause between two attempts."""
-    asked: list[int] = []
-
-    def count(attempt: int) -> float:
-        asked.append(attempt)
-        return 0.003
-
-    monkeypatch.setattr(edge.delivery.publisher, "pause_s", count)
-    hosts = tuple(f"127.0.0.1:{free_port()}" for _ in range(3))
-    with publishing(MqttSettings(host=hosts), outbox):
-        wait_until(lambda: len(asked) >= 9, "nine attempts")
-    assert asked[:9] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
 
 def test_second_broker_takes_over(tmp_path: Path, outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""Where MQTT 3.1.1 cannot refuse a publication, the probe finds out, and nobody waits for it."""
+"""The publish probe finds out what MQTT 3.1.1 cannot say, and events never wait for it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ import os
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-import edge.delivery.mqtt.connection
-import edge.delivery.mqtt.publish_probe
-import edge.delivery.mqtt.send_queue
-from edge.delivery.mqtt.connection import V311
 from edge.delivery.mqtt.connection_state import ConnectionState
+from edge.delivery.mqtt.tuning import V311
 from edge.delivery.outbox.queue import Outbox
 from edge.delivery.subscriber import listen
 from tests.helpers.brokers import (
+    BRISK,
     Mosquitto,
     Nats,
     NatsServer,
@@ -40,19 +39,17 @@ OWN = '"emotion.kitchen.>"'
 MQTT = '"$MQTT.>", "$JS.>", "_INBOX.>"'
 
 
-@pytest.fixture(autouse=True)
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody wants to wait five seconds for a refusal."""
-    monkeypatch.setattr(edge.delivery.mqtt.publish_probe, "PROBE_S", 0.5)
+QUICK = replace(BRISK, probe_s=0.5)
+OLD = replace(QUICK, protocols=(V311,))  # 3.1.1 only, as for a mosquitto of before 2018
 
 
-def test_broker_that_takes_everything(tmp_path: Path, outbox: Outbox) -> None:
-    """NATS gives the probe back: publishing is allowed; it is not asked for events or left subscribed."""
+def test_broker_that_accepts_everything(tmp_path: Path, outbox: Outbox) -> None:
+    """NATS returns the probe: publishing is `allowed`; each connection sends one probe."""
     (tmp_path / "nats").mkdir()
     with (
         running(Nats(tmp_path / "nats")) as broker,
         watching(broker, "emotion/kitchen/probe") as watcher,
-        publishing(settings_of(broker), outbox) as publisher,
+        publishing(settings_of(broker), outbox, tuning=QUICK) as publisher,
     ):
         wait_until(lambda: publisher.connection_state.publishing == "allowed", "a probe that came back")
         wait_until(lambda: len(watcher.seen) == 1, "one probe")
@@ -64,26 +61,21 @@ def test_broker_that_takes_everything(tmp_path: Path, outbox: Outbox) -> None:
         assert watcher.seen[0].payload != watcher.seen[1].payload
 
 
-@pytest.fixture
-def old_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Speak 3.1.1 only, as to a mosquitto of before 2018."""
-    monkeypatch.setattr(edge.delivery.mqtt.connection, "PROTOCOLS", (V311,))
-
-
-@pytest.mark.usefixtures("old_protocol")
-def test_probe_that_does_not_come_back_is_told_and_ends(
-    tmp_path: Path, outbox: Outbox, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_probe_that_does_not_come_back_is_logged_once(
+    tmp_path: Path, outbox: Outbox, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Subscribed and published, and nothing came: told once; another access list recovers."""
-    # The event is gone before the verdict is there, also on a busy machine.
-    monkeypatch.setattr(edge.delivery.mqtt.send_queue, "CONFIRM_S", 0.0)
-    monkeypatch.setattr(edge.delivery.mqtt.publish_probe, "PROBE_S", 3.0)
+    """Subscribed and published, and nothing came back: one warning; another access list recovers."""
+    # The event leaves the outbox before the verdict, also on a busy machine.
+    tuning = replace(OLD, confirm_s=0.0, probe_s=3.0)
     access = tmp_path / "acl"
     access.write_text("topic write emotion/#\n")
     states: list[ConnectionState] = []
     caplog.set_level(logging.INFO, logger="edge.delivery.mqtt.publish_probe")
     broker = Mosquitto(tmp_path, f"acl_file {access}")
-    with running(broker), publishing(settings_of(broker), outbox, on_state=states.append) as publisher:
+    with (
+        running(broker),
+        publishing(settings_of(broker), outbox, on_state=states.append, tuning=tuning) as publisher,
+    ):
         outbox.append(make_event(1))
         publisher.event_added()
         wait_until(is_empty(outbox), "an event that does not wait for the probe")
@@ -99,19 +91,21 @@ def test_probe_that_does_not_come_back_is_told_and_ends(
         record.levelname for record in caplog.records if record.name == "edge.delivery.mqtt.publish_probe"
     ]
     assert told == ["WARNING", "INFO"]
-    assert "let it write everything below its own topic" in caplog.text
+    assert "allow it to write every topic below its own" in caplog.text
     verdicts = [s.publishing for s in states if s.connected]
     assert list(dict.fromkeys(verdicts)) == ["unknown", "refused", "allowed"]
 
 
-@pytest.mark.usefixtures("old_protocol")
-def test_broker_that_hangs_up_on_the_probe(tmp_path: Path, outbox: Outbox) -> None:
-    """mosquitto 2.0 ends a connection of 3.1.1 on what it refuses: after two the probe is left out."""
+def test_broker_that_closes_the_connection_on_the_probe(tmp_path: Path, outbox: Outbox) -> None:
+    """mosquitto 2.0 closes a 3.1.1 connection on a refused message: the third connection sends no probe."""
     access = tmp_path / "acl"
     access.write_text("topic readwrite emotion/kitchen/availability\ntopic write emotion/kitchen/event\n")
     broker = Mosquitto(tmp_path, f"acl_file {access}")
     states: list[ConnectionState] = []
-    with running(broker), publishing(settings_of(broker), outbox, on_state=states.append) as publisher:
+    with (
+        running(broker),
+        publishing(settings_of(broker), outbox, on_state=states.append, tuning=OLD) as publisher,
+    ):
         wait_until(lambda: [s.connected for s in states] == [True, False] * 2 + [True], "a third connection")
         outbox.append(make_event(1))
         publisher.event_added()
@@ -129,23 +123,26 @@ def test_broker_that_hangs_up_on_the_probe(tmp_path: Path, outbox: Outbox) -> No
     ],
     ids=["both", "write-only", "read-only"],
 )
-def test_permissions_of_nats(tmp_path: Path, outbox: Outbox, rules: str, verdict: str) -> None:
-    """Who may write and not read is in order, as far as can be told; who may only read is refused."""
+def test_permissions_of_nats(
+    tmp_path: Path, outbox: Outbox, caplog: pytest.LogCaptureFixture, rules: str, verdict: str
+) -> None:
+    """A device that may write but not read is `unknown`; one that may only read is `refused`."""
+    caplog.set_level(logging.INFO, logger="edge.delivery.mqtt.publish_probe")
     text = PERMISSIONS.format(rules=rules).replace("{{", "{").replace("}}", "}")
     (tmp_path / "nats").mkdir()
     with running(NatsServer(tmp_path / "nats", text)) as broker:
         settings = settings_of(broker, username="edge")
-        with publishing(settings, outbox, password="pw") as publisher:
+        with publishing(settings, outbox, password="pw", tuning=QUICK) as publisher:
             if verdict == "unknown":
-                wait_until(lambda: publisher._check._told == "unreadable", "an answer")
+                wait_until(lambda: "reading emotion/kitchen/probe is not allowed" in caplog.text, "an answer")
             wait_until(
                 lambda: publisher.connection_state.publishing == verdict,
                 f"{verdict}, not {publisher.connection_state}",
             )
 
 
-def test_daemon_says_that_its_publications_are_refused(tmp_path: Path) -> None:
-    """A NATS that takes status and nothing else: `degraded`, `mqtt:publish_refused`, and a sentence."""
+def test_daemon_reports_that_its_messages_are_refused(tmp_path: Path) -> None:
+    """A NATS that accepts only the status: `degraded`, `mqtt:publish_refused`, and a log line."""
     users = """
         mqtt { listen: "127.0.0.1:{port}" }
         authorization { users: [

@@ -2,71 +2,84 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from edge.delivery.mqtt.send_queue import CONFIRM_S, MAX_LOSSES, SendQueue
+from edge.delivery.mqtt.send_queue import MAX_LOSSES, SendQueue
+from edge.delivery.mqtt.tuning import TUNING
 from edge.delivery.outbox.queue import Outbox
+from edge.policy import Policy
 from tests.helpers.brokers import make_event
 
 BIG = 1 << 20
 
 
-def take(stream: SendQueue, limit: int) -> list[int]:
-    return [row.sequence for row in stream.take(limit, max_bytes=BIG)]
+def take(queue: SendQueue, limit: int) -> list[int]:
+    return [row.sequence for row in queue.take(limit, max_bytes=BIG)]
 
 
 def test_takes_in_order_and_again_after_a_restart(outbox: Outbox) -> None:
     """Each event is handed out once a connection; a new connection gets what was not answered."""
     outbox.append_many([make_event(n) for n in range(5)])
-    stream = SendQueue(outbox)
-    assert take(stream, 3) == [1, 2, 3]
-    assert take(stream, 3) == [4, 5]
-    assert take(stream, 3) == []
-    assert not stream.is_idle
-    stream.settle(2, None, now_s=0)
-    stream.record(CONFIRM_S)
-    stream.restart()
-    assert take(stream, 10) == [1, 3, 4, 5]
+    queue = SendQueue(outbox)
+    assert take(queue, 3) == [1, 2, 3]
+    assert take(queue, 3) == [4, 5]
+    assert take(queue, 3) == []
+    assert not queue.is_idle
+    queue.settle(2, None, now_s=0)
+    queue.record(TUNING.confirm_s)
+    queue.restart()
+    assert take(queue, 10) == [1, 3, 4, 5]
 
 
-@pytest.mark.parametrize(("after_s", "again"), [(CONFIRM_S - 0.01, [1, 2, 3]), (CONFIRM_S, [3])])
+@pytest.mark.parametrize(
+    ("after_s", "again"), [(TUNING.confirm_s - 0.01, [1, 2, 3]), (TUNING.confirm_s, [3])]
+)
 def test_connection_that_ends_right_after_an_acknowledgement(
     outbox: Outbox, after_s: float, again: list[int]
 ) -> None:
     """A broker that was killed may have forgotten what it acknowledged last: it is sent once more."""
     outbox.append_many([make_event(n) for n in range(3)])
-    stream = SendQueue(outbox)
-    take(stream, 3)
-    stream.settle(1, None, now_s=0)
-    stream.settle(2, None, now_s=0)
-    stream.record(after_s)
+    queue = SendQueue(outbox)
+    take(queue, 3)
+    queue.settle(1, None, now_s=0)
+    queue.settle(2, None, now_s=0)
+    queue.record(after_s)
     assert outbox.counts().waiting == len(again)
-    stream.restart()
-    assert take(stream, 3) == again
+    queue.restart()
+    assert take(queue, 3) == again
 
 
 @pytest.mark.parametrize("limit", [1, 3, 64])
-def test_what_is_not_permitted_is_put_aside(outbox: Outbox, limit: int) -> None:
-    """What may not leave is never handed out, however much of it stands in front; what may is not held up."""
-    outbox.append_many([make_event(n, padding=n % 5 == 4) for n in range(2500)])
-    stream = SendQueue(outbox, permits=lambda payload: b'"padding":"x"' in payload)
-    assert [*take(stream, limit), *take(stream, 2500)] == list(range(5, 2501, 5))
-    outbox_of_others = SendQueue(outbox, permits=lambda _payload: False)
-    assert take(outbox_of_others, limit) == []
-    assert outbox_of_others.is_idle
-    assert outbox.counts().refused == 2500
+def test_withheld_events_become_dead_letters(outbox: Outbox, limit: int) -> None:
+    """A restricted device never hands out an emotion, however many wait in front of a permitted event."""
+    for start in range(0, 2500, 5):
+        emotions = [make_event(start + n) for n in range(4)]
+        outbox.append_many([*emotions, replace(make_event(start + 4), type="fatigue.changed")])
+    queue = SendQueue(outbox, policy=Policy(restricted=True))
+    assert [*take(queue, limit), *take(queue, 2500)] == list(range(5, 2501, 5))
+    assert outbox.counts().refused == 2000
     assert {letter.reason for letter in outbox.refused()} == {"withheld"}
+
+
+def test_only_withheld_events_leave_an_idle_queue(outbox: Outbox) -> None:
+    """When no event is permitted, nothing is handed out and nothing waits."""
+    outbox.append_many([make_event(n) for n in range(2500)])
+    queue = SendQueue(outbox, policy=Policy(restricted=True))
+    assert take(queue, 1) == []
+    assert queue.is_idle
+    assert outbox.counts().refused == 2500
 
 
 def test_goodbye_confirms_what_was_acknowledged(outbox: Outbox) -> None:
     """Where we end the connection ourselves, nothing is sent again at the next one."""
     outbox.append(make_event(1))
-    stream = SendQueue(outbox)
-    take(stream, 1)
-    stream.settle(1, None, now_s=0)
-    stream.record(float("inf"))
+    queue = SendQueue(outbox)
+    take(queue, 1)
+    queue.settle(1, None, now_s=0)
+    queue.record(float("inf"))
     assert outbox.counts().waiting == 0
 
 
@@ -74,9 +87,9 @@ def test_goodbye_confirms_what_was_acknowledged(outbox: Outbox) -> None:
 def test_payload_above_the_broker_s_size_is_refused(outbox: Outbox, spare: int, is_sent: bool) -> None:
     """Exactly at the size passes, one over is a dead letter, and the next event follows at once."""
     outbox.append_many([make_event(1, padding=100), make_event(2)])
-    stream = SendQueue(outbox)
+    queue = SendQueue(outbox)
     size = len(outbox.waiting(1)[0].payload) + spare
-    assert [row.sequence for row in stream.take(10, max_bytes=size)] == ([1, 2] if is_sent else [2])
+    assert [row.sequence for row in queue.take(10, max_bytes=size)] == ([1, 2] if is_sent else [2])
     assert [letter.reason for letter in outbox.refused()] == ([] if is_sent else ["packet_too_large"])
 
 
@@ -86,12 +99,12 @@ def test_event_that_ends_every_connection_is_a_dead_letter(
 ) -> None:
     """After the first loss the oldest goes alone; ending connections again and again, it is put aside."""
     outbox.append_many([make_event(n) for n in range(3)])
-    stream = SendQueue(outbox)
-    assert take(stream, 10) == [1, 2, 3]
+    queue = SendQueue(outbox)
+    assert take(queue, 10) == [1, 2, 3]
     for _ in range(losses):
-        stream.lose("closed")
-        stream.restart()
-        taken = take(stream, 10)
+        queue.connection_lost("closed")
+        queue.restart()
+        taken = take(queue, 10)
     assert taken == ([2, 3] if is_refused else [1])
     assert [letter.reason for letter in outbox.refused()] == (
         ["connection_lost:closed"] if is_refused else []
@@ -99,45 +112,45 @@ def test_event_that_ends_every_connection_is_a_dead_letter(
 
 
 def test_suspected_event_that_passes_opens_the_window_again(outbox: Outbox) -> None:
-    """A broker that was only restarted costs one event sent alone, not a slow stream or a dead letter."""
+    """A broker that was only restarted costs one event sent alone, not a slow queue or a dead letter."""
     outbox.append_many([make_event(n) for n in range(3)])
-    stream = SendQueue(outbox)
+    queue = SendQueue(outbox)
     for _ in range(MAX_LOSSES * 2):
-        stream.restart()
-        assert take(stream, 10) in ([1], [1, 2, 3])
-        stream.lose("closed")
-        stream.restart()
-        assert take(stream, 10) == [1]
-        assert take(stream, 10) == []
-        stream.settle(1, None, now_s=0)
-        assert take(stream, 10) == [2, 3]
-        stream = SendQueue(outbox)
+        queue.restart()
+        assert take(queue, 10) in ([1], [1, 2, 3])
+        queue.connection_lost("closed")
+        queue.restart()
+        assert take(queue, 10) == [1]
+        assert take(queue, 10) == []
+        queue.settle(1, None, now_s=0)
+        assert take(queue, 10) == [2, 3]
+        queue = SendQueue(outbox)
     assert outbox.counts().refused == 0
 
 
 def test_silent_broker_is_not_the_event_s_fault(outbox: Outbox) -> None:
     """However often a hung broker is left, no event is refused for it."""
     outbox.append_many([make_event(n) for n in range(3)])
-    stream = SendQueue(outbox)
+    queue = SendQueue(outbox)
     for _ in range(MAX_LOSSES * 2):
-        assert take(stream, 10) == [1, 2, 3]
-        stream.lose("no_ack")
-        stream.restart()
+        assert take(queue, 10) == [1, 2, 3]
+        queue.connection_lost("no_ack")
+        queue.restart()
     assert outbox.counts().refused == 0
 
 
 def test_suspect_that_was_dropped_does_not_hold_the_others(tmp_path: Path) -> None:
-    """The oldest may fall out of a full outbox while it is suspected; the stream goes on behind it."""
+    """The oldest may fall out of a full outbox while it is suspected; the queue goes on behind it."""
     outbox = Outbox(tmp_path / "outbox.db", device="kitchen", max_events=3, max_bytes=BIG)
     outbox.append_many([make_event(n) for n in range(3)])
-    stream = SendQueue(outbox)
-    take(stream, 10)
-    stream.lose("closed")
+    queue = SendQueue(outbox)
+    take(queue, 10)
+    queue.connection_lost("closed")
     outbox.append(make_event(3))  # drops sequence 1
-    stream.restart()
-    assert take(stream, 10) == [2]
-    stream.settle(2, None, now_s=0)
-    assert take(stream, 10) == [3, 4]
+    queue.restart()
+    assert take(queue, 10) == [2]
+    queue.settle(2, None, now_s=0)
+    assert take(queue, 10) == [3, 4]
     outbox.close()
 
 
@@ -146,18 +159,18 @@ def test_disk_that_fails_is_waited_for(tmp_path: Path) -> None:
     directory = tmp_path / "state"
     outbox = Outbox(directory / "outbox.db", device="kitchen", max_events=10, max_bytes=BIG)
     outbox.append_many([make_event(n) for n in range(3)])
-    stream = SendQueue(outbox)
-    assert take(stream, 2) == [1, 2]
-    stream.settle(1, None, now_s=0)
+    queue = SendQueue(outbox)
+    assert take(queue, 2) == [1, 2]
+    queue.settle(1, None, now_s=0)
     outbox.close()
     directory.rename(tmp_path / "away")
     directory.write_text("no directory")
-    stream.record(CONFIRM_S)
-    stream.settle(2, "not_authorized", now_s=0)
-    assert take(stream, 2) == []
+    queue.record(TUNING.confirm_s)
+    queue.settle(2, "not_authorized", now_s=0)
+    assert take(queue, 2) == []
     directory.unlink()
     (tmp_path / "away").rename(directory)
-    stream.record(CONFIRM_S)
+    queue.record(TUNING.confirm_s)
     assert [row.sequence for row in outbox.waiting(10)] == [
         2,
         3,

@@ -1,0 +1,32 @@
+"""The pause between two attempts to connect."""
+
+from __future__ import annotations
+
+import random
+
+from edge.backoff import backoff_s
+from edge.delivery.mqtt.tuning import TUNING, Tuning
+
+
+class ReconnectBackoff:
+    """Pauses that grow with each failure, from at most 3 s to at most 60 s.
+
+    With several brokers the pause grows only after each of them failed, and is divided by their number, so
+    that every broker gets as many attempts as a single one would.
+    """
+
+    def __init__(self, tuning: Tuning = TUNING, *, brokers: int = 1) -> None:
+        self._first_pause_s = tuning.first_pause_s
+        self._brokers = brokers
+        self._failures = 0
+
+    def next_s(self) -> float:
+        """Return the pause after one more failure."""
+        rounds = self._failures // self._brokers
+        self._failures += 1
+        pause_s = backoff_s(rounds) if rounds else random.uniform(*self._first_pause_s)
+        return pause_s / self._brokers
+
+    def reset(self) -> None:
+        """Start again with the shortest pause."""
+        self._failures = 0
