@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from converter.jobs import Job, Stage, convert
-from edge.inference.backends import Model, load_model
+from edge.inference.backends import load_model
+from edge.inference.tensors import Model
 from edge.values import LABELS, Float32
-from edge.voice.windows import COEFFICIENTS, frame_count
+from edge.voice.features import COEFFICIENTS, frame_count
 from models.recipes.report_networks import report_face, report_voice
 
 WINDOW_S, HOP_S, WINDOWS_HZ = 3.0, 0.01, 10

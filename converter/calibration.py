@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
 from edge.errors import EdgeError, MediaError
 from edge.face.crop import level
-from edge.face.detector import CropSpec
+from edge.inference.features import CropSpec, Features
 from edge.sources.media_files import read_audio, read_image
 from edge.values import Float32
-from edge.voice.windows import clip_window, window_input
+from edge.voice.model_input import window_input
+from edge.voice.windows import clip_window
 from models.data.datasets import IMAGE_SUFFIXES
 from models.data.speech import SOUND_SUFFIXES
 from models.run import Progress
@@ -31,7 +31,7 @@ def read_examples(
     shape: tuple[int, ...],
     *,
     count: int,
-    features: dict[str, Any] | None = None,
+    features: Features | None = None,
     progress: Progress | None = None,
 ) -> Float32:
     """Return up to `count` examples (n, *shape), drawn at random from `directory`, equal at every call.
@@ -95,8 +95,8 @@ def _read_inputs(path: Path, shape: tuple[int, ...], count: int) -> Float32:
     return np.asarray(inputs[drawn], np.float32)
 
 
-def _image_reader(shape: tuple[int, ...], features: dict[str, Any] | None) -> Callable[[Path], Float32]:
-    is_levelled = features is not None and CropSpec.from_features(features).levelled
+def _image_reader(shape: tuple[int, ...], features: Features | None) -> Callable[[Path], Float32]:
+    is_levelled = isinstance(features, CropSpec) and features.levelled
 
     def read(path: Path) -> Float32:
         pixels = read_image(path)
@@ -110,7 +110,7 @@ def _image_reader(shape: tuple[int, ...], features: dict[str, Any] | None) -> Ca
     return read
 
 
-def _audio_reader(shape: tuple[int, ...], features: dict[str, Any] | None) -> Callable[[Path], Float32]:
+def _audio_reader(shape: tuple[int, ...], features: Features | None) -> Callable[[Path], Float32]:
     if features is None:
         raise CalibrationError(
             "this model reads audio and has no card with its features; --like voice-lstm takes its features"

@@ -8,7 +8,8 @@ from typing import Any
 from converter.jobs import KINDS
 from edge.errors import ModelError
 from edge.inference.backends import load_model
-from edge.inference.card import VARIANTS, Card, Source, Tensor, golden_input, load_card
+from edge.inference.card import Card, Source, Tensor, golden_input, load_card
+from edge.inference.classifier import VARIANTS
 from models.cards import draft_card, file_entry, save_card
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edge.errors import DeviceError, EdgeError
-from edge.inference.backends import Model
+from edge.inference.tensors import Model
 from edge.values import Float32
 
 FLOATS = ("float32", "float16")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from converter.jobs import INTEGERS, Job, Stage
 from converter.source import first_line, read_model, read_saved_model, source_kind
@@ -24,9 +25,7 @@ Example = dict[str, Float32]
 
 def main() -> int:
     """Read a job from stdin, run it, and print stages or an error as JSON lines on stdout."""
-    message = json.loads(sys.stdin.read())
-    paths = {key: Path(message[key]) for key in ("source", "target", "calibrate") if message[key]}
-    job = Job(**{**message, **paths})
+    job = TypeAdapter(Job).validate_json(sys.stdin.read())
 
     def report(stage: Stage) -> None:
         print(json.dumps({"stage": stage.text, "done": stage.done}), flush=True)

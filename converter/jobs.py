@@ -9,12 +9,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from converter.source import source_kind
 from edge.errors import EdgeError, ModelError
+from edge.inference.features import Features
 
 KINDS = ("float32", "float16", "dynamic", "int8", "int16x8")
 INTEGERS = ("int8", "int16x8")
@@ -47,7 +50,7 @@ class Job:
     kind: str
     calibrate: Path | None = None
     count: int = 200
-    features: dict[str, Any] | None = None
+    features: Features | None = None
     recurrent: str | None = None
     ranges: str = "minmax"
     io: str | None = None
@@ -91,8 +94,7 @@ def check(job: Job) -> None:
 
 
 def _run_child(job: Job, part: Path, report: Report) -> None:
-    request = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(job).items()}
-    request["target"] = str(part)
+    request = TypeAdapter(Job).dump_json(replace(job, target=part)).decode()
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
     with (
         tempfile.TemporaryFile(mode="w+", encoding="utf-8", errors="replace") as errors,
@@ -108,7 +110,7 @@ def _run_child(job: Job, part: Path, report: Report) -> None:
         assert child.stdin is not None
         assert child.stdout is not None
         try:
-            child.stdin.write(json.dumps(request))
+            child.stdin.write(request)
             child.stdin.close()
             failure = None
             for line in child.stdout:

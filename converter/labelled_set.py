@@ -10,8 +10,8 @@ import numpy as np
 from converter.calibration import CalibrationError, read_examples
 from converter.comparison import predict
 from converter.graph import Graph, Tensor
-from edge.inference.backends import Model
 from edge.inference.card import Card
+from edge.inference.tensors import Model
 from edge.values import Float32
 from models.data.datasets import DataError, label_of
 from models.metrics import Labels, predicted_classes, uar

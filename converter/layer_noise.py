@@ -14,7 +14,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from converter.comparison import FLOATS
 from converter.graph import Graph, Operation, Tensor, read_graph
 from edge.errors import ModelError
-from edge.inference.backends import TensorInfo
+from edge.inference.tensors import TensorInfo
 from edge.values import Float32
 
 # Convert between floats and integers; they belong to no layer.

@@ -11,7 +11,8 @@ from converter.cards import card_of_file, variant_for, variants_beside
 from converter.comparison import FLOATS, difference, predict, unavailable
 from edge.errors import DeviceError, ModelError
 from edge.inference.backends import BACKENDS, load_model
-from edge.inference.card import Card, check_golden, golden_input, open_classifier
+from edge.inference.card import Card, check_golden, golden_input
+from edge.inference.classifier import open_classifier
 from edge.values import Float32
 from models.cards import made_input
 

@@ -19,10 +19,11 @@ from pydantic import BaseModel, ValidationError
 
 from edge.errors import ConfigError
 from edge.secrets import check_secret_file, mask_token, read_secret
-from edge.settings import Config, MqttSettings, Section
+from edge.settings import Config, ModelSettings, MqttSettings, Section, is_card_path
 
 ENV_PREFIX = "EMOTION_EDGE__"
 FILE_SOURCE = "file:"
+MODEL = "model"  # the annotation of a key that holds the name or the path of a model
 MAX_SHOWN = 80  # characters of a refused value in the error
 COMMENT_WIDTH = 100  # characters a line of `config show`
 DEFAULT_PATH = Path("/etc/emotion-edge/config.toml")
@@ -149,7 +150,7 @@ def _anchored(raw: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     """Make the relative paths below `directory` absolute."""
 
     def anchor(kind: str, value: str) -> str:
-        if "Path" in kind:
+        if "Path" in kind or (kind == MODEL and is_card_path(value)):
             return str(directory / Path(value).expanduser())
         # A suffix such as `?loop` stays.
         name = value.removeprefix(FILE_SOURCE)
@@ -165,7 +166,10 @@ def _mapped(raw: Mapping[str, Any], change: Callable[[str, str], object]) -> dic
         section, table = field.annotation, result.get(name)
         if not (isinstance(section, type) and issubclass(section, Section) and isinstance(table, Mapping)):
             continue
-        kinds = {key: str(item.annotation) for key, item in section.model_fields.items()}
+        kinds = {
+            key: MODEL if section is ModelSettings and item.annotation is str else str(item.annotation)
+            for key, item in section.model_fields.items()
+        }
         result[name] = {
             key: change(kinds[key], value) if key in kinds and isinstance(value, str) else value
             for key, value in table.items()

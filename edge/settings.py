@@ -82,12 +82,17 @@ class MicrophoneSettings(Section):
 
 
 class ModelSettings(Section):
-    """Names of the models to run."""
+    """Models to run, each by name or by path.
+
+    A name is looked up in `directory` first and then in the package. A path (with a `/`, or ending in
+    `.json`) is a model card, with the files of the model beside it.
+    """
 
     face: str = "face-cnn"
     """Model that classifies each face in a frame."""
     video: str = "video-lstm"
-    """Model that classifies the last 1.5 s of a face; none: classify each frame by itself."""
+    """Model that classifies the last 1.5 s of a face, used with the face model it was trained with; none:
+    classify each frame by itself."""
     voice: str = "voice-lstm"
     """Model that classifies windows of speech."""
     eyes: str = "eye-state"
@@ -97,7 +102,12 @@ class ModelSettings(Section):
     mouth: str = "mouth-state"
     """Model that recognises yawns; none: yawns are measured from the shape of the mouth."""
     directory: Path | None = None
-    """Directory with cards and files of your own models; unset: the models of the package."""
+    """Directory with cards and files of your own models, searched by name before those of the package."""
+
+
+def is_card_path(name: str) -> bool:
+    """Return whether a key of `[models]` holds the path of a card, not the name of a model."""
+    return "/" in name or name.endswith(".json")
 
 
 class InferenceSettings(Section):

@@ -213,11 +213,3 @@ class Classifier(Protocol):
     name: str
 
     def classify(self, features: Float32) -> Float32: ...
-
-
-class Sink(Protocol):
-    """Where events go. `emit` must not block on the network and never raises for a full queue."""
-
-    def emit(self, event: EmotionEvent) -> None: ...
-
-    def close(self) -> None: ...

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from edge.files import write_json
 from edge.inference.card import TASK_LABELS, Card, File, Golden, Input, Source, Task, Tensor
+from edge.inference.features import Features
 from edge.inference.weights import sha256
 from edge.values import Float32
 from models.files import writable
@@ -26,7 +26,7 @@ def draft_card(
     task: Task,
     shape: tuple[int, ...],
     value_range: tuple[float, float],
-    features: dict[str, Any],
+    features: Features,
     temperature: float,
     data: Iterable[Source],
     held_out: Iterable[str] = (),

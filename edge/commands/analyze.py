@@ -142,7 +142,7 @@ class Analyzer:
     ) -> Iterator[_Step]:
         """Yield a frame every `step_s`, through the pipeline and the scene of the daemon."""
         wants_faces = self._wants(Modality.FACE)
-        pipeline = self.face_pipeline.fresh() if wants_faces else None
+        pipeline = self.face_pipeline.copy_without_history() if wants_faces else None
         scene = Scene(
             self.config.fusion,
             fatigue=self.config.fatigue if wants_faces and self.config.fatigue.enabled else None,

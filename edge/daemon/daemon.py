@@ -178,7 +178,7 @@ class Daemon:
             writer,
             self._health,
             policy=self._policy,
-            classifiers={**models.classifiers, **models.faces.helpers},
+            classifiers={**models.classifiers, **models.faces.classifiers},
             fusion_model=pool_name(models.pool),
             state_interval_s=self._state_interval_s,
         )

@@ -18,7 +18,7 @@ from edge.delivery.cadence import STATE_INTERVAL_S, Cadence
 from edge.delivery.outbox.writer import OutboxWriter
 from edge.delivery.publisher import Publisher
 from edge.health import Health
-from edge.inference.card import TfliteClassifier
+from edge.inference.classifier import TfliteClassifier
 from edge.inference.fallback import FallbackClassifier
 from edge.people.fatigue import FatigueStates
 from edge.people.fusion import EmotionChange

@@ -1,59 +1,30 @@
-"""Remembers what the face model drew from each face lately, so that the video model can judge the course.
+"""The embeddings of each tracked face over the last 1.5 s, resampled for the video model.
 
-    memory.put(track, embedding, t_ns)  ->  steps at a fixed rate, the last one now  ->  video model
+    history.add(track, embedding, t_ns)  ->  steps at a fixed rate, the last one now  ->  video model
 
-Pictures come when the camera has them; the model was trained on steps `1 / rate_hz` apart. Between two
-pictures a straight line is drawn, as `numpy.interp` does.
+Frames arrive at the rate of the camera; the video model was trained on steps `1 / rate_hz` apart. Embeddings
+between two frames are interpolated linearly, as by `numpy.interp`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.errors import ModelError
+from edge.inference.features import VideoSpec
 from edge.values import Float32
 
-GAP_S = 0.6  # longer than between pictures of a hot device, shorter than it takes to look away and back
-CLOSEST_S = 0.02  # pictures that come closer than this replace each other, so a memory has a bound
-
-
-@dataclass(frozen=True, slots=True)
-class VideoSpec:
-    """What a video model reads: so many `steps` at `rate_hz`, of the embeddings of the model `of`."""
-
-    of: str
-    steps: int
-    rate_hz: float
-
-    @classmethod
-    def from_features(cls, features: Mapping[str, Any]) -> VideoSpec:
-        """Read a card's `input.features`; raise `ModelError` for an unknown kind."""
-        if features.get("kind") != "face_embeddings":
-            raise ModelError(
-                f"input.features.kind {features.get('kind')!r}: unknown video features; "
-                "update emotion-edge or choose another models.video"
-            )
-        return cls(str(features["of"]), int(features["steps"]), float(features["rate_hz"]))
-
-    def to_features(self) -> dict[str, Any]:
-        """Return what `from_features` reads, for a card."""
-        return {"kind": "face_embeddings", "of": self.of, "steps": self.steps, "rate_hz": self.rate_hz}
-
-    @property
-    def span_ns(self) -> int:
-        """Nanoseconds from the first step to the last."""
-        return round((self.steps - 1) / self.rate_hz * 1e9)
+GAP_S = 0.6  # longer than between frames of a hot device, shorter than looking away and back
+CLOSEST_S = 0.02  # a frame that follows sooner replaces the last one, so that a track has a maximum length
 
 
 def resample(times_ns: NDArray[np.int64], values: Float32, spec: VideoSpec) -> tuple[Float32, float]:
-    """Return (steps, n) float32, the last step at the newest time, and which share 0..1 of them was seen.
+    """Return (steps, n) float32, the last step at the newest time, and the share 0..1 of steps in view.
 
-    `times_ns` (k,) rise, `values` (k, n) belong to them, k >= 1. Before the first time its value is repeated.
+    `values` (k, n) belong to the ascending `times_ns` (k,), k >= 1. Steps before the first time repeat its
+    value; they are not in view.
     """
     wanted = times_ns[-1] - np.round(np.arange(spec.steps)[::-1] / spec.rate_hz * 1e9).astype(np.int64)
     share = float(np.mean(wanted >= times_ns[0]))
@@ -74,7 +45,7 @@ class _Track:
 class EmbeddingHistory:
     """The embeddings of each track over the last steps; one thread at a time.
 
-    A track that was out of sight for `GAP_S` begins anew, and is forgotten when anybody is seen after that.
+    A track that was out of view for more than `GAP_S` starts again; the next `add` removes it.
     """
 
     def __init__(self, spec: VideoSpec) -> None:
@@ -82,32 +53,32 @@ class EmbeddingHistory:
         self._tracks: dict[int, _Track] = {}
 
     def __len__(self) -> int:
-        """The number of tracks that are remembered."""
+        """The number of tracks."""
         return len(self._tracks)
 
-    def put(self, track: int, embedding: Float32, t_ns: int) -> tuple[Float32, float]:
-        """Add what a face (n,) was at `t_ns`; return its steps (steps, n) and the share that was seen.
+    def add(self, track: int, embedding: Float32, t_ns: int) -> tuple[Float32, float]:
+        """Add the embedding (n,) of a face at `t_ns`; return its steps (steps, n) and the share in view.
 
-        Times of all tracks must not go backwards; one that does, as after a seek, begins everything anew.
+        Times must not go backwards over all tracks. A time that does, as after a seek, removes all tracks.
         """
-        self._forget(t_ns)
-        known = self._tracks.setdefault(track, _Track())
-        if len(known.times_ns) > 1 and known.times_ns[-1] - known.times_ns[-2] < CLOSEST_S * 1e9:
-            del known.times_ns[-1], known.values[-1]
-        if known.times_ns and t_ns <= known.times_ns[-1]:
-            del known.times_ns[-1], known.values[-1]
-        known.times_ns.append(t_ns)
-        known.values.append(embedding)
-        # One older than the first step stays: the line to that step starts there.
-        while len(known.times_ns) > 2 and known.times_ns[1] <= t_ns - self._spec.span_ns:
-            del known.times_ns[0], known.values[0]
-        return resample(np.array(known.times_ns, np.int64), np.stack(known.values), self._spec)
+        self._remove_lost(t_ns)
+        course = self._tracks.setdefault(track, _Track())
+        if len(course.times_ns) > 1 and course.times_ns[-1] - course.times_ns[-2] < CLOSEST_S * 1e9:
+            del course.times_ns[-1], course.values[-1]
+        if course.times_ns and t_ns <= course.times_ns[-1]:
+            del course.times_ns[-1], course.values[-1]
+        course.times_ns.append(t_ns)
+        course.values.append(embedding)
+        # One embedding before the first step stays, to interpolate from.
+        while len(course.times_ns) > 2 and course.times_ns[1] <= t_ns - self._spec.span_ns:
+            del course.times_ns[0], course.values[0]
+        return resample(np.array(course.times_ns, np.int64), np.stack(course.values), self._spec)
 
-    def _forget(self, t_ns: int) -> None:
-        gone = [
+    def _remove_lost(self, t_ns: int) -> None:
+        lost = [
             number
-            for number, known in self._tracks.items()
-            if not 0 <= t_ns - known.times_ns[-1] <= GAP_S * 1e9
+            for number, course in self._tracks.items()
+            if not 0 <= t_ns - course.times_ns[-1] <= GAP_S * 1e9
         ]
-        for number in gone:
+        for number in lost:
             del self._tracks[number]

@@ -1,19 +1,16 @@
-"""Tells a mouth that yawns from one that smiles, speaks or is shut, from the crop that its lips fill.
+"""The probability that a mouth is open as in a yawn, from the crop that its lips fill.
 
-One picture cannot tell a yawn from a shout: whoever uses this asks for seconds of it.
+One frame cannot separate a yawn from a shout: `edge.people.gestures` requires seconds of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 
-from edge.errors import ModelError
 from edge.face.crop import cut_grey, level
-from edge.inference.card import TfliteClassifier
+from edge.face.landmarks import MESH_POINTS
+from edge.inference.classifier import TfliteClassifier
+from edge.inference.features import MouthSpec
 from edge.values import Face, Float32, UInt8
 
 # The outer edge of both lips among the 468 points.
@@ -21,42 +18,20 @@ LIPS = (
     61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185,
 )  # fmt: skip
 LEFT, RIGHT = LIPS.index(61), LIPS.index(291)
-SMALLEST_PX = 12.0  # width of a mouth; below, teeth and lips are one blot
-CENTRAL = 0.9  # of the lips' box; this part must lie inside the picture
-
-
-@dataclass(frozen=True, slots=True)
-class MouthSpec:
-    """The crop that a mouth model reads: height and width in pixels, which the lips fill."""
-
-    height: int
-    width: int
-
-    @classmethod
-    def from_features(cls, features: Mapping[str, Any]) -> MouthSpec:
-        """Read a card's `input.features`; raise `ModelError` for an unknown kind."""
-        if features.get("kind") != "lips_box":
-            raise ModelError(
-                f"input.features.kind {features.get('kind')!r}: unknown mouth features; "
-                "update emotion-edge or choose another models.mouth"
-            )
-        return cls(int(features["height"]), int(features["width"]))
-
-    def to_features(self) -> dict[str, Any]:
-        """Return what `from_features` reads, for a card."""
-        return {"kind": "lips_box", "height": self.height, "width": self.width}
+SMALLEST_PX = 12.0  # width of a mouth; teeth and lips of a smaller one cannot be separated
+CENTRAL = 0.9  # of the lips' box; this part must lie inside the image
 
 
 class YawnClassifier:
-    """Judges the mouth of a face; one thread at a time. `ModelError` tells of a model of something else."""
+    """Classifies the mouth of a face; one thread at a time. `ModelError`: the model reads something else."""
 
     def __init__(self, classifier: TfliteClassifier) -> None:
         self.classifier = classifier
-        spec = MouthSpec.from_features(classifier.card.input.features)
+        spec = classifier.card.spec(MouthSpec)
         self._crop = np.empty((spec.height, spec.width, 1), np.float32)
 
-    def yawning(self, pixels: UInt8, face: Face) -> float | None:
-        """Return the probability 0..1 that the mouth is as open as in a yawn; None where it is not seen."""
+    def p_yawning(self, pixels: UInt8, face: Face) -> float | None:
+        """Return the probability 0..1 that the mouth is open as in a yawn; None where it is not visible."""
         if not cut_mouth(pixels, face, self._crop):
             return None
         return float(self.classifier.classify(self._crop)[1])
@@ -65,10 +40,10 @@ class YawnClassifier:
 def cut_mouth(pixels: UInt8, face: Face, out: Float32) -> bool:
     """Cut the box of the lips, upright, out of `pixels` (h, w, 3) into `out` (h, w, 1), levelled, in [0, 1].
 
-    Returns False where there are no 468 landmarks, or the mouth is tiny or not in the picture.
+    Returns False where there are no 468 landmarks, or where the mouth is too small or outside the image.
     """
     points = face.landmarks
-    if points is None or len(points) != 468:
+    if points is None or len(points) != MESH_POINTS:
         return False
     lips = points[list(LIPS)]  # (20, 2)
     across = lips[RIGHT] - lips[LEFT]

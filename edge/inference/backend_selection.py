@@ -31,7 +31,7 @@ class Trial:
     detail: str
 
 
-def choose(
+def select_backend(
     backends: Sequence[str], time_on: Callable[[str], float], open_on: Callable[[str], T], what: str
 ) -> tuple[T, tuple[Trial, ...]]:
     """Time each backend in ms, open the fastest, and return it with what became of all of them.

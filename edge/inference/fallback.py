@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable
 
 from edge.errors import DeviceError, ModelError
-from edge.inference.card import Card, TfliteClassifier
+from edge.inference.card import Card
+from edge.inference.classifier import TfliteClassifier
 from edge.values import Float32
 
 log = logging.getLogger(__name__)

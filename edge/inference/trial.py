@@ -1,4 +1,4 @@
-"""Tries a backend in a process of its own, so that a driver that crashes or hangs takes nothing along."""
+"""Tries a backend in a child process, so that a driver that crashes or hangs does not end this process."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ import numpy as np
 
 from edge.errors import DeviceError, EdgeError, ModelError
 from edge.inference.backend_selection import best_ms
+from edge.inference.engines import open_here
 
-PROBE_S = 60  # a Jetson compiles its shaders for half a minute
+TRIAL_S = 60  # compiling the shaders takes a Jetson 30 s
 
 
-def probe(path: Path, backend: str, *, threads: int = 1, seconds: int = PROBE_S) -> float:
-    """Open `path` on `backend` in a child, run it, and return how long a run takes in ms.
+def try_backend(path: Path, backend: str, *, threads: int = 1, seconds: int = TRIAL_S) -> float:
+    """Open `path` on `backend` in a child process, run it, and return the time of a run in ms.
 
-    Raises what the child raised, and `DeviceError` when it crashed (abi_mismatch while loading,
-    op_unsupported while running) or was not done in `seconds` (no_device).
+    Raises the error of the child. A crash is a `DeviceError` (abi_mismatch while loading, op_unsupported
+    while running), and so is a trial that takes longer than `seconds` (no_device).
     """
     command = [sys.executable, "-m", "edge.inference.trial", str(path), backend, str(threads), str(seconds)]
     done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)
-    told = [json.loads(line) for line in done.stdout.splitlines()]
-    last = told[-1] if told else {"stage": "loading"}
+    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    last = reports[-1] if reports else {"stage": "loading"}
     if done.returncode == 0:
         return float(last["ms"])
     if last["stage"] == "failed":
@@ -46,27 +47,25 @@ def probe(path: Path, backend: str, *, threads: int = 1, seconds: int = PROBE_S)
 
 
 def main(path: str, backend: str, threads: str, seconds: str) -> int:
-    """Be the child: tell each stage as a line of JSON, since a crash leaves no other message."""
-    from edge.inference.backends import open_here
-
-    # The alarm also ends a child whose parent is gone.
+    """Run the trial in the child; print each stage as a line of JSON, which a crash leaves behind."""
+    # The alarm also ends a child whose parent has ended.
     signal.alarm(int(seconds))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with os.fdopen(os.dup(1), "w") as parent:
-        os.dup2(2, 1)  # what the driver prints is not for the parent
+        os.dup2(2, 1)  # keep the output of the driver out of the reports
 
-        def tell(**facts: object) -> None:
-            print(json.dumps(facts), file=parent, flush=True)
+        def report(**values: object) -> None:
+            print(json.dumps(values), file=parent, flush=True)
 
         try:
-            tell(stage="loading")
+            report(stage="loading")
             model = open_here(Path(path), backend, threads=int(threads))
-            tell(stage="running")
+            report(stage="running")
             zeros = [np.zeros(info.shape, np.float32) for info in model.inputs]
-            tell(stage="done", ms=best_ms(lambda: model.run(*zeros)))
+            report(stage="done", ms=best_ms(lambda: model.run(*zeros)))
         except EdgeError as error:
             reason = getattr(error, "reason", "")
-            tell(stage="failed", message=str(error), reason=reason, exit_code=error.exit_code)
+            report(stage="failed", message=str(error), reason=reason, exit_code=error.exit_code)
             return error.exit_code
     return 0
 

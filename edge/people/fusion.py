@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edge.people.decision import Hysteresis, label_of
-from edge.people.pooling import Opinion, Opinions, Pool, rule_pool
+from edge.people.pooling import ModalityPrediction, ModalityPredictions, Pool, rule_pool
 from edge.people.speaker import Speaker
 from edge.settings import FusionSettings
 from edge.values import (
@@ -140,7 +140,7 @@ class Fusion:
             self._voice = None
 
     def _update_subject(
-        self, name: str, inputs: Opinions, now_ns: int, changes: list[EmotionChange]
+        self, name: str, inputs: ModalityPredictions, now_ns: int, changes: list[EmotionChange]
     ) -> SubjectState:
         """Return the state of one subject; append to `changes` if its emotion is new."""
         subject = self._subjects.get(name)
@@ -210,9 +210,9 @@ def _only(faces: Mapping[int, Prediction]) -> int | None:
 
 def _pool_inputs(
     faces: Iterable[Prediction], voice: Prediction | None, settings: FusionSettings, now_ns: int
-) -> Opinions:
+) -> ModalityPredictions:
     """Return the input of each modality present; several faces are averaged by reliability."""
-    result: dict[Modality, Opinion] = {}
+    result: dict[Modality, ModalityPrediction] = {}
     if each := [_pool_input(face, settings, now_ns) for face in faces]:
         r = np.array([face.reliability for face in each])
         p = np.average([face.p for face in each], axis=0, weights=np.maximum(r, 1e-6))
@@ -222,9 +222,9 @@ def _pool_inputs(
     return result
 
 
-def _pool_input(prediction: Prediction, settings: FusionSettings, now_ns: int) -> Opinion:
+def _pool_input(prediction: Prediction, settings: FusionSettings, now_ns: int) -> ModalityPrediction:
     age_s = max(0, now_ns - prediction.t_ns) / 1e9
-    return Opinion(prediction.p, prediction.quality, 0.5 ** (age_s / settings.half_life_s))
+    return ModalityPrediction(prediction.p, prediction.quality, 0.5 ** (age_s / settings.half_life_s))
 
 
 def _confidence(emotion: str, p: Float32 | None) -> float:

@@ -1,12 +1,12 @@
-"""Makes one opinion of several: the rules of the literature, and a small network that has learnt to.
+"""Combines the predictions of face and voice: rules from the literature, and a small trained network.
 
-Every rule takes opinions `p` (..., k, 7) and how much each counts, `w` (..., k) in 0..1, and returns
-(..., 7). An opinion of weight 0 changes nothing, one of weight 1 that stands alone is returned as it is,
-a weak one that stands alone tends to the uniform. `w` is
+Every rule takes the probabilities `p` (..., k, 7) and the weights `w` (..., k) in 0..1 and returns (..., 7).
+A prediction with weight 0 changes nothing. A single prediction with weight 1 is returned unchanged; with a
+lower weight it tends to the uniform distribution. `w` is
 
     modality weight x quality x 2 ** (-age / half life)
 
-and modality weights count relative to the heaviest one present: a voice alone is as good as a face alone.
+and modality weights are relative to the largest one present: a voice alone counts as much as a face alone.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import ModelError
-from edge.inference.card import TfliteClassifier, open_classifier
+from edge.inference.models import open_model
 from edge.settings import Config, FusionSettings
-from edge.values import LABELS, Float32, Modality
+from edge.values import LABELS, Classifier, Float32, Modality
 
 Float64 = NDArray[np.float64]
 CLASSES = len(LABELS)
 UNIFORM = 1 / CLASSES
-# A model that says 0 must not veto for ever: e.g. int8 cannot say less than 1/512.
+# So that p = 0 of one model does not exclude a class for good: int8 cannot return less than 1/512.
 FLOOR = 1e-3
-LOWEST = 1 / 512  # as `edge.inference.card.soften` has it
+LOWEST = 1 / 512  # as in `edge.inference.classifier.soften`
 TRACE = np.float32(1e-4)
 ORDER = (Modality.FACE, Modality.VOICE)
 FEATURES = CLASSES + 3  # of one modality, for the network
@@ -35,8 +35,8 @@ DEFAULT_RULE = "weighted_log"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Opinion:
-    """What one modality says: `p` (7,), the quality of its input and its freshness, both 0..1.
+class ModalityPrediction:
+    """The prediction of one modality: `p` (7,), the quality of its input and its freshness, both 0..1.
 
     Freshness is 2 ** (-age / half life).
     """
@@ -47,16 +47,16 @@ class Opinion:
 
     @property
     def reliability(self) -> float:
-        """How much the opinion counts, 0..1."""
+        """Quality times freshness, 0..1: the weight of the prediction before the modality weight."""
         return self.quality * self.freshness
 
 
-Opinions = Mapping[Modality, Opinion]
+ModalityPredictions = Mapping[Modality, ModalityPrediction]
 # Returns the fused p (7,) and the share of each modality in it; the shares sum to 1.
-Pool = Callable[[Opinions], tuple[Float32, dict[Modality, float]]]
+Pool = Callable[[ModalityPredictions], tuple[Float32, dict[Modality, float]]]
 Rule = Callable[[Float64, Float64], Float64]
-# Of the fused opinion where both are there, fitted on validation people, as `emotion-models train multimodal`
-# prints them. Two that agree are right more often than the rules say.
+# Of the fused prediction of both modalities, fitted on validation people (`emotion-models train multimodal`).
+# Below 1: two predictions that agree are right more often than the rules assume.
 TEMPERATURES = {"weighted_log": 0.527, "max": 0.406, "product": 0.527, "mean": 0.36, "bayes_sum": 0.518}
 
 
@@ -64,7 +64,7 @@ def weighted_log(p: Float64, w: Float64) -> Float64:
     """Logarithmic opinion pool: prod p ** w (Genest and Zidek 1986, "Combining probability
     distributions").
 
-    Of two that agree it is surer than either; one of weight w < 1 that stands alone is flattened.
+    Two predictions that agree give a higher confidence than each; a single one with w < 1 is flattened.
     """
     logits = np.sum(w[..., None] * np.log(np.maximum(p, FLOOR)), axis=-2)
     e = np.exp(logits - logits.max(axis=-1, keepdims=True))
@@ -72,7 +72,7 @@ def weighted_log(p: Float64, w: Float64) -> Float64:
 
 
 def product(p: Float64, w: Float64) -> Float64:
-    """Product rule (Kittler et al. 1998, "On combining classifiers"), for classes that are equally likely."""
+    """Product rule (Kittler et al. 1998, "On combining classifiers") for classes that are equally likely."""
     return _normalised(np.prod(np.maximum(discount(p, w), FLOOR), axis=-2))
 
 
@@ -84,23 +84,23 @@ def mean(p: Float64, w: Float64) -> Float64:
 
 
 def maximum(p: Float64, w: Float64) -> Float64:
-    """Max rule (Kittler et al. 1998): each class has the highest p that anybody gives it, scaled by `w`."""
+    """Max rule (Kittler et al. 1998): each class has the highest p of any prediction, scaled by `w`."""
     strongest = w.max(axis=-1)
     relative = np.where(strongest[..., None] > 0, w, 1) / np.where(strongest > 0, strongest, 1)[..., None]
     return discount(_normalised(np.max(relative[..., None] * p, axis=-2)), strongest)
 
 
 def bayes_sum(p: Float64, w: Float64) -> Float64:
-    """Sum rule with the prior (Kittler et al. 1998): P + sum (p - P), P the prior, here uniform; cut at 0.
+    """Sum rule with the prior (Kittler et al. 1998): P + sum (p - P), P the uniform prior; cut at 0.
 
-    It holds where opinions stray little from the prior, so it adds up what each has learnt beyond it.
+    It holds for predictions near the prior: it adds up the differences from it.
     """
-    learnt = np.sum(discount(p, w) - UNIFORM, axis=-2)
-    return _normalised(np.maximum(UNIFORM + learnt, 0))
+    differences = np.sum(discount(p, w) - UNIFORM, axis=-2)
+    return _normalised(np.maximum(UNIFORM + differences, 0))
 
 
 def discount(p: Float64, w: Float64) -> Float64:
-    """Return w p + (1 - w) / 7: what a source that is right with probability `w` says (Shafer 1976)."""
+    """Return w p + (1 - w) / 7, the p of a source that is reliable with probability `w` (Shafer 1976)."""
     return w[..., None] * p + (1 - w[..., None]) * UNIFORM
 
 
@@ -114,75 +114,78 @@ RULES: dict[str, Rule] = {
 
 
 def pool_by_rule(
-    opinions: Opinions, weights: Mapping[Modality, float], method: str
+    predictions: ModalityPredictions, weights: Mapping[Modality, float], method: str
 ) -> tuple[Float32, dict[Modality, float]]:
-    """Combine at least one opinion by one of `RULES`; the shares are those of the weights."""
-    p = np.array([opinion.p for opinion in opinions.values()], np.float64)
+    """Combine at least one prediction by one of `RULES`; the shares are those of the weights."""
+    p = np.array([prediction.p for prediction in predictions.values()], np.float64)
     w = relative_weights(
-        np.array([opinion.reliability for opinion in opinions.values()]),
-        np.array([weights[modality] for modality in opinions]),
+        np.array([prediction.reliability for prediction in predictions.values()]),
+        np.array([weights[modality] for modality in predictions]),
     )
     fused = RULES[method](p, w)
-    if len(opinions) > 1:
+    if len(predictions) > 1:
         fused = soften_joint(fused, TEMPERATURES[method])
     total = float(w.sum())
     shares = w / total if total else w
-    return fused.astype(np.float32), {m: float(share) for m, share in zip(opinions, shares, strict=True)}
+    return fused.astype(np.float32), {m: float(share) for m, share in zip(predictions, shares, strict=True)}
 
 
 def relative_weights(reliability: Float64, weights: Float64) -> Float64:
-    """Return `w` (..., k) of the rules; `weights` (..., k) are 0 for a modality that is not there."""
+    """Return `w` (..., k) of the rules; `weights` (..., k) are 0 for an absent modality."""
     heaviest = np.max(weights, axis=-1, keepdims=True)
     return np.asarray(reliability * weights / np.where(heaviest > 0, heaviest, 1), np.float64)
 
 
 class NetworkPool:
-    """Asks a multimodal model; a share is how far the result moves when that modality is left out."""
+    """Combines predictions by a multimodal model.
 
-    def __init__(self, classifier: TfliteClassifier) -> None:
+    The share of a modality is how much the result changes without it.
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
         self.name = classifier.name
         self._classifier = classifier
 
-    def __call__(self, opinions: Opinions) -> tuple[Float32, dict[Modality, float]]:
-        """Combine at least one opinion."""
-        p = self._ask(opinions)
-        if len(opinions) == 1:
-            return p, dict.fromkeys(opinions, 1.0)
-        moved = {
-            left_out: float(np.abs(p - self._ask({m: o for m, o in opinions.items() if m != left_out})).sum())
-            for left_out in opinions
-        }
-        total = sum(moved.values())
-        return p, {m: value / total if total else 1 / len(moved) for m, value in moved.items()}
+    def __call__(self, predictions: ModalityPredictions) -> tuple[Float32, dict[Modality, float]]:
+        """Combine at least one prediction."""
+        p = self._classify(predictions)
+        if len(predictions) == 1:
+            return p, dict.fromkeys(predictions, 1.0)
+        changes = {}
+        for modality in predictions:
+            others = {m: prediction for m, prediction in predictions.items() if m != modality}
+            changes[modality] = float(np.abs(p - self._classify(others)).sum())
+        total = sum(changes.values())
+        return p, {m: change / total if total else 1 / len(changes) for m, change in changes.items()}
 
-    def _ask(self, opinions: Opinions) -> Float32:
+    def _classify(self, predictions: ModalityPredictions) -> Float32:
         p = np.zeros((1, len(ORDER), CLASSES), np.float32)
         quality, freshness = np.zeros((2, 1, len(ORDER)), np.float32)
         for i, modality in enumerate(ORDER):
-            if modality in opinions:
-                opinion = opinions[modality]
-                p[0, i], quality[0, i], freshness[0, i] = opinion.p, opinion.quality, opinion.freshness
+            if modality in predictions:
+                one = predictions[modality]
+                p[0, i], quality[0, i], freshness[0, i] = one.p, one.quality, one.freshness
         fused = self._classifier.classify(network_features(p, quality, freshness))
         return break_ties(fused, p[0])
 
 
 def network_features(p: Float32, quality: Float32, freshness: Float32) -> Float32:
-    """Return (n, 20) float32 in [0, 1] of face and voice: `p` (n, 2, 7), all 0 where one is not there.
+    """Return (n, 20) float32 in [0, 1] for face and voice: `p` (n, 2, 7), all 0 where a modality is absent.
 
-    Ten numbers each: log p from 0 for 1/512 to 1 for certainty, quality, freshness (n, 2), presence. All
-    are 0 for a modality that is not there.
+    Ten values each: log p scaled from 0 (1/512) to 1 (certainty), quality (n, 2), freshness (n, 2), presence.
+    All are 0 for an absent modality.
     """
     present = p.any(axis=-1, keepdims=True)
     logs = 1 + np.log(np.maximum(p, LOWEST)) / np.log(1 / LOWEST)
     rest = np.stack([quality, freshness, np.ones_like(quality)], axis=-1)
     values = np.where(present, np.concatenate([logs, rest], axis=-1), 0)  # (n, 2, 10)
-    return np.asarray(values.reshape(len(p), len(ORDER) * FEATURES), np.float32)
+    return np.asarray(values.reshape(len(p), len(ORDER) * FEATURES), np.float32)  # (n, 20)
 
 
 def break_ties(fused: Float32, p: Float32) -> Float32:
-    """Return `fused` (..., 7) with a trace of the opinions `p` (..., 2, 7) in it.
+    """Return `fused` (..., 7) with a trace of the predictions `p` (..., 2, 7) added.
 
-    An int8 softmax knows steps of 1/256, and of two labels that it finds equal the first would win.
+    An int8 softmax has steps of 1/256: without the trace the first of two equal labels would always win.
     """
     traced = fused + TRACE * p.sum(axis=-2)
     return np.asarray(traced / traced.sum(axis=-1, keepdims=True), np.float32)
@@ -192,28 +195,24 @@ def rule_pool(settings: FusionSettings) -> Pool:
     """Return the rule `fusion.method`, or `DEFAULT_RULE` where that is the network."""
     method = settings.method if settings.method in RULES else DEFAULT_RULE
     weights = {Modality.FACE: settings.face_weight, Modality.VOICE: settings.voice_weight}
-    return lambda opinions: pool_by_rule(opinions, weights, method)
+    return lambda predictions: pool_by_rule(predictions, weights, method)
 
 
 def open_pool(config: Config) -> Pool:
-    """Return what `fusion.method` asks for; raise `ModelError` where its network cannot be used.
+    """Return the pool of `fusion.method`; raise `ModelError` where its network cannot be used.
 
-    The network is on the CPU: an accelerator takes longer to be asked than it takes to answer. It is looked
-    for in the package where `models.directory`, meant for faces and voices, does not have it.
+    The network runs on the CPU, which takes less time than the transfer to an accelerator.
     """
     if config.fusion.method != "network":
         return rule_pool(config.fusion)
-    name, directory = config.models.fusion, config.models.directory
-    if directory is not None and not (directory / f"{name}.json").is_file():
-        directory = None
     try:
-        return NetworkPool(open_classifier(name, task="multimodal", directory=directory))
+        return NetworkPool(open_model(config, "multimodal"))
     except ModelError as error:
         raise ModelError(f"{error}; or set fusion.method to {DEFAULT_RULE}") from error
 
 
 def pool_name(pool: Pool | None) -> str | None:
-    """Return name@sha256[:12] of the network that pools, None for a rule."""
+    """Return name@sha256[:12] of the network, None for a rule."""
     return pool.name if isinstance(pool, NetworkPool) else None
 
 

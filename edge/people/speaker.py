@@ -16,7 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.values import SAMPLE_RATE_HZ, UNCERTAIN, FaceMeasurements, Float32, Modality
-from edge.voice.windows import FRAME, SPEECH_THRESHOLD, STEP, VAD_LAG, Window
+from edge.voice.activity import SPEECH_THRESHOLD, VAD_LAG
+from edge.voice.features import STEP
+from edge.voice.pitch import FRAME
+from edge.voice.windows import Window
 
 Float64 = NDArray[np.float64]
 

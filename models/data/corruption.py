@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from edge.errors import EdgeError
-from edge.face.detector import CropSpec
+from edge.inference.features import CropSpec
 from edge.sources.media_files import read_audio
 from edge.values import SAMPLE_RATE_HZ, Float32, UInt8
 from models.data.datasets import DataError, find_set
@@ -59,7 +58,8 @@ def jitter_spec(spec: CropSpec, kind: str) -> CropSpec:
     """Return the crop that cuts as wrongly as `jitter_crop`, but out of a whole picture's real pixels."""
     side, dx, dy = JITTER[kind]
     (left, right) = (((x - 0.5 - dx) / side + 0.5, (y - 0.5 - dy) / side + 0.5) for x, y in spec.eyes)
-    return replace(spec, eyes=(left, right), mouth_y=(spec.mouth_y - 0.5 - dy) / side + 0.5)
+    mouth_y = (spec.mouth_y - 0.5 - dy) / side + 0.5
+    return spec.model_copy(update={"eyes": (left, right), "mouth_y": mouth_y})
 
 
 def bad_webcam(image: UInt8, index: int) -> UInt8:

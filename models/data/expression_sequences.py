@@ -12,7 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge.face.detector import FaceCropper, open_face_detector
+from edge.face.crop import FaceCropper
+from edge.face.detector import open_face_detector
 from edge.values import LABELS, Float32, UInt8
 from models.data.datasets import (
     FACE_PX,

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import numpy as np
 
-from edge.face.crop import level
-from edge.face.detector import FER_CROP, CropSpec, FaceCropper, FaceDetector
+from edge.face.crop import FER_CROP, FaceCropper, level
+from edge.face.detector import FaceDetector
+from edge.inference.features import CropSpec
 from edge.values import Face, Float32, UInt8
 
 # The device crops tighter than FER2013 does. At this factor the base model, trained on FER2013 alone,
 # recognised 75 % of the peaks of ckplus_sequences; 68 % at 1.0; 76 % at 1.15, with less margin on one side.
 CLOSER = 1.08
 CROP = CropSpec(
-    FER_CROP.size,
-    tuple((0.5 + CLOSER * (x - 0.5), 0.5 + CLOSER * (y - 0.5)) for x, y in FER_CROP.eyes),  # type: ignore[arg-type]
-    0.5 + CLOSER * (FER_CROP.mouth_y - 0.5),
+    size=FER_CROP.size,
+    eyes=tuple((0.5 + CLOSER * (x - 0.5), 0.5 + CLOSER * (y - 0.5)) for x, y in FER_CROP.eyes),  # type: ignore[arg-type]
+    mouth_y=0.5 + CLOSER * (FER_CROP.mouth_y - 0.5),
     levelled=True,
 )
-UNLEVELLED = replace(CROP, levelled=False)
+UNLEVELLED = CROP.model_copy(update={"levelled": False})
 CROP_SHAPE = (CROP.size, CROP.size, 1)
 
 

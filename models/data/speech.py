@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from edge.errors import MediaError
 from edge.sources.media_files import read_audio
 from edge.values import LABELS, Float32
-from edge.voice.windows import SPEECH_THRESHOLD, Window, clip_window
+from edge.voice.activity import SPEECH_THRESHOLD
+from edge.voice.windows import Window, clip_window
 from models.data.datasets import DataError, find_set, label_of
 from models.run import Progress
 

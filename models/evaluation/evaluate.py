@@ -8,12 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from edge.inference.card import (
-    TfliteClassifier,
-    artifacts_directory,
-    golden_input,
-    open_classifier,
-)
+from edge.inference.card import artifacts_directory, golden_input
+from edge.inference.classifier import TfliteClassifier, open_classifier
 from models.cards import save_card
 from models.data.datasets import DataError
 from models.evaluation.face_sets import face_sets

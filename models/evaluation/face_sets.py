@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.face.crop import level
-from edge.face.detector import CropSpec, FaceCropper, open_face_detector
+from edge.face.crop import FaceCropper, level
+from edge.face.detector import open_face_detector
+from edge.inference.features import CropSpec
 from edge.inference.weights import DETECTOR, LANDMARKS, find_weights
 from edge.values import Face, Float32, UInt8
 from models.data.corruption import CLEAN, JITTER, bad_webcam, jitter_crop, jitter_spec
@@ -98,7 +99,7 @@ def _jaffe(family: Family, data: Path, notes: list[str], bar: Bar) -> Iterator[H
             progress(done, len(jaffe))
     located = sum(face is not None for face in largest)
     notes.append(f"jaffe: a face found in {located} of {len(jaffe)} pictures; the rest count as wrong")
-    spec = CropSpec.from_features(family.card.input.features)
+    spec = family.card.spec(CropSpec)
 
     def view(spec: CropSpec) -> View:
         cropper = FaceCropper(spec)
@@ -126,7 +127,7 @@ class _Crops:
     def __init__(self, family: Family, faces: FaceSet, model_numbers: Labels) -> None:
         self.model_numbers = model_numbers
         self._images = faces.images
-        self._specs = [CropSpec.from_features(card.input.features) for card in family.cards]
+        self._specs = [card.spec(CropSpec) for card in family.cards]
 
     def view(self, change: Callable[[UInt8, int], UInt8] | None = None) -> View:
         """Return the view of the pictures changed so, or as they are."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import MediaError
-from edge.inference.card import TfliteClassifier
+from edge.inference.classifier import TfliteClassifier
 from edge.values import LABELS, Float32
 from models.data.corruption import CLEAN, JITTER
 from models.evaluation.held_out_sets import HeldOutSet

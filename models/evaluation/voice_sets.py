@@ -9,7 +9,8 @@ import numpy as np
 
 from edge.sources.media_files import read_audio
 from edge.values import LABELS, Float32
-from edge.voice.windows import clip_window, window_input
+from edge.voice.model_input import window_input
+from edge.voice.windows import clip_window
 from models.data.corruption import BABBLE_DB, CLEAN, add_noise, find_babble, telephone
 from models.data.datasets import DataError
 from models.data.speech import CORPORA, Clip, list_clips

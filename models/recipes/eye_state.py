@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.face.crop import level
-from edge.face.eyes import EyeSpec
 from edge.inference.card import Source
+from edge.inference.features import EyeSpec
 from edge.values import Float32, UInt8
 from models.cards import draft_card, save_trained
 from models.data.datasets import DataError, find_set, load_fer2013
@@ -247,7 +247,7 @@ def _finish(run: Run, name: str, views: Views, chosen_on: PatchSet, *, held_out:
         task="eyes",
         shape=(1, *SHAPE),
         value_range=(0.0, 1.0),
-        features=SPEC.to_features(),
+        features=SPEC,
         temperature=fit_temperature(p, chosen_on.labels),
         data=SOURCES,
         held_out=held_out,

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from edge.face.detector import FER_CROP, FaceCropper, open_face_detector
+from edge.face.crop import FER_CROP, FaceCropper
+from edge.face.detector import open_face_detector
 from edge.inference.card import Source
 from edge.values import LABELS, Float32, UInt8
 from models.cards import draft_card, save_trained
@@ -242,7 +243,7 @@ class _Training:
             task="face",
             shape=(1, *CROP_SHAPE),
             value_range=(0.0, 1.0),
-            features=CROP.to_features(),
+            features=CROP,
             temperature=fit_temperature(p, self.validation.labels),
             data=SOURCES,
             held_out=held_out,

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from edge.face.crop import level
 from edge.face.detector import open_face_detector
-from edge.face.yawning import MouthSpec, cut_mouth
+from edge.face.yawning import cut_mouth
 from edge.inference.card import Source
+from edge.inference.features import MouthSpec
 from edge.values import LABELS, Float32, UInt8
 from models.cards import draft_card, save_trained
 from models.data.datasets import DataError, find_set, load_ckplus_sequences
@@ -183,7 +184,7 @@ def _finish(
         task="mouth",
         shape=(1, *SHAPE),
         value_range=(0.0, 1.0),
-        features=SPEC.to_features(),
+        features=SPEC,
         temperature=fit_temperature(p, chosen_on.labels),
         data=SOURCES,
         held_out=held_out,

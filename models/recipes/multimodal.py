@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.inference.card import Source, artifacts_directory
+from edge.inference.features import FusionSpec
 from edge.people.pooling import CLASSES, FEATURES, LOWEST, ORDER, RULES, soften_joint
 from edge.settings import FusionSettings
 from edge.values import Float32
@@ -98,7 +99,7 @@ def train_multimodal(run: Run) -> Path:
         task="multimodal",
         shape=(1, len(ORDER) * FEATURES),
         value_range=(0.0, 1.0),
-        features={"kind": "opinions", "order": [modality.value for modality in ORDER], "lowest": LOWEST},
+        features=FusionSpec(order=tuple(modality.value for modality in ORDER), lowest=LOWEST),
         temperature=fit_temperature(p[one], labels[one]),
         data=SOURCES,
         held_out=HELD_OUT,

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edge.face.detector import FER_CROP
+from edge.face.crop import FER_CROP
 from edge.inference.card import Source
+from edge.inference.features import PooledMfccSpec
 from edge.values import LABELS, Float32, UInt8
 from models.cards import draft_card, save_trained
 from models.data.datasets import FaceSet, find_set, load_fer2013, need_every_class
@@ -94,7 +95,7 @@ def train_face(run: Run) -> Path:
         task="face",
         shape=(1, 48, 48, 1),
         value_range=(0.0, 1.0),
-        features=FER_CROP.to_features(),
+        features=FER_CROP,
         temperature=fit_temperature(predict(model, inputs), validation.labels),
         data=FER_SOURCES,
     )
@@ -138,12 +139,11 @@ def train_voice(run: Run) -> Path:
         task="voice",
         shape=(1, 40, 1),
         value_range=(-3.0, 3.0),
-        features={
-            "kind": "mfcc_mean",
-            "mean": [round(float(value), 5) for value in mean],
-            "std": [round(float(value), 5) for value in std],
-            "window_s": 3.0,
-        },
+        features=PooledMfccSpec(
+            mean=tuple(round(float(value), 5) for value in mean),
+            std=tuple(round(float(value), 5) for value in std),
+            window_s=3.0,
+        ),
         temperature=fit_temperature(predict(model, inputs), validation.labels),
         data=[_speech_source(corpus) for corpus in dict.fromkeys(training.corpora)],
         held_out=HELD_OUT,

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from edge.face.history import VideoSpec
-from edge.inference.card import Card, Source, artifacts_directory, load_card, open_classifier
+from edge.inference.card import Card, Source, artifacts_directory, load_card
+from edge.inference.classifier import open_classifier
+from edge.inference.features import VideoSpec
 from edge.values import LABELS, Float32
 from models.cards import draft_card, save_trained
 from models.data.expression_sequences import (
@@ -73,7 +74,7 @@ def build() -> Any:
 
 def spec_of(face: Card) -> VideoSpec:
     """Return what a video model of this face model reads."""
-    return VideoSpec(face.name, STEPS, RATE_HZ)
+    return VideoSpec(of=face.name, steps=STEPS, rate_hz=RATE_HZ)
 
 
 def train_video_lstm(run: Run) -> Path:
@@ -139,7 +140,7 @@ def _learn(name: str, face: Card, directory: Path, pictures: Sequence[Expression
         task="video",
         shape=(1, STEPS, WIDTH),
         value_range=RANGE,
-        features=spec.to_features(),
+        features=spec,
         temperature=fit_temperature(Network(model).predict(chosen.inputs), labels),
         data=SOURCES,
         held_out=face.held_out,

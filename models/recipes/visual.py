@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from edge.face.combination import Method, Opinions, combine, visual_input
-from edge.face.history import VideoSpec
-from edge.inference.card import TfliteClassifier, artifacts_directory, load_card, open_classifier
+from edge.face.combination import FacePredictions, Method, combine_predictions, network_input
+from edge.inference.card import artifacts_directory, load_card
+from edge.inference.classifier import TfliteClassifier, open_classifier
+from edge.inference.features import VideoSpec, VisualSpec
 from edge.values import LABELS, Float32
 from models.cards import draft_card, save_trained
 from models.data.datasets import DataError
@@ -53,16 +54,16 @@ def build() -> Any:
 class Answers:
     """What both models said of windows, with soft targets (n, 7)."""
 
-    said: tuple[Opinions, ...]
+    said: tuple[FacePredictions, ...]
     targets: Float32
 
     def inputs(self) -> Float32:
         """Return (n, 16) as the network reads them."""
-        return np.stack([visual_input(opinions) for opinions in self.said])
+        return np.stack([network_input(opinions) for opinions in self.said])
 
     def p(self, method: Method) -> Float32:
         """Return (n, 7) by one of the rules."""
-        return np.stack([combine(method, opinions) for opinions in self.said])
+        return np.stack([combine_predictions(method, opinions) for opinions in self.said])
 
 
 def train_visual(run: Run) -> Path:
@@ -119,7 +120,7 @@ def _learn(
         task="visual",
         shape=(1, INPUT),
         value_range=(-1.0, 1.0),
-        features={"kind": "image_video_log_p"},
+        features=VisualSpec(),
         temperature=fit_temperature(Network(model).predict(asked), judged.targets.argmax(axis=1)),
         data=SOURCES,
         held_out=held_out,
@@ -131,11 +132,11 @@ def _ask(
     video: TfliteClassifier, courses: Sequence[EmbeddedSequence], random: np.random.Generator, *, count: int
 ) -> Answers:
     """Draw windows and ask the video model; a crop that came without a picture has any quality."""
-    spec = VideoSpec.from_features(video.card.input.features)
+    spec = video.card.spec(VideoSpec)
     windows = WindowSampler(courses, spec).draw(random, count=count)
     quality = random.uniform(0.4, 1.0, count)
     said = tuple(
-        Opinions(p, video.classify(steps), float(q), float(share))
+        FacePredictions(p, video.classify(steps), float(q), float(share))
         for p, steps, q, share in zip(windows.p, windows.inputs, quality, windows.share, strict=True)
     )
     return Answers(said, windows.targets)

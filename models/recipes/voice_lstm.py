@@ -18,19 +18,12 @@ from numpy.typing import NDArray
 
 from edge.errors import MediaError
 from edge.inference.card import Source
+from edge.inference.features import FrameSpec
 from edge.sources.media_files import read_audio
 from edge.values import LABELS, Float32
-from edge.voice.windows import (
-    COEFFICIENTS,
-    HEIGHT,
-    MELODY,
-    RANGE,
-    clip_frames,
-    clip_window,
-    fitted,
-    frame_count,
-    relative,
-)
+from edge.voice.features import COEFFICIENTS, clip_frames, frame_count
+from edge.voice.model_input import HEIGHT, MELODY, RANGE, normalize_frames, select_frames
+from edge.voice.windows import clip_window
 from models.cards import draft_card, save_trained
 from models.data.datasets import DataError, find_set, need_every_class
 from models.data.speech import CORPORA, SPEECH_LICENCES, Clip, list_clips
@@ -204,12 +197,11 @@ class _Training:
             task="voice",
             shape=(1, FRAMES, COEFFICIENTS),
             value_range=(-float(RANGE), float(RANGE)),
-            features={
-                "kind": "mfcc_pitch_frames",
-                "window_s": WINDOW_S,
-                "mean": [round(float(value), 5) for value in mean],
-                "std": [round(float(value), 5) for value in std],
-            },
+            features=FrameSpec(
+                window_s=WINDOW_S,
+                mean=tuple(round(float(value), 5) for value in mean),
+                std=tuple(round(float(value), 5) for value in std),
+            ),
             temperature=fit_temperature(p, labels, people.tolist()),
             data=[*(_source(corpus) for corpus in CORPORA), NOISE, TALKING],
             held_out=self._people(fold),
@@ -238,7 +230,7 @@ class _Training:
         frames = _somewhere(frames, speech, random)
         if random.random() < 0.7:
             frames = augment_frames(frames, random)
-        values = relative(frames)
+        values = normalize_frames(frames)
         shift_pitch(values[:, MELODY], values[:, HEIGHT], random)
         return values
 
@@ -297,7 +289,7 @@ def weights_of(clips: Sequence[Clip]) -> NDArray[np.float64]:
 
 def prepared(frames: NDArray[np.floating[Any]], speech: Float32) -> Float32:
     """Return (298, 40) frames of a clip as the device makes them, not standardised yet."""
-    return relative(fitted(frames.astype(np.float32), speech, FRAMES))
+    return normalize_frames(select_frames(frames.astype(np.float32), speech, FRAMES))
 
 
 def standardised(frames: Float32, mean: Float32, std: Float32) -> Float32:

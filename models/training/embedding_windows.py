@@ -9,7 +9,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.face.history import VideoSpec, resample
+from edge.face.history import resample
+from edge.inference.features import VideoSpec
 from edge.values import Float32
 from models.data.expression_sequences import NEUTRAL, ONSET
 from models.training.embeddings import EmbeddedSequence

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge.inference.card import TfliteClassifier
+from edge.inference.classifier import TfliteClassifier
 from edge.values import Float32, UInt8
 from models.data.datasets import FACE_PX, DataError
 from models.data.expression_sequences import ExpressionSequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from edge.face.detector import FER_CROP
+from edge.face.crop import FER_CROP
 from edge.values import Float32, UInt8
 
 SCALE = 0.28  # the eye fills 0.49 to 0.86 of the side: landmarks and the sets' own crops differ that much

@@ -17,11 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import MediaError
-from edge.face.detector import CropSpec, FaceCropper, Landmarker, open_face_detector
-from edge.inference.card import TfliteClassifier, open_classifier
+from edge.face.crop import FaceCropper
+from edge.face.detector import open_face_detector
+from edge.face.mesh import Landmarker
+from edge.inference.card import Task
+from edge.inference.classifier import TfliteClassifier, open_classifier
+from edge.inference.features import CropSpec
 from edge.sources.media_files import read_audio
 from edge.values import LABELS, SAMPLE_RATE_HZ, Face, Float32, UInt8
-from edge.voice.windows import clip_window, window_input
+from edge.voice.model_input import window_input
+from edge.voice.windows import clip_window
 from models.data.corruption import CLEAN, add_noise, find_babble
 from models.data.datasets import DataError, FaceSet, find_set, load_ckplus48, load_fer2013
 from models.data.speech import CORPORA, HELD_OUT, VALIDATION, Clip, list_clips
@@ -207,7 +212,7 @@ def _ask_faces(
         k: _open(family.cards[k].name, "face", directory, fold=k > 0)
         for k in np.unique(model_numbers).tolist()
     }
-    croppers = {k: FaceCropper(CropSpec.from_features(family.cards[k].input.features)) for k in asked}
+    croppers = {k: FaceCropper(family.cards[k].spec(CropSpec)) for k in asked}
     p = {kind: np.zeros((len(faces), len(LABELS)), np.float32) for kind in FACE_CONDITIONS}
     quality = {kind: np.zeros(len(faces), np.float32) for kind in p}
     with bar(f"{faces.name}, hampered") as progress:
@@ -295,5 +300,5 @@ def _talk(clips: Sequence[Clip]) -> Float32:
     return total
 
 
-def _open(name: str, task: str, directory: Path, *, fold: bool) -> TfliteClassifier:
+def _open(name: str, task: Task, directory: Path, *, fold: bool) -> TfliteClassifier:
     return open_classifier(name, task=task, directory=directory / "folds" if fold else directory)

@@ -9,6 +9,7 @@ import pytest
 
 from converter.calibration import CalibrationError, read_examples
 from edge.errors import EdgeError
+from edge.inference.features import PooledMfccSpec
 from tests.helpers import trees
 
 
@@ -61,7 +62,7 @@ def test_audio_needs_the_features_of_a_card(tmp_path: Path) -> None:
     data = trees.write_speech(tmp_path, actors=())
     with pytest.raises(CalibrationError, match="has no card with its features"):
         read_examples(data, (40, 1), count=5)
-    features = {"kind": "mfcc_mean", "mean": [0.0] * 40, "std": [1.0] * 40}
+    features = PooledMfccSpec(mean=(0.0,) * 40, std=(1.0,) * 40, window_s=3.0)
     with pytest.raises(EdgeError, match="match them"):
         read_examples(data, (39, 1), count=5, features=features)
 

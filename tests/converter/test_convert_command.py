@@ -16,7 +16,7 @@ from converter.__main__ import main
 from converter.calibration import read_examples
 from converter.verify import verify
 from edge.errors import ModelError
-from edge.face.detector import FER_CROP
+from edge.face.crop import FER_CROP
 from edge.inference.backends import load_model
 from edge.inference.card import Source, load_card
 from edge.values import Float32
@@ -67,7 +67,7 @@ def write_card(directory: Path, name: str) -> None:
     """Write the draft card of a face model."""
     source = Source(name="made", use="nothing", licence="none")
     card = draft_card(
-        name, task="face", shape=(1, 48, 48, 1), value_range=(0.0, 1.0), features=FER_CROP.to_features(),
+        name, task="face", shape=(1, 48, 48, 1), value_range=(0.0, 1.0), features=FER_CROP,
         temperature=1.0, data=[source],
     )  # fmt: skip
     save_card(card, directory)

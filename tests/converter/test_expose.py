@@ -13,7 +13,8 @@ from converter.expose import expose
 from converter.graph import read_graph
 from edge.errors import ModelError
 from edge.inference.backends import load_model
-from edge.inference.card import artifacts_directory, golden_input, load_card, open_classifier
+from edge.inference.card import artifacts_directory, golden_input, load_card
+from edge.inference.classifier import open_classifier
 from edge.values import Float32
 from models.cards import made_input
 from tests.helpers.graphs import Op, T, vector, write_graph

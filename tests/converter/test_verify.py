@@ -13,8 +13,9 @@ import converter.verify
 from converter.__main__ import main
 from converter.verify import verify
 from edge.errors import DeviceError, ModelError
-from edge.inference.backends import Model, load_model
+from edge.inference.backends import load_model
 from edge.inference.card import artifacts_directory
+from edge.inference.tensors import Model
 
 # ai-edge-litert's Delegate fails in __del__ when its library cannot be opened.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <function Delegate.__del__")

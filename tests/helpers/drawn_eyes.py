@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from edge.face.detector import LEFT_EYE, MOUTH, RIGHT_EYE
+from edge.face.landmarks import LEFT_EYE, MOUTH, RIGHT_EYE
 from edge.values import Face, Float32, UInt8
 
 SKIN = (205, 165, 140)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from edge.inference.backends import load_model
-from edge.inference.card import Card, artifacts_directory, load_card, open_classifier
+from edge.inference.card import Card, artifacts_directory, load_card
+from edge.inference.classifier import open_classifier
 from edge.inference.weights import sha256
 from edge.values import Float32
 from models.cards import made_input

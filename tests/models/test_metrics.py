@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge.inference.card import soften
+from edge.inference.classifier import soften
 from edge.values import LABELS, Float32
 from models.metrics import (
     FEWEST_PEOPLE,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import cv2
@@ -14,11 +15,14 @@ from edge import __version__
 from edge.commands.bench.targets import evaluate_targets
 from edge.commands.bench.whole_daemon import measure_daemon
 from edge.errors import DeviceError
-from edge.face.detector import CropSpec, FaceCropper
+from edge.face.crop import FaceCropper
 from edge.face.measurements import FaceMeasurer
 from edge.inference.backends import BACKENDS
-from edge.inference.card import TfliteClassifier, golden_input
-from edge.pipeline import FacePipeline, open_face_pipeline, open_voice_pipeline, opener
+from edge.inference.card import golden_input
+from edge.inference.classifier import TfliteClassifier
+from edge.inference.features import CropSpec
+from edge.inference.models import open_model
+from edge.pipeline import FacePipeline, open_face_pipeline, open_voice_pipeline
 from edge.settings import Config
 from edge.sources.media_files import read_audio, read_video_frames
 from edge.sources.replay import clip_path
@@ -63,9 +67,9 @@ def run_bench(config: Config, *, seconds: float) -> dict[str, Any]:
 def bench_stages(pipeline: FacePipeline, still: UInt8, face: Face) -> dict[str, dict[str, float]]:
     """Return p50 and p95 in ms of each stage of the face path on one image (h, w, 3) with one face."""
     detector, classifier = pipeline.detector, pipeline.classifier
-    cropper = FaceCropper(CropSpec.from_features(classifier.card.input.features))
+    cropper = FaceCropper(classifier.card.spec(CropSpec))
     crop = cropper.crop(still, face).copy()
-    measurer = pipeline.reader or FaceMeasurer()
+    measurer = pipeline.measurer or FaceMeasurer()
 
     def whole_path() -> None:
         for detected in detector.detect(still):
@@ -77,7 +81,7 @@ def bench_stages(pipeline: FacePipeline, still: UInt8, face: Face) -> dict[str, 
         "crop": _time_stage(lambda: cropper.crop(still, face)),
         "face_model": _time_stage(lambda: classifier.classify(crop)),
         "face_path": _time_stage(whole_path),
-        "reading": _time_stage(lambda: measurer.read(still, face, 0)),
+        "reading": _time_stage(lambda: measurer.measure(still, face, 0)),
     }
 
 
@@ -100,8 +104,8 @@ def bench_backends(config: Config) -> dict[str, dict[str, dict[str, Any]]]:
         names.append(config.inference.backend)
     return {
         backend: {
-            "face_model": _on_backend(opener(config, "face"), backend),
-            "voice_model": _on_backend(opener(config, "voice"), backend),
+            "face_model": _on_backend(partial(open_model, config, "face"), backend),
+            "voice_model": _on_backend(partial(open_model, config, "voice"), backend),
         }
         for backend in names
     }
@@ -126,7 +130,7 @@ def _on_backend(open_on: Callable[[str], TfliteClassifier], backend: str) -> dic
 
 def _bench_tracking(pipeline: FacePipeline, frames: list[Frame]) -> dict[str, float]:
     """Measure the face path on consecutive frames, in which faces are tracked."""
-    fresh = pipeline.fresh()
+    fresh = pipeline.copy_without_history()
     costs = [_cost_ms(lambda frame=frame: fresh.process(frame)) for frame in frames]  # type: ignore[misc]
     return {**_percentiles(costs), "mean_ms": round(float(np.mean(costs)), 3)}
 
@@ -152,7 +156,7 @@ def draw_crowd(still: UInt8, face: Face, count: int) -> UInt8:
 
 def _bench_crowd(pipeline: FacePipeline, still: UInt8, face: Face, count: int) -> dict[str, float]:
     """Measure the face path with tracking on `count` faces, at ten frames per second."""
-    crowd, fresh = draw_crowd(still, face, count), pipeline.fresh()
+    crowd, fresh = draw_crowd(still, face, count), pipeline.copy_without_history()
     costs: list[float] = []
     found = 0
     end_s = time.monotonic() + CROWD_S

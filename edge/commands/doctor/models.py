@@ -7,12 +7,12 @@ from functools import partial
 
 from edge.commands.doctor.finding import Finding, failed
 from edge.errors import DeviceError, ModelError
-from edge.face.combination import open_visual
-from edge.face.measurements import MEASUREMENT_TASKS, MeasurementTask, open_measurement_model
+from edge.face.combination import open_combiner
 from edge.inference.backends import candidate_backends
+from edge.inference.card import Task
+from edge.inference.models import load_configured_card, open_model, open_optional_model
 from edge.inference.weights import DETECTOR, LANDMARKS, find_weights
 from edge.people.pooling import open_pool, pool_name
-from edge.pipeline import opener
 from edge.settings import Config
 
 
@@ -40,7 +40,7 @@ def check_models(config: Config) -> Iterator[Finding]:
         for task in ("face", "voice"):
             subject = f"{task} on {backend}"
             try:
-                classifier = opener(config, task)(backend)
+                classifier = open_model(config, task, backend)
             except DeviceError as error:
                 # `auto` skips a backend that does not work; a backend that the config names must work.
                 finding = failed("models", subject, error)
@@ -69,16 +69,17 @@ def check_small_models(config: Config) -> Iterator[Finding]:
 def _small_models(config: Config) -> dict[str, Callable[[], str | None]]:
     """Return by task what opens the model and returns its name, None if the config uses none."""
 
-    def name_of_measurement(task: MeasurementTask) -> str | None:
-        classifier = open_measurement_model(config, task)
+    def name_of_measurement(task: Task) -> str | None:
+        classifier = open_optional_model(config, task)
         return None if classifier is None else classifier.name
 
     def name_of_video() -> str | None:
-        visual = open_visual(config, config.models.face)
-        return None if visual is None else visual.video.name
+        combiner = open_combiner(config, load_configured_card(config, "face"))
+        return None if combiner is None else combiner.video.name
 
     return {
-        **{task: partial(name_of_measurement, task) for task in MEASUREMENT_TASKS},
+        "eyes": partial(name_of_measurement, "eyes"),
+        "mouth": partial(name_of_measurement, "mouth"),
         "video": name_of_video,
         "fusion": lambda: pool_name(open_pool(config)),
     }

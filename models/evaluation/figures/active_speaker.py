@@ -186,7 +186,7 @@ def _composed(
     ]
     tallies, same, total = [], 0, 0
     for done, montage in enumerate(played, start=1):
-        fresh = eyes.fresh()
+        fresh = eyes.copy_without_history()
         said = play_rendered(montage, paths, talkers, eyes=fresh, fps=FPS[0])
         cached = play(montage, talkers, fps=FPS[0])
         spoken = [(a, b) for a, b in zip(said, cached, strict=True) if a.speech and a.t_s > WARM_UP_S]

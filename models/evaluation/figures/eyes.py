@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from edge.face.detector import open_face_detector
-from edge.face.eyes import EyeSpec, EyeStateClassifier
-from edge.inference.card import open_classifier
+from edge.face.eyes import EyeStateClassifier
+from edge.inference.classifier import open_classifier
+from edge.inference.features import EyeSpec
 from edge.sources.media_files import read_video_frames
 from edge.sources.replay import clip_path
 from edge.values import Float32
@@ -48,7 +49,7 @@ class Answers:
 def measure_eyes(data: Path, directory: Path, bar: Bar) -> Measured:
     """Return accuracy by set and light, what is called hidden, size and time, and faces and clips."""
     family = load_family(NAME, directory)
-    spec = EyeSpec.from_features(family.card.input.features)
+    spec = family.card.spec(EyeSpec)
     notes: list[str] = []
     sets: dict[str, dict[str, Any]] = {}
     for name in LOADERS:
@@ -60,8 +61,8 @@ def measure_eyes(data: Path, directory: Path, bar: Bar) -> Measured:
         sets[name] = figures_of_set(answers, spec.hidden)
     reader = EyeStateClassifier(open_classifier(NAME, task="eyes", directory=directory))
     faces, clips = (
-        predict_photographs(reader.closed, data, notes, bar),
-        predict_clips(reader.closed, data, notes, bar),
+        predict_photographs(reader.p_closed, data, notes, bar),
+        predict_clips(reader.p_closed, data, notes, bar),
     )
     if not sets and not faces and not clips:
         raise DataError(f"{NAME}: nothing to measure it on in {data}: {'; '.join(notes)}")
@@ -113,7 +114,7 @@ def time_reader(reader: EyeStateClassifier) -> float:
     times = []
     for _ in range(LATENCY_RUNS):
         before = time.perf_counter()
-        reader.each(pixels, face)
+        reader.p_closed_each(pixels, face)
         times.append(time.perf_counter() - before)
     return round(1000 * float(np.median(times)), 3)
 

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.commands.analyze import Analyzer
-from edge.face.eyes import EyeSpec
-from edge.inference.card import TfliteClassifier, load_card, open_classifier
+from edge.inference.card import load_card
+from edge.inference.classifier import TfliteClassifier, open_classifier
+from edge.inference.features import EyeSpec
 from edge.people.fatigue import ALARMS, FatigueMonitor, FatigueState
 from edge.settings import Config, FatigueSettings
 from edge.values import FaceMeasurements, Float32
@@ -167,7 +168,7 @@ def pairs_with_models(
 
 def crop_classifier(classifier: TfliteClassifier) -> CropClassifier:
     """Return what the device does with the crops of one face: the mean of the eyes that are not hidden."""
-    spec = EyeSpec.from_features(classifier.card.input.features)
+    spec = classifier.card.spec(EyeSpec)
 
     def read(crops: Sequence[Float32]) -> float | None:
         told = []

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.inference.card import TfliteClassifier, open_classifier
+from edge.inference.classifier import TfliteClassifier, open_classifier
 from edge.people.pooling import RULES, break_ties
 from edge.settings import FusionSettings, ModelSettings
 from edge.values import Float32

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge.inference.card import open_classifier
+from edge.inference.classifier import open_classifier
 from edge.values import Float32
 from models.data.datasets import DataError
 from models.data.eye_sets import PatchSet

@@ -16,7 +16,8 @@ from edge.face.tracking import FaceTracker
 from edge.people.speaker import Speaker, SpeakerTracker
 from edge.sources.media_files import read_audio, read_video_frames
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, FaceMeasurements, Float32
-from edge.voice.windows import STEP, SpeechWindows, Window
+from edge.voice.features import STEP
+from edge.voice.windows import SpeechWindows, Window
 from models.data.datasets import DataError
 from models.run import Progress
 
@@ -120,7 +121,7 @@ def make_talker(
     once = np.pad(samples[:size], (0, max(0, size - samples.size)))
     looped = np.resize(once, round(MONTAGE_S * SAMPLE_RATE_HZ)).astype(np.float32)
     cutter = SpeechWindows(window_s=WINDOW_S, hop_s=HOP_S)
-    windows = tuple(cutter.push(AudioChunk(looped, 0)))
+    windows = tuple(cutter.process(AudioChunk(looped, 0)))
     power = np.square(once[: size // STEP * STEP].astype(np.float64)).reshape(-1, STEP).mean(axis=1)  # (k,)
     smooth = np.convolve(power, np.full(SMOOTH_STEPS, 1 / SMOOTH_STEPS), "same")
     speech = smooth > np.quantile(smooth, 0.95) * 10 ** (-SPEECH_RANGE_DB / 10)

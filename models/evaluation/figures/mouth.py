@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edge.face.yawning import YawnClassifier
-from edge.inference.card import open_classifier
+from edge.inference.classifier import open_classifier
 from edge.values import Float32
 from models.data.datasets import DataError, find_set
 from models.data.eye_sets import STILL, YAWNING, PatchSet, load_yawns
@@ -44,8 +44,8 @@ def measure_mouths(data: Path, directory: Path, bar: Bar) -> Measured:
             variant: _figures(answers, unseen.patches) for variant, answers in p.items()
         }
     reader = YawnClassifier(open_classifier(NAME, task="mouth", directory=directory))
-    faces = predict_photographs(reader.yawning, data, notes, bar)
-    clips = predict_clips(reader.yawning, data, notes, bar)
+    faces = predict_photographs(reader.p_yawning, data, notes, bar)
+    clips = predict_clips(reader.p_yawning, data, notes, bar)
     if not sets and not faces and not clips:
         raise DataError(f"{NAME}: nothing to measure it on in {data}: {'; '.join(notes)}")
     size_kb = family.card.files["int8"].bytes / 1000

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import MediaError
-from edge.face.combination import ImageVideoCombiner, Method, Opinions, combine
-from edge.face.detector import FaceCropper, FaceDetector
-from edge.inference.card import TfliteClassifier, open_classifier
+from edge.face.combination import FacePredictions, ImageVideoCombiner, Method, combine_predictions
+from edge.face.crop import FaceCropper
+from edge.face.detector import FaceDetector
+from edge.inference.classifier import TfliteClassifier, open_classifier
 from edge.pipeline import FacePipeline
 from edge.sources.media_files import read_video_frames
 from edge.values import LABELS, Float32, Frame, Modality, Prediction
@@ -52,12 +53,12 @@ class RecordingCombiner(ImageVideoCombiner):
     def __init__(self, pair: Pair) -> None:
         super().__init__(pair.video, method="image")
         self._pair = pair
-        self.heard: dict[int, list[tuple[int, Opinions]]] = {}
+        self.heard: dict[int, list[tuple[int, FacePredictions]]] = {}
 
-    def judge(self, prediction: Prediction, embedding: Float32 | None) -> Prediction:
+    def combine(self, prediction: Prediction, embedding: Float32 | None) -> Prediction:
         """Keep both opinions."""
         assert embedding is not None, "the face models give it"
-        said = self.hear(prediction, embedding)
+        said = self.predict(prediction, embedding)
         self.heard.setdefault(prediction.track or 0, []).append((prediction.t_ns, said))
         return prediction
 
@@ -65,7 +66,8 @@ class RecordingCombiner(ImageVideoCombiner):
         """Return (k, 7) of one track by each method."""
         said = [opinions for _, opinions in self.heard[track]]
         return {
-            method: np.stack([combine(method, one, self._pair.network) for one in said]) for method in METHODS
+            method: np.stack([combine_predictions(method, one, self._pair.network) for one in said])
+            for method in METHODS
         }
 
 
@@ -80,7 +82,7 @@ def open_pair(directory: Path, suffix: str = "", *, variant: str = "int8") -> Pa
 def predict_ckplus_onset(folder: Path, pair: Pair, detector: FaceDetector) -> OnsetPredictions | None:
     """Show one of CK+'s sequences to the device's eyes at 30 frames a second; None where no face is seen."""
     listener = RecordingCombiner(pair)
-    eyes = FacePipeline(pair.face, detector, visual=listener)
+    eyes = FacePipeline(pair.face, detector, combiner=listener)
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     seen: list[int] = []
     for i, path in enumerate(paths):
@@ -115,7 +117,7 @@ def predict_jaffe_ramps(directory: Path, pair: Pair, detector: FaceDetector) -> 
             listener = RecordingCombiner(pair)
             for k in range(len(way)):
                 prediction = Prediction(Modality.FACE, p[k], 1.0, round(k / RAMP_FPS * 1e9), 1)
-                listener.judge(prediction, seen[k])
+                listener.combine(prediction, seen[k])
             yield OnsetPredictions(
                 f"{person}-{i}", f"jaffe:{person}", int(jaffe.labels[i]), way, listener.told(1)
             )
@@ -126,7 +128,7 @@ def label_changes(
 ) -> tuple[float, dict[Method, int]]:
     """Return the minutes in which faces are seen in a clip, and how often each method changes its label."""
     listener = RecordingCombiner(pair)
-    eyes = FacePipeline(pair.face, detector, visual=listener)
+    eyes = FacePipeline(pair.face, detector, combiner=listener)
     try:
         for frame in read_video_frames(path, every_s):
             eyes.process(frame)

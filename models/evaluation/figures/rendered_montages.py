@@ -31,7 +31,7 @@ def play_rendered(
     frames = _frames(montage, paths, talkers, fps)
     waiting = next(frames, None)
     said = []
-    for window in SpeechWindows(window_s=WINDOW_S, hop_s=HOP_S).push(_sound(paths[montage.heard], heard)):
+    for window in SpeechWindows(window_s=WINDOW_S, hop_s=HOP_S).process(_sound(paths[montage.heard], heard)):
         while waiting is not None and waiting.t_ns <= window.t_ns:
             face_results = eyes.process(waiting)
             for face_result in face_results:

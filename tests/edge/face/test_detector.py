@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import cv2
 import numpy as np
 import pytest
 
-from edge.face.crop import level
-from edge.face.detector import (
-    FER_CROP,
-    CropSpec,
-    FaceCropper,
-    FaceDetector,
-    HaarCascade,
-    face_anchors,
-    iou,
-    open_face_detector,
-)
+from edge.face.crop import FER_CROP, FaceCropper, level
+from edge.face.detector import FaceDetector, HaarCascade, iou, open_face_detector
+from edge.face.landmarks import face_anchors
 from edge.face.tracking import FaceTracker
 from edge.inference.weights import DETECTOR, find_weights
 from edge.sources.media_files import read_video_frames
@@ -117,11 +107,3 @@ def test_levelled_crop_of_one_grey_is_finite() -> None:
     flat = np.full((48, 48, 1), 0.1, np.float32)
     level(flat)
     np.testing.assert_allclose(flat, 0.5, atol=1e-4)
-
-
-def test_levelled_spec_survives_the_card() -> None:
-    """What a card says of its crop is what the cropper does; older cards are not levelled."""
-    spec = replace(FER_CROP, levelled=True)
-    assert CropSpec.from_features(spec.to_features()) == spec
-    features = {key: value for key, value in spec.to_features().items() if key != "levelled"}
-    assert CropSpec.from_features(features).levelled is False

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from edge.errors import ModelError
-from edge.face.detector import LEFT_EYE, open_face_detector
-from edge.face.eyes import EyeSpec, EyeStateClassifier, cut_eye, visible_eyes
+from edge.face.detector import open_face_detector
+from edge.face.eyes import EyeStateClassifier, cut_eye, visible_eyes
+from edge.face.landmarks import LEFT_EYE
 from edge.face.measurements import FaceMeasurer, open_face_measurer
-from edge.inference.card import open_classifier
+from edge.inference.classifier import open_classifier
 from edge.inference.weights import DETECTOR, find_weights
 from edge.pipeline import FacePipeline, open_face_pipeline
 from edge.settings import Config, FatigueSettings, InferenceSettings, ModelSettings
@@ -25,7 +26,7 @@ SIZE = 24
 
 
 @pytest.fixture(scope="module")
-def reader() -> EyeStateClassifier:
+def classifier() -> EyeStateClassifier:
     """The shipped model."""
     return EyeStateClassifier(open_classifier("eye-state", task="eyes"))
 
@@ -38,41 +39,41 @@ def crop_of(pixels: np.ndarray, corners: Float32) -> Float32:
 
 
 @pytest.mark.parametrize("width", [16.0, 24.0, 48.0])
-def test_open_and_shut_eyes(reader: EyeStateClassifier, width: float) -> None:
+def test_open_and_shut_eyes(classifier: EyeStateClassifier, width: float) -> None:
     """Near and far, both eyes of a drawn face are called what they are."""
-    shut = reader.each(*draw_face(left_open=False, right_open=False, width=width))
-    opened = reader.each(*draw_face(width=width))
+    shut = classifier.p_closed_each(*draw_face(left_open=False, right_open=False, width=width))
+    opened = classifier.p_closed_each(*draw_face(width=width))
     assert min(p for p in shut if p is not None) > 0.6
     assert max(p for p in opened if p is not None) < 0.4
     assert None not in (*shut, *opened)
 
 
-def test_answer_of_a_face_is_the_mean_of_its_eyes(reader: EyeStateClassifier) -> None:
+def test_answer_of_a_face_is_the_mean_of_its_eyes(classifier: EyeStateClassifier) -> None:
     """Somebody who winks is between open and shut."""
     pixels, face = draw_face(left_open=False)
-    left, right = reader.each(pixels, face)
+    left, right = classifier.p_closed_each(pixels, face)
     assert left is not None
     assert right is not None
     assert left > right
-    assert reader.closed(pixels, face) == pytest.approx((left + right) / 2)
+    assert classifier.p_closed(pixels, face) == pytest.approx((left + right) / 2)
 
 
 @pytest.mark.parametrize("is_open", [True, False])
-def test_sunglasses_hide_both_eyes(reader: EyeStateClassifier, is_open: bool) -> None:
+def test_sunglasses_hide_both_eyes(classifier: EyeStateClassifier, is_open: bool) -> None:
     """Behind dark lenses nothing is said, whatever the eyes do."""
     pixels, face = draw_face(left_open=is_open, right_open=is_open)
-    assert reader.closed(pixels, face) is not None
-    assert reader.closed(put_on_dark_glasses(pixels, face), face) is None
+    assert classifier.p_closed(pixels, face) is not None
+    assert classifier.p_closed(put_on_dark_glasses(pixels, face), face) is None
 
 
-def test_one_eye_is_enough(reader: EyeStateClassifier) -> None:
+def test_one_eye_is_enough(classifier: EyeStateClassifier) -> None:
     """With a hand over the left eye the right one answers for the face."""
     pixels, face = draw_face(left_open=False, right_open=False)
     x, y = (int(v) for v in landmarks(face)[list(LEFT_EYE)].mean(axis=0))
     cv2.ellipse(pixels, (x, y + 10), (45, 55), 20, 0, 360, (214, 172, 146), -1)
-    left, right = reader.each(pixels, face)
+    left, right = classifier.p_closed_each(pixels, face)
     assert left is None
-    assert reader.closed(pixels, face) == right
+    assert classifier.p_closed(pixels, face) == right
     assert right is not None
     assert right > 0.6
 
@@ -86,14 +87,14 @@ def test_far_eye_of_a_turned_head_is_not_trusted() -> None:
     assert all(eye is not None for eye in visible_eyes(half))
 
 
-def test_profile_has_no_eye_to_trust(reader: EyeStateClassifier) -> None:
+def test_profile_has_no_eye_to_trust(classifier: EyeStateClassifier) -> None:
     """Both eyes are narrow against the way to the mouth: neither is judged."""
     pixels, face = draw_face()
     points = landmarks(face).copy()
     middle = points[:, 0].max() / 2 + 20
     points[:, 0] = middle + 0.4 * (points[:, 0] - middle)
     assert visible_eyes(replace(face, landmarks=points)) == (None, None)
-    assert reader.closed(pixels, replace(face, landmarks=points)) is None
+    assert classifier.p_closed(pixels, replace(face, landmarks=points)) is None
 
 
 @pytest.mark.parametrize(("width", "is_seen"), [(10.0, True), (9.5, False)])
@@ -103,25 +104,25 @@ def test_tiny_eyes_are_not_judged(width: float, is_seen: bool) -> None:
     assert all((eye is not None) == is_seen for eye in visible_eyes(face))
 
 
-def test_eye_outside_the_picture(reader: EyeStateClassifier) -> None:
+def test_eye_outside_the_picture(classifier: EyeStateClassifier) -> None:
     """A face half out of the picture is judged by the eye that is in it."""
     pixels, face = draw_face(at=(38.0, 110.0), left_open=False, right_open=False)
-    left, right = reader.each(pixels, face)
+    left, right = classifier.p_closed_each(pixels, face)
     assert left is None
     assert right is not None
 
 
-def test_flat_picture_says_nothing(reader: EyeStateClassifier) -> None:
+def test_flat_picture_says_nothing(classifier: EyeStateClassifier) -> None:
     """In the dark, or where a wall is taken for a face, no eye is made up."""
     _, face = draw_face()
-    assert reader.closed(np.full((240, 320, 3), 9, np.uint8), face) is None
+    assert classifier.p_closed(np.full((240, 320, 3), 9, np.uint8), face) is None
 
 
-def test_boxes_alone_say_nothing(reader: EyeStateClassifier) -> None:
+def test_boxes_alone_say_nothing(classifier: EyeStateClassifier) -> None:
     """The detector without landmarks gives nothing to cut by."""
     pixels, face = draw_face()
-    assert reader.closed(pixels, replace(face, landmarks=None)) is None
-    assert reader.closed(pixels, replace(face, landmarks=landmarks(face)[:6])) is None
+    assert classifier.p_closed(pixels, replace(face, landmarks=None)) is None
+    assert classifier.p_closed(pixels, replace(face, landmarks=landmarks(face)[:6])) is None
 
 
 @pytest.mark.parametrize("angle", [-30, 0, 30])
@@ -145,22 +146,20 @@ def test_brightness_does_not_matter() -> None:
     np.testing.assert_allclose(crop_of(dark, corners), crop_of(pixels, corners), atol=0.06)
 
 
-def test_features_of_a_card_come_back() -> None:
-    """What is written into a card is read again, and another kind is refused by name."""
-    spec = EyeSpec(32, 0.65, 0.6)
-    assert EyeSpec.from_features(spec.to_features()) == spec
-    with pytest.raises(ModelError, match="face_crop"):
-        EyeSpec.from_features({"kind": "face_crop"})
+def test_model_of_something_else_is_refused() -> None:
+    """A mouth model in place of the eye model is named with the remedy."""
+    with pytest.raises(ModelError, match=r"mouth-state: input\.features\.kind 'lips_box': .* models\.mouth"):
+        EyeStateClassifier(open_classifier("mouth-state", task="mouth"))
 
 
-def test_reading_carries_track_and_time(reader: EyeStateClassifier) -> None:
-    """A reading belongs to a face at a moment; what nobody reads is None."""
+def test_measurements_carries_track_and_time(classifier: EyeStateClassifier) -> None:
+    """A measurements belongs to a face at a moment; what nobody reads is None."""
     pixels, face = draw_face(left_open=False, right_open=False)
-    reading = FaceMeasurer(reader).read(pixels, face, 5)
-    assert (reading.track, reading.t_ns) == (3, 5)
-    assert reading.closed == reader.closed(pixels, face)
-    mesh = FaceMeasurements(3, 5, mouth=reading.mouth, pitch_deg=reading.pitch_deg)
-    assert FaceMeasurer().read(pixels, face, 5) == mesh
+    measurements = FaceMeasurer(classifier).measure(pixels, face, 5)
+    assert (measurements.track, measurements.t_ns) == (3, 5)
+    assert measurements.closed == classifier.p_closed(pixels, face)
+    mesh = FaceMeasurements(3, 5, mouth=measurements.mouth, pitch_deg=measurements.pitch_deg)
+    assert FaceMeasurer().measure(pixels, face, 5) == mesh
 
 
 def test_pipeline_sees_the_blinks_of_the_demo_clip() -> None:
@@ -196,8 +195,8 @@ def test_eye_model_can_be_left_out() -> None:
         open_face_measurer(Config(models=ModelSettings(eyes="face-cnn")))
 
 
-def test_still_has_a_reading_too() -> None:
-    """A photograph is read as a frame at time 0, and without a reader there is no reading."""
+def test_still_has_a_measurements_too() -> None:
+    """A photograph is read as a frame at time 0, and without a classifier there is no measurements."""
     if find_weights(DETECTOR) is None:
         pytest.skip("the detector weights are not here: emotion-models fetch")
     frame: Frame = next(iter(read_video_frames(clip_path(), 0.4)))

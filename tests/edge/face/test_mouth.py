@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge.face.detector import MOUTH
+from edge.face.landmarks import MOUTH
 from edge.face.mouth import LOWER_LIP, UPPER_LIP, mouth_opening
 from edge.values import Face, Float32
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from edge.errors import ModelError
-from edge.face.detector import MOUTH
-from edge.face.yawning import LIPS, MouthSpec, YawnClassifier, cut_mouth
-from edge.inference.card import open_classifier
+from edge.face.landmarks import MOUTH
+from edge.face.yawning import LIPS, YawnClassifier, cut_mouth
+from edge.inference.classifier import open_classifier
 from edge.values import Face, Float32, UInt8
 from tests.helpers.drawn_eyes import SKIN
 
 
 @pytest.fixture(scope="module")
-def reader() -> YawnClassifier:
+def classifier() -> YawnClassifier:
     """The shipped model."""
     return YawnClassifier(open_classifier("mouth-state", task="mouth"))
 
@@ -53,10 +53,10 @@ def crop_of(pixels: UInt8, face: Face) -> Float32:
 
 
 @pytest.mark.parametrize("width", [24.0, 60.0, 110.0])
-def test_gaping_and_shut_mouths(reader: YawnClassifier, width: float) -> None:
+def test_gaping_and_shut_mouths(classifier: YawnClassifier, width: float) -> None:
     """Near and far, a wide open mouth is more of a yawn than a shut one."""
-    gaping = reader.yawning(*draw_mouth(opening=0.7, width=width))
-    shut = reader.yawning(*draw_mouth(opening=0.02, width=width))
+    gaping = classifier.p_yawning(*draw_mouth(opening=0.7, width=width))
+    shut = classifier.p_yawning(*draw_mouth(opening=0.02, width=width))
     assert gaping is not None
     assert shut is not None
     assert gaping > 0.5 > shut
@@ -76,17 +76,16 @@ def test_crop_is_the_same_at_any_size_and_tilt(angle: float, scale: float) -> No
     assert np.abs(difference).mean() < 0.05
 
 
-def test_mouth_that_is_not_seen_says_nothing(reader: YawnClassifier) -> None:
+def test_mouth_that_is_not_seen_says_nothing(classifier: YawnClassifier) -> None:
     """No landmarks, a tiny mouth, and one at the edge of the picture are None."""
     pixels, face = draw_mouth(opening=0.5)
     assert face.landmarks is not None
-    assert reader.yawning(pixels, replace(face, landmarks=None)) is None
-    assert reader.yawning(*draw_mouth(opening=0.5, width=11.0)) is None
-    assert reader.yawning(pixels, replace(face, landmarks=face.landmarks - (150, 0))) is None
+    assert classifier.p_yawning(pixels, replace(face, landmarks=None)) is None
+    assert classifier.p_yawning(*draw_mouth(opening=0.5, width=11.0)) is None
+    assert classifier.p_yawning(pixels, replace(face, landmarks=face.landmarks - (150, 0))) is None
 
 
-def test_features_of_a_card_come_back() -> None:
-    """What is written into a card is read again, and another kind is refused by name."""
-    assert MouthSpec.from_features(MouthSpec(24, 32).to_features()) == MouthSpec(24, 32)
-    with pytest.raises(ModelError, match="eye_crop"):
-        MouthSpec.from_features({"kind": "eye_crop"})
+def test_model_of_something_else_is_refused() -> None:
+    """An eye model in place of the mouth model is named with the remedy."""
+    with pytest.raises(ModelError, match=r"eye-state: input\.features\.kind 'eye_crop': .* models\.eyes"):
+        YawnClassifier(open_classifier("eye-state", task="eyes"))

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from edge.commands.bench.stages import bench_backends
 from edge.errors import DeviceError, ModelError
-from edge.inference.backend_selection import choose
+from edge.inference.backend_selection import select_backend
 from edge.inference.backends import candidate_backends, load_model
-from edge.inference.card import Card, artifacts_directory, load_card, open_classifier
+from edge.inference.card import Card, artifacts_directory, load_card
+from edge.inference.classifier import open_classifier
 from edge.inference.interpreter import runtime
 from edge.inference.tensors import Model, TensorInfo
 from edge.settings import Config, InferenceSettings
@@ -180,7 +181,7 @@ def test_auto_takes_the_fastest_that_answers(not_timed: str, not_opened: str) ->
         refusing(not_opened)(backend)
         return backend
 
-    chosen, trials = choose(("edgetpu", "gpu", "cpu"), time_on, open_on, "test")
+    chosen, trials = select_backend(("edgetpu", "gpu", "cpu"), time_on, open_on, "test")
     assert chosen == "gpu"
     assert [(trial.backend, trial.reason, trial.ms) for trial in trials] == [
         ("edgetpu", "no_permission", None),
@@ -192,4 +193,4 @@ def test_auto_takes_the_fastest_that_answers(not_timed: str, not_opened: str) ->
 def test_auto_with_nothing_that_opens() -> None:
     """When all drop out, the last reason is raised."""
     with pytest.raises(DeviceError, match="gpu: locked"):
-        choose(("edgetpu", "gpu"), COSTS_MS.__getitem__, refusing("edgetpu", "gpu"), "test")
+        select_backend(("edgetpu", "gpu"), COSTS_MS.__getitem__, refusing("edgetpu", "gpu"), "test")

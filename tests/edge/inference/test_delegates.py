@@ -16,9 +16,10 @@ import pytest
 
 from edge.errors import DeviceError
 from edge.inference.backends import load_model
-from edge.inference.card import artifacts_directory, golden_input, load_card, open_classifier
+from edge.inference.card import artifacts_directory, golden_input, load_card
+from edge.inference.classifier import open_classifier
 from edge.inference.delegates import parse_delegate
-from edge.inference.trial import probe
+from edge.inference.trial import try_backend
 from tests.helpers.libraries import (
     CRASHES_ON_LOAD,
     DELEGATE,
@@ -123,7 +124,7 @@ def test_delegate_that_fails(good: Path, mode: str, reason: str, says: str) -> N
 def test_delegate_that_hangs(good: Path) -> None:
     """A library that does not return is ended after the time that it has."""
     with pytest.raises(DeviceError, match="was not done after 2 s") as caught:
-        probe(MODEL, f"delegate:{good}?mode=hang", seconds=2)
+        try_backend(MODEL, f"delegate:{good}?mode=hang", seconds=2)
     assert caught.value.reason == "no_device"
 
 
@@ -142,7 +143,7 @@ def on_edge_tpu(directory: Path, library: Path) -> subprocess.CompletedProcess[s
     """Open the card in `directory` on an Edge TPU, where `library` has the directory of libedgetpu.so.1."""
     code = (
         "import sys, edge.inference.delegates\n"
-        "from pathlib import Path\nfrom edge.inference.card import open_classifier\n"
+        "from pathlib import Path\nfrom edge.inference.classifier import open_classifier\n"
         "edge.inference.delegates.edge_tpu_nodes = lambda: [Path('/dev/null')]\n"
         "from edge.errors import DeviceError\ntry:\n"
         "    opened = open_classifier('report-voice', task='voice', directory=Path(sys.argv[1]), "

@@ -10,13 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from edge.errors import DeviceError, ModelError
-from edge.inference.card import (
-    TfliteClassifier,
-    artifacts_directory,
-    golden_input,
-    load_card,
-    open_classifier,
-)
+from edge.inference.card import artifacts_directory, golden_input, load_card
+from edge.inference.classifier import TfliteClassifier, open_classifier
 from edge.inference.fallback import RETRY_S, FallbackClassifier
 from edge.inference.interpreter import InterpreterEngine
 from edge.inference.tensors import Model

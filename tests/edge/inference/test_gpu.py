@@ -17,7 +17,8 @@ from edge.delivery.mqtt.connection import Message
 from edge.delivery.subscriber import listen
 from edge.errors import DeviceError
 from edge.inference.backends import candidate_backends
-from edge.inference.card import TfliteClassifier, load_card, open_classifier
+from edge.inference.card import load_card
+from edge.inference.classifier import TfliteClassifier, open_classifier
 from edge.settings import MqttSettings
 from models.cards import made_input
 from tests.system.test_system import daemon, environment, events

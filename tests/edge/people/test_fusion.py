@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edge.people.fusion import Fusion, fuse_once
-from edge.people.pooling import Opinions
+from edge.people.pooling import ModalityPredictions
 from edge.people.speaker import Speaker
 from edge.settings import FusionSettings
 from edge.values import LABELS, Float32, Modality, Prediction
@@ -27,7 +27,7 @@ def opinion(
 def test_the_pool_given_is_the_one_asked() -> None:
     """What a caller opened decides, for a stream and for a still, and its shares become the weights."""
 
-    def pool(opinions: Opinions) -> tuple[Float32, dict[Modality, float]]:
+    def pool(opinions: ModalityPredictions) -> tuple[Float32, dict[Modality, float]]:
         return opinion("fear", 1.0, 0).p, dict.fromkeys(opinions, 0.25)
 
     said = opinion("anger", 0.9, 0)

@@ -14,8 +14,8 @@ from edge.inference.card import artifacts_directory
 from edge.people.pooling import (
     RULES,
     TEMPERATURES,
+    ModalityPrediction,
     NetworkPool,
-    Opinion,
     break_ties,
     network_features,
     open_pool,
@@ -87,7 +87,7 @@ def test_alone_zero_and_order(method: str) -> None:
 @pytest.mark.parametrize("method", RULES)
 def test_weak_opinion_is_no_certainty(method: str) -> None:
     """Alone and of half reliability it keeps its label, and loses confidence."""
-    p, shares = pool_by_rule({Modality.FACE: Opinion(sure("fear", 0.9), 1.0, 0.5)}, EQUAL, method)
+    p, shares = pool_by_rule({Modality.FACE: ModalityPrediction(sure("fear", 0.9), 1.0, 0.5)}, EQUAL, method)
     assert LABELS[int(p.argmax())] == "fear"
     assert 1 / 7 < p.max() < 0.9
     assert shares == {Modality.FACE: 1.0}
@@ -97,7 +97,7 @@ def test_missing_modality_is_normal() -> None:
     """A voice alone counts in full, whatever its weight beside a face."""
     voice = sure("anger", 0.7)
     weights = {Modality.FACE: 1.0, Modality.VOICE: 0.3}
-    p, _ = pool_by_rule({Modality.VOICE: Opinion(voice, 1.0)}, weights, "weighted_log")
+    p, _ = pool_by_rule({Modality.VOICE: ModalityPrediction(voice, 1.0)}, weights, "weighted_log")
     np.testing.assert_allclose(p, voice, atol=1e-6)
 
 
@@ -105,8 +105,8 @@ def test_missing_modality_is_normal() -> None:
 def test_shares_follow_weight_and_reliability(method: str) -> None:
     """Half the weight and half the quality are a quarter of the other's share."""
     opinions = {
-        Modality.FACE: Opinion(sure("fear", 0.6), 1.0),
-        Modality.VOICE: Opinion(sure("anger", 0.6), 0.5),
+        Modality.FACE: ModalityPrediction(sure("fear", 0.6), 1.0),
+        Modality.VOICE: ModalityPrediction(sure("anger", 0.6), 0.5),
     }
     p, shares = pool_by_rule(opinions, {Modality.FACE: 1.0, Modality.VOICE: 0.5}, method)
     assert shares == {Modality.FACE: pytest.approx(0.8), Modality.VOICE: pytest.approx(0.2)}
@@ -131,7 +131,7 @@ def test_network_features_say_what_is_not_there() -> None:
 @pytest.mark.parametrize("label", LABELS)
 def test_network_believes_two_that_agree(network: NetworkPool, label: str) -> None:
     """Two clear opinions of one label are that label, surer than half, and both have their share."""
-    said = Opinion(sure(label, 0.8), 1.0)
+    said = ModalityPrediction(sure(label, 0.8), 1.0)
     p, shares = network({Modality.FACE: said, Modality.VOICE: said})
     assert LABELS[int(p.argmax())] == label
     assert p.max() > 0.5
@@ -144,8 +144,8 @@ def test_network_hears_less_of_a_poor_voice(network: NetworkPool) -> None:
 
     def share(quality: float, freshness: float) -> float:
         opinions = {
-            Modality.FACE: Opinion(sure("happiness", 0.7), 0.9),
-            Modality.VOICE: Opinion(sure("anger", 0.7), quality, freshness),
+            Modality.FACE: ModalityPrediction(sure("happiness", 0.7), 0.9),
+            Modality.VOICE: ModalityPrediction(sure("anger", 0.7), quality, freshness),
         }
         return float(network(opinions)[0][LABELS.index("anger")])
 
@@ -156,14 +156,14 @@ def test_network_hears_less_of_a_poor_voice(network: NetworkPool) -> None:
 @pytest.mark.parametrize("modality", list(Modality))
 def test_network_alone(network: NetworkPool, modality: Modality) -> None:
     """With one modality it keeps a clear label, and the share is all its."""
-    p, shares = network({modality: Opinion(sure("happiness", 0.9), 1.0)})
+    p, shares = network({modality: ModalityPrediction(sure("happiness", 0.9), 1.0)})
     assert LABELS[int(p.argmax())] == "happiness"
     assert shares == {modality: 1.0}
 
 
 def test_network_order_does_not_matter(network: NetworkPool) -> None:
     """Who was heard first is no evidence."""
-    face, voice = Opinion(sure("fear", 0.6), 0.8), Opinion(sure("anger", 0.5), 0.9)
+    face, voice = ModalityPrediction(sure("fear", 0.6), 0.8), ModalityPrediction(sure("anger", 0.5), 0.9)
     one, _ = network({Modality.FACE: face, Modality.VOICE: voice})
     other, _ = network({Modality.VOICE: voice, Modality.FACE: face})
     np.testing.assert_array_equal(one, other)
@@ -196,7 +196,7 @@ def test_models_of_ones_own_do_not_hide_the_network(tmp_path: Path) -> None:
     config = Config(fusion=settings, models=ModelSettings(directory=tmp_path))
     assert pool_name(open_pool(config)) is not None
     wrong = Config(fusion=settings, models=ModelSettings(fusion="nothing", directory=tmp_path))
-    with pytest.raises(ModelError, match=r"nothing\.json: no such .* fusion\.method to weighted_log"):
+    with pytest.raises(ModelError, match=r"no nothing\.json in .* fusion\.method to weighted_log"):
         open_pool(wrong)
     face = Config(fusion=settings, models=ModelSettings(fusion="face-cnn"))
     with pytest.raises(ModelError, match="choose a multimodal model"):
@@ -215,6 +215,6 @@ def test_every_method_opens() -> None:
     """What the config takes can be used."""
     for method in (*RULES, "network"):
         pool = open_pool(Config.model_validate({"fusion": {"method": method}}))
-        p, _ = pool({Modality.FACE: Opinion(sure("sadness", 0.9), 1.0)})
+        p, _ = pool({Modality.FACE: ModalityPrediction(sure("sadness", 0.9), 1.0)})
         assert LABELS[int(p.argmax())] == "sadness"
     assert (artifacts_directory() / "multimodal.json").is_file()

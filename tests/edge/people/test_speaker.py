@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from edge.people.speaker import STALE_S, Speaker, SpeakerTracker
 from edge.values import FaceMeasurements, Modality
-from edge.voice.windows import COLUMNS, Window
+from edge.voice.features import COLUMNS
+from edge.voice.windows import Window
 
 S = 1_000_000_000
 STEP_S = 0.01

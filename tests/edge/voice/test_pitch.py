@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from edge.values import Float32
+from edge.voice.features import clip_frames
 from edge.voice.pitch import pitch_frames
-from edge.voice.windows import clip_frames
 
 
 def voice(hz: float, *, seconds: float = 0.5, noise: float = 0.0) -> Float32:

@@ -6,29 +6,23 @@ import numpy as np
 import pytest
 
 from edge.errors import ModelError
+from edge.inference.features import FrameSpec, VisualSpec
 from edge.sources.media_files import read_audio
 from edge.sources.replay import clip_path
 from edge.values import AudioChunk
-from edge.voice.windows import (
-    SpeechStream,
-    SpeechWindows,
-    Window,
-    clip_window,
-    fitted,
-    frame_count,
-    pool,
-    window_input,
-)
+from edge.voice.features import FrameStream, frame_count
+from edge.voice.model_input import mean_over_speech, select_frames, window_input
+from edge.voice.windows import SpeechWindows, Window, clip_window
 
 
 def test_frames_do_not_depend_on_the_cuts() -> None:
     """Chunks of any length give the same frames as the whole."""
     random = np.random.default_rng(3)
     samples = random.normal(0, 0.1, 16_000 * 3).astype(np.float32)
-    stream, frames, start = SpeechStream(), [], 0
+    stream, frames, start = FrameStream(), [], 0
     while start < len(samples):
         length = int(random.integers(1, 3000))
-        stream.push(samples[start : start + length])
+        stream.add(samples[start : start + length])
         frames.append(stream.frames())
         start += length
     np.testing.assert_array_equal(np.concatenate(frames), clip_window(samples).frames)
@@ -39,7 +33,7 @@ def test_incremental_window_equals_the_whole() -> None:
     silence = np.random.default_rng(4).normal(0, 1e-4, 16_000 * 7).astype(np.float32)
     samples = np.concatenate([read_audio(clip_path())[: 16_000 * 4], silence, read_audio(clip_path())])
     samples = samples[: 16_000 * 15]
-    windows = list(SpeechWindows(window_s=3.0, hop_s=0.5).push(AudioChunk(samples, 0)))
+    windows = list(SpeechWindows(window_s=3.0, hop_s=0.5).process(AudioChunk(samples, 0)))
     assert [window.t_ns for window in windows] == [round(t * 1e9) for t in np.arange(1.0, 15.1, 0.5)]
     whole = clip_window(samples).frames
     for window in windows:
@@ -71,7 +65,7 @@ def test_shortest_clips_have_one_frame(length: int) -> None:
 def test_gap_is_silence_of_its_length() -> None:
     """Lost samples keep their place in time."""
     samples = np.full(16_000, 0.1, np.float32)
-    windows = list(SpeechWindows(window_s=3.0, hop_s=0.5).push(AudioChunk(samples, 10**9, gap=16_000)))
+    windows = list(SpeechWindows(window_s=3.0, hop_s=0.5).process(AudioChunk(samples, 10**9, gap=16_000)))
     assert windows[-1].t_ns == 2 * 10**9
     assert len(windows[-1].speech) == frame_count(2.0)
 
@@ -80,23 +74,23 @@ def test_pool_uses_spoken_frames_only() -> None:
     """The mean is over frames with speech, standardised."""
     mfcc = np.stack([np.zeros(40), np.ones(40), np.full(40, 9.0)]).astype(np.float32)
     speech = np.array([0.9, 0.9, 0.1], np.float32)
-    pooled = pool(mfcc, speech, mean=np.zeros(40, np.float32), std=np.full(40, 0.5, np.float32))
+    pooled = mean_over_speech(mfcc, speech, mean=np.zeros(40, np.float32), std=np.full(40, 0.5, np.float32))
     np.testing.assert_allclose(pooled, np.ones(40))
 
 
 def test_unknown_features_are_refused() -> None:
     """A card of a later release says so in one sentence."""
-    with pytest.raises(ModelError, match="unknown voice features"):
-        window_input({"kind": "spectrum"})
+    with pytest.raises(ModelError, match="not features of a voice"):
+        window_input(VisualSpec())
 
 
-FEATURES = {"kind": "mfcc_pitch_frames", "window_s": 3.0, "mean": [0.0] * 40, "std": [1.0] * 40}
+FEATURES = FrameSpec(window_s=3.0, mean=(0.0,) * 40, std=(1.0,) * 40)
 
 
 def test_sequence_features_do_not_depend_on_gain() -> None:
     """A microphone twice as loud gives the model the same input."""
     samples = read_audio(clip_path())[:48_000]
-    make = window_input({**FEATURES, "std": [20.0] * 40})
+    make = window_input(FEATURES.model_copy(update={"std": (20.0,) * 40}))
     np.testing.assert_allclose(
         make(clip_window(samples)), make(clip_window(samples * np.float32(0.5))), atol=0.02
     )
@@ -125,14 +119,14 @@ def test_longer_clip_gives_its_stretch_with_most_speech() -> None:
     frames = np.arange(600, dtype=np.float32)[:, None] * np.ones(42, np.float32)
     speech = np.zeros(600, np.float32)
     speech[200:498] = 1
-    np.testing.assert_array_equal(fitted(frames, speech, 298)[:, 0], np.arange(200, 498))
+    np.testing.assert_array_equal(select_frames(frames, speech, 298)[:, 0], np.arange(200, 498))
 
 
 def test_shorter_clip_is_led_in_by_its_quietest_frame() -> None:
     """What is missing is put before, since the newest sound stands at the end."""
     frames = np.arange(1, 11, dtype=np.float32)[:, None] * np.ones(42, np.float32)
     frames[3] = -5
-    padded = fitted(frames, np.ones(10, np.float32), 14)
+    padded = select_frames(frames, np.ones(10, np.float32), 14)
     np.testing.assert_array_equal(padded[:4], np.full((4, 42), -5, np.float32))
     np.testing.assert_array_equal(padded[4:], frames)
 

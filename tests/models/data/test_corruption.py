@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.face.detector import FER_CROP, FaceCropper
+from edge.face.crop import FER_CROP, FaceCropper
 from edge.values import SAMPLE_RATE_HZ, Face, Float32, UInt8
 from models.data.corruption import (
     JITTER,

@@ -101,7 +101,7 @@ class Credulous:
 
 def test_montage_of_made_talkers_finds_who_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     """From sound and mouths to names, through the windows of the microphone."""
-    monkeypatch.setattr("edge.voice.windows.MicroVad", Credulous)  # which is not what this is about
+    monkeypatch.setattr("edge.voice.activity.MicroVad", Credulous)  # which is not what this is about
     talkers = [made_talker(seed) for seed in (1, 2, 3)]
     assert 0.3 < talkers[0].speech.mean() < 0.8
     montage = Montage((2, 0), 0, (0.0, 0.0))

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.inference.card import artifacts_directory, load_card, open_classifier
+from edge.inference.card import artifacts_directory, load_card
+from edge.inference.classifier import open_classifier
+from edge.inference.features import CropSpec
 from edge.values import LABELS
 from models.data.corruption import CLEAN, JITTER
 from models.data.datasets import DataError
@@ -88,7 +90,7 @@ def test_figures_come_from_the_shipped_file(data: Path) -> None:
 def test_given_crops_are_levelled_where_the_card_says_so(data: Path) -> None:
     """A model of levelled crops reads them as the daemon cuts them: mean 0.5, whatever the light was."""
     card = load_card("report-face")
-    features = card.input.features | {"levelled": True}
+    features = card.spec(CropSpec).model_copy(update={"levelled": True})
     levelled = card.model_copy(update={"input": card.input.model_copy(update={"features": features})})
     test = next(face_sets(Family(levelled), data, [], trees.no_bar))
     crop = test.views[CLEAN](0)

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from edge.errors import ModelError
-from edge.inference.card import artifacts_directory, open_classifier
+from edge.inference.card import artifacts_directory
+from edge.inference.classifier import open_classifier
 from edge.sources.media_files import read_audio
 from edge.values import LABELS
-from edge.voice.windows import clip_window, window_input
+from edge.voice.model_input import window_input
+from edge.voice.windows import clip_window
 from models.data.datasets import DataError
 from models.evaluation.evaluate import evaluate_model
 from models.family import list_models

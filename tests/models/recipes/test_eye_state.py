@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.face.eyes import EyeSpec
-from edge.face.yawning import MouthSpec
 from edge.inference.card import load_card
+from edge.inference.features import EyeSpec
 from edge.inference.weights import DETECTOR, find_weights
 from models.data.eye_sets import CLOSED, OPEN, joined, load_cew, load_mrl
 from models.run import Run
@@ -62,10 +61,9 @@ def test_card_says_how_eyes_are_cut(trained: Path) -> None:
     """The device reads size, width and limit from it; inputs to calibrate with lie beside it."""
     card = load_card("eye-state", directory=trained)
     assert card.labels == ("closed", "open", "hidden")
-    assert EyeSpec.from_features(card.input.features) == eye_state.SPEC
+    assert card.spec(EyeSpec) == eye_state.SPEC
     inputs = np.load(trained / "eye-state.calibrate.npy")
     assert inputs.shape[1:] == card.input.shape[1:]
-    assert MouthSpec.from_features(mouth_state.SPEC.to_features()) == mouth_state.SPEC
 
 
 def test_every_state_of_every_set_comes_as_often(data: Path) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge.face.detector import CropSpec
 from edge.inference.card import load_card
+from edge.inference.features import CropSpec
 from edge.values import Float32, UInt8
 from models.data.datasets import FaceSet, load_ckplus_sequences
 from models.run import Progress, Run
@@ -57,7 +57,7 @@ def test_input_is_what_the_card_says() -> None:
     assert inputs.shape == (3, *face_crops.CROP_SHAPE)
     assert inputs.dtype == np.float32
     np.testing.assert_allclose(inputs.mean(axis=(1, 2, 3)), 0.5, atol=0.02)
-    assert CropSpec.from_features(face_crops.CROP.to_features()).levelled
+    assert face_crops.CROP.levelled
 
 
 def test_targets_mix_label_votes_and_teacher() -> None:
@@ -123,7 +123,7 @@ def test_recipe_leaves_the_model_and_its_folds(trained: Path) -> None:
     """One card a model; only the folds have people whom they never saw."""
     card = load_card("face-cnn", directory=trained)
     assert card.held_out == ()
-    assert card.input.features["levelled"] is True
+    assert card.spec(CropSpec).levelled is True
     assert {source.name for source in card.data} >= {"fer2013", "face-api 1.7.15 expression network"}
     assert len(list(trained.glob("face-cnn-fold?.keras"))) == 2, "there are two people"
 

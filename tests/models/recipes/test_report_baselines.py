@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.face.detector import FER_CROP
+from edge.face.crop import FER_CROP
 from edge.inference.card import load_card
+from edge.inference.features import PooledMfccSpec
 from edge.values import LABELS, Float32
 from models.__main__ import main
 from models.data.datasets import FaceSet, load_fer2013
@@ -60,7 +61,7 @@ def test_face_training_leaves_model_and_card(trained: Path) -> None:
     card = load_card("report-face", directory=trained)
     assert card.task == "face"
     assert card.input.shape == (1, 48, 48, 1)
-    assert card.input.features == json.loads(json.dumps(FER_CROP.to_features()))
+    assert card.input.features == FER_CROP
     assert card.files["keras"].bytes == (trained / "report-face.keras").stat().st_size
     assert card.metrics == {}
     assert card.temperature > 0
@@ -99,8 +100,9 @@ def test_voice_training_leaves_model_and_card(tmp_path: Path) -> None:
     done = run_training("report-voice", data, tmp_path / "out", "--epochs", "2")
     assert done.returncode == 0, done.stderr
     card = load_card("report-voice", directory=tmp_path / "out")
-    assert len(card.input.features["mean"]) == len(card.input.features["std"]) == 40
-    assert min(card.input.features["std"]) > 0
+    spec = card.spec(PooledMfccSpec)
+    assert len(spec.mean) == len(spec.std) == 40
+    assert min(spec.std) > 0
     uses = {source.name: source.use for source in card.data}
     for speaker in (*HELD_OUT, *VALIDATION):
         corpus, _, name = speaker.partition(":")

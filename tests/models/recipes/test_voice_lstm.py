@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from edge.inference.card import load_card
+from edge.inference.features import FrameSpec
 from edge.sources.media_files import read_audio
-from edge.voice.windows import clip_window, window_input
+from edge.voice.model_input import window_input
+from edge.voice.windows import clip_window
 from models.data.speech import Clip
 from models.run import Progress, Run
 from models.training.augmentation import augment_frames, change_tempo, mask_frames, shift_pitch
@@ -165,6 +167,7 @@ def test_training_and_device_compute_the_same_features(trained: Path) -> None:
     card = load_card("voice-lstm", directory=trained)
     path = next((trained.parent / "data" / "speech" / "ravdess").rglob("*.wav"))
     window = clip_window(read_audio(path))
-    mean, std = (np.array(card.input.features[key], np.float32) for key in ("mean", "std"))
+    spec = card.spec(FrameSpec)
+    mean, std = (np.array(values, np.float32) for values in (spec.mean, spec.std))
     expected = voice_lstm.standardised(voice_lstm.prepared(window.frames, window.speech), mean, std)
     np.testing.assert_array_equal(window_input(card.input.features)(window), expected)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge.face.history import VideoSpec
+from edge.inference.features import VideoSpec
 from edge.values import LABELS, Float32
 from models.data.expression_sequences import NEUTRAL, blend, onset_targets, perturb_crop
 from models.evaluation.figures.onsets import METHODS, OnsetPredictions
@@ -13,7 +13,7 @@ from models.evaluation.figures.video import interval_over, onset_figures
 from models.training.embedding_windows import WindowSampler
 from models.training.embeddings import EmbeddedSequence
 
-SPEC = VideoSpec("face-cnn", 16, 10.0)
+SPEC = VideoSpec(of="face-cnn", steps=16, rate_hz=10.0)
 HAPPY = LABELS.index("happiness")
 
 
