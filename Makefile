@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 TFLITE := .venv-tflite
 # Home Assistant checks our discovery payload, on the Python version that it needs.
 HA := .venv-ha
+# Without bytecode files every process compiles its libraries again: TensorFlow takes 14 s in place of 5.
+unexport PYTHONDONTWRITEBYTECODE
 APT_PACKAGES := mosquitto portaudio19-dev libasound2-plugins systemd gcc libc6-dev chromium libvulkan1 \
   pulseaudio pulseaudio-utils gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good
 

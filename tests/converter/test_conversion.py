@@ -245,8 +245,8 @@ def predict_steps(file: Any, window: Float32) -> list[Float32]:
 
 
 def test_steps_over_a_spoken_sentence_are_the_window(tmp_path: Path) -> None:
-    """After all frames of the shipped clip, the single-step model has the result of the unrolled window."""
-    frames = clip_window(read_audio(clip_path())).frames[:30]
+    """After 20 steps over a sentence, the single-step model has the result of the unrolled window."""
+    frames = clip_window(read_audio(clip_path())).frames[::15][:20]
     window = np.asarray((frames - frames.mean(axis=0)) / (frames.std(axis=0) + 1e-3), np.float32)
     stack = [layers.LSTM(8, activation="linear", return_sequences=True), layers.GRU(6, return_sequences=True)]
     model = network(window.shape, *stack, layers.GlobalAveragePooling1D())
