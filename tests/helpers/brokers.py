@@ -269,10 +269,12 @@ def make_event(number: int, *, padding: int = 0) -> EmotionEvent:
 
 
 def open_outbox(
-    path: Path, *, max_events: int = 1000, max_bytes: int = 1 << 20, max_age_s: float = 0
+    path: Path, *, max_events: int = 1000, max_bytes: int = 1 << 20, max_age_s: float = 0, **more: Any
 ) -> Outbox:
     """Return the outbox of the device `kitchen`."""
-    return Outbox(path, device="kitchen", max_events=max_events, max_bytes=max_bytes, max_age_s=max_age_s)
+    return Outbox(
+        path, device="kitchen", max_events=max_events, max_bytes=max_bytes, max_age_s=max_age_s, **more
+    )
 
 
 def waiting_sequences(outbox: Outbox) -> list[int]:

@@ -1,4 +1,4 @@
-"""What a person does with an outbox by hand, beside a daemon that runs or not: look, retry, export, purge."""
+"""What `emotion-edge outbox` does, beside a running daemon or without one: count, retry, export, purge."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGE = 500  # rows read at a time, so that the daemon never waits
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """Everything that is in the outbox, in numbers; `dead_letters` are those still kept."""
+    """Numbers of an outbox; `dead_letters` counts those that are still kept."""
 
     counts: Counts
     dead_letters: int
@@ -28,63 +28,63 @@ class Contents:
 class DeadLetters:
     """The outbox at `path` from a second process; safe while the daemon runs, which notices within a second.
 
-    Never makes an outbox and never renames one: raises `EdgeError` where there is none, and `OutboxError`
-    where it is locked, corrupt or not permitted.
+    Never creates or renames a file: raises `EdgeError` where there is none, and `OutboxError` where it is
+    locked, corrupt or not permitted.
     """
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
-            raise EdgeError(f"{path}: no outbox there; start the daemon once, or check device.id")
-        self._store = OutboxFile(path, may_create=False)
+            raise EdgeError(f"{path}: no outbox file; start the daemon once, or check device.id")
+        self._file = OutboxFile(path, may_create=False)
 
     def contents(self) -> Contents:
-        """Count what is there."""
+        """Count everything."""
 
         def read() -> Contents:
-            totals = dict(self._store.execute("SELECT name, value FROM totals").fetchall())
-            last = self._store.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
-            (letters,) = self._store.execute("SELECT count(*) FROM refused").fetchone()
-            return Contents(Counts(**totals, last_sequence=int(last[0]) if last else 0), int(letters))
+            totals = dict(self._file.execute("SELECT name, value FROM totals").fetchall())
+            last = self._file.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+            (dead_letters,) = self._file.execute("SELECT count(*) FROM refused").fetchone()
+            return Contents(Counts(**totals, last_sequence=int(last[0]) if last else 0), int(dead_letters))
 
-        return self._store.run(read)
+        return self._file.run(read)
 
     def refused(self, limit: int) -> list[Refused]:
         """Return the newest dead letters, newest first."""
         query = "SELECT * FROM refused ORDER BY sequence DESC LIMIT ?"
-        return self._store.run(lambda: [Refused(*row) for row in self._store.execute(query, limit)])
+        return self._file.run(lambda: [Refused(*row) for row in self._file.execute(query, limit)])
 
     def retry(self) -> int:
         """Put all dead letters back into the queue, each with its id and sequence; return how many."""
 
         def move() -> int:
-            with self._store.transaction():
-                moved = self._store.execute(
+            with self._file.transaction():
+                moved = self._file.execute(
                     "INSERT INTO events SELECT sequence, id, payload FROM refused ORDER BY sequence"
                 ).rowcount
-                self._store.execute("DELETE FROM refused")
-                self._count_anew()
+                self._file.execute("DELETE FROM refused")
+                self._recount()
             return moved
 
-        return self._store.run(move)
+        return self._file.run(move)
 
     def purge(self, *parts: Part) -> dict[Part, int]:
-        """Delete what waits, or the dead letters, or both, for good; return how many of each."""
+        """Delete the waiting events, the dead letters, or both, for good; return how many of each."""
 
         def delete() -> dict[Part, int]:
-            with self._store.transaction():
+            with self._file.transaction():
                 gone = {
-                    part: self._store.execute(
+                    part: self._file.execute(
                         "DELETE FROM events" if part == "waiting" else "DELETE FROM refused"
                     ).rowcount
                     for part in parts
                 }
-                self._count_anew()
+                self._recount()
             return gone
 
-        return self._store.run(delete)
+        return self._file.run(delete)
 
     def export(self, *parts: Part) -> Iterator[dict[str, Any]]:
-        """Yield every event of these parts, oldest first, with `reason` and `time` of a refusal."""
+        """Yield every event of these parts, oldest first; dead letters with `reason` and `time`."""
         for part in parts:
             columns = "payload, NULL, NULL" if part == "waiting" else "payload, reason, time"
             table = "events" if part == "waiting" else "refused"
@@ -97,14 +97,14 @@ class DeadLetters:
 
     def close(self) -> None:
         """Close the file."""
-        self._store.close()
+        self._file.close()
 
     def _read(self, query: str, after: int) -> list[tuple[Any, ...]]:
-        return self._store.run(lambda: self._store.execute(query, after, PAGE).fetchall())
+        return self._file.run(lambda: self._file.execute(query, after, PAGE).fetchall())
 
-    def _count_anew(self) -> None:
-        self._store.execute("UPDATE totals SET value = (SELECT count(*) FROM events) WHERE name = 'waiting'")
-        self._store.execute(
+    def _recount(self) -> None:
+        self._file.execute("UPDATE totals SET value = (SELECT count(*) FROM events) WHERE name = 'waiting'")
+        self._file.execute(
             "UPDATE totals SET value = (SELECT coalesce(sum(length(payload)), 0) FROM events) "
             "WHERE name = 'waiting_bytes'"
         )

@@ -1,4 +1,4 @@
-"""The outbox's file: one SQLite database, opened, repaired and explained; what is in it is for `outbox`."""
+"""The SQLite database of the outbox: opens it, repairs it, explains errors. `queue` knows the contents."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from edge.errors import OutboxError
 
 log = logging.getLogger(__name__)
 
-BUSY_S = 0.25  # how long a call waits for another process's lock; nobody else is held up longer
-LOW_SPACE_BYTES = 16 << 20  # below this the log is kept short
+BUSY_S = 0.25  # how long a call waits for the lock of another process, and blocks other threads
+LOW_SPACE_BYTES = 16 << 20  # free space below which the log is kept short
 
 TABLES = ("events", "done", "refused", "totals", "marks")
 SCHEMA = """
@@ -35,21 +35,21 @@ INSERT OR IGNORE INTO totals VALUES ('waiting', 0), ('waiting_bytes', 0), ('refu
 REMEDIES = {
     "disk_full": "free some space",
     "read_only": "make the file system writable",
-    "locked": "another process holds it; end that",
+    "locked": "another process holds it; end that process",
     "not_permitted": "check owner and permissions",
     "corrupt": "start the daemon, which sets it aside and begins a new one",
-    "not_writable": "check that it is a file on a disk that works",
+    "not_writable": "check that it is a file on a working disk",
 }
 
 R = TypeVar("R")
 
 
 class OutboxFile:
-    """One open connection, made when it is first needed and again after it failed; used under `lock`.
+    """One connection to the database, opened when first needed and again after it failed; used under `lock`.
 
-    With `may_create` the file is ours: it is made where there is none, and one that is corrupt is renamed to
+    With `may_create`, as in the daemon, a missing file is created; a corrupt one is renamed to
     `<name>.corrupt-<UTC time>`, never deleted, and `set_aside` names it. Without, a missing or corrupt file
-    is an error and stays as it is: that is for a second process, which looks into a daemon's outbox.
+    is an error and stays as it is: for a second process that reads the outbox of a daemon.
     """
 
     def __init__(self, path: Path, *, may_create: bool, on_open: Callable[[], None] = lambda: None) -> None:
@@ -63,7 +63,7 @@ class OutboxFile:
         self._version = -1
 
     def run(self, work: Callable[[], R]) -> R:
-        """Return `work()`, done under the lock on an open connection; raise `OutboxError`."""
+        """Return `work()`, called under the lock on an open database; raise `OutboxError`."""
         with self.lock:
             try:
                 self._open()
@@ -79,13 +79,13 @@ class OutboxFile:
                 raise self._explained(error) from error
 
     def execute(self, statement: str, *values: object) -> sqlite3.Cursor:
-        """Run one statement of `work`."""
+        """Execute one SQL statement; only within `run`."""
         assert self._connection is not None, "only called within `run`"
         return self._connection.execute(statement, values)
 
     @contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[None]:
-        """Commit at the end of the block, or roll back; `durable` waits until the disk has it."""
+        """Commit at the end of the block, or roll back; a `durable` commit waits for the disk (fsync)."""
         if durable != self._is_durable:
             self.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._is_durable = durable
@@ -101,17 +101,17 @@ class OutboxFile:
             raise
 
     def checkpoint(self) -> None:
-        """Move the log into the file, so that the log's space is used again instead of new space."""
+        """Move the log into the file, so that the space of the log can be used again."""
         with suppress(sqlite3.Error):
             self.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def free_bytes(self) -> int:
-        """Return how much more fits on the disk for us."""
+        """Return the free space of the disk for this user."""
         status = os.statvfs(self.path.parent)
         return status.f_bavail * status.f_frsize
 
     def was_changed_by_others(self) -> bool:
-        """Tell whether another process wrote since this was last asked."""
+        """Return whether another process wrote since the last call."""
         before, self._version = self._version, int(self.execute("PRAGMA data_version").fetchone()[0])
         return before != self._version
 
@@ -119,7 +119,7 @@ class OutboxFile:
         """Move the log into the file and close it; a later call opens it again."""
         with self.lock:
             if self._connection is not None:
-                # On a full disk the log stays beside the file and is read next time.
+                # On a full disk the log stays beside the file; the next start reads it.
                 with suppress(sqlite3.Error):
                     self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._disconnect()
@@ -129,7 +129,7 @@ class OutboxFile:
             return
         if self._may_create:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Made here, since SQLite would make it readable to everybody; its log gets the same mode.
+        # Created here, since SQLite would make it readable for every user; its log gets the same mode.
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if self._may_create else 0)
         os.close(os.open(self.path, flags, 0o600))
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_S)
@@ -139,7 +139,7 @@ class OutboxFile:
                 if (verdict := check.fetchone()[0]) != "ok":
                     raise _corrupt(verdict)
             names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-            if not names.issuperset(TABLES):  # asked first: writing would need room on the disk
+            if not names.issuperset(TABLES):  # checked first: writing would need room on the disk
                 connection.executescript(SCHEMA)
             self._connection, self._is_durable, self._version = connection, None, -1
             self._on_open()
@@ -164,7 +164,7 @@ class OutboxFile:
         self._disconnect()
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         name, number = f"{self.path.name}.corrupt-{stamp}", 1
-        while (target := self.path.with_name(name)).exists():  # a clock that stands still must not overwrite
+        while (target := self.path.with_name(name)).exists():  # a clock that does not run must not overwrite
             name, number = f"{self.path.name}.corrupt-{stamp}-{number}", number + 1
         for suffix in ("-wal", "-shm", ""):
             with suppress(FileNotFoundError):
@@ -174,7 +174,7 @@ class OutboxFile:
 
 
 def reason_of(error: Exception) -> str:
-    """Return the stable code of what is wrong with the file: a key of `REMEDIES`."""
+    """Return the stable code of an error: a key of `REMEDIES`."""
     if isinstance(error, sqlite3.Error):
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the primary code
         return {

@@ -149,7 +149,7 @@ def test_no_outbox_is_made_or_set_aside(tmp_path: Path, action: str) -> None:
     path = tmp_path / "outbox.sqlite3"
     missing = command(path, action)
     assert missing.returncode == 1
-    assert "no outbox there" in missing.stderr
+    assert "no outbox file" in missing.stderr
     assert list(tmp_path.iterdir()) == []
     path.write_bytes(b"\xa5" * 8192)
     damaged = command(path, action)

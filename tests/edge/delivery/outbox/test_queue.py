@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-import edge.delivery.outbox.queue
 from edge.delivery.outbox.queue import Outbox
 from edge.values import EmotionEvent
 from tests.helpers.brokers import open_outbox
@@ -150,13 +149,13 @@ def test_refused_events_are_kept_with_reason_and_time(outbox: Outbox) -> None:
     assert outbox.counts().refused == 1
 
 
-def test_dead_letters_are_bounded_but_counted(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dead_letters_are_bounded_but_counted(tmp_path: Path) -> None:
     """Only the newest dead letters are kept; the count goes on."""
-    monkeypatch.setattr(edge.delivery.outbox.queue, "MAX_REFUSED", 3)
-    for sequence in outbox.append_many([make_event(n) for n in range(5)]):
-        outbox.refuse(sequence, "no")
-    assert [letter.sequence for letter in outbox.refused()] == [5, 4, 3]
-    assert outbox.counts().refused == 5
+    with closing(open_outbox(tmp_path / "outbox.sqlite3", max_refused=3)) as outbox:
+        for sequence in outbox.append_many([make_event(n) for n in range(5)]):
+            outbox.refuse(sequence, "no")
+        assert [letter.sequence for letter in outbox.refused()] == [5, 4, 3]
+        assert outbox.counts().refused == 5
 
 
 def test_unknown_sequences_are_ignored(outbox: Outbox) -> None:
@@ -251,12 +250,14 @@ def test_no_age_limit_keeps_everything(tmp_path: Path) -> None:
             assert reader.execute("SELECT count(*) FROM marks").fetchone() == (0,)
 
 
-def test_clock_that_jumps_back_costs_no_dead_letter(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was refused last is kept, whatever time it was then."""
-    monkeypatch.setattr(edge.delivery.outbox.queue, "MAX_REFUSED", 2)
-    outbox.append_many([make_event(n) for n in range(4)])
-    for sequence, year in ((1, 2030), (2, 2030), (3, 1970)):
-        with monkeypatch.context() as clock:
-            clock.setattr(edge.delivery.outbox.queue, "rfc3339", lambda _, y=year: f"{y}-01-01T00:00:00.000Z")
-            outbox.refuse(sequence, "no")
-    assert [letter.sequence for letter in outbox.refused()] == [3, 2]
+def test_clock_that_jumps_back_drops_no_dead_letter(tmp_path: Path) -> None:
+    """The events refused last are kept, also when the clock was set back in between."""
+    with closing(open_outbox(tmp_path / "outbox.sqlite3", max_refused=2)) as outbox:
+        outbox.append_many([make_event(n) for n in range(4)])
+        outbox.refuse(1, "no")
+        outbox.refuse(2, "no")
+        with closing(sqlite3.connect(outbox.path)) as other:
+            other.execute("UPDATE refused SET time = '2080-01-01T00:00:00.000Z'")
+            other.commit()
+        outbox.refuse(3, "no")
+        assert [letter.sequence for letter in outbox.refused()] == [3, 2]

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-import edge.delivery.outbox.writer
 from edge.delivery.outbox.queue import Outbox
 from edge.delivery.outbox.writer import OutboxWriter
 from edge.delivery.publisher import Publisher
@@ -41,10 +40,10 @@ class Bench:
     def __init__(self, path: Path, publisher: Publisher, outbox: Outbox) -> None:
         self.path = path
         self.outbox = outbox
-        self.told: list[str] = []
+        self.reasons: list[str] = []
         self.health = Health()
-        self.health.subscribe(lambda _, reason, __: self.told.append(reason or "recovered"))
-        self.recorder = OutboxWriter(outbox, publisher, self.health)
+        self.health.subscribe(lambda _, reason, __: self.reasons.append(reason or "recovered"))
+        self.writer = OutboxWriter(outbox, publisher, self.health, check_s=0.05, locked_s=0.6)
 
 
 @contextmanager
@@ -57,16 +56,9 @@ def recording(
         stack.callback(outbox.close)
         publisher = stack.enter_context(publishing(settings_of(broker), outbox))
         bench = Bench(path, publisher, outbox)
-        bench.recorder.start()
-        stack.callback(bench.recorder.close)
+        bench.writer.start()
+        stack.callback(bench.writer.close)
         yield bench
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look after the disk more often than a daemon needs to."""
-    monkeypatch.setattr(edge.delivery.outbox.writer, "CHECK_S", 0.05)
-    monkeypatch.setattr(edge.delivery.outbox.writer, "LOCKED_S", 0.6)
 
 
 def test_what_comes_together_is_one_commit(tmp_path: Path, mosquitto: Mosquitto) -> None:
@@ -77,7 +69,7 @@ def test_what_comes_together_is_one_commit(tmp_path: Path, mosquitto: Mosquitto)
         bench.outbox.append_many = lambda events: commits.append(len(events)) or append(events)  # type: ignore[method-assign,func-returns-value]
         threads = [
             threading.Thread(
-                target=lambda n=n: bench.recorder.record([make_event(10 * n + k) for k in range(5)])
+                target=lambda n=n: bench.writer.record([make_event(10 * n + k) for k in range(5)])
             )
             for n in range(8)
         ]
@@ -111,7 +103,7 @@ def test_close_stores_what_was_taken(tmp_path: Path, mosquitto: Mosquitto) -> No
     path = tmp_path / "o.db"
     mosquitto.stop()
     with recording(path, mosquitto) as bench:
-        bench.recorder.record([make_event(n) for n in range(9)])
+        bench.writer.record([make_event(n) for n in range(9)])
     with closing(Outbox(path, device="kitchen", max_events=10, max_bytes=1 << 20)) as outbox:
         assert outbox.counts().waiting == 9
 
@@ -122,17 +114,17 @@ def test_locked_outbox_holds_nobody_up(tmp_path: Path, mosquitto: Mosquitto) -> 
         with closing(sqlite3.connect(bench.path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             started_s = time.monotonic()
-            bench.recorder.record([make_event(1)])
+            bench.writer.record([make_event(1)])
             assert time.monotonic() - started_s < 0.05
             wait_until(lambda: bench.health.reasons == ["outbox:locked"], "degraded")
             wait_until(lambda: watcher.on(EVENT), "the event, live")
             assert "sequence" not in json.loads(watcher.on(EVENT)[0])
             other.execute("ROLLBACK")
         wait_until(lambda: not bench.health.reasons, "recovered")
-        bench.recorder.record([make_event(2)])
+        bench.writer.record([make_event(2)])
         wait_until(lambda: len(watcher.on(EVENT)) == 2, "the next event")
         assert json.loads(watcher.on(EVENT)[1])["sequence"] == 1
-        assert bench.told == ["locked", "recovered"]
+        assert bench.reasons == ["locked", "recovered"]
 
 
 def test_short_lock_costs_no_number(tmp_path: Path, mosquitto: Mosquitto) -> None:
@@ -140,7 +132,7 @@ def test_short_lock_costs_no_number(tmp_path: Path, mosquitto: Mosquitto) -> Non
     with watching(mosquitto, EVENT) as watcher, recording(tmp_path / "o.db", mosquitto) as bench:
         with closing(sqlite3.connect(bench.path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            bench.recorder.record([make_event(1)])
+            bench.writer.record([make_event(1)])
             wait_until(lambda: bench.health.reasons == ["outbox:locked"], "degraded")
             other.execute("ROLLBACK")
         wait_until(lambda: watcher.on(EVENT), "the event")
@@ -164,15 +156,15 @@ def test_full_disk(tmp_path: Path, mosquitto: Mosquitto) -> None:
     """Filled by others: `disk_full`, events live; what waited is still there when there is room again."""
     mosquitto.stop()
     with small_disk(tmp_path / "disk", "1m") as disk, recording(disk / "o.db", mosquitto) as bench:
-        bench.recorder.record([make_event(n) for n in range(50)])
+        bench.writer.record([make_event(n) for n in range(50)])
         wait_until(lambda: bench.outbox.counts().waiting == 50, "50 events")
         filler = disk / "log"
         with filler.open("wb", buffering=0) as file, suppress(OSError):
             while file.write(b"x" * 4096):
                 pass
         number = 50
-        while "disk_full" not in bench.told:
-            bench.recorder.record([make_event(number, padding=20_000)])
+        while "disk_full" not in bench.reasons:
+            bench.writer.record([make_event(number, padding=20_000)])
             number += 1
             time.sleep(0.02)
             assert number < 500
@@ -180,7 +172,7 @@ def test_full_disk(tmp_path: Path, mosquitto: Mosquitto) -> None:
         wait_until(lambda: not bench.health.reasons, "recovered")
         mosquitto.start()
         with watching(mosquitto, EVENT) as watcher:
-            bench.recorder.record([make_event(1000)])
+            bench.writer.record([make_event(1000)])
             wait_until(lambda: bench.outbox.counts().waiting == 0, "an empty outbox")
             assert bench.outbox.counts().refused == 0
             wait_until(lambda: b"event-1000" in b"".join(watcher.on(EVENT)), "the last event")
@@ -191,13 +183,13 @@ def test_queue_larger_than_the_disk(tmp_path: Path, mosquitto: Mosquitto) -> Non
     mosquitto.stop()
     with small_disk(tmp_path / "disk", "1m") as disk, recording(disk / "o.db", mosquitto) as bench:
         for start in range(0, 2000, 20):
-            bench.recorder.record([make_event(start + n, padding=700) for n in range(20)])
+            bench.writer.record([make_event(start + n, padding=700) for n in range(20)])
             wait_until(lambda: bench.outbox.counts().last_sequence == start + 20, "numbers for all")
         counts = bench.outbox.counts()
         assert counts.dropped > 0
         assert counts.waiting + counts.dropped == 2000
-        assert set(bench.told) <= {"dropping", "recovered"}
-        assert "dropping" in bench.told
+        assert set(bench.reasons) <= {"dropping", "recovered"}
+        assert "dropping" in bench.reasons
         kept = [row.sequence for row in bench.outbox.waiting(2000)]
         assert kept == list(range(counts.dropped + 1, 2001))
         mosquitto.start()
@@ -210,7 +202,7 @@ def test_read_only_file_system(tmp_path: Path, mosquitto: Mosquitto) -> None:
     """Mounted read-only: `read_only`, events live; writable again: recovered, and nothing is gone."""
     mosquitto.stop()
     with small_disk(tmp_path / "disk", "4m") as disk, recording(disk / "o.db", mosquitto) as bench:
-        bench.recorder.record([make_event(1)])
+        bench.writer.record([make_event(1)])
         wait_until(lambda: bench.outbox.counts().waiting == 1, "one event")
         bench.outbox.close()  # the kernel refuses this mount while a file is open for writing
 
@@ -221,8 +213,8 @@ def test_read_only_file_system(tmp_path: Path, mosquitto: Mosquitto) -> None:
 
         wait_until(remount, "a read-only file system")
         wait_until(lambda: bench.health.reasons == ["outbox:read_only"], "degraded")
-        bench.recorder.record([make_event(2)])
-        wait_until(lambda: not bench.recorder._queue, "the second event, in memory only")
+        bench.writer.record([make_event(2)])
+        wait_until(lambda: bench.writer.is_idle, "the second event, in memory only")
         subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
         wait_until(lambda: not bench.health.reasons, "recovered")
         mosquitto.start()
@@ -235,7 +227,7 @@ def test_corrupt_file_is_told_until_it_is_moved_away(tmp_path: Path, mosquitto: 
     path = tmp_path / "o.db"
     path.write_bytes(b"\xa5" * 8192)
     with watching(mosquitto, EVENT) as watcher, recording(path, mosquitto) as bench:
-        bench.recorder.record([make_event(1)])
+        bench.writer.record([make_event(1)])
         wait_until(lambda: watcher.on(EVENT), "the event")
         wait_until(lambda: bench.health.reasons == ["outbox:corrupt"], "degraded")
         assert bench.outbox.set_aside is not None
@@ -250,13 +242,13 @@ def test_dropped_events_are_told_until_there_is_room(
     mosquitto.stop()
     with recording(tmp_path / "o.db", mosquitto, max_events=10) as bench:
         for number in range(15):
-            bench.recorder.record([make_event(number)])
+            bench.writer.record([make_event(number)])
             wait_until(lambda: bench.outbox.counts().last_sequence == number + 1, "a number")
         wait_until(lambda: bench.health.reasons == ["outbox:dropping"], "degraded")
         mosquitto.start()
         wait_until(lambda: not bench.health.reasons, "recovered")
         assert bench.outbox.counts().dropped == 5
-    assert bench.told == ["dropping", "recovered"]
+    assert bench.reasons == ["dropping", "recovered"]
     assert caplog.text.count("the oldest events are dropped") == 1
 
 
@@ -265,6 +257,6 @@ def test_event_that_is_no_json_ends_nothing(tmp_path: Path, mosquitto: Mosquitto
     with watching(mosquitto, EVENT) as watcher, recording(tmp_path / "o.db", mosquitto) as bench:
         bad = make_event(1)
         bad = type(bad)(bad.id, bad.type, bad.time, 0, {"p": float("nan")})
-        bench.recorder.record([make_event(0), bad, make_event(2)])
+        bench.writer.record([make_event(0), bad, make_event(2)])
         wait_until(lambda: len(watcher.on(EVENT)) == 2, "the two others")
         assert [json.loads(payload)["sequence"] for payload in watcher.on(EVENT)] == [1, 2]
