@@ -63,14 +63,8 @@ LINES_IN_A_FILE = 400
 LINES_IN_A_FUNCTION = 60
 ATTRIBUTES_OF_A_CLASS = 12
 ARGUMENT_PARSERS = {"edge.__main__._parser", "models.__main__._parser", "converter.__main__._parser"}
-
-
-# Exceptions that are being removed; nothing is added here, and a package's name stands for all its modules.
-PENDING: tuple[str, ...] = ()
+# Exceptions that are being removed; no entry is added.
 PENDING_SIZES = (
-    "edge.delivery.publisher",
-    "edge.delivery.publisher.Publisher",
-    "edge.delivery.subscriber.Listener",
     "edge.host.monitor.Monitor",
     "edge.page.routes.page_routes",
     "edge.people.eyelids.Eyelids",
@@ -139,16 +133,7 @@ def test_rooms_import_only_lower_rooms() -> None:
         for other in sorted(others)
         if ROOMS.index(modules()[other].room) > ROOMS.index(modules()[name].room)
     ]
-    assert [edge for edge in against if not is_pending(edge)] == []
-
-
-def is_pending(edge: str) -> bool:
-    """Return whether `PENDING` has the import, or one of the packages around its two modules."""
-    name, other = edge.split(" -> ")
-    return any(
-        f"{name}.".startswith(f"{lower}.") and f"{other}.".startswith(f"{higher}.")
-        for lower, higher in (pending.split(" -> ") for pending in PENDING)
-    )
+    assert against == []
 
 
 def test_no_module_imports_itself_through_others() -> None:
