@@ -129,7 +129,7 @@ class Analyzer:
                 "probabilities": dict(moment.room.probabilities),
             }
             line["fatigue"] = _fatigue(None if moment.fatigue is None else moment.fatigue.room)
-            line["speaker"] = moment.speaker.word
+            line["speaker"] = moment.speaker.label
             yield line
 
     def _process_video(

@@ -128,7 +128,7 @@ class Announcer:
         key = (
             room.emotion,
             room.voice is None,
-            moment.speaker.word,
+            moment.speaker.label,
             tuple((person.subject, person.emotion) for person in people),
             None if room_fatigue is None else room_fatigue.level,
         )

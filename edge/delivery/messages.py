@@ -97,7 +97,7 @@ def state(
         "faces": faces,
         "present": present,
         "fatigue": None if fatigue is None else fatigue_facts(fatigue),
-        "speaker": speaker.word,
+        "speaker": speaker.label,
         "time": rfc3339(time),
     }
 
@@ -206,7 +206,7 @@ def event_data(
         "model": model,
         "backend": backend,
         "latency_ms": round(latency_ms, 1),
-        "speaker": speaker.word,
+        "speaker": speaker.label,
     }
 
 

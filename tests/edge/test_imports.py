@@ -67,7 +67,6 @@ ARGUMENT_PARSERS = {"edge.__main__._parser", "models.__main__._parser", "convert
 PENDING_SIZES = (
     "edge.host.monitor.Monitor",
     "edge.page.routes.page_routes",
-    "edge.people.eyelids.Eyelids",
     "edge.sources.worker.Worker",
 )
 

@@ -19,7 +19,7 @@ from edge.daemon import Daemon
 from edge.delivery.home_assistant.entities import discovery_payload
 from edge.delivery.outbox.queue import open_outbox
 from edge.pipeline import open_face_pipeline
-from edge.policy import EVENTS, GROUP_MIN_FACES, TOPICS
+from edge.policy import EVENTS, GROUP_MIN_FACES, TOPICS, sentence
 from edge.settings import Config
 from edge.sources.media_files import read_video_frames
 from edge.sources.replay import clip_path
@@ -141,7 +141,7 @@ def test_nothing_personal_leaves(context: str, host: str, crowd: Path, tmp_path:
     assert set(page["payloads"]) <= {"status", "group/state", "fatigue/state"}
     assert emotions_in(json.dumps({**page, "payloads": {**page["payloads"], "group/state": None}})) == set()
     assert bool(page["boxes"]) == (host == "127.0.0.1")
-    assert ["privacy", f"{context}: only fatigue and groups of 5 or more are told"] in page["facts"]
+    assert ["privacy", sentence(config.device)] in page["facts"]
     assert "edge_room" not in metrics
     assert "face_sightings" not in metrics
     assert config.outbox.path is not None

@@ -86,7 +86,7 @@ def test_lips_in_time_with_the_sound_are_the_speakers(fps: float) -> None:
     assert share(said, 7) > 0.95
     assert said[-1].owner == 7
     assert np.median([s.confidence for s in said]) > 0.9
-    assert (said[-1].word, said[-1].speaks("person-7"), said[-1].speaks("person-4")) == (
+    assert (said[-1].label, said[-1].speaks("person-7"), said[-1].speaks("person-4")) == (
         "person-7",
         True,
         False,
@@ -97,7 +97,7 @@ def test_voice_from_elsewhere_is_given_to_nobody() -> None:
     """Where no lips fit, no face is named and the voice stays with the room."""
     said = watch(talk(1, seconds=30), {1: lips(talk(2)), 2: lips(talk(3))})
     assert share(said, None, state="uncertain") > 0.8
-    assert said[-1].word == "uncertain"
+    assert said[-1].label == "uncertain"
     assert said[-1].speaks("person-1") is None
     assert {s.owner for s in said if s.state == "uncertain"} == {None}
 
@@ -127,7 +127,7 @@ def test_silence_is_nobody_and_the_voice_keeps_its_owner() -> None:
     ends_s = 3 + 0.5 * np.arange(len(said))
     assert {s.track for s, end_s in zip(said, ends_s, strict=True) if 5 < end_s <= 8.5} == {1}
     after = [s for s, end_s in zip(said, ends_s, strict=True) if end_s >= 9.5]
-    assert {(s.state, s.owner, s.word) for s in after} == {("nobody", 1, None)}
+    assert {(s.state, s.owner, s.label) for s in after} == {("nobody", 1, None)}
     assert after[0].speaks("person-1") is False
 
 
