@@ -9,13 +9,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edge.config import outbox_path, read_password, switches_path
 from edge.daemon.device_switch import DeviceSwitch
 from edge.daemon.handlers import AudioHandler, FaultReporter, FrameHandler, LiveScene, report_connection
 from edge.daemon.models import DaemonModels, open_daemon_models
-from edge.daemon.statistics import Statistics
 from edge.delivery.announcer import Announcer, clear_stale_states
 from edge.delivery.cadence import STATE_INTERVAL_S
 from edge.delivery.home_assistant.discovery import DiscoveryPublisher
@@ -33,7 +31,8 @@ from edge.inference.accelerator import Accelerator
 from edge.latency import Latencies
 from edge.page.live_view import LiveView
 from edge.page.server import Dashboard, read_token
-from edge.page.view import Shown
+from edge.page.statistics import Statistics
+from edge.page.view import PageView
 from edge.people.pooling import pool_name
 from edge.people.scene import Scene
 from edge.policy import allowed, sentence
@@ -42,9 +41,6 @@ from edge.sources.camera import open_camera
 from edge.sources.microphone import open_microphone
 from edge.sources.worker import Worker
 from edge.values import PARTS, AudioChunk, Frame
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 
@@ -213,11 +209,10 @@ class Daemon:
                     partial(
                         open_camera, camera.source, fps=camera.fps, width=camera.width, height=camera.height
                     ),
-                    frames.handle,
+                    frames,
                     self._health,
                     is_on=switches.is_on("camera"),
-                    when_off=frames.forget,
-                    when_stuck=self._give_up,
+                    on_stuck=self._give_up,
                 ),
             )
         if microphone.source != "none":
@@ -233,11 +228,10 @@ class Daemon:
                 Worker(
                     "microphone",
                     partial(open_microphone, microphone.source),
-                    audio.handle,
+                    audio,
                     self._health,
                     is_on=switches.is_on("microphone"),
-                    when_off=audio.forget,
-                    when_stuck=self._give_up,
+                    on_stuck=self._give_up,
                 ),
             )
 
@@ -274,17 +268,16 @@ class Daemon:
         status: StatusTopic,
         statistics: Statistics,
     ) -> Dashboard:
-        shown = Shown(
+        view = PageView(
             self._config,
             publisher=publisher,
             switches=switches,
-            board=self._live_view,
+            live_view=self._live_view,
             health=self._health,
-            snapshot=statistics.snapshot,
-            status=lambda: status.payload,
-            on_preview=lambda: self._publish_preview(status),
+            statistics=statistics,
+            status=status,
         )
-        return Dashboard(self._config.dashboard, shown.answers(), self._health, token)
+        return Dashboard(self._config.dashboard, view, self._health, token)
 
     def _run_clock(
         self,
@@ -301,8 +294,8 @@ class Daemon:
         while not self._stop.wait(min(1.0, self._notifier.watchdog_s or 1.0)):
             scene.update()
             if state := publisher.payloads.get("state"):
-                self._live_view.note(state["emotion"], time.monotonic_ns())
-            self._publish_preview(status)
+                self._live_view.add_emotion(state["emotion"], time.monotonic_ns())
+            status.set_preview(self._live_view.state(time.monotonic_ns()).preview_s > 0)
             if stuck := self._health.stuck():
                 # Without a ping systemd restarts the daemon, whose worker hangs.
                 self._notifier.status(f"no progress in {', '.join(stuck)}")
@@ -314,6 +307,3 @@ class Daemon:
             if not has_page and (statistics.has_input or statistics.uptime_s > PAGE_DELAY_S):
                 has_page = True
                 page.start()
-
-    def _publish_preview(self, status: StatusTopic) -> None:
-        status.set_preview(self._live_view.view(time.monotonic_ns()).preview_s > 0)

@@ -1,6 +1,7 @@
-"""What the status page may show beside the payloads that the broker gets: boxes, level, the last hour.
+"""Holds what only the page shows: face boxes, microphone level, the last hour, the camera preview.
 
-Pixels are kept only while a preview runs, which somebody at the device itself asks for, and for 60 s at most.
+Pixels are kept only while a preview runs: it is started by a button on the device's own screen and ends
+after 60 s.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import numpy as np
 
 from edge.values import AudioChunk, Face, Float32, Frame, UInt8
 
-FRESH_S = 1.5  # older boxes and levels are not about now
+FRESH_S = 1.5  # older boxes and levels are not shown
 HOUR_S = 3600.0
 FPS_FRAMES = 20
-MAX_CHANGES = 4096  # of the last hour; more than one a second is nothing that an eye can see
+MAX_CHANGES = 4096  # of emotion in the last hour: more than one a second
 PREVIEW_S = 60.0
 QUIETEST_DB = -96.0  # one step of 16 bits
 JPEG_QUALITY = 70
@@ -26,18 +27,19 @@ JPEG_QUALITY = 70
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """One face in view: `box` is x, y, w, h in shares of the picture, 0..1."""
+    """The box of one face: x, y, w, h as shares of the frame, 0..1."""
 
     subject: str
     box: tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """What the camera and the microphone have now; None where there is nothing fresh.
+class LiveState:
+    """What camera and microphone show now; empty or None where nothing newer than `FRESH_S` exists.
 
-    `fps` counts the frames that were looked at, `size_px` is (width, height), `level_db` the level against
-    full scale, `hour` is (seconds ago, emotion) for every change of the last hour, the oldest first.
+    `fps` is the rate of processed frames, `size_px` is (width, height), `level_db` the level relative to
+    full scale. `hour` has (seconds ago, emotion) of each change in the last hour, oldest first.
+    `preview_s` is the time left of the preview, 0 while none runs.
     """
 
     boxes: tuple[Box, ...]
@@ -55,21 +57,21 @@ def level_db(samples: Float32) -> float:
 
 
 class LiveView:
-    """Written by the workers, read by the page; `now_ns` is monotonic, as the times of frames are."""
+    """Written by the workers, read by the page, from any thread; `now_ns` is monotonic like capture times."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._boxes: tuple[Box, ...] = ()
         self._size_px: tuple[int, int] | None = None
-        self._seen_ns: deque[int] = deque(maxlen=FPS_FRAMES)
+        self._frame_times_ns: deque[int] = deque(maxlen=FPS_FRAMES)
         self._level_db = QUIETEST_DB
-        self._heard_ns = 0
+        self._level_ns = 0  # capture time of the chunk that `_level_db` is from
         self._hour: deque[tuple[int, str]] = deque(maxlen=MAX_CHANGES)
-        self._preview_ns = 0  # until when
+        self._preview_end_ns = 0
         self._pixels: UInt8 | None = None
 
     def add_frame(self, frame: Frame, faces: Sequence[Face]) -> None:
-        """Remember where the faces of a frame are, and its pixels only while a preview runs."""
+        """Keep the boxes of the faces in a frame, and its pixels only while a preview runs."""
         height, width = frame.pixels.shape[:2]
         scale = (width, height, width, height)
         boxes = tuple(
@@ -81,60 +83,61 @@ class LiveView:
         )
         with self._lock:
             self._boxes, self._size_px = boxes, (width, height)
-            self._seen_ns.append(frame.t_ns)
-            # A copy: the source uses its buffer again.
-            self._pixels = frame.pixels.copy() if frame.t_ns < self._preview_ns else None
+            self._frame_times_ns.append(frame.t_ns)
+            # A copy, because the source reuses its buffer.
+            self._pixels = frame.pixels.copy() if frame.t_ns < self._preview_end_ns else None
 
     def add_chunk(self, chunk: AudioChunk) -> None:
-        """Remember how loud a chunk was."""
+        """Keep the level of an audio chunk."""
         with self._lock:
-            self._level_db, self._heard_ns = level_db(chunk.samples), chunk.t_ns
+            self._level_db, self._level_ns = level_db(chunk.samples), chunk.t_ns
 
-    def note(self, emotion: str, now_ns: int) -> None:
-        """Remember what the room feels from now on."""
+    def add_emotion(self, emotion: str, now_ns: int) -> None:
+        """Keep the emotion of the room from `now_ns` on, if it changed."""
         with self._lock:
             if not self._hour or self._hour[-1][1] != emotion:
                 self._hour.append((now_ns, emotion))
-            # The last change before the hour still says what the hour began with.
+            # Keep the last change before the hour: it is the emotion at the start of the hour.
             while len(self._hour) > 1 and now_ns - self._hour[1][0] > HOUR_S * 1e9:
                 self._hour.popleft()
 
-    def view(self, now_ns: int) -> View:
-        """Return what is there now."""
+    def state(self, now_ns: int) -> LiveState:
+        """Return what to show at `now_ns`."""
         with self._lock:
-            is_seen = bool(self._seen_ns) and now_ns - self._seen_ns[-1] < FRESH_S * 1e9
-            is_heard = self._heard_ns > 0 and now_ns - self._heard_ns < FRESH_S * 1e9
-            return View(
-                boxes=self._boxes if is_seen else (),
-                fps=self._fps() if is_seen else 0.0,
+            times_ns = self._frame_times_ns
+            has_frame = bool(times_ns) and now_ns - times_ns[-1] < FRESH_S * 1e9
+            has_level = self._level_ns > 0 and now_ns - self._level_ns < FRESH_S * 1e9
+            return LiveState(
+                boxes=self._boxes if has_frame else (),
+                fps=self._fps() if has_frame else 0.0,
                 size_px=self._size_px,
-                level_db=round(self._level_db, 1) if is_heard else None,
+                level_db=round(self._level_db, 1) if has_level else None,
                 hour=tuple((round((now_ns - t_ns) / 1e9, 1), emotion) for t_ns, emotion in self._hour),
-                preview_s=max(0.0, round((self._preview_ns - now_ns) / 1e9, 1)),
+                preview_s=max(0.0, round((self._preview_end_ns - now_ns) / 1e9, 1)),
             )
 
     def _fps(self) -> float:
-        span_ns = self._seen_ns[-1] - self._seen_ns[0]
-        return round((len(self._seen_ns) - 1) * 1e9 / span_ns, 1) if span_ns > 0 else 0.0
+        span_ns = self._frame_times_ns[-1] - self._frame_times_ns[0]
+        return round((len(self._frame_times_ns) - 1) * 1e9 / span_ns, 1) if span_ns > 0 else 0.0
 
     def start_preview(self, now_ns: int) -> None:
-        """Keep pixels for the next 60 s."""
+        """Keep the pixels of frames for the next `PREVIEW_S`."""
         with self._lock:
-            self._preview_ns = now_ns + int(PREVIEW_S * 1e9)
+            self._preview_end_ns = now_ns + int(PREVIEW_S * 1e9)
 
     def stop_preview(self) -> None:
-        """Forget the pixels."""
+        """End the preview and delete its pixels."""
         with self._lock:
-            self._preview_ns, self._pixels = 0, None
+            self._preview_end_ns, self._pixels = 0, None
 
-    def picture(self, now_ns: int) -> bytes | None:
-        """Return the newest picture as JPEG, or None when no preview runs or no picture came yet."""
+    def preview_jpeg(self, now_ns: int) -> bytes | None:
+        """Return the newest frame as JPEG; None while no preview runs or it has no frame yet."""
         with self._lock:
-            pixels = self._pixels if now_ns < self._preview_ns else None
+            pixels = self._pixels if now_ns < self._preview_end_ns else None
             if pixels is None:
                 self._pixels = None
                 return None
-        ok, packed = cv2.imencode(
+        is_encoded, jpeg = cv2.imencode(
             ".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
         )
-        return packed.tobytes() if ok else None
+        return jpeg.tobytes() if is_encoded else None

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from edge.errors import ConfigError
 from edge.health import Health
-from edge.page.routes import Facts, page_routes
+from edge.page.routes import page_routes
+from edge.page.view import PageView
 from edge.settings import DashboardSettings
 
 if TYPE_CHECKING:
@@ -30,35 +31,21 @@ REASONS = {
     errno.EACCES: "no_permission",
 }
 LOCAL_NAMES = ["127.0.0.1", "localhost", "[::1]"]
-MAX_REQUESTS = 32  # at once; the rest gets 503
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """What the pages show: each is asked anew for every request, on the server's thread.
-
-    `metrics` returns Prometheus text; `stuck` names workers without progress; `status` is the payload of
-    the status topic; `is_connected` tells whether the broker is there; `facts` are for the page.
-    """
-
-    metrics: Callable[[], bytes]
-    stuck: Callable[[], list[str]]
-    status: Callable[[], dict[str, Any]]
-    is_connected: Callable[[], bool]
-    facts: Facts
+MAX_REQUESTS = 32  # at once; further ones get 503
 
 
 @dataclass(slots=True)
 class Dashboard:
-    """The server on a thread of its own; a port that is taken degrades the daemon and is tried again.
+    """The web server on a thread of its own; a port in use degrades the daemon and is tried again.
 
-    Nothing of the web stack is imported before `start`: the first prediction must not wait for it.
+    The web stack is imported after `start`, so that the first prediction does not wait for it.
     """
 
     settings: DashboardSettings
-    answers: Answers
+    view: PageView
     health: Health
     token: str | None = None
+    retry_s: float = RETRY_S
     _stop: threading.Event = field(default_factory=threading.Event)
     _server: Any = None
 
@@ -68,7 +55,7 @@ class Dashboard:
             threading.Thread(target=self._run, name="dashboard", daemon=True).start()
 
     def close(self) -> None:
-        """Stop serving; what is being answered is cut off with the process."""
+        """Stop serving; requests in progress end with the process."""
         self._stop.set()
         if self._server is not None:
             self._server.should_exit = True
@@ -76,17 +63,17 @@ class Dashboard:
     def _run(self) -> None:
         try:
             while (listener := self._listen()) is None:
-                if self._stop.wait(RETRY_S):
+                if self._stop.wait(self.retry_s):
                     return
             with listener:
                 self._serve(listener)
-        except Exception:  # outermost loop: a page that fails must not take the daemon along
-            log.exception("dashboard.bind %s: failed on an error of our own", self.settings.bind)
+        except Exception:  # outermost loop: the daemon runs on without its page
+            log.exception("dashboard.bind %s: internal error, the page is gone", self.settings.bind)
             self.health.fault("dashboard", "internal", f"dashboard.bind {self.settings.bind}: see the log")
 
     def _listen(self) -> socket.socket | None:
         address = self.settings.address
-        assert address is not None, "only started where there is one"
+        assert address is not None, "`start` checks it"
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         try:
             listener = socket.create_server((address.host, address.port), family=family)
@@ -102,7 +89,7 @@ class Dashboard:
         import uvicorn
 
         config = uvicorn.Config(
-            build_app(self.answers, token=self.token),
+            build_app(self.view, token=self.token),
             loop="asyncio",
             http="h11",
             ws="none",
@@ -122,7 +109,7 @@ class Dashboard:
 
 
 def read_token(settings: DashboardSettings) -> str | None:
-    """Return the token that `Authorization: Bearer` must bring; None where there is no `token_file`."""
+    """Return the token that requests must send as `Authorization: Bearer`; None without a `token_file`."""
     path = settings.token_file
     if path is None:
         return None
@@ -135,20 +122,20 @@ def read_token(settings: DashboardSettings) -> str | None:
     return token
 
 
-def build_app(answers: Answers, *, token: str | None) -> Starlette:
-    """Return the ASGI application; without a token only requests to a loopback name are answered."""
+def build_app(view: PageView, *, token: str | None) -> Starlette:
+    """Return the ASGI application; without a token it answers only requests to a loopback name."""
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 
-    from edge.page.metrics import CONTENT_TYPE
+    from edge.page.metrics import CONTENT_TYPE, render_metrics
 
     def guarded(answer: Callable[[Request], Response]) -> Callable[[Request], Response]:
-        # Plain functions run on starlette's thread pool: SQLite and templates may take their time.
+        # Starlette runs plain functions on its thread pool, so SQLite may block here.
         def endpoint(request: Request) -> Response:
-            given = request.headers.get("authorization", "").encode("latin-1")  # as it came
+            given = request.headers.get("authorization", "").encode("latin-1")  # undecoded
             if token is not None and not hmac.compare_digest(given, f"Bearer {token}".encode()):
                 return JSONResponse(
                     {"error": "send the content of dashboard.token_file as `Authorization: Bearer`"},
@@ -160,23 +147,24 @@ def build_app(answers: Answers, *, token: str | None) -> Starlette:
         return endpoint
 
     def metrics(_request: Request) -> Response:
-        return Response(answers.metrics(), media_type=CONTENT_TYPE)
+        return Response(render_metrics(view.snapshot()), media_type=CONTENT_TYPE)
 
     def healthz(_request: Request) -> Response:
-        stuck = answers.stuck()
+        stuck = view.stuck()
         return JSONResponse({"ok": not stuck, "stuck": stuck}, status_code=503 if stuck else 200)
 
     def readyz(_request: Request) -> Response:
-        is_ready = answers.is_connected() and not answers.stuck()
-        body = {"ready": is_ready, "connected": answers.is_connected(), **answers.status()}
+        is_connected = view.is_connected
+        is_ready = is_connected and not view.stuck()
+        body = {"ready": is_ready, "connected": is_connected, **view.status}
         return JSONResponse(body, status_code=200 if is_ready else 503)
 
     routes = [
         Route("/metrics", guarded(metrics)),
         Route("/healthz", guarded(healthz)),
         Route("/readyz", guarded(readyz)),
-        *page_routes(answers.facts, guarded),
+        *page_routes(view, guarded),
     ]
-    # A page of somewhere else, led here by a name that it owns, brings that name along: not ours.
+    # DNS rebinding: a foreign page that resolves its own name to this device sends that name as Host.
     local_only = [Middleware(TrustedHostMiddleware, allowed_hosts=LOCAL_NAMES)] if token is None else []
     return Starlette(routes=routes, middleware=local_only)

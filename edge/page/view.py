@@ -1,34 +1,28 @@
-"""What the daemon shows over HTTP, and what the buttons of its page do."""
+"""Reads the running daemon for the web server, and carries out the buttons of the page."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edge import __version__
 from edge.delivery.publisher import Publisher
+from edge.delivery.status import StatusTopic
 from edge.health import Health
 from edge.host.switches import Switches
-from edge.page.live_view import LiveView, View
-from edge.page.routes import Facts, describe
-from edge.page.server import Answers
+from edge.page.facts import describe
+from edge.page.live_view import LiveState, LiveView
+from edge.page.snapshot import Snapshot
+from edge.page.statistics import Statistics
 from edge.policy import allowed, sentence
 from edge.settings import Config
 from edge.values import PARTS, rfc3339
 
-if TYPE_CHECKING:
-    from edge.page.metrics import Metrics, Snapshot
 
-
-class Shown:
-    """Answers the web server, on its threads.
-
-    `snapshot` and `status` return the daemon and its status payload as they are now; `on_preview` is called
-    when a preview begins or is ended by its button.
-    """
+class PageView:
+    """The daemon as the page and the metrics show it; every method runs on the web server's threads."""
 
     def __init__(
         self,
@@ -36,81 +30,87 @@ class Shown:
         *,
         publisher: Publisher,
         switches: Switches,
-        board: LiveView,
+        live_view: LiveView,
         health: Health,
-        snapshot: Callable[[], Snapshot],
-        status: Callable[[], dict[str, Any]],
-        on_preview: Callable[[], None],
+        statistics: Statistics,
+        status: StatusTopic,
     ) -> None:
+        self.live_view = live_view
         self._config = config
         self._publisher = publisher
         self._switches = switches
-        self._board = board
         self._health = health
-        self._snapshot = snapshot
+        self._statistics = statistics
         self._status = status
-        self._on_preview = on_preview
 
-    def answers(self) -> Answers:
-        """Return what the server asks."""
+    @property
+    def status(self) -> Mapping[str, Any]:
+        """The newest payload of the status topic."""
+        return self._status.payload
 
-        @cache
-        def metrics() -> Metrics:
-            # Imported with the rest of the web server, and by its thread.
-            from edge.page.metrics import Metrics
+    @property
+    def is_connected(self) -> bool:
+        """Whether a broker is connected."""
+        return self._publisher.connection_state.connected
 
-            return Metrics(self._snapshot)
+    def stuck(self) -> list[str]:
+        """Return the names of workers without progress."""
+        return self._health.stuck()
 
-        return Answers(
-            metrics=lambda: metrics().text(),
-            stuck=self._health.stuck,
-            status=self._status,
-            is_connected=lambda: self._publisher.connection_state.connected,
-            facts=Facts(
-                board=self._board,
-                now=self._now,
-                switch=self._press,
-                preview=self._preview,
-                has_boxes=self._is_local or not allowed(self._config.device).restricted,
-            ),
-        )
+    def snapshot(self) -> Snapshot:
+        """Return numbers and states as they are now."""
+        return self._statistics.snapshot()
 
-    def _now(self, view: View) -> dict[str, Any]:
-        now, broker = self._snapshot(), self._publisher.connection_state
+    def message(self, live: LiveState, *, with_hour: bool) -> dict[str, Any]:
+        """Return one message of the stream, of the schema `page`; without `with_hour` its `hour` is None."""
+        snapshot, state = self.snapshot(), self._publisher.connection_state
         return {
             "device": self._config.device.id,
             "version": __version__,
             "time": rfc3339(datetime.now(UTC)),
-            "payloads": {"status": self._status(), **now.told},
-            "broker": {"connected": broker.connected, "reason": broker.reason, "protocol": broker.protocol},
-            "enabled": {part: now.switches.get(part) for part in PARTS},
-            "facts": [*describe(now, view), ["privacy", sentence(self._config.device)]],
-            "preview_s": view.preview_s if self._may_preview else None,
+            "payloads": snapshot.payloads,
+            "broker": {"connected": state.connected, "reason": state.reason, "protocol": state.protocol},
+            "enabled": {part: snapshot.switches.get(part) for part in PARTS},
+            "facts": [*describe(snapshot, live), ["privacy", sentence(self._config.device)]],
+            "boxes": [
+                {"subject": box.subject, "box": list(box.box)} for box in live.boxes if self._shows_boxes
+            ],
+            "frame": None if live.size_px is None else {"width": live.size_px[0], "height": live.size_px[1]},
+            "level_db": live.level_db,
+            "hour": [list(change) for change in live.hour] if with_hour else None,
+            "preview_s": live.preview_s if self._permits_preview else None,
         }
 
-    def _press(self, part: str, is_on: bool) -> bool:
+    def switch(self, part: str, is_on: bool) -> bool:
+        """Switch the camera or the microphone; return False if this device does not have it."""
         if part not in self._switches.parts:
             return False
         self._switches.command(part, b"ON" if is_on else b"OFF", retained=False)
         return True
 
-    @property
-    def _may_preview(self) -> bool:
-        """Only who sits at the device may see through its camera, to aim it."""
-        return self._is_local and self._config.camera.source != "none"
+    def set_preview(self, is_on: bool) -> bool:
+        """Start or stop the camera preview; return False if this page may not show it."""
+        if not self._permits_preview:
+            return False
+        if is_on:
+            self.live_view.start_preview(time.monotonic_ns())
+        else:
+            self.live_view.stop_preview()
+        self._status.set_preview(is_on)
+        return True
 
     @property
     def _is_local(self) -> bool:
-        """Tell whether what the page shows stays on the device."""
+        """Whether the page is served to this device only."""
         address = self._config.dashboard.address
         return address is not None and address.is_loopback
 
-    def _preview(self, is_on: bool) -> bool:
-        if not self._may_preview:
-            return False
-        if is_on:
-            self._board.start_preview(time.monotonic_ns())
-        else:
-            self._board.stop_preview()
-        self._on_preview()
-        return True
+    @property
+    def _permits_preview(self) -> bool:
+        """The preview is for aiming the camera, by a person at the device."""
+        return self._is_local and self._config.camera.source != "none"
+
+    @property
+    def _shows_boxes(self) -> bool:
+        """Where the policy restricts what leaves the device, a page for other machines has no boxes."""
+        return self._is_local or not allowed(self._config.device).restricted

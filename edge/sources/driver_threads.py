@@ -91,7 +91,7 @@ class FailureCounter:
         self._kind = kind
         self._count = 0
 
-    def failed(self) -> bool:
+    def add(self) -> bool:
         """Note a failure; True when it was the last one that was worth a try."""
         # The failure that the call began with counts, too.
         self._count = max(1, self._count) + 1 if is_hanging(self._kind, for_s=LATE_S) else 0

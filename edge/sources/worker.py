@@ -1,4 +1,4 @@
-"""Runs one camera or microphone: opened, read, opened again when it fails, closed while it is off."""
+"""Runs one camera or microphone: opens it, reads it, reopens it after a fault, closes it while it is off."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from edge.backoff import backoff_s
 from edge.errors import DeviceError
@@ -17,33 +17,41 @@ from edge.values import Source
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class Handler(Protocol[T_contra]):
+    """Processes the items of one device; both methods run on the worker's thread."""
+
+    def handle(self, item: T_contra, /) -> None:
+        """Process one frame or audio chunk."""
+
+    def forget(self) -> None:
+        """Drop everything that depends on earlier items: the device is switched off and closed."""
 
 
 class Worker(Generic[T]):
-    """One device on a thread of its own; faults go to `Health`, never to a caller.
+    """One device on a thread of its own; its faults are recorded in `Health` and never raised.
 
-    `when_off` is called on that thread, once what was read is handled and the device is closed;
-    `when_stuck` when its driver hangs for good, so that only a new process can open the device.
+    `on_stuck` is called when its driver hangs for good, so that only a new process can open the device.
     """
 
     def __init__(
         self,
         name: str,
         opener: Callable[[], Source[T]],
-        handle: Callable[[T], None],
+        handler: Handler[T],
         health: Health,
         *,
         is_on: bool = True,
-        when_off: Callable[[], None] = lambda: None,
-        when_stuck: Callable[[DeviceError], None] = lambda _error: None,
+        on_stuck: Callable[[DeviceError], None] = lambda _error: None,
     ) -> None:
         self._name = name
         self._opener = opener
-        self._handle = handle
+        self._handler = handler
         self._health = health
-        self._when_off = when_off
-        self._when_stuck = when_stuck
-        self._strikes = FailureCounter(name)
+        self._on_stuck = on_stuck
+        self._failures = FailureCounter(name)
         self._is_on = is_on
         self._stop = threading.Event()
         self._changed = threading.Event()  # switched or stopped: ends every pause
@@ -52,12 +60,12 @@ class Worker(Generic[T]):
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin, with the device closed where it is off."""
+        """Start the thread; the device stays closed while it is switched off."""
         self._health.progress(self._name)
         self._thread.start()
 
     def switch(self, is_on: bool) -> None:
-        """Close the device and leave it alone, or open it again; from any thread but the worker's own."""
+        """Close the device and keep it closed, or open it again; from any thread but the worker's own."""
         if is_on == self._is_on:
             return
         self._is_on = is_on
@@ -66,7 +74,7 @@ class Worker(Generic[T]):
             self._close_source()
 
     def close(self) -> None:
-        """Close the device and wait a little; a driver that hangs is left behind."""
+        """Close the device and wait up to 0.5 s for the thread; a driver that hangs is abandoned."""
         self._stop.set()
         self._changed.set()
         self._close_source()
@@ -83,9 +91,9 @@ class Worker(Generic[T]):
         attempt = 0
         while not self._stop.is_set():
             if not self._is_on:
-                # What is off on purpose is not degraded.
+                # A device that is switched off is not degraded.
                 self._health.clear(self._name)
-                self._when_off()
+                self._handler.forget()
                 self._pause(float("inf"))
                 attempt = 0
                 continue
@@ -93,42 +101,36 @@ class Worker(Generic[T]):
             reason, detail = self._attempt()
             if not self._may_read():
                 continue
+            self._report(reason, detail)
             if reason == "ended":
-                log.info("%s", detail)
-                self._health.fault(self._name, reason, detail)
                 self._pause(float("inf"))
                 continue
-            if reason == "absent":
-                log.debug("%s", detail)  # `auto` without any device; what was there and is gone stays a fault
-            else:
-                log.log(logging.DEBUG if self._is_known(reason) else logging.WARNING, "%s", detail)
-                self._health.fault(self._name, reason, detail)
-            if self._strikes.failed():
-                self._when_stuck(DeviceError(f"{detail}; its driver hangs, given up after {TRIES} tries"))
-            # A muted microphone is listened to again at once, or the first sentence would be lost.
+            if self._failures.add():
+                self._on_stuck(DeviceError(f"{detail}; its driver hangs, given up after {TRIES} tries"))
+            # Reopen a muted microphone at once: a pause would lose the first sentence after it.
             attempt = 0 if self._had_items or reason == "silent" else attempt + 1
             self._pause(backoff_s(attempt))
 
     def _attempt(self) -> tuple[str, str]:
-        """Read until the device ends or fails; return why, as a code and as a sentence."""
+        """Read until the device ends or fails; return the reason code and a sentence."""
         try:
             self._read()
         except DeviceError as error:
             return error.reason, str(error)
-        except Exception as error:  # outermost loop: one bad frame must not end a modality for good
-            log.exception("%s: failed on an error of our own", self._name)
+        except Exception as error:  # outermost loop: one bad item must not end the modality for good
+            log.exception("%s: internal error", self._name)
             return "internal", f"{self._name}: {type(error).__name__}"
         return "ended", f"{self._name}: the recording is over"
 
     def _read(self) -> None:
         self._source = source = self._opener()
         try:
-            if not self._may_read():  # switched off while it was being opened
+            if not self._may_read():  # switched off while the driver opened it
                 return
             for item in source:
                 if not self._may_read():
                     break
-                self._handle(item)
+                self._handler.handle(item)
                 self._had_items = True
                 self._health.progress(self._name)
                 self._health.clear(self._name)
@@ -136,11 +138,18 @@ class Worker(Generic[T]):
             source.close()
             self._source = None
 
-    def _is_known(self, reason: str) -> bool:
-        return f"{self._name}:{reason}" in self._health.reasons
+    def _report(self, reason: str, detail: str) -> None:
+        """Log why reading ended and record the fault; `auto` without any device is not a fault."""
+        if reason == "absent":
+            log.debug("%s", detail)
+            return
+        is_known = f"{self._name}:{reason}" in self._health.reasons
+        level = logging.INFO if reason == "ended" else logging.DEBUG if is_known else logging.WARNING
+        log.log(level, "%s", detail)
+        self._health.fault(self._name, reason, detail)
 
     def _pause(self, seconds: float) -> None:
-        """Wait before the next attempt, or until switched or stopped, still making progress."""
+        """Wait before the next attempt, or until switched or stopped, and report progress meanwhile."""
         end_s = time.monotonic() + seconds
         while (left_s := end_s - time.monotonic()) > 0:
             self._health.progress(self._name)

@@ -16,11 +16,11 @@ import pytest
 from edge.health import Health
 from edge.host.conditions import Conditions
 from edge.host.monitor import CLOCK_S, DISK_ENOUGH_BYTES, DISK_LOW_BYTES, POWER_S, Monitor
+from edge.page.facts import describe
 from edge.page.live_view import LiveView
-from edge.page.metrics import Metrics
-from edge.page.routes import describe
+from edge.page.metrics import render_metrics
 from tests.edge.host.test_conditions import zone
-from tests.edge.page.test_server import read, snapshot
+from tests.edge.page.test_metrics import read, snapshot
 from tests.helpers.brokers import Mosquitto, wait_until, watching
 from tests.system.test_system import ROOT, environment
 
@@ -125,15 +125,15 @@ def test_page_and_metrics_show_the_device() -> None:
     """What is known is a fact of the page by the name of its fault, and a gauge; what is not is neither."""
     hot = {"temperature_c": 81.2, "frame_rate_factor": 0.25, "rss_bytes": 150_000_000, "throttled": 0x10001}
     now = snapshot(counters={**hot, "disk_free_bytes": 12_300_000_000, "clock_synchronised": 0})
-    view = LiveView().view(0)
-    assert {name: text for name, text in describe(now, view) if name in FACTS} == {
+    live = LiveView().state(0)
+    assert {name: text for name, text in describe(now, live) if name in FACTS} == {
         "device": "81 °C, camera slowed to 25%",
         "power": "under voltage",
         "memory": "150 MB",
         "disk": "12.3 GB free",
         "clock": "not synchronised",
     }
-    told = read(Metrics(lambda: now).text())
+    told = read(render_metrics(now))
     assert told["emotion_edge_temperature_celsius", ""] == 81.2
     assert told["emotion_edge_frame_rate_factor", ""] == 0.25
     assert told["emotion_edge_disk_free_bytes", ""] == 12.3e9
@@ -141,8 +141,8 @@ def test_page_and_metrics_show_the_device() -> None:
     assert told["emotion_edge_throttled", "reason=under_voltage"] == 1
     assert told["emotion_edge_throttled", "reason=throttled"] == 0
     silent = snapshot()
-    assert not FACTS & {name for name, _ in describe(silent, view)}
-    assert not any("celsius" in name or "disk" in name for name, _ in read(Metrics(lambda: silent).text()))
+    assert not FACTS & {name for name, _ in describe(silent, live)}
+    assert not any("celsius" in name or "disk" in name for name, _ in read(render_metrics(silent)))
 
 
 def run(code: str, env: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -151,6 +151,7 @@ def run(code: str, env: dict[str, str]) -> subprocess.Popen[bytes]:
         "import pathlib, signal, sys, time",
         "import edge.daemon, edge.health",
         "from edge.config import load_config",
+        "from edge.page.live_view import LiveView",
         code,
         "daemon = edge.daemon.Daemon(load_config(), root=pathlib.Path(sys.argv[1]))",
         "signal.signal(signal.SIGTERM, lambda *_: daemon.stop())",

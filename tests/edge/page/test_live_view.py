@@ -1,4 +1,4 @@
-"""What the page may know beside the payloads, and for how long."""
+"""The live view: boxes, level, last hour and preview, and how long each is kept."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ SECOND_NS = 1_000_000_000
 
 
 def frame(t_s: float, value: int = 200) -> Frame:
-    """Return a grey picture of 80 x 40."""
+    """Return a grey frame of 80 x 40 pixels."""
     return Frame(np.full((40, 80, 3), value, np.uint8), int(t_s * SECOND_NS))
 
 
-def test_boxes_are_shares_of_the_picture_and_grow_old() -> None:
-    """A box is told in shares of width and height, and no longer when its frame is old."""
-    board = LiveView()
-    board.add_frame(frame(10), [Face((8, 10, 40, 20), 0.9, None, 3)])
-    view = board.view(11 * SECOND_NS)
-    assert view.boxes == (Box("person-3", (0.1, 0.25, 0.5, 0.5)),)
-    assert view.size_px == (80, 40)
-    assert board.view(int(11.5 * SECOND_NS)).boxes == ()
+def test_boxes_are_shares_of_the_frame_and_expire() -> None:
+    """A box is given in shares of width and height, until its frame is `FRESH_S` old."""
+    live_view = LiveView()
+    live_view.add_frame(frame(10), [Face((8, 10, 40, 20), 0.9, None, 3)])
+    state = live_view.state(11 * SECOND_NS)
+    assert state.boxes == (Box("person-3", (0.1, 0.25, 0.5, 0.5)),)
+    assert state.size_px == (80, 40)
+    assert live_view.state(int(11.5 * SECOND_NS)).boxes == ()
 
 
 @pytest.mark.parametrize(
@@ -38,62 +38,62 @@ def test_boxes_are_shares_of_the_picture_and_grow_old() -> None:
 )
 def test_level_is_the_root_mean_square(samples: np.ndarray, level_db: float) -> None:
     """Full scale is 0 dB, a tenth of it -20 dB, silence the quietest step."""
-    board = LiveView()
-    assert board.view(SECOND_NS).level_db is None
-    board.add_chunk(AudioChunk(samples.astype(np.float32), SECOND_NS))
-    assert board.view(SECOND_NS).level_db == pytest.approx(level_db, abs=0.05)
-    assert board.view(3 * SECOND_NS).level_db is None
+    live_view = LiveView()
+    assert live_view.state(SECOND_NS).level_db is None
+    live_view.add_chunk(AudioChunk(samples.astype(np.float32), SECOND_NS))
+    assert live_view.state(SECOND_NS).level_db == pytest.approx(level_db, abs=0.05)
+    assert live_view.state(3 * SECOND_NS).level_db is None
 
 
-def test_hour_keeps_changes_and_what_it_began_with() -> None:
-    """The same emotion again is no change; the last change before the hour stays, those before it go."""
-    board = LiveView()
+def test_hour_keeps_changes_and_its_first_emotion() -> None:
+    """A repeated emotion is no change; of the changes before the hour only the last one is kept."""
+    live_view = LiveView()
     for t_s, emotion in [(0, "neutral"), (10, "neutral"), (20, "happiness"), (HOUR_S, "fear")]:
-        board.note(emotion, int(t_s * SECOND_NS))
+        live_view.add_emotion(emotion, int(t_s * SECOND_NS))
     now_ns = int((HOUR_S + 21) * SECOND_NS)
-    board.note("fear", now_ns)
-    assert board.view(now_ns).hour == ((HOUR_S + 1, "happiness"), (21.0, "fear"))
+    live_view.add_emotion("fear", now_ns)
+    assert live_view.state(now_ns).hour == ((HOUR_S + 1, "happiness"), (21.0, "fear"))
 
 
 def test_no_pixel_is_kept_without_a_preview() -> None:
-    """A picture exists only from the start of a preview to its end, one nanosecond before it included."""
-    board = LiveView()
-    board.add_frame(frame(1), [])
-    assert board.picture(SECOND_NS) is None
-    board.start_preview(2 * SECOND_NS)
-    assert board.picture(2 * SECOND_NS) is None  # the frame before the click is not shown
-    board.add_frame(frame(2), [])
-    packed = board.picture(int((2 + PREVIEW_S) * SECOND_NS) - 1)
-    assert packed is not None
-    picture = cv2.imdecode(np.frombuffer(packed, np.uint8), cv2.IMREAD_COLOR)
-    assert picture is not None
-    assert picture.shape == (40, 80, 3)
-    assert abs(int(picture.mean()) - 200) <= 2
-    assert board.picture(int((2 + PREVIEW_S) * SECOND_NS)) is None
+    """An image exists from the start of a preview until one nanosecond before its end."""
+    live_view = LiveView()
+    live_view.add_frame(frame(1), [])
+    assert live_view.preview_jpeg(SECOND_NS) is None
+    live_view.start_preview(2 * SECOND_NS)
+    assert live_view.preview_jpeg(2 * SECOND_NS) is None  # the frame before the start is not kept
+    live_view.add_frame(frame(2), [])
+    jpeg = live_view.preview_jpeg(int((2 + PREVIEW_S) * SECOND_NS) - 1)
+    assert jpeg is not None
+    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    assert image.shape == (40, 80, 3)
+    assert abs(int(image.mean()) - 200) <= 2
+    assert live_view.preview_jpeg(int((2 + PREVIEW_S) * SECOND_NS)) is None
 
 
-def test_stopped_preview_forgets_the_pixels() -> None:
-    """After `stop_preview` there is no picture, and the next frame is not kept either."""
-    board = LiveView()
-    board.start_preview(SECOND_NS)
-    board.add_frame(frame(1), [])
-    assert board.view(SECOND_NS).preview_s == PREVIEW_S
-    board.stop_preview()
-    assert board.picture(SECOND_NS) is None
-    board.add_frame(frame(2), [])
-    assert board.picture(2 * SECOND_NS) is None
-    assert board.view(2 * SECOND_NS).preview_s == 0.0
+def test_stopped_preview_deletes_the_pixels() -> None:
+    """After `stop_preview` no image exists, and the next frame is not kept."""
+    live_view = LiveView()
+    live_view.start_preview(SECOND_NS)
+    live_view.add_frame(frame(1), [])
+    assert live_view.state(SECOND_NS).preview_s == PREVIEW_S
+    live_view.stop_preview()
+    assert live_view.preview_jpeg(SECOND_NS) is None
+    live_view.add_frame(frame(2), [])
+    assert live_view.preview_jpeg(2 * SECOND_NS) is None
+    assert live_view.state(2 * SECOND_NS).preview_s == 0.0
 
 
 def test_preview_is_a_copy() -> None:
-    """A source that uses its buffer again does not change what was kept."""
-    board = LiveView()
-    board.start_preview(SECOND_NS)
+    """A source that reuses its buffer does not change the preview."""
+    live_view = LiveView()
+    live_view.start_preview(SECOND_NS)
     shown = frame(1)
-    board.add_frame(shown, [])
+    live_view.add_frame(shown, [])
     shown.pixels[:] = 0
-    packed = board.picture(SECOND_NS)
-    assert packed is not None
-    picture = cv2.imdecode(np.frombuffer(packed, np.uint8), cv2.IMREAD_GRAYSCALE)
-    assert picture is not None
-    assert picture.mean() > 190
+    jpeg = live_view.preview_jpeg(SECOND_NS)
+    assert jpeg is not None
+    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert image is not None
+    assert image.mean() > 190

@@ -87,16 +87,16 @@ def test_the_third_failure_is_the_last(comes_back: threading.Event, monkeypatch:
     """Failures count only while a call hangs: the one that it began with, and two more."""
     monkeypatch.setattr(drivers, "LATE_S", 0.0)
     strikes = FailureCounter("camera")
-    assert [strikes.failed() for _ in range(5)] == [False] * 5
+    assert [strikes.add() for _ in range(5)] == [False] * 5
     thread = DriverThread("camera", partial(_wait_for, comes_back))
     thread.start()
     thread.leave(0.01)
-    assert not strikes.failed()
-    assert [FailureCounter("microphone").failed() for _ in range(5)] == [False] * 5
-    assert strikes.failed()
+    assert not strikes.add()
+    assert [FailureCounter("microphone").add() for _ in range(5)] == [False] * 5
+    assert strikes.add()
     comes_back.set()
     wait_until(lambda: not is_hanging(), "the call returns")
-    assert not strikes.failed()
+    assert not strikes.add()
 
 
 def test_slow_is_not_hanging(comes_back: threading.Event) -> None:
@@ -105,7 +105,7 @@ def test_slow_is_not_hanging(comes_back: threading.Event) -> None:
     thread.start()
     thread.leave(0.01)
     strikes = FailureCounter("camera")
-    assert [strikes.failed() for _ in range(4)] == [False] * 4
+    assert [strikes.add() for _ in range(4)] == [False] * 4
     assert is_hanging("camera")
 
 

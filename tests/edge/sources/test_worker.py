@@ -50,14 +50,16 @@ class Recorder:
     def handle(self, _item: int) -> None:
         self.log.append("item")
 
+    def forget(self) -> None:
+        self.log.append("off")
+
     def worker(self, *, is_on: bool = True) -> Worker[int]:
         return Worker(
             "camera",
             self.open,
-            self.handle,
+            self,
             self.health,
             is_on=is_on,
-            when_off=lambda: self.log.append("off"),
         )
 
 
@@ -117,7 +119,7 @@ def test_off_while_the_driver_opens(recorder: Recorder) -> None:
         go_on.wait(10)
         return recorder.open()
 
-    worker = Worker("camera", open_slowly, recorder.handle, recorder.health)
+    worker = Worker("camera", open_slowly, recorder, recorder.health)
     worker.start()
     assert opening.wait(10)
     worker.switch(False)

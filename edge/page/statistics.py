@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from edge.delivery import messages
 from edge.delivery.outbox.queue import Counts, Outbox
@@ -17,10 +16,8 @@ from edge.host.monitor import Monitor
 from edge.host.switches import Switches
 from edge.inference.fallback import FallbackClassifier
 from edge.latency import Latencies
+from edge.page.snapshot import Snapshot
 from edge.policy import Policy
-
-if TYPE_CHECKING:
-    from edge.page.metrics import Snapshot
 
 
 class Statistics:
@@ -74,9 +71,6 @@ class Statistics:
 
     def snapshot(self) -> Snapshot:
         """Return everything that `/metrics` and the page show."""
-        # Imported with the web server, which must not delay the first prediction.
-        from edge.page.metrics import Snapshot
-
         return Snapshot(
             uptime_s=self.uptime_s,
             counters=self._numbers(),
@@ -87,7 +81,7 @@ class Statistics:
             latency_ms=self._latencies.quantiles_ms(),
             backends={task: classifier.backend for task, classifier in self._classifiers.items()},
             switches={part: self._switches.is_on(part) for part in self._switches.parts},
-            told={topic: payload for topic, payload in self._publisher.payloads.items() if topic != "status"},
+            payloads=self._publisher.payloads,
         )
 
     def _numbers(self) -> dict[str, int | float]:
