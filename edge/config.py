@@ -18,7 +18,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from edge.errors import ConfigError
-from edge.secrets import check_secret_file, mask_token, read_secret
+from edge.masking import mask_credentials
+from edge.secrets import check_secret_file, read_secret
 from edge.settings import Config, ModelSettings, MqttSettings, Section, is_card_path
 
 ENV_PREFIX = "EMOTION_EDGE__"
@@ -116,7 +117,7 @@ def to_toml(config: Config) -> str:
             continue
         lines += ["", *_comment(type(section).__doc__), f"[{name}]"]
         for key, value in section.model_dump(mode="json").items():
-            value = mask_token(value) if key == "source" else value
+            value = mask_credentials(value) if key == "source" else value
             lines += _comment(type(section).model_fields[key].description)
             lines.append(f"# {key} =" if value is None else f"{key} = {_toml_value(value)}")
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Checks and reads files with secrets, and masks credentials in texts that leave the process.
+"""Checks and reads files with secrets.
 
 Only owner and group may have access to a secret file, and its group must be one of this process's groups or
 root's. Root checks files for a service that runs as another user, so root accepts any group.
@@ -7,7 +7,6 @@ root's. Root checks files for a service that runs as another user, so root accep
 from __future__ import annotations
 
 import os
-import re
 import stat
 from pathlib import Path
 
@@ -44,11 +43,6 @@ def read_secret(path: Path, *, key: str) -> str:
     except UnicodeDecodeError:
         raise ConfigError(f"{key} {path}: not UTF-8; write the secret as plain text") from None
     return text.rstrip("\r\n")
-
-
-def mask_token(token: str) -> str:
-    """Return the token of a source without user and password."""
-    return re.sub(r"\b(user-id|user-pw)=\S+", r"\1=***", re.sub(r"//[^/@\s]*@", "//***@", token))
 
 
 def _reason(error: Exception) -> str:

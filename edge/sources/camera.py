@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import cast
 
 from edge.errors import DeviceError
-from edge.secrets import mask_token
+from edge.masking import mask_credentials
 from edge.sources.devices import list_cameras
 from edge.sources.driver_threads import call_with_timeout
 from edge.sources.fakes import Nothing, open_fake_camera
@@ -43,7 +43,7 @@ def open_camera(token: str, *, fps: float, width: int, height: int) -> Source[Fr
             reason="unsupported",
         )
     return call_with_timeout(
-        "camera", mask_token(token), lambda: opener(token, fps=fps, width=width, height=height)
+        "camera", mask_credentials(token), lambda: opener(token, fps=fps, width=width, height=height)
     )
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from edge.config import state_directory
 from edge.errors import DeviceError
-from edge.secrets import mask_token
+from edge.masking import mask_credentials
 from edge.sources.live_camera import LiveCamera
 from edge.values import Frame, Source, UInt8
 
@@ -131,7 +131,7 @@ def open_gstreamer(token: str, *, fps: float, width: int, height: int) -> Source
     `gstreamer:nvarguscamerasrc` and its properties are enough for a Jetson's camera; `width`
     counts only there, its pictures are 16:9. Raises `DeviceError`.
     """
-    name = mask_token(token)
+    name = mask_credentials(token)
     if shutil.which("gst-launch-1.0") is None:
         raise DeviceError(
             f"{name}: gst-launch-1.0 is missing; "

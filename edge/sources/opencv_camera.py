@@ -18,7 +18,7 @@ os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|flags
 import cv2
 
 from edge.errors import DeviceError
-from edge.secrets import mask_token
+from edge.masking import mask_credentials
 from edge.sources.holders import in_use
 from edge.sources.live_camera import FROZEN_S, LiveCamera
 from edge.values import Frame, Source, UInt8
@@ -82,7 +82,7 @@ def open_v4l2(token: str, *, fps: float, width: int, height: int) -> Source[Fram
 
 def open_network(token: str, *, fps: float, width: int, height: int) -> Source[Frame]:  # noqa: ARG001 - the camera decides
     """Open `rtsp://...` or `http://...`; opening and reading give up after a few seconds."""
-    name = mask_token(token)
+    name = mask_credentials(token)
     started_s = time.monotonic()
     capture = cv2.VideoCapture(
         token,

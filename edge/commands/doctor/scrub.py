@@ -13,6 +13,7 @@ from typing import Any
 
 from edge.config import read_password
 from edge.errors import EdgeError
+from edge.masking import credentials_in
 from edge.secrets import read_secret
 from edge.settings import Config
 
@@ -101,10 +102,6 @@ def _secrets(config: Config) -> list[str]:
             for path in Path(directory).iterdir():
                 with suppress(EdgeError):
                     secrets.append(read_secret(path, key="credential"))
-    # User info of a network camera's address (between // and @), and each of its parts.
     for source in (config.camera.source, config.microphone.source):
-        for login in re.findall(r"//([^/@\s]*)@", source):
-            secrets += [login, *login.split(":")]
-        secrets += re.findall(r"\b[\w-]+=(\S{3,})", source) if source.startswith("gstreamer:") else []
-        secrets += re.findall(r"[?&][\w-]+=([^&\s]+)", source) if "://" in source else []
+        secrets += credentials_in(source)
     return secrets

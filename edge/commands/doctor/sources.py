@@ -12,8 +12,8 @@ from edge.config import switches_path
 from edge.errors import DeviceError
 from edge.health import Health
 from edge.host.switches import Switches
+from edge.masking import mask_credentials
 from edge.page.live_view import level_db
-from edge.secrets import mask_token
 from edge.settings import Config
 from edge.sources.camera import open_camera
 from edge.sources.driver_threads import call_with_timeout
@@ -37,7 +37,7 @@ def check_sources(config: Config, *, is_running: bool) -> Iterator[Finding]:
         ("microphone", config.microphone.source, lambda: check_microphone(config)),
     )
     for part, token, check in parts:
-        name = mask_token(token)
+        name = mask_credentials(token)
         if token == "none":
             yield Finding(part, name, "skipped", "not configured")
         elif not switches.is_on(part):

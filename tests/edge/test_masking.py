@@ -1,0 +1,117 @@
+"""Credentials are masked by one function, wherever they stand in a text."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from edge.config import parse_config, to_toml
+from edge.errors import DeviceError
+from edge.health import Health
+from edge.masking import credentials_in, mask_credentials
+from edge.sources.camera import open_camera
+from edge.sources.microphone import open_microphone
+from edge.sources.worker import Worker
+from edge.values import Source
+from tests.helpers.brokers import wait_until
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("rtsp://admin:pw@cam.lan/1", "rtsp://***@cam.lan/1"),
+        ("rtsp://admin:p@ss/w@rd@cam.lan:554/1", "rtsp://***@cam.lan:554/1"),
+        ("HTTP://token@cam.lan/", "HTTP://***@cam.lan/"),
+        ("http://cam.lan/v?user=admin&pwd=x%20y;z=1#t", "http://cam.lan/v?user=***&pwd=***;z=***"),
+        ("http://a:b@cam.lan/v?key=c", "http://***@cam.lan/v?key=***"),
+        ("http://cam.lan/v?user=me@home.org&pwd=x", "http://***@***&pwd=***"),
+        ("rtsp://a:p?w=1@cam.lan/1", "rtsp://***@***/1"),
+        (
+            "rtsp://cam.lan/user=admin&password=x&channel=1",
+            "rtsp://cam.lan/user=***&password=***&channel=***",
+        ),
+        (
+            "gstreamer:rtspsrc location=rtsp://a:b@cam.lan/1 user-id=me user-pw=hush ! decodebin",
+            "gstreamer:rtspsrc location=rtsp://***@cam.lan/1 user-id=*** user-pw=*** ! decodebin",
+        ),
+        (
+            """souphttpsrc user-pw = "a \\" b" proxy-pw='c d' extra-headers="h, Authorization=e" ! jpegdec""",
+            "souphttpsrc user-pw = *** proxy-pw=*** extra-headers=*** ! jpegdec",
+        ),
+        ("srtsrc uri=srt://cam.lan:9 passphrase=hush", "srtsrc uri=srt://cam.lan:9 passphrase=***"),
+        (
+            "rtsp://a:b@one/1: no answer; rtsp://c:d@two/2: no answer",
+            "rtsp://***@one/1: no answer; rtsp://***@two/2: no answer",
+        ),
+    ],
+)
+def test_credentials_are_masked(text: str, masked: str) -> None:
+    """User info up to the last `@`, values of a URL and secret properties become `***`, and only once."""
+    assert mask_credentials(text) == masked
+    assert mask_credentials(masked) == masked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "auto",
+        "v4l2:/dev/v4l/by-id/usb-046d_C920_1A2B-video-index0",
+        "file:/srv/clip.mp4?loop&speed=20",
+        "fake:unplug?after=2",
+        "alsa:CARD=Device,DEV=1",
+        "gstreamer:nvarguscamerasrc sensor-id=0 ! video/x-raw,width=640",
+        "rtsp://cam.lan:554/live/1",
+        "mqtt://127.0.0.1:1883 (any MQTT client may join)",
+        "write to me@example.org",
+    ],
+)
+def test_everything_else_stays(text: str) -> None:
+    """Tokens and addresses without credentials are unchanged."""
+    assert mask_credentials(text) == text
+    assert credentials_in(text) == []
+
+
+def test_found_credentials_are_what_is_masked() -> None:
+    """Each masked value is found, user and password also separately."""
+    found = credentials_in("gstreamer:rtspsrc location=rtsp://me:hush@cam.lan/1?k=v user-pw=secret")
+    assert set(found) == {"me:hush", "me", "hush", "v", "secret"}
+
+
+@pytest.mark.parametrize("token", ["rtps://me:canary@cam.lan/1", "canary://me:canary@cam.lan/1?pw=canary"])
+def test_errors_have_no_credentials(token: str) -> None:
+    """A token of an unknown kind is named without its credentials."""
+    for opener in (lambda: open_camera(token, fps=10, width=64, height=48), lambda: open_microphone(token)):
+        with pytest.raises(DeviceError) as caught:
+            opener()
+        assert "me:canary" not in str(caught.value)
+        assert "=canary" not in str(caught.value)
+        assert "cam.lan" in str(caught.value)
+
+
+def test_faults_have_no_credentials(caplog: pytest.LogCaptureFixture) -> None:
+    """A driver's error that contains a URL reaches neither the log nor the fault with its password."""
+    details: list[str] = []
+    health = Health(lambda _component, _reason, detail: details.append(detail))
+
+    class NoHandler:
+        def handle(self, _item: int, /) -> None: ...
+
+        def forget(self) -> None: ...
+
+    def fail() -> Source[int]:
+        raise DeviceError("could not connect to rtsp://me:canary@cam.lan/1")
+
+    worker = Worker("camera", fail, NoHandler(), health)
+    with caplog.at_level(logging.DEBUG):
+        worker.start()
+        wait_until(lambda: bool(details), "the fault")
+        worker.close()
+    assert details == ["could not connect to rtsp://***@cam.lan/1"]
+    assert "canary" not in caplog.text
+
+
+def test_config_show_has_no_credentials() -> None:
+    """`config show` prints sources without credentials."""
+    config = parse_config({"camera": {"source": "rtsp://me:can/ary@cam.lan/1?pw=canary"}})
+    assert 'source = "rtsp://***@cam.lan/1?pw=***"' in to_toml(config)
