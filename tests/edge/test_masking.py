@@ -92,7 +92,8 @@ def test_errors_have_no_credentials(token: str) -> None:
 def test_faults_have_no_credentials(caplog: pytest.LogCaptureFixture) -> None:
     """A driver's error that contains a URL reaches neither the log nor the fault with its password."""
     details: list[str] = []
-    health = Health(lambda _component, _reason, detail: details.append(detail))
+    health = Health()
+    health.subscribe(lambda _component, _reason, detail: details.append(detail))
 
     class NoHandler:
         def handle(self, _item: int, /) -> None: ...
