@@ -61,7 +61,7 @@ $(HA)/test.stamp:
 	echo "the schemas of Home Assistant are not tested: they need Python 3.13"
 
 test: apt $(VENV)/test.stamp $(VENV)/microphone.stamp weights test-tflite $(HA)/test.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 # Models and delegates on tflite-runtime.
 test-tflite:
@@ -89,10 +89,11 @@ test-install:
 	@$(MAKE) --no-print-directory apt APT_PACKAGES="debootstrap systemd-container qemu-user-static"
 	$(PYTHON) tests/install/run.py $(if $(ARCH),--arch $(ARCH)) $(if $(SUITE),--suite $(SUITE))
 
-# Speed of the stages and backends of the device, then speed ratios of the converter's forms.
-bench: $(VENV)/test.stamp weights
+# Speed of the device's stages and backends, speed ratios of the converter's forms, limits of the delivery.
+bench: apt $(VENV)/test.stamp weights
 	$(BIN)/emotion-edge bench
 	$(BIN)/emotion-convert bench
+	$(BIN)/python -m pytest -m bench --capture=no tests/edge
 
 # Every model on the data sets below DATA, missing ones are listed; writes runs/evaluation.html.
 evaluate: setup weights

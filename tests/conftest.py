@@ -17,6 +17,25 @@ from tests.helpers.commands import convert_here
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give each file to one worker, and mix the folders: a test that computes runs beside one that waits.
+
+    A file on one worker makes its fixtures once. Without workers the order stays as it is.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    files: dict[str, list[Path]] = {}
+    for item in items:
+        folder = item.path.relative_to(config.rootpath).parts[1]
+        if item.path not in files.setdefault(folder, []):
+            files[folder].append(item.path)
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(config.rootpath))))
+    position = {path: n / len(paths) for paths in files.values() for n, path in enumerate(paths)}
+    items.sort(key=lambda item: position[item.path])
+
+
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Convert in this process and not in a child, for tests of what becomes of the file."""

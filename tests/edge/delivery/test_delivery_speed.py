@@ -1,4 +1,4 @@
-"""The speed of delivery, measured on this machine; run with `-s` to read the figures."""
+"""Throughput of the delivery and its cost when idle; `make bench` prints the figures."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from tests.helpers.brokers import (
     wait_until,
     watching,
 )
+
+pytestmark = pytest.mark.bench
 
 Record = Callable[[str, object], None]
 
