@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 from edge.config import outbox_path, read_password, switches_path
 from edge.daemon.device_switch import DeviceSwitch
-from edge.daemon.handlers import AudioHandler, FaultReporter, FrameHandler, LiveScene, report_connection
+from edge.daemon.handlers import FaultReporter, LiveScene, report_connection
 from edge.daemon.models import DaemonModels, open_daemon_models
+from edge.daemon.workers import DeviceWorker, open_workers
 from edge.delivery.announcer import Announcer, clear_stale_states
 from edge.delivery.cadence import STATE_INTERVAL_S
 from edge.delivery.home_assistant.discovery import DiscoveryPublisher
@@ -37,10 +38,7 @@ from edge.people.pooling import pool_name
 from edge.people.scene import Scene
 from edge.policy import allowed, sentence
 from edge.settings import Config
-from edge.sources.camera import open_camera
-from edge.sources.microphone import open_microphone
-from edge.sources.worker import Worker
-from edge.values import PARTS, AudioChunk, Frame
+from edge.values import PARTS
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +106,7 @@ class Daemon:
             announcer = self._open_announcer(models, publisher, writer)
             self._health.subscribe(FaultReporter(status, announcer).report)
             scene = LiveScene(self._open_scene(models), announcer)
-            workers = dict(self._open_workers(models, scene, switches))
+            workers = self._open_workers(models, scene, switches)
             status.publish("starting")
             clear_stale_states(publisher, self._policy, watches_fatigue=config.watches_fatigue)
             self._start(stack, publisher, writer, workers.values())
@@ -190,50 +188,18 @@ class Daemon:
 
     def _open_workers(
         self, models: DaemonModels, scene: LiveScene, switches: Switches
-    ) -> Iterator[tuple[str, Worker[Frame] | Worker[AudioChunk]]]:
-        """Yield the worker of each device that is configured, by its name."""
-        camera, microphone = self._config.camera, self._config.microphone
-        if camera.source != "none":
-            frames = FrameHandler(
-                models.faces,
-                scene,
-                gate=self._monitor.gate,
-                live_view=self._live_view,
-                health=self._health,
-                latencies=self._latencies,
-            )
-            yield (
-                "camera",
-                Worker(
-                    "camera",
-                    partial(
-                        open_camera, camera.source, fps=camera.fps, width=camera.width, height=camera.height
-                    ),
-                    frames,
-                    self._health,
-                    is_on=switches.is_on("camera"),
-                    on_stuck=self._give_up,
-                ),
-            )
-        if microphone.source != "none":
-            audio = AudioHandler(
-                models.voices,
-                scene,
-                live_view=self._live_view,
-                health=self._health,
-                latencies=self._latencies,
-            )
-            yield (
-                "microphone",
-                Worker(
-                    "microphone",
-                    partial(open_microphone, microphone.source),
-                    audio,
-                    self._health,
-                    is_on=switches.is_on("microphone"),
-                    on_stuck=self._give_up,
-                ),
-            )
+    ) -> dict[str, DeviceWorker]:
+        return open_workers(
+            self._config,
+            models,
+            scene,
+            switches=switches,
+            gate=self._monitor.gate,
+            live_view=self._live_view,
+            health=self._health,
+            latencies=self._latencies,
+            on_stuck=self._give_up,
+        )
 
     def _give_up(self, error: DeviceError) -> None:
         """End `run`, so that systemd starts a new process: only that frees the device."""
@@ -245,7 +211,7 @@ class Daemon:
         stack: ExitStack,
         publisher: Publisher,
         writer: OutboxWriter,
-        workers: Iterable[Worker[Frame] | Worker[AudioChunk]],
+        workers: Iterable[DeviceWorker],
     ) -> None:
         """Start the threads: delivery first, so that it takes what the devices report."""
         if self._config.mqtt.discovery:
@@ -287,7 +253,7 @@ class Daemon:
         statistics: Statistics,
         page: Dashboard,
     ) -> None:
-        """Once a second: update the scene, feed the watchdog, publish statistics."""
+        """Once a second: update the scene, feed the watchdog, publish statistics; start the page in time."""
         interval_s = self._config.mqtt.stats_interval_s
         next_stats_s = time.monotonic() + interval_s
         has_page = False

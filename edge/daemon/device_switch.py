@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 
+from edge.daemon.workers import DeviceWorker
 from edge.delivery import messages
 from edge.delivery.publisher import Publisher
 from edge.delivery.status import StatusTopic
 from edge.health import Health
 from edge.host.switches import Switches
-from edge.sources.worker import Worker
-from edge.values import AudioChunk, Frame
 
 
 class DeviceSwitch:
@@ -20,7 +19,7 @@ class DeviceSwitch:
 
     def __init__(
         self,
-        workers: Mapping[str, Worker[Frame] | Worker[AudioChunk]],
+        workers: Mapping[str, DeviceWorker],
         switches: Switches,
         *,
         publisher: Publisher,
