@@ -1,8 +1,8 @@
-"""Who is there, what they show, who speaks and how tired they are; pure: time is an argument.
+"""Everybody in view: who speaks, what they feel and how tired they are. Pure: time is an argument.
 
-`fusion` combines the predictions of face and voice (rules and network in `pooling`) and decides when a label
-changes. `speaker` matches lips with sound. `fatigue` turns `eyelids` and `gestures` into a level.
-`scene` runs them in order for one room.
+`speaker` finds the person whose lips move with the audio. `fusion` combines the predictions of face and voice
+by the rules and the network in `pooling`; `decision` turns the result into a label. `fatigue` turns `eyelids`
+and `gestures` into a level. `scene` runs them in this order.
 
-From outside: `Scene` and the states that it returns.
+From outside: `Scene`, the `Moment` that it returns, and the states in that.
 """

@@ -1,4 +1,4 @@
-"""`emotion-edge analyze` gives a result or one clear error for whatever it is handed, and goes on."""
+"""`emotion-edge analyze` gives a result or one clear error for each file, and goes on."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_every_gives_one_line_a_step() -> None:
     assert code == 0
     assert len(lines) == 19
     assert times == sorted(times)  # type: ignore[type-var]
-    # Looked at ten times a second in between, or nothing could be counted.
+    # Frames in between are processed ten times a second, or blinks could not be counted.
     levels = [line["fatigue"]["level"] for line in lines]  # type: ignore[index]
     assert "absent" not in levels[1:]
     # Its lips move most while it is surprised.
@@ -61,7 +61,7 @@ def test_every_gives_one_line_a_step() -> None:
 
 
 def test_modality_leaves_the_other_out() -> None:
-    """`--modality voice` looks at no picture."""
+    """`--modality voice` processes no frame."""
     _, (line,), _ = analyze(str(clip_path()), "--modality", "voice")
     assert line["faces"] == []
     assert line["voice"] is not None
@@ -70,20 +70,20 @@ def test_modality_leaves_the_other_out() -> None:
 
 @pytest.fixture
 def odd_files(tmp_path: Path) -> list[Path]:
-    """Pictures of every unusual kind, then files that are none."""
+    """Images of every unusual kind, then files that are not media."""
     random = np.random.default_rng(1)
-    pictures = {
+    images = {
         "one.png": np.zeros((1, 1, 3), np.uint8),
         "grey.png": random.integers(0, 255, (90, 70), np.uint8),
         "alpha.png": random.integers(0, 255, (90, 70, 4), np.uint8),
         "huge.jpg": np.full((8000, 8000, 3), 90, np.uint8),
     }
-    for name, pixels in pictures.items():
+    for name, pixels in images.items():
         cv2.imwrite(str(tmp_path / name), pixels)
     (tmp_path / "text.mp4").write_text("this is no film")
     (tmp_path / "empty.wav").write_bytes(b"")
     (tmp_path / "cut.png").write_bytes((tmp_path / "grey.png").read_bytes()[:200])
-    return [tmp_path / name for name in (*pictures, "text.mp4", "empty.wav", "cut.png", "missing.jpg")]
+    return [tmp_path / name for name in (*images, "text.mp4", "empty.wav", "cut.png", "missing.jpg")]
 
 
 def test_bad_files_are_one_error_each_and_the_rest_is_done(odd_files: list[Path]) -> None:

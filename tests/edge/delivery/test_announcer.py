@@ -28,7 +28,7 @@ from edge.settings import (
     MqttSettings,
 )
 from edge.values import LABELS, EmotionEvent, Face, FaceMeasurements, FaceResult, Modality, Prediction
-from tests.helpers.lids import SECOND, blinks, looks, times
+from tests.helpers.lids import SECOND, blinks, eye_measurements, times
 
 QUICK = FusionSettings(ema_s=0.0, min_dwell_s=0.0)
 PERSONAL = {"state", "face/state", "voice/state"}
@@ -133,7 +133,7 @@ def check_events(events: Iterable[EmotionEvent]) -> None:
 
 def test_states_and_events_follow_a_person_to_sleep(device: Device) -> None:
     """Each change of level is an event of the person and of the room, and the last state is asleep."""
-    device.add(looks([(2.0, 0.2), (10.0, 5.0)], seconds=15))
+    device.add(eye_measurements([(2.0, 0.2), (10.0, 5.0)], seconds=15))
     assert device.sent("fatigue/state")[-1]["level"] == "asleep"
     assert device.sent("state")[-1]["fatigue"]["level"] == "asleep"
     events = [event.data for event in device.events if event.type == "fatigue.changed"]
@@ -166,7 +166,7 @@ def test_presence_and_emotion_are_events_in_this_order(device: Device) -> None:
 
 def test_still_numbers_go_out_every_half_minute_only(device: Device) -> None:
     """Ten frames a second do not make ten messages."""
-    device.add(looks(blinks(10), seconds=20))
+    device.add(eye_measurements(blinks(10), seconds=20))
     before = len(device.sent("fatigue/state"))
     assert before <= 20
     device.add(FaceMeasurements(1, t_ns) for t_ns in times(30, 2 * STATE_INTERVAL_S + 1, 2))
@@ -188,7 +188,7 @@ def test_empty_room_is_published_at_once_and_again(device: Device) -> None:
 def test_unwatched_fatigue_has_no_state_and_no_event(outbox: Outbox) -> None:
     """Without fatigue settings the room has no level."""
     device = Device(outbox)
-    device.add(looks([(2.0, 5.0)], seconds=10))
+    device.add(eye_measurements([(2.0, 5.0)], seconds=10))
     assert device.sent("fatigue/state") == []
     assert device.sent("state")[-1]["fatigue"] is None
     assert {event.type for event in device.events} == {"presence.gained"}
@@ -198,7 +198,7 @@ def test_unwatched_fatigue_has_no_state_and_no_event(outbox: Outbox) -> None:
 def test_fatigue_uses_emotions_only_in_an_open_context(context: str, outbox: Outbox) -> None:
     """At nine tenths of the limit of tired, sadness makes the difference at home, never at work."""
     device = Device(outbox, context=context, fatigue=FatigueSettings(perclos_tired=0.09, perclos_drowsy=0.5))
-    device.add(looks(blinks(60, blink_s=0.4), seconds=60), "sadness")
+    device.add(eye_measurements(blinks(60, blink_s=0.4), seconds=60), "sadness")
     state = device.sent("fatigue/state")[-1]
     expected = ("tired", ["perclos", "mood"]) if context == "home" else ("alert", [])
     assert (state["level"], state["reasons"]) == expected
@@ -206,7 +206,7 @@ def test_fatigue_uses_emotions_only_in_an_open_context(context: str, outbox: Out
 
 def test_camera_that_is_switched_off_ends_the_alarm(device: Device) -> None:
     """The level becomes absent at once."""
-    device.add(looks([(2.0, 0.2), (10.0, 5.0)], seconds=15))
+    device.add(eye_measurements([(2.0, 0.2), (10.0, 5.0)], seconds=15))
     device.scene.forget(Modality.FACE)
     device.update(15 * SECOND)
     assert device.sent("fatigue/state")[-1]["level"] == "absent"
@@ -216,7 +216,7 @@ def test_camera_that_is_switched_off_ends_the_alarm(device: Device) -> None:
 def test_restricted_context_publishes_no_emotion_of_a_person(outbox: Outbox) -> None:
     """Neither a state nor an event, and nothing for Home Assistant's event entity but fatigue."""
     device = Device(outbox, context="workplace", fatigue=FatigueSettings())
-    device.add(looks([(2.0, 0.2), (10.0, 5.0)], seconds=15), "anger")
+    device.add(eye_measurements([(2.0, 0.2), (10.0, 5.0)], seconds=15), "anger")
     assert not PERSONAL & {topic for topic, _ in device.publisher.states}
     assert not PERSONAL & device.publisher.payloads.keys()
     assert {event.type for event in device.events} == {"fatigue.changed"}

@@ -1,4 +1,4 @@
-"""Signs of fatigue become one level a person and one for the room, with reasons, and no alarm for nothing."""
+"""Signs of fatigue give a level with reasons for each person and for the room, without false alarms."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from edge.people.fatigue import (
 )
 from edge.settings import FatigueSettings
 from edge.values import FaceMeasurements
-from tests.helpers.lids import SECOND, SHUT, blinks, looks, times
+from tests.helpers.lids import SECOND, SHUT, blinks, eye_measurements, times
 
 
 class Film:
-    """A monitor that is shown readings as time goes by; remembers what it said and what changed."""
+    """A monitor with all its states and changes over time."""
 
     def __init__(self, **settings: Any) -> None:
         self.monitor = FatigueMonitor(FatigueSettings(**settings))
@@ -35,10 +35,10 @@ class Film:
     def show(
         self, measurements: Iterable[FaceMeasurements], moods: Mapping[str, Mapping[str, float]] | None = None
     ) -> FatigueState:
-        """Show one reading after the other; return the room after the last."""
-        for reading in measurements:
-            self.monitor.add(reading)
-            self.tick(reading.t_ns, moods)
+        """Add the measurements one after the other; return the room after the last."""
+        for face in measurements:
+            self.monitor.add(face)
+            self.tick(face.t_ns, moods)
         return self.room
 
     def tick(self, now_ns: int, moods: Mapping[str, Mapping[str, float]] | None = None) -> FatigueState:
@@ -65,17 +65,21 @@ class Film:
 def awake(
     seconds: float, *, hz: float = 10.0, start_s: float = 0.0, track: int = 1
 ) -> list[FaceMeasurements]:
-    """Return the readings of somebody who blinks and is well."""
-    return list(looks(blinks(seconds, start_s=start_s), seconds=seconds, hz=hz, start_s=start_s, track=track))
+    """Return the measurements of a rested person who blinks."""
+    return list(
+        eye_measurements(
+            blinks(seconds, start_s=start_s), seconds=seconds, hz=hz, start_s=start_s, track=track
+        )
+    )
 
 
 def closing(*closures: tuple[float, float], seconds: float, hz: float = 10.0) -> list[FaceMeasurements]:
-    """Return the readings of somebody who blinks once, then closes the eyes as given."""
-    return list(looks([(2.0, 0.2), *closures], seconds=seconds, hz=hz))
+    """Return the measurements of a person who blinks once, then closes the eyes as given."""
+    return list(eye_measurements([(2.0, 0.2), *closures], seconds=seconds, hz=hz))
 
 
-def test_who_blinks_is_alert_and_has_numbers() -> None:
-    """After a minute: 15 blinks of 0.2 s, their share of the time, a baseline, no reason."""
+def test_blinking_person_is_alert_and_has_numbers() -> None:
+    """After a minute there are 15 blinks of 0.2 s, their share of the time, a baseline and no reason."""
     room = Film().show(awake(65))
     assert (room.subject, room.level, room.reasons) == ("room", "alert", ())
     assert room.blinks_per_min == pytest.approx(15, abs=1)
@@ -88,7 +92,7 @@ def test_who_blinks_is_alert_and_has_numbers() -> None:
 def test_closed_eyes_add_up(settings: tuple[float, float], level: str) -> None:
     """A closure of 0.4 s every 3 s, none of them a microsleep, is 11 % of the time."""
     film = Film(perclos_tired=settings[0], perclos_drowsy=settings[1])
-    room = film.show(looks(blinks(60, every_s=3, blink_s=0.4), seconds=60))
+    room = film.show(eye_measurements(blinks(60, every_s=3, blink_s=0.4), seconds=60))
     assert (room.level, room.reasons, room.microsleeps) == (level, ("perclos",), 0)
     assert room.perclos == pytest.approx(20 * (0.4 - LID_S) / 60, abs=0.01)
 
@@ -109,13 +113,13 @@ def test_the_limit_itself_is_tired(closures: int, level: str) -> None:
 
 @pytest.mark.parametrize(("seen_s", "level"), [(19, "alert"), (21, "tired")])
 def test_a_share_of_little_time_is_no_sign(seen_s: int, level: str) -> None:
-    """The eyes must have been seen for a third of the window."""
-    assert Film().show(looks(blinks(60, every_s=2.5, blink_s=0.4), seconds=seen_s)).level == level
+    """The eyes must be measured for a third of the window."""
+    assert Film().show(eye_measurements(blinks(60, every_s=2.5, blink_s=0.4), seconds=seen_s)).level == level
 
 
 @pytest.mark.parametrize(("count", "level"), [(0, "alert"), (1, "tired"), (2, "drowsy"), (3, "drowsy")])
 def test_microsleeps_count_by_themselves(count: int, level: str) -> None:
-    """One is tired, two in a minute are drowsy."""
+    """One makes a person tired, two in a minute drowsy."""
     closures = [(4.0 + 3 * k, 0.6) for k in range(count)]
     room = Film().show(closing(*closures, seconds=14))
     assert (room.level, room.microsleeps) == (level, count)
@@ -134,7 +138,7 @@ def test_the_alarm_comes_within_one_and_a_half_seconds(hz: float) -> None:
 
 @pytest.mark.parametrize(("closed_s", "level"), [(0.9, "tired"), (1.0, "drowsy"), (1.1, "drowsy")])
 def test_one_second_of_closed_eyes_is_the_limit(closed_s: float, level: str) -> None:
-    """One look short of `alarm_s` is a microsleep and no more; the last look counts from the first."""
+    """One frame short of `alarm_s` is only a microsleep; exactly `alarm_s` is drowsy."""
     film = Film(alarm_s=1.0)
     film.show(closing((20.0, closed_s), seconds=20 + closed_s))
     # Half a picture before the first closed look the eyes began to close.
@@ -144,7 +148,7 @@ def test_one_second_of_closed_eyes_is_the_limit(closed_s: float, level: str) -> 
 
 
 def test_a_level_falls_only_after_ten_calm_seconds_and_step_by_step() -> None:
-    """Asleep ends soon after the eyes open; from there it takes time, and the signs leaving the window."""
+    """Asleep ends soon after the eyes open; each lower level needs ten more seconds and fewer signs."""
     film = Film()
     film.show(closing((20.0, 5.0), *blinks(100, start_s=30), seconds=130))
     assert film.levels() == ["uncertain", "alert", "tired", "drowsy", "asleep", "drowsy", "tired", "alert"]
@@ -158,21 +162,21 @@ def test_a_level_falls_only_after_ten_calm_seconds_and_step_by_step() -> None:
 
 
 def test_a_level_does_not_flicker_about_its_limit() -> None:
-    """Points that swing between just above and just below keep the higher level."""
+    """Points that alternate around a limit keep the higher level."""
     film = Film(perclos_tired=0.0775, perclos_drowsy=0.5)
-    film.show(looks(blinks(150, every_s=3.0, blink_s=0.3), seconds=150))
+    film.show(eye_measurements(blinks(150, every_s=3.0, blink_s=0.3), seconds=150))
     assert film.levels()[-1] == "tired"
     assert film.levels().count("tired") == 1
 
 
 def yawn(start_s: float, *, eyes: float = 0.05, seconds: float = 4.0) -> list[FaceMeasurements]:
-    """Return the readings of a yawn."""
+    """Return the measurements of a yawn."""
     return [FaceMeasurements(1, t_ns, eyes, 0.5, None, 0.0) for t_ns in times(start_s, seconds, 10)]
 
 
 @pytest.mark.parametrize(("count", "level"), [(1, "alert"), (2, "tired"), (4, "tired")])
-def test_one_yawn_is_nothing_two_are_tired(count: int, level: str) -> None:
-    """And any number of them is not drowsy."""
+def test_two_yawns_are_tired(count: int, level: str) -> None:
+    """One is not; any number of them is not drowsy."""
     film = Film()
     for k in range(count):
         film.show(awake(8, start_s=12 * k))
@@ -183,7 +187,7 @@ def test_one_yawn_is_nothing_two_are_tired(count: int, level: str) -> None:
 
 
 def test_eyes_shut_in_a_yawn_are_no_alarm() -> None:
-    """Many yawn with closed eyes; a mouth that stays open after it is that of a sleeper."""
+    """Many people yawn with closed eyes; a mouth that stays open afterwards is that of a sleeping person."""
     film = Film()
     film.show(awake(20))
     film.show(yawn(20, eyes=SHUT, seconds=7))
@@ -193,7 +197,7 @@ def test_eyes_shut_in_a_yawn_are_no_alarm() -> None:
 
 
 def test_sinking_heads_count() -> None:
-    """Two of them are tired."""
+    """Two nods make a person tired."""
     film = Film()
     film.show(awake(20))
     for start_s in (20.0, 25.0):
@@ -206,10 +210,10 @@ def test_slow_blinks_are_slow_for_this_person() -> None:
     """0.2 s in the first minute and 0.4 s later is a sign; 0.4 s from the start is not."""
     film = Film(perclos_tired=0.5, perclos_drowsy=0.9)
     film.show(awake(61))
-    film.show(looks(blinks(61, start_s=61, blink_s=0.4), seconds=61, start_s=61))
+    film.show(eye_measurements(blinks(61, start_s=61, blink_s=0.4), seconds=61, start_s=61))
     assert film.room.score == pytest.approx((0.5 + 0.08 / 0.5) / 3, abs=0.01)
     slow = Film(perclos_tired=0.5, perclos_drowsy=0.9)
-    slow.show(looks(blinks(122, blink_s=0.4), seconds=122))
+    slow.show(eye_measurements(blinks(122, blink_s=0.4), seconds=122))
     assert slow.room.score == pytest.approx(0.08 / 0.5 / 3, abs=0.01)
 
 
@@ -220,18 +224,18 @@ GLAD = {"person-1": {"happiness": 1.0}}
 @pytest.mark.parametrize(
     ("moods", "level"), [(SAD, "tired"), (GLAD, "alert"), ({}, "alert"), (None, "alert")]
 )
-def test_the_emotion_decides_only_where_the_rest_nearly_has(
+def test_emotion_matters_close_to_the_limit(
     moods: Mapping[str, Mapping[str, float]] | None, level: str
 ) -> None:
-    """At 91 % of the limit a face of little arousal is the last straw, and said so; none is needed."""
-    measurements = list(looks(blinks(60, every_s=4, blink_s=0.4), seconds=60))
+    """At 91 % of the limit a face of low arousal makes a person tired, with the reason; none is needed."""
+    measurements = list(eye_measurements(blinks(60, every_s=4, blink_s=0.4), seconds=60))
     room = Film(perclos_tired=0.09, perclos_drowsy=0.5).show(measurements, moods)
     assert room.level == level
     assert room.reasons == (("perclos", "mood") if level == "tired" else ())
 
 
-def test_the_emotion_alone_is_nothing() -> None:
-    """The saddest face that blinks is alert."""
+def test_emotion_alone_is_no_sign() -> None:
+    """A very sad face that blinks is alert."""
     room = Film().show(awake(60), SAD)
     assert room.level == "alert"
 
@@ -240,7 +244,7 @@ def test_the_emotion_alone_is_nothing() -> None:
     ("closed", "seconds", "reason"),
     [(None, 30.0, "eyes_not_visible"), (0.02, 30.0, "no_blink"), (0.02, ENOUGH_S, "too_little_seen")],
 )
-def test_alert_must_be_shown(closed: float | None, seconds: float, reason: str) -> None:
+def test_alert_needs_evidence(closed: float | None, seconds: float, reason: str) -> None:
     """Sunglasses or a profile, a photograph, and the first seconds are `uncertain`, each with its reason."""
     film = Film()
     room = film.show(FaceMeasurements(1, t_ns, closed, 0.05, None, 0.0) for t_ns in times(0, seconds, 10))
@@ -249,9 +253,9 @@ def test_alert_must_be_shown(closed: float | None, seconds: float, reason: str) 
 
 
 def test_a_photograph_is_never_alert_and_a_film_that_freezes_not_for_long() -> None:
-    """Minutes without a blink are no person's, whatever was there before."""
+    """Minutes without a blink are not those of a live person."""
     photograph = Film()
-    photograph.show(looks([], seconds=240, hz=2))
+    photograph.show(eye_measurements([], seconds=240, hz=2))
     assert photograph.levels() == ["uncertain"]
     frozen = Film(no_blink_s=30.0)
     frozen.show(closing(seconds=40))
@@ -262,7 +266,7 @@ def test_a_photograph_is_never_alert_and_a_film_that_freezes_not_for_long() -> N
 
 @pytest.mark.parametrize(("hidden_s", "level"), [(BLIND_S, "alert"), (BLIND_S + 0.1, "uncertain")])
 def test_eyes_may_be_hidden_for_two_seconds(hidden_s: float, level: str) -> None:
-    """A hand, a turn of the head; then nothing is known, and nothing was counted."""
+    """A hand or a turn of the head may hide them; longer, the level is uncertain. Nothing is counted."""
     film = Film()
     film.show(awake(20))
     before = film.room
@@ -273,15 +277,15 @@ def test_eyes_may_be_hidden_for_two_seconds(hidden_s: float, level: str) -> None
 
 
 def test_a_head_that_sinks_out_of_sight_stays_asleep() -> None:
-    """Asleep ends with open eyes, not with eyes that cannot be seen."""
+    """Asleep ends with open eyes, not with eyes that are not visible."""
     film = Film()
     film.show(closing((20.0, 4.0), seconds=24))
     assert film.show(FaceMeasurements(1, t_ns) for t_ns in times(24, 60, 10)).level == "asleep"
     assert film.show(awake(2, start_s=84)).level == "drowsy"
 
 
-def test_eyes_that_are_lost_while_closed_stop_counting() -> None:
-    """An alarm for closed eyes falls when nobody can say any more that they are closed."""
+def test_closed_eyes_that_become_invisible_stop_counting() -> None:
+    """The alarm for closed eyes ends when the eyes are no longer visible."""
     film = Film()
     film.show(closing((20.0, 1.6), seconds=21.5))
     assert film.room.level == "drowsy"
@@ -299,14 +303,14 @@ def test_three_pictures_a_second_are_enough_for_a_level() -> None:
 
 
 def test_one_picture_a_second_is_not() -> None:
-    """What lies between looks that far apart is not known."""
+    """The time between frames so far apart is unknown."""
     room = Film().show(closing((30.0, 5.0), seconds=60, hz=1))
     assert (room.level, room.reasons, room.perclos) == ("uncertain", ("too_little_seen",), None)
 
 
 @pytest.mark.parametrize(("away_s", "kept"), [(GONE_S, True), (GONE_S + 0.1, False)])
 def test_a_face_that_comes_back_soon_is_known(away_s: float, kept: bool) -> None:
-    """With the same number within 2.5 s it keeps its past, later it begins anew."""
+    """With the same track within 2.5 s it keeps its history, later it starts again."""
     film = Film()
     film.show(closing((4.0, 0.6), (7.0, 0.6), seconds=20))
     assert film.room.level == "drowsy"
@@ -318,21 +322,21 @@ def test_a_face_that_comes_back_soon_is_known(away_s: float, kept: bool) -> None
 
 
 def test_a_new_number_is_a_new_person() -> None:
-    """The tracker lost the face: who came back may be somebody else."""
+    """The tracker lost the face, so it may be another person."""
     film = Film()
     film.show(closing((4.0, 0.6), (7.0, 0.6), seconds=20))
-    film.show(replace(reading, track=2) for reading in awake(10, start_s=24))
+    film.show(replace(face, track=2) for face in awake(10, start_s=24))
     assert [person.subject for person in film.states[-1][1].people] == ["person-2"]
     assert film.room.level == "alert"
 
 
 def both(one: Sequence[FaceMeasurements], other: Sequence[FaceMeasurements]) -> list[FaceMeasurements]:
-    """Return two people's readings in the order of time."""
-    return sorted([*one, *other], key=lambda reading: reading.t_ns)
+    """Return the measurements of two people in the order of time."""
+    return sorted([*one, *other], key=lambda face: face.t_ns)
 
 
-def test_two_people_do_not_mix_and_the_room_is_the_worse() -> None:
-    """One sleeps, the other does not, whatever order their readings come in."""
+def test_two_people_do_not_mix() -> None:
+    """One sleeps, the other does not; the room is the most tired person."""
     film = Film()
     sleeper = closing((20.0, 10.0), seconds=30)
     film.show(both(sleeper, awake(30, track=2)))
@@ -351,7 +355,7 @@ def test_two_people_do_not_mix_and_the_room_is_the_worse() -> None:
 
 
 def test_nobody_seen_is_absent_also_while_somebody_talks() -> None:
-    """A voice has no eyes: without a reading there is no fatigue, and no news of it."""
+    """Without a face there is no fatigue and no change."""
     film = Film()
     for t_ns in times(0, 10, 1):
         film.tick(t_ns)
@@ -359,8 +363,8 @@ def test_nobody_seen_is_absent_also_while_somebody_talks() -> None:
     assert film.changes == []
 
 
-def test_changes_tell_every_level_once_and_the_end() -> None:
-    """For the person and for the room; between `uncertain` and `absent` nothing is said."""
+def test_each_change_of_level_is_reported_once() -> None:
+    """Of the person and of the room; between `uncertain` and `absent` there is no change."""
     film = Film()
     film.show(closing((20.0, 5.0), seconds=30))
     film.tick(40 * SECOND)
@@ -378,7 +382,7 @@ def test_changes_tell_every_level_once_and_the_end() -> None:
 
 
 def test_a_camera_that_is_switched_off_forgets() -> None:
-    """Nobody is left at once."""
+    """Everybody is absent at once."""
     film = Film()
     film.show(closing((4.0, 0.6), (7.0, 0.6), seconds=20))
     film.monitor.forget()
@@ -391,6 +395,6 @@ def test_a_camera_that_is_switched_off_forgets() -> None:
     [{"perclos_tired": 0.3}, {"microsleep_s": 1.0, "alarm_s": 1.0}, {"alarm_s": 4.0}],
 )
 def test_limits_out_of_order_are_refused(settings: dict[str, Any]) -> None:
-    """The lower one must be lower; the message names both."""
+    """The lower limit must be lower; the message names both."""
     with pytest.raises(ValueError, match="is not below"):
         FatigueSettings(**settings)

@@ -1,4 +1,4 @@
-"""Yawns are told from talk and laughter, sinking heads from nods in talk and from reading."""
+"""Yawns are told from talk and laughter, sinking heads from nods in talk and from face."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.helpers.lids import SECOND, times
 def yawns_after(
     wide_s: float, *, hz: float = 10.0, mouth: float = 0.45, yawning: float | None = None
 ) -> Yawns:
-    """Return what a mouth did that was wide for so long."""
+    """Return the yawns of a mouth that is wide for `wide_s`."""
     yawns = Yawns()
     for t_ns in times(0, wide_s + 4, hz):
         wide = 2 * SECOND <= t_ns <= round((2 + wide_s) * SECOND)
@@ -30,27 +30,27 @@ def yawns_after(
 
 @pytest.mark.parametrize(("wide_s", "count"), [(1.4, 0), (1.5, 1), (1.6, 1), (6.0, 1)])
 def test_a_yawn_keeps_the_mouth_wide_for_one_and_a_half_seconds(wide_s: float, count: int) -> None:
-    """One look short is none; a long one is still one."""
+    """One frame short is no yawn; a long one counts once."""
     yawns = yawns_after(wide_s)
     assert yawns.recent(round((wide_s + 4) * SECOND)) == count
 
 
 @pytest.mark.parametrize("hz", [3.0, 30.0])
 def test_yawns_are_found_at_any_rate(hz: float) -> None:
-    """Three looks a second are enough for something that lasts."""
+    """Three frames a second are enough."""
     assert yawns_after(4.0, hz=hz).recent(8 * SECOND) == 1
 
 
 def test_talk_is_no_yawn() -> None:
-    """A mouth that opens for every syllable, however wide, has not been wide for long."""
+    """A mouth that opens for every syllable is not wide for long enough."""
     yawns = Yawns()
     for k, t_ns in enumerate(times(0, 60, 10)):
         yawns.add(t_ns, 0.6 if k % 8 < 3 else 0.1, None)
     assert yawns.recent(60 * SECOND) == 0
 
 
-def test_one_narrow_look_does_not_end_a_yawn() -> None:
-    """Landmarks slip; a third of a second is forgiven."""
+def test_one_narrow_frame_does_not_end_a_yawn() -> None:
+    """Wrong landmarks for a third of a second do not matter."""
     yawns = Yawns()
     for k, t_ns in enumerate(times(0, 3, 10)):
         yawns.add(t_ns, 0.2 if k == 8 else 0.45, None)
@@ -58,7 +58,7 @@ def test_one_narrow_look_does_not_end_a_yawn() -> None:
 
 
 def test_a_gap_ends_a_yawn() -> None:
-    """Wide before and wide after a second without looks may be two words."""
+    """A mouth that is wide before and after a second without frames may say two words."""
     yawns = Yawns()
     for t_ns in (*times(0, 1, 10), *times(2, 1, 10)):
         yawns.add(t_ns, 0.45, None)
@@ -80,12 +80,12 @@ def test_a_gap_ends_a_yawn() -> None:
     ],
 )
 def test_opening_and_network_must_agree(mouth: float | None, yawning: float | None, wide: bool) -> None:
-    """A half-open mouth needs the network's word, a wide one does not; the network alone needs no mesh."""
+    """A half-open mouth needs a probable yawn, a wide one does not; the network alone needs no mesh."""
     assert is_wide(mouth, yawning) == wide
 
 
 def test_yawns_are_remembered_for_five_minutes() -> None:
-    """Then they no longer count."""
+    """After that they no longer count."""
     yawns = yawns_after(2.0)
     end_ns = round(3.5 * SECOND)
     assert yawns.recent(end_ns + int(REMEMBER_S * SECOND) - 1) == 1
@@ -93,7 +93,7 @@ def test_yawns_are_remembered_for_five_minutes() -> None:
 
 
 def test_a_mouth_open_for_long_is_not_a_yawn_going_on() -> None:
-    """Sleepers keep it open; their closed eyes must not be excused."""
+    """Sleeping people keep it open, and their closed eyes must count."""
     yawns = Yawns()
     going_on = []
     for t_ns in times(0, 12, 10):
@@ -105,7 +105,7 @@ def test_a_mouth_open_for_long_is_not_a_yawn_going_on() -> None:
 
 
 def nods_after(drop_deg: float, seconds: float, *, usual_deg: float = -8.0, quiet_s: float = 10.0) -> Nods:
-    """Return what a head did that was held at `usual_deg`, sank for so long, and came up again."""
+    """Return the nods of a head at `usual_deg` that sinks by `drop_deg` for `seconds` and comes up again."""
     nods = Nods(60.0)
     for t_ns in times(0, quiet_s + seconds + 2, 10):
         down = quiet_s * SECOND <= t_ns < round((quiet_s + seconds) * SECOND)
@@ -129,17 +129,17 @@ def nods_after(drop_deg: float, seconds: float, *, usual_deg: float = -8.0, quie
 def test_a_sinking_head_is_deep_and_neither_quick_nor_long(
     drop_deg: float, seconds: float, count: int
 ) -> None:
-    """Against the person's own usual pitch; a raised head and one bent over a book are none."""
+    """Relative to the usual pitch of the person; a raised head and one bent over a book do not count."""
     assert nods_after(drop_deg, seconds).recent(20 * SECOND) == count
 
 
 def test_no_nod_before_the_usual_pitch_is_known() -> None:
-    """In the first seconds nobody knows how this head is held."""
+    """In the first seconds there is no usual pitch."""
     assert nods_after(30, 1.0, quiet_s=3.0).recent(20 * SECOND) == 0
 
 
 def test_nods_are_remembered_for_five_minutes_and_no_gap_makes_one() -> None:
-    """A head that was down before a gap and up after it may have been anything."""
+    """A head that is down before a gap and up after it does not count."""
     nods = nods_after(30, 1.0)
     for t_ns in (*times(20, 1, 10), *times(22, 1, 10)):
         nods.add(t_ns, 25.0 if t_ns < 21 * SECOND else -8.0)

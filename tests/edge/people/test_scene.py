@@ -18,7 +18,7 @@ from edge.settings import FatigueSettings, FusionSettings
 from edge.values import LABELS, Face, FaceMeasurements, FaceResult, Modality, Prediction
 from edge.voice.features import COLUMNS
 from edge.voice.windows import VoiceResult, Window
-from tests.helpers.lids import SECOND, looks
+from tests.helpers.lids import SECOND, eye_measurements
 
 QUICK = FusionSettings(ema_s=0.0, min_dwell_s=0.0)
 
@@ -46,7 +46,7 @@ def voice(label: str, t_ns: int) -> VoiceResult:
 
 def play(scene: Scene) -> Iterator[Moment]:
     """Show one person for ten seconds who closes the eyes for the last four, and a voice every second."""
-    for measurements in looks([(2.0, 0.2), (6.0, 4.0)], seconds=10):
+    for measurements in eye_measurements([(2.0, 0.2), (6.0, 4.0)], seconds=10):
         scene.add_faces([face(measurements)])
         if measurements.t_ns % SECOND == 0:
             scene.add_voice(voice("anger", measurements.t_ns))
@@ -121,7 +121,7 @@ def test_emotions_count_for_fatigue_only_where_they_may(
     """Just short of tired, sadness makes the difference."""
     settings = FatigueSettings(perclos_tired=0.09, perclos_drowsy=0.5)
     scene = Scene(QUICK, fatigue=settings, uses_emotions_for_fatigue=uses_emotions)
-    for measurements in looks([(4.0 * k + 2, 0.4) for k in range(15)], seconds=60):
+    for measurements in eye_measurements([(4.0 * k + 2, 0.4) for k in range(15)], seconds=60):
         scene.add_faces([face(measurements)])
         moment = scene.update(measurements.t_ns)
     assert moment.fatigue is not None
