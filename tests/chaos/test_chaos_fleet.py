@@ -14,7 +14,7 @@ from tests.helpers.brokers import running, wait_until
 from tests.helpers.sites import SiteMosquitto
 
 DEVICES = pick(50, 1000)
-SECONDS = pick(5, 120)
+SECONDS = pick(3, 120)
 RATE_HZ = pick(50.0, 200.0)  # of all together
 EVENTS = round(SECONDS * RATE_HZ / DEVICES)  # of each
 BIN_S = 0.1

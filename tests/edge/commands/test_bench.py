@@ -44,7 +44,7 @@ def test_run_and_its_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         f'prefix = "site/mood"\nusername = "kitchen"\npassword_file = "{secret}"\n'
     )
     env = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "EMOTION_EDGE__MQTT__PORT": "1"}
-    done = run_edge("bench", "--seconds", "6", "--json", "--config", str(config), env=env, timeout_s=200)
+    done = run_edge("bench", "--seconds", "4", "--json", "--config", str(config), env=env, timeout_s=200)
     assert done.returncode == 0, done.stderr
     first = json.loads(done.stdout)
     jsonschema.Draft202012Validator(load_schema("bench")).validate(first)
