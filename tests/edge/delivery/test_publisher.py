@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edge.delivery.mqtt.connection_state import ConnectionState
+from edge.delivery.mqtt.session import IDLE_WAIT_S
 from edge.delivery.mqtt.tuning import Tuning
 from edge.delivery.outbox.queue import Outbox
 from edge.delivery.publisher import Publisher
@@ -66,7 +67,7 @@ def test_events_arrive_in_order_and_leave_the_outbox(broker: Broker, outbox: Out
 
 
 def test_event_is_sent_without_waiting_for_a_poll(broker: Broker, outbox: Outbox) -> None:
-    """From append to another client takes milliseconds in most tries: nothing polls in between."""
+    """Most events reach another client in a fraction of the wait of an idle session: new work wakes it."""
     with watching(broker, EVENT) as watcher, publishing(settings_of(broker), outbox) as publisher:
         took_s = []
         for number in range(21):
@@ -75,8 +76,7 @@ def test_event_is_sent_without_waiting_for_a_poll(broker: Broker, outbox: Outbox
             publisher.event_added()
             wait_until(lambda: len(watcher.on(EVENT)) > number, "the event")
             took_s.append(time.monotonic() - started_s)
-        print(f"append to delivery: p50 {sorted(took_s)[10] * 1e3:.1f} ms")
-        assert sorted(took_s)[10] < 0.1
+        assert sorted(took_s)[10] < IDLE_WAIT_S / 10
 
 
 def test_online_comes_last_at_every_connect(broker: Broker, outbox: Outbox) -> None:
