@@ -1,7 +1,7 @@
-"""What flows through the pipeline: frozen values, from a frame to the event that leaves the device.
+"""The values that flow through the pipeline, all frozen: from a frame to the event that leaves the device.
 
-Inside, time is `*_ns` from `time.monotonic_ns()` taken at capture; boxes are pixels. Only
-`EmotionEvent` knows how to become JSON. Pixels, samples and embeddings have no such way out.
+Times are `*_ns` from `time.monotonic_ns()` at capture; boxes are pixels. Only `EmotionEvent` can become JSON:
+pixels, samples and embeddings are never serialised.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LABELS = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surpri
 UNCERTAIN = "uncertain"
 ABSENT = "absent"
 SAMPLE_RATE_HZ = 16_000
-PARTS = ("camera", "microphone")  # what can be switched off
+PARTS = ("camera", "microphone")  # devices with a switch
 
 Float32 = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
@@ -35,10 +35,10 @@ class Modality(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One picture: `pixels` (h, w, 3) uint8 RGB, captured at `t_ns`.
+    """One image: `pixels` (h, w, 3) uint8 RGB, captured at `t_ns`.
 
-    `dropped` is how many were lost between the picture before and this one: nobody was ready for them, or
-    they were damaged. Those beyond the wanted rate do not count.
+    `dropped` counts the frames lost since the previous one, because the reader was busy or they were damaged.
+    Frames above the configured rate do not count.
     """
 
     pixels: UInt8
@@ -48,9 +48,9 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AudioChunk:
-    """Consecutive sound: `samples` (n,) float32 in [-1, 1]; `t_ns` is when the first one was captured.
+    """Consecutive audio: `samples` (n,) float32 in [-1, 1]; `t_ns` is the capture time of the first one.
 
-    `gap` is how many samples were lost between the chunk before and this one.
+    `gap` counts the samples lost since the previous chunk.
     """
 
     samples: Float32
@@ -64,7 +64,7 @@ class Face:
     """One face in one frame.
 
     `box_px` is x, y, w, h; `landmarks` (n, 2) float32 pixels, or None where only a box is known;
-    `score` 0..1 of the detector; `track` is the same number for the same person while in view.
+    `score` 0..1 of the detector; `track` is a number that a person keeps while in view, 0 without tracking.
     """
 
     box_px: tuple[float, float, float, float]
@@ -75,7 +75,7 @@ class Face:
 
 @dataclass(frozen=True, slots=True)
 class FaceMeasurements:
-    """What eyes, mouth and head of one face do at `t_ns`: numbers only, each None where it cannot be told.
+    """Eyes, mouth and head of one face at `t_ns`, each None where it cannot be measured.
 
     `closed` and `yawning` are probabilities 0..1; `mouth` is the opening of the lips over the width of the
     mouth, 0 when shut; `pitch_deg` is positive when the head is bowed.
@@ -91,10 +91,10 @@ class FaceMeasurements:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """What one model says: `p` (7,) float32 in the order of `LABELS`, sums to 1.
+    """The output of one model: `p` (7,) float32 in the order of `LABELS`, sums to 1.
 
-    `quality` 0..1 tells how good the input was (size and sharpness of a face, share of speech).
-    `track` is the face it belongs to, None for a voice. `t_ns` is the capture time of the newest input.
+    `quality` 0..1 is that of the input (size and angle of a face, amount and clarity of speech).
+    `track` is the number of the face, None for a voice. `t_ns` is the capture time of the newest input.
     """
 
     modality: Modality
@@ -106,7 +106,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FaceResult:
-    """One face in one frame: its place, its prediction, and what eyes, mouth and head measure."""
+    """One face in one frame with its prediction and its measurements."""
 
     face: Face
     prediction: Prediction
@@ -115,7 +115,7 @@ class FaceResult:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What one modality put into a fused state: its own probabilities, quality and share 0..1."""
+    """The part of one modality in a fused state: its own probabilities, quality and share 0..1."""
 
     probabilities: Mapping[str, float]
     quality: float
@@ -140,11 +140,11 @@ class SubjectState:
 
 @dataclass(frozen=True, slots=True)
 class EmotionEvent:
-    """Something that happened, and the only value that leaves the process as a message of its own.
+    """A change to report: the only value that is serialised to a message of its own.
 
     `type` is one of emotion.changed, presence.gained, presence.lost, fatigue.changed,
     device.degraded, device.recovered. `data` holds numbers, labels and names, never arrays.
-    `t_ns` is the monotonic capture time of what caused it, `time` the same instant on the wall clock.
+    `t_ns` is the monotonic capture time of its cause, `time` the same instant on the wall clock.
     """
 
     id: str
@@ -169,24 +169,24 @@ class EmotionEvent:
 
 
 def measurements_of(face_results: Iterable[FaceResult]) -> list[FaceMeasurements]:
-    """Return what the faces of one picture do, as far as anything reads it."""
+    """Return the measurements of the faces that have any."""
     return [face_result.measurements for face_result in face_results if face_result.measurements is not None]
 
 
 def encode(payload: Mapping[str, Any] | str) -> bytes:
-    """Return the bytes of a payload: a str as it is, everything else as compact JSON."""
+    """Return the bytes of a payload: a str unchanged, a mapping as compact JSON."""
     if isinstance(payload, str):
         return payload.encode()
     return json.dumps(payload, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def rfc3339(moment: datetime) -> str:
-    """Format an aware datetime as RFC 3339 UTC with milliseconds, as all wire times are."""
+    """Format an aware datetime as RFC 3339 UTC with milliseconds, the format of all times in messages."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def probabilities(p: Float32) -> dict[str, float]:
-    """Name the seven numbers of `p` (7,), rounded to 4 places for the wire."""
+    """Return `p` (7,) by label, rounded to 4 places, for messages."""
     return {label: round(float(value), 4) for label, value in zip(LABELS, p, strict=True)}
 
 

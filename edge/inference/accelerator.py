@@ -1,4 +1,4 @@
-"""Brings the models onto the wanted accelerator while the CPU answers, and back onto it when it was lost."""
+"""Moves the models to the accelerator while the CPU runs them, and back to it after a failure."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from edge.inference.fallback import FallbackClassifier
 log = logging.getLogger(__name__)
 
 TICK_S = 0.5
-LIMIT_S = 180.0  # for one round: each model is tried for a minute at most, then opened
+LIMIT_S = 180.0  # for one round: a trial takes at most 60 s per model, opening it follows
 
 
 class Accelerator:
-    """Tries on a thread of its own, since a driver may hang; `on_change` is called there after each move."""
+    """Retries on its own thread, since a driver may hang; it calls `on_change` there after each move."""
 
     def __init__(
         self, classifiers: Mapping[str, FallbackClassifier], health: Health, on_change: Callable[[], None]
@@ -28,27 +28,27 @@ class Accelerator:
         self._stop = threading.Event()
 
     def start(self) -> None:
-        """Begin to try; the thread ends with the process, whatever a driver does."""
+        """Start the thread; it ends with the process even when a driver hangs."""
         threading.Thread(target=self._run, name="accelerator", daemon=True).start()
 
     def close(self) -> None:
-        """Try no more."""
+        """Stop retrying."""
         self._stop.set()
 
     def _run(self) -> None:
-        told = backends(self._classifiers)
+        current = backends(self._classifiers)
         while not self._stop.wait(TICK_S):
             self._health.progress("accelerator", limit_s=LIMIT_S)
             for classifier in self._classifiers.values():
                 classifier.retry(time.monotonic())
-                if (now := backends(self._classifiers)) != told:
-                    told = now
-                    where = (f"{facts['backend']} ({task})" for task, facts in told.items())
+                if (now := backends(self._classifiers)) != current:
+                    current = now
+                    where = (f"{facts['backend']} ({task})" for task, facts in current.items())
                     log.info("models run on %s", ", ".join(where))
                     self._on_change()
-            self._tell_fault()
+            self._report_fault()
 
-    def _tell_fault(self) -> None:
+    def _report_fault(self) -> None:
         fault = next((model.fault for model in self._classifiers.values() if model.fault), None)
         if fault is None:
             self._health.clear("accelerator")
@@ -57,7 +57,7 @@ class Accelerator:
 
 
 def backends(classifiers: Mapping[str, FallbackClassifier]) -> dict[str, dict[str, object]]:
-    """Return for each task the backend that answers and those passed over, as `status` tells it."""
+    """Return for each task the backend that runs and those passed over, as in the status message."""
     return {
         task: {"backend": classifier.backend, "passed_over": classifier.passed_over}
         for task, classifier in classifiers.items()

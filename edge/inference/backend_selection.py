@@ -1,4 +1,4 @@
-"""The backend `auto`: of those that a device has and that answer rightly, the fastest."""
+"""The backend `auto`: the fastest one of the device that passes the checks of the model."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One backend that was tried: the best of some runs in ms, or the reason why it was not run.
+    """One backend that was tried: the time of its fastest run in ms, or None where it failed.
 
-    `reason` is `fastest`, `slower`, or that of the `DeviceError`.
+    `reason` is `fastest`, `slower`, or the reason of the `DeviceError`.
     """
 
     backend: str
@@ -34,11 +34,11 @@ class Trial:
 def select_backend(
     backends: Sequence[str], time_on: Callable[[str], float], open_on: Callable[[str], T], what: str
 ) -> tuple[T, tuple[Trial, ...]]:
-    """Time each backend in ms, open the fastest, and return it with what became of all of them.
+    """Time each backend in ms, open the fastest, and return it with the trial of each backend.
 
-    A backend drops out by a `DeviceError`, while it is timed or when it is opened and answers wrongly; then
-    the next one is opened. With one backend nothing is timed. Raises the last `DeviceError` when all drop
-    out, and whatever else the two raise.
+    A `DeviceError`, from timing or from opening with its checks, excludes a backend; the next one follows.
+    A single backend is not timed. Raises the last `DeviceError` when all backends are excluded, and any other
+    error of `time_on` and `open_on`.
     """
     if len(backends) == 1:
         return open_on(backends[0]), ()
@@ -63,7 +63,7 @@ def select_backend(
 
 
 def best_ms(run: Callable[[], object]) -> float:
-    """Return the shortest of some runs in ms: what else the machine does only ever adds to it."""
+    """Return the shortest of several runs in ms; other load on the machine can only lengthen a run."""
     run()
     costs_ns: list[int] = []
     while len(costs_ns) < RUNS and sum(costs_ns) < ENOUGH_NS:

@@ -128,7 +128,7 @@ def load_card(name: str, *, directory: Path | None = None) -> Card:
         content = json.loads(path.read_text(encoding="utf-8"))
         card = Card.model_validate(content)
     except FileNotFoundError:
-        raise ModelError(f"{path}: no such model card; `emotion-models list` shows what is there") from None
+        raise ModelError(f"{path}: no such model card; `emotion-models list` shows the models") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ModelError(f"{path}: not a model card ({error}); convert the model again") from error
     except ValidationError as error:

@@ -126,7 +126,7 @@ def _checked_path(card: Card, directory: Path, variant: str) -> Path:
         raise ModelError(f"{path}: no such model file; reinstall emotion-edge or convert the model again")
     if (found := sha256(path)) != file.sha256:
         raise ModelError(
-            f"{path}: SHA-256 is {found[:12]}..., the card says {file.sha256[:12]}...; restore the file"
+            f"{path}: SHA-256 is {found[:12]}..., in the card {file.sha256[:12]}...; restore the file"
         )
     return path
 
@@ -143,7 +143,10 @@ def _check_tensors(card: Card, model: Model, path: Path, variant: str) -> None:
     tensors = [card.input, card.output, *([] if card.embedding is None else [card.embedding])]
     if shapes != [tensor.shape for tensor in tensors] or card.output.shape != (1, len(card.labels)):
         outputs = ", ".join(str(tensor.shape) for tensor in tensors[1:])
-        raise ModelError(f"{path}: tensors are {shapes}, the card says {card.input.shape} -> {outputs}")
+        raise ModelError(
+            f"{path}: tensors are {shapes}, in the card {card.input.shape} -> {outputs}; "
+            "convert the model again"
+        )
     if variant in ("int8", "edgetpu"):
         for info, tensor in zip((*model.inputs, *model.outputs), tensors, strict=True):
             _check_quantization(info, tensor, path)
@@ -156,4 +159,4 @@ def _check_quantization(info: TensorInfo, tensor: Tensor, path: Path) -> None:
         and info.zero_point == tensor.zero_point
     )
     if not same:
-        raise ModelError(f"{path}: quantized as {info}, the card says {tensor}; convert the model again")
+        raise ModelError(f"{path}: quantized as {info}, in the card as {tensor}; convert the model again")

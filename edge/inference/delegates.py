@@ -1,4 +1,4 @@
-"""Accelerators that come as a delegate library: the Edge TPU, and `delegate:/path.so?key=value&key=value`."""
+"""Accelerators with a delegate library: the Edge TPU, and `delegate:/path.so?key=value&key=value`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def parse_delegate(backend: str) -> tuple[str, dict[str, str]]:
 
 
 def check_library(backend: str) -> None:
-    """Raise `DeviceError` for a library that is not there or may not be read: no need to try it."""
+    """Raise `DeviceError` for a library that is missing or not readable."""
     library, _ = parse_delegate(backend)
     try:
         Path(library).open("rb").close()
@@ -49,12 +49,12 @@ def check_edge_tpu() -> None:
 
 
 def open_edge_tpu(path: Path, *, threads: int) -> Model:
-    """Open an `_edgetpu.tflite` file on the Coral Edge TPU; `DeviceError` says why that cannot be."""
+    """Open an `_edgetpu.tflite` file on the Coral Edge TPU; raise `DeviceError` where that fails."""
     return _open(path, "edgetpu", EDGE_TPU_LIBRARY, {}, threads)
 
 
 def open_delegate(path: Path, backend: str, *, threads: int) -> Model:
-    """Open a file with the delegate that `backend` names; `DeviceError` says why that cannot be."""
+    """Open a file with the delegate that `backend` names; raise `DeviceError` where that fails."""
     library, options = parse_delegate(backend)
     return _open(path, backend, library, options, threads)
 
@@ -86,16 +86,17 @@ def _load(backend: str, library: str, options: dict[str, str]) -> Any:
             "install the build for this machine, or use cpu",
             reason=_reason_of(str(error), library),
         ) from error
-    except ValueError as error:  # the library was asked and refused; what it says stands in the second line
-        said = " ".join(str(error).splitlines()[1:]) or "it does not say why"
+    except ValueError as error:  # the library found no device; its own message follows in the second line
+        detail = " ".join(str(error).splitlines()[1:]) or "no details"
         raise DeviceError(
-            f"inference.backend {backend}: {library} found no device ({said}); check the device, or use cpu"
+            f"inference.backend {backend}: {library} found no device ({detail}); check the device, or use cpu"
         ) from error
 
 
 def _reason_of(text: str, library: str) -> str:
     if "Permission denied" in text:
         return "no_permission"
-    # glibc says "No such file" of a library for another machine too; one with a path has been seen before.
+    # glibc reports "No such file" for a library of another architecture too. A library with a path exists:
+    # `check_library` has opened it.
     missing = text.startswith(f"{library}: cannot open shared object file: No such file")
     return "no_device" if missing and "/" not in library else "abi_mismatch"

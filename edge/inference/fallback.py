@@ -1,4 +1,4 @@
-"""Keeps a modality going on the CPU while the accelerator that was asked for does not work."""
+"""Keeps a model running on the CPU while the configured accelerator does not work."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ RETRY_S = 60.0
 
 
 class FallbackClassifier:
-    """Answers on the CPU until `retry` has opened the wanted backend, and again when that one fails.
+    """Runs on the CPU until `retry` has opened the wanted backend, and again when that one fails.
 
-    So a driver that takes long, hangs or crashes never delays the first answer. `classify` belongs to one
-    thread, `retry` to another.
+    A driver that is slow, hangs or crashes never delays the first prediction. One thread calls `classify`,
+    another one `retry`.
     """
 
     def __init__(self, open_on: Callable[[str], TfliteClassifier], wanted: str) -> None:
@@ -29,7 +29,7 @@ class FallbackClassifier:
         self._due_s = float("inf") if wanted == "cpu" else float("-inf")
         self._faulty = wanted
         self.fault: DeviceError | None = None
-        self.embedding: Float32 | None = None  # as `TfliteClassifier` has it, of whichever answered last
+        self.embedding: Float32 | None = None  # of the last input, as in `TfliteClassifier`
 
     @property
     def card(self) -> Card:
@@ -43,19 +43,19 @@ class FallbackClassifier:
 
     @property
     def backend(self) -> str:
-        """The backend that answers now."""
+        """The backend that runs now."""
         return self._current.backend
 
     @property
     def passed_over(self) -> dict[str, str]:
-        """The backends that do not run now, though asked for or tried by `auto`, each with its reason."""
+        """The backends that were configured or tried by `auto` and do not run now, each with its reason."""
         tried = {trial.backend: trial.reason for trial in self._current.trials}
         if self.fault is not None:
             tried[self._faulty] = self.fault.reason
         return {backend: reason for backend, reason in tried.items() if backend != self.backend}
 
     def classify(self, features: Float32) -> Float32:
-        """Return `p` (7,), from the CPU when the accelerator has just failed."""
+        """Return `p` (labels,), from the CPU where the accelerator fails."""
         current = self._current
         try:
             p = current.classify(features)
@@ -68,7 +68,7 @@ class FallbackClassifier:
         return p
 
     def retry(self, now_s: float) -> None:
-        """Try the wanted backend where the CPU stands in for it, at most every `RETRY_S` seconds."""
+        """Try the wanted backend while the CPU replaces it, at most once in `RETRY_S` seconds."""
         if self._current is not self._cpu or now_s < self._due_s:
             return
         self._due_s = now_s + RETRY_S
@@ -77,12 +77,12 @@ class FallbackClassifier:
         except DeviceError as error:
             self._faulty, self.fault = self._wanted, error
             return
-        except ModelError as error:  # the variant for the accelerator is spoilt; the CPU's has passed
+        except ModelError as error:  # the variant for the accelerator is damaged; that of the CPU has passed
             self._faulty, self.fault = self._wanted, DeviceError(str(error), reason="op_unsupported")
             return
         if opened.backend != "cpu":
             self._current = opened
             self.fault = None
-        elif self.fault is None:  # `auto` finds nothing better than the CPU, and nothing was lost
+        elif self.fault is None:  # `auto` selected the CPU, and no accelerator failed
             self._cpu = self._current = opened
             self._due_s = float("inf")

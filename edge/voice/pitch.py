@@ -1,7 +1,7 @@
-"""Finds the pitch of the voice in every frame: emotion lies in its melody more than in the bands.
+"""The pitch of the voice in every frame: its melody carries more of the emotion than the spectrum does.
 
-Autocorrelation after Boersma 1993 ("Accurate short-term analysis of the fundamental frequency"): divided by
-that of the window, the shortest strong period is taken.
+Autocorrelation after Boersma 1993 ("Accurate short-term analysis of the fundamental frequency"), divided by
+that of the window. The pitch is the shortest strong period.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from edge.values import SAMPLE_RATE_HZ, Float32
 
 REFERENCE_HZ = 200.0
 SHORTEST, LONGEST = 32, 230  # samples: 500 down to 70 Hz
-PER_SAMPLE = np.float32(0.0015)  # what a period must gain for each sample that it is longer
+PER_SAMPLE = np.float32(0.0015)  # penalty of a period for each sample of its length
 TINY = np.float32(1e-7)
-FRAME = 400  # samples, as the MFCC frames
-_SIZE = 640  # of the transform: a frame and the longest period fit in without wrapping
+FRAME = 400  # samples, 25 ms, as in the MFCC frames
+_SIZE = 640  # of the transform: a frame and the longest period, without wrapping
 _HANN = np.hanning(FRAME).astype(np.float32)
 _SPECTRUM = np.abs(np.fft.rfft(_HANN, _SIZE)) ** 2
 _WINDOW = (np.fft.irfft(_SPECTRUM)[: LONGEST + 2] / np.fft.irfft(_SPECTRUM)[0]).astype(np.float32)
@@ -23,11 +23,11 @@ _GAIN = (1 - PER_SAMPLE * np.arange(LONGEST + 2, dtype=np.float32)).astype(np.fl
 
 
 def pitch_frames(frames: Float32) -> Float32:
-    """Return (T, 2) float32 for frames (T, 400): octaves above 200 Hz, and how periodic the frame is, 0..1.
+    """Return (T, 2) float32 for frames (T, 400): octaves above 200 Hz, and the periodicity 0..1.
 
-    A frame without a period, silence for one, has 0 and 0.
+    Both are 0 in a frame without a period, such as silence.
     """
-    from scipy import fft  # not at the top: see `voice.sound_frames`
+    from scipy import fft  # imported here for the reason in `edge.voice.features.compute_frames`
 
     shaped = (frames - frames.mean(axis=1, keepdims=True)) * _HANN
     spectrum = fft.rfft(shaped, _SIZE, axis=1)
