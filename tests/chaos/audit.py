@@ -32,7 +32,7 @@ class Auditor:
         password: str | None = None,
     ) -> None:
         self.duplicated = 0
-        self.unnumbered = 0  # events without a sequence: told live, since no disk took them
+        self.unnumbered = 0  # events without a sequence: sent live, since no disk stored them
         self.by_device: dict[str, list[int]] = {}  # sequences as they first arrived
         self._times: list[tuple[float, float]] = []  # made, arrived
         self._ids: set[str] = set()

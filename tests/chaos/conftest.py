@@ -24,12 +24,12 @@ def record() -> Callable[[Outcome], None]:
 
 @pytest.fixture
 def progress(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Tell whoever waits for the long form how far it is, every few seconds."""
+    """Print the progress of the long form every few seconds."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
     started_s = time.monotonic()
     next_s = started_s + PROGRESS_EVERY_S
 
-    def tell(text: str) -> None:
+    def show(text: str) -> None:
         nonlocal next_s
         if IS_FULL and time.monotonic() >= next_s:
             next_s = time.monotonic() + PROGRESS_EVERY_S
@@ -37,11 +37,11 @@ def progress(request: pytest.FixtureRequest) -> Callable[[str], None]:
                 elapsed_s = time.monotonic() - started_s
                 print(f"\n{request.node.name} {elapsed_s:.0f} s: {text}", end="", file=sys.stderr, flush=True)
 
-    return tell
+    return show
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table, and save it where `CHAOS_JSON` says."""
+    """Print the table, and save it to the path in `CHAOS_JSON`."""
     if not OUTCOMES:
         return
     terminalreporter.section("chaos" if IS_FULL else "chaos, short form")

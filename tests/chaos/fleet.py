@@ -107,7 +107,7 @@ class Fleet:
         return result
 
     def has_delivered(self) -> bool:
-        """Tell whether every event of the plan was made, and none waits."""
+        """Return whether every event of the plan was made and none waits."""
         return all(c.last_sequence == self.plan.events and not c.waiting for c in self.counts().values())
 
     def _end(self, number: signal.Signals) -> None:
@@ -124,7 +124,7 @@ def open_outbox(plan: Plan, device: str) -> Outbox:
 
 
 def run(plan: Plan) -> None:
-    """Make the events of a plan, then stay until told to stop, sending what waits."""
+    """Make the events of a plan, then send the waiting ones until SIGTERM."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 16_000)), hard))
     stop = []

@@ -1,4 +1,4 @@
-"""What a fault did to the events: one row of the table, and how large a load makes it."""
+"""The effect of a fault on the events: one row of the table, and the loads of both forms."""
 
 from __future__ import annotations
 

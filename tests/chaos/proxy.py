@@ -13,8 +13,8 @@ CHUNK_BYTES = 2048
 class Proxy:
     """Relays connections from 127.0.0.1:`port` to a broker, on a thread of its own.
 
-    `cut` loses everything from now on, as a pulled cable does: nobody is told. After `mend` both sides get
-    what the other one sent meanwhile, as TCP repeats it. `forget` makes only the connections that there are
+    `cut` loses everything from now on, as a pulled cable does: neither side is notified. After `mend` both
+    sides get what the other one sent meanwhile, as TCP repeats it. `forget` makes only present connections
     half-open: they stay silent for ever, new ones work. `slow` limits how many bytes a second pass each way.
     """
 
@@ -43,7 +43,7 @@ class Proxy:
         self._thread.join()
 
     def cut(self) -> None:
-        """Let nothing through, and let nobody know."""
+        """Let nothing through, without notifying either side."""
         self._loop.call_soon_threadsafe(self._open.clear)
 
     def mend(self) -> None:
@@ -51,7 +51,7 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._open.set)
 
     def slow(self, bytes_per_s: float, delay_s: float) -> None:
-        """Let so many bytes a second through, each so much later; (inf, 0) is a fast network again."""
+        """Limit the bytes per second and delay each; (inf, 0) is a fast network again."""
         self._bytes_per_s, self._delay_s = bytes_per_s, delay_s
 
     def forget(self) -> None:

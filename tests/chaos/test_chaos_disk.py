@@ -52,7 +52,7 @@ def test_outbox_on_a_disk_that_fills(
         for first in range(1, EVENTS, BATCH):
             try:
                 outbox.append_many([make_event("kitchen", first + n) for n in range(BATCH)])
-            except OutboxError:  # all or none: the daemon sends these live, and says why
+            except OutboxError:  # all or none: the daemon sends these live and reports the reason
                 refused += BATCH
             progress(f"{first} of {EVENTS} events stored, {outbox.counts().dropped} dropped")
         counts = outbox.counts()
@@ -79,7 +79,7 @@ def test_outbox_on_a_disk_that_fills(
                 auditor.duplicated,
                 auditor.out_of_order,
                 auditor.recover_s(started_s),
-                f"{dropped} dropped and counted, {refused} refused and told",
+                f"{dropped} dropped and counted, {refused} refused and reported",
             )
         )
         assert auditor.by_device["kitchen"] == list(range(dropped + 1, stored + 1))

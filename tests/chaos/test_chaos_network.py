@@ -48,11 +48,11 @@ class Network:
         )
 
     def has_reconnected_since(self, t_s: float) -> bool:
-        """Tell whether the device lost its connection after `t_s` (monotonic) and has a new one."""
+        """Return whether the device lost its connection after `t_s` (monotonic) and has a new one."""
         return any(link.connected and link.t_s > t_s for link in self.device.links())
 
     def outcome(self, fault: str, recover_s: float, note: str = "") -> Outcome:
-        """Wait for the rest, and say what became of it."""
+        """Wait for the remaining events and return the outcome."""
         self.wait_for(EVENTS)
         lost = len(self.auditor.lost("kitchen", EVENTS))
         auditor = self.auditor
@@ -116,7 +116,7 @@ def test_slow_link(network: Network, record: Record) -> None:
 
 
 def test_half_open_connection(network: Network, record: Record) -> None:
-    """The connection is dead and nobody says so: the device notices, and connects anew in time."""
+    """The connection is dead without a FIN or RST: the device notices and reconnects in time."""
     network.wait_for(EVENTS // 3)
     network.proxy.forget()
     forgotten_s = time.monotonic()

@@ -62,8 +62,8 @@ class Site:
         self.faults_s.append(time.time())
 
     def outcome(self, test: str, fault: str) -> Outcome:
-        """Wait for the rest, and say what became of it."""
-        with suppress(pytest.fail.Exception):  # the row tells how many are missing
+        """Wait for the remaining events and return the outcome."""
+        with suppress(pytest.fail.Exception):  # the row lists how many are missing
             self.wait_for(EVENTS)
         auditor = self.auditor
         recoveries_s = [auditor.recover_s(fault_s) for fault_s in self.faults_s]

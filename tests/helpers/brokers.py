@@ -1,4 +1,4 @@
-"""What tests of delivery need: mosquitto, NATS, a foreign client, and a publisher that runs."""
+"""Brokers, a foreign MQTT client and a running publisher, for the tests of delivery."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BRISK = Tuning(first_pause_s=(0.02, 0.2))  # reconnects at once: there is no fle
 
 
 def wait_until(condition: Callable[[], object], what: str, *, timeout_s: float = DEADLINE_S) -> None:
-    """Wait for a condition; fail with `what` was expected when it does not come."""
+    """Wait for a condition; fail with `what` when it does not hold in time."""
     end_s = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > end_s:
@@ -160,7 +160,7 @@ AnyBroker = TypeVar("AnyBroker", bound=Broker)
 
 @dataclass(frozen=True)
 class Seen:
-    """One message as a foreign client saw it."""
+    """One message that a foreign client received."""
 
     topic: str
     payload: bytes
@@ -168,14 +168,14 @@ class Seen:
 
 
 class Watcher:
-    """A client that is not ours: paho with its own thread, remembers all it sees."""
+    """A foreign client: paho with its own thread; keeps all messages that it receives."""
 
     def __init__(self, broker: Broker, *filters: str, client_id: str = "", durable: bool = False) -> None:
         self.seen: list[Seen] = []
         self._connected = threading.Event()
         self._confirmed = threading.Semaphore(0)
         self._filters = filters
-        if durable:  # 3.1.1 says it in one flag, on both brokers
+        if durable:  # one flag in MQTT 3.1.1, for both brokers
             self._client = paho.Client(
                 CallbackAPIVersion.VERSION2,
                 client_id=client_id,
@@ -209,11 +209,11 @@ class Watcher:
         self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(DEADLINE_S)
 
     def on(self, topic: str) -> list[bytes]:
-        """Return the payloads seen on one topic."""
+        """Return the payloads received on one topic."""
         return [message.payload for message in self.seen if message.topic == topic]
 
     def wait_for(self, topic: str, payload: bytes) -> None:
-        """Wait until a payload was seen on a topic."""
+        """Wait until a payload arrives on a topic."""
         wait_until(lambda: payload in self.on(topic), f"{payload!r} on {topic}, but {self.seen[-5:]}")
 
     def close(self) -> None:
@@ -234,7 +234,7 @@ def watching(broker: Broker, *filters: str, client_id: str = "", durable: bool =
 
 @contextmanager
 def running(broker: AnyBroker) -> Iterator[AnyBroker]:
-    """Run a broker while the block lasts, whatever happens to it in between."""
+    """Run a broker while the block lasts; the block may stop and start it."""
     try:
         broker.start()
         yield broker
@@ -243,7 +243,7 @@ def running(broker: AnyBroker) -> Iterator[AnyBroker]:
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process runs (a zombie does not)."""
+    """Return whether a process runs (a zombie does not)."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -256,12 +256,12 @@ def pause(pid: int) -> None:
 
 
 def unpause(pid: int) -> None:
-    """Let a paused process go on."""
+    """Continue a paused process."""
     os.kill(pid, signal.SIGCONT)
 
 
 def make_event(number: int, *, padding: int = 0) -> EmotionEvent:
-    """Return an event with its own id, and as many bytes as asked for."""
+    """Return an event with its own id and `padding` bytes of text."""
     data = {"subject": "room", "number": number, "padding": "x" * padding}
     return EmotionEvent(
         id=f"event-{number}", type="emotion.changed", time=datetime.now(UTC), t_ns=0, data=data
@@ -278,12 +278,12 @@ def open_outbox(
 
 
 def waiting_sequences(outbox: Outbox) -> list[int]:
-    """Return the numbers of what waits, in order."""
+    """Return the sequence numbers of the waiting events, in order."""
     return [row.sequence for row in outbox.waiting(10_000)]
 
 
 def settings_of(broker: Any, **more: Any) -> MqttSettings:
-    """Return the configuration that leads to a broker."""
+    """Return the MQTT settings for a broker."""
     return MqttSettings(host=broker.host, port=broker.port, **more)
 
 
@@ -301,5 +301,5 @@ def publishing(
 
 
 def is_empty(outbox: Outbox) -> Callable[[], bool]:
-    """Return the condition that nothing waits."""
+    """Return the condition that no event waits."""
     return lambda: outbox.counts().waiting == 0

@@ -1,4 +1,4 @@
-"""Runs commands: as a process, as a user does, or here, where starting one is not what is tested."""
+"""Runs commands: in a process of their own, or in this one where the start is not tested."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 def run_edge(
     *words: str | Path, env: Mapping[str, str] | None = None, timeout_s: float = 120
 ) -> subprocess.CompletedProcess[str]:
-    """Return exit code and words of a command that ends by itself."""
+    """Run a command to its end; return exit code and output."""
     return subprocess.run(
         [sys.executable, "-m", "edge", *map(str, words)],
         capture_output=True,
@@ -32,15 +32,15 @@ def run_edge(
 
 
 def run_here(main: Callable[[Sequence[str]], int], *words: str | Path) -> subprocess.CompletedProcess[str]:
-    """Return exit code and words of a command, run in this process: TensorFlow takes seconds to import."""
-    out, said = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(said), warnings.catch_warnings():
+    """Run a command in this process (TensorFlow takes seconds to import); return exit code and output."""
+    out, errors = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(errors), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as in a process of its own: those of libraries are no errors there
         try:
             code = main([str(word) for word in words])
         except SystemExit as leaving:  # argparse
             code = int(leaving.code or 0)
-    return subprocess.CompletedProcess([*map(str, words)], code, out.getvalue(), said.getvalue())
+    return subprocess.CompletedProcess([*map(str, words)], code, out.getvalue(), errors.getvalue())
 
 
 def convert_here(patch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,7 @@ def draw_face(
 ) -> tuple[UInt8, Face]:
     """Return a picture (240, 320, 3) and its face; `at` is between the eyes, `width` that of an eye.
 
-    `left_width` narrows what the landmarks say of the left eye, as a turned head does.
+    `left_width` narrows the left eye of the landmarks, as in a turned head.
     """
     pixels = np.full((240, 320, 3), SKIN, np.uint8)
     apart = 1.1 * width

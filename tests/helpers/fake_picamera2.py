@@ -44,7 +44,7 @@ class MappedArray:
     def __init__(self, request: CompletedRequest, stream: str, *, write: bool = True) -> None:
         assert request.ref_count > 0, "mapped after its release"
         assert stream in request.camera.configuration
-        assert not write, "nobody draws into the camera's buffers"
+        assert not write, "the camera's buffers are read only"
         self._request = request
 
     def __enter__(self) -> MappedArray:

@@ -25,7 +25,7 @@ async def check(config: str, messages: dict[str, str]) -> dict[str, Any]:
     hass = HomeAssistant(tempfile.gettempdir())
     device = _parse_device_payload(hass, config, "device", None)
     if not device:
-        raise ValueError("Home Assistant refuses the payload; its log above says why")
+        raise ValueError("Home Assistant refuses the payload; see its log above")
     result = {}
     for key, component in device["components"].items():
         platform = component.pop("platform")

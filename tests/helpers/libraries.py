@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-# The head of TfLiteDelegate, as the runtime reads it. The option `mode` says what it does.
+# The head of TfLiteDelegate, as the runtime reads it. The option `mode` selects what it does.
 DELEGATE = """
 #include <stddef.h>
 #include <stdint.h>
@@ -57,7 +57,7 @@ def build(path: Path, source: str) -> Path:
 
 
 def for_another_machine(path: Path, library: Path) -> Path:
-    """Copy a library and say in its ELF header that it is for a processor that no machine here has."""
+    """Copy a library and mark it in its ELF header as built for another processor."""
     data = bytearray(library.read_bytes())
     data[18:20] = (8).to_bytes(2, "little")  # e_machine = EM_MIPS
     path.write_bytes(data)

@@ -1,4 +1,4 @@
-"""Makes small pictures, sounds, clips and a network camera for the tests: every byte has a known meaning."""
+"""Makes small images, audio files, clips and a network camera with known contents."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def picture(width: int = 64, height: int = 48) -> NDArray[np.uint8]:
 
 
 def write_image(path: Path, image: NDArray[np.integer], *parameters: int) -> Path:
-    """Encode (h, w), (h, w, 3) or (h, w, 4) as the suffix says."""
+    """Encode (h, w), (h, w, 3) or (h, w, 4) in the format of the suffix."""
     ok, data = cv2.imencode(path.suffix, image, list(parameters))
     assert ok
     path.write_bytes(data.tobytes())

@@ -43,7 +43,7 @@ def parameter_sets(clip: Path) -> str:
 
 
 class RtspServer:
-    """Serves `url`; `stall` lets the line stay open and says nothing more, `stop` hangs up."""
+    """Serves `url`; `stall` keeps the connection open and sends nothing more, `stop` closes it."""
 
     def __init__(self, clip: Path, *, port: int = 0) -> None:
         self._over = threading.Event()
@@ -83,7 +83,7 @@ class RtspServer:
         self._thread.join()
 
     def _talk(self, session: socketserver.StreamRequestHandler) -> None:
-        """Answer what a player asks (RFC 2326), and play once it says so."""
+        """Answer the requests of a player (RFC 2326), and stream after PLAY."""
         try:
             while request := session.rfile.readline().decode():
                 method, *_ = request.split()

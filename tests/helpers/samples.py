@@ -1,4 +1,4 @@
-"""What a daemon holds at one moment: memory by kind, files, threads, and events that wait."""
+"""Resources of a daemon at one moment: memory by kind, open files, threads, waiting events."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Sample:
 
 
 def take_sample(watched: psutil.Process, port: int, t_s: float) -> Sample:
-    """Look at a daemon whose `/metrics` is at `port`, `t_s` after the start."""
+    """Measure a daemon that serves `/metrics` on `port`, `t_s` after the start."""
     kinds = {"heap": 0, "anonymous": 0, "mapped": 0}
     for mapping in watched.memory_maps():  # grouped by name: `[heap]`, `[anon]`, `[stack]`, or a path
         kind = {"[heap]": "heap", "[anon]": "anonymous", "[stack]": "anonymous"}.get(mapping.path, "mapped")
@@ -57,7 +57,7 @@ def save_samples(path: Path, samples: list[Sample]) -> None:
 
 
 def waiting(port: int) -> int:
-    """Return how many events wait, as `/metrics` tells; -1 while it does not answer."""
+    """Return the number of waiting events from `/metrics`; -1 while it does not answer."""
     try:
         with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
             connection.request("GET", "/metrics")

@@ -109,7 +109,7 @@ class NatsNode:
         return sum(c.laddr[1] == self.port and c.status == psutil.CONN_ESTABLISHED for c in connections)
 
     def accepts(self, username: str, password: str) -> bool:
-        """Tell whether it takes an MQTT client."""
+        """Return whether it accepts an MQTT client."""
         settings = MqttSettings(host=self.host, port=self.port, username=username)
         return accepts(settings, client_id=f"ready-{self.name}", password=password)
 

@@ -1,4 +1,4 @@
-"""Makes tiny data sets of made pictures and sounds, laid out as the real ones are."""
+"""Writes tiny data sets of generated images and audio in the layouts of the real ones."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ RAVDESS_CODES = ("01", "02", "03", "04", "05", "06", "07", "08")
 
 @contextmanager
 def no_bar(_title: str) -> Iterator[Callable[[int, int], None]]:
-    """Show nobody how far a long task is."""
+    """Show no progress bar."""
     yield lambda _done, _total: None
 
 
 def face(seed: int, side_px: int = 48) -> UInt8:
-    """Return a grey pattern (side, side) that is nobody's face."""
+    """Return a grey pattern (side, side) in place of a face."""
     random = np.random.default_rng(seed)
     coarse = random.integers(0, 256, (6, 6)).astype(np.uint8)
     return cv2.resize(coarse, (side_px, side_px), interpolation=cv2.INTER_LINEAR).astype(np.uint8)

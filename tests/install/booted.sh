@@ -30,7 +30,7 @@ sys.exit(page.getresponse().status != int(sys.argv[1]))" "$@" 2>/dev/null
 is_another() { new=$(pid); [ "$new" != 0 ] && [ "$new" != "$1" ] && is_active; }
 has_failed() { systemctl is-failed --quiet emotion-edge; }
 
-# A broker that lets in nobody without the password, which only root may read.
+# A broker that requires the password, which only root may read.
 mosquitto_passwd -b -c /etc/mosquitto/passwd room-1 "$password"
 mosquitto_passwd -b /etc/mosquitto/passwd reader "$password"
 chown mosquitto: /etc/mosquitto/passwd
@@ -80,7 +80,7 @@ echo "hung: killed by the watchdog, and back"
 systemctl stop emotion-edge
 emotion-edge doctor
 systemctl start emotion-edge
-echo "the doctor is content, with the password that only root may read"
+echo "the doctor reports no failure, with the password that only root may read"
 
 cp "$config" /tmp/good.toml
 (umask 077; echo open-sesame >/etc/emotion-edge/dashboard-token)

@@ -57,7 +57,7 @@ class Debian:
         run([*self._nspawn(), "--private-network", "--boot"], seconds=seconds, status=None)
 
     def has(self, path: str) -> bool:
-        """Tell whether there is such a file, be it a dangling link."""
+        """Return whether the path exists, even as a dangling link."""
         return os.path.lexists(self.root / path)
 
     @property
@@ -69,7 +69,7 @@ class Debian:
     def _nspawn(self) -> list[str]:
         command = ["systemd-nspawn", "--quiet", "--register=no", f"--directory={self.root}"]
         command.append(f"--bind-ro={SOURCE}:/source")
-        # Without a systemd outside there is nobody to ask for a scope.
+        # Without systemd on the host no scope can be requested.
         return command if Path("/run/systemd/system").exists() else [*command, "--keep-unit"]
 
 
@@ -97,7 +97,7 @@ def main() -> int:
                 uninstall(debian)
         finally:
             shutil.rmtree(root, ignore_errors=True)
-    tell("all well")
+    report("all well")
     return 0
 
 
@@ -135,7 +135,7 @@ def make_image(arch: str, suite: str) -> Path:
         options = ("--variant=minbase", f"--arch={arch}", f"--include={IMAGE}")
         run(["debootstrap", *options, suite, str(partial)])
         partial.rename(image)
-        tell(f"debootstrap: {image.name}")
+        report(f"debootstrap: {image.name}")
     return image
 
 
@@ -150,9 +150,9 @@ def network_settings() -> list[str]:
 
 def install(debian: Debian) -> None:
     """Install twice; the second time keeps a config that was edited."""
-    said = debian.inside("/source/systemd/install.sh")
-    assert "systemd does not run here" in said, said
-    tell("install.sh: from nothing")
+    output = debian.inside("/source/systemd/install.sh")
+    assert "systemd does not run here" in output, output
+    report("install.sh: from nothing")
     config = debian.root / "etc/emotion-edge/config.toml"
     token = f"file:{debian.clip}?loop"
     config.write_text(config.read_text().replace('source = "auto"', f'source = "{token}"'))
@@ -160,7 +160,7 @@ def install(debian: Debian) -> None:
     debian.inside("/source/systemd/install.sh")
     assert config.read_text() == edited
     assert debian.has(WANTED)
-    tell("install.sh: again, with a config that was edited")
+    report("install.sh: again, with a config that was edited")
 
 
 def follow_numpy(debian: Debian) -> None:
@@ -173,31 +173,31 @@ def follow_numpy(debian: Debian) -> None:
     assert theirs.split(".")[0] == ours.split(".")[0], (theirs, ours)
     if debian.arch == native():  # qemu needs minutes for it
         analyze(debian)
-    tell(f"NumPy {ours} beside Debian's {theirs}")
+    report(f"NumPy {ours} beside Debian's {theirs}")
 
 
 def use(debian: Debian) -> None:
     """Use the installed commands as a person would."""
     analyze(debian)
-    said = debian.inside("emotion-edge", "devices")
-    assert f"{ARCHITECTURES[debian.arch]}, " in said, said
-    said = debian.inside("emotion-edge", "doctor", status=None)  # no device and no broker here
-    assert said, "the doctor said nothing"
-    tell("doctor: " + " ".join(said.split())[-200:])
+    output = debian.inside("emotion-edge", "devices")
+    assert f"{ARCHITECTURES[debian.arch]}, " in output, output
+    output = debian.inside("emotion-edge", "doctor", status=None)  # no device and no broker here
+    assert output, "the doctor printed nothing"
+    report("doctor: " + " ".join(output.split())[-200:])
     # Under qemu a picture takes so long that no emotion lasts.
     seconds = "60" if debian.arch == native() else "240"
-    said = debian.inside("emotion-edge", "demo", "--seconds", seconds, seconds=600)
-    assert ("emotion.changed" if debian.arch == native() else "presence.gained") in said, said
-    tell("demo: " + said.strip().splitlines()[-1])
+    output = debian.inside("emotion-edge", "demo", "--seconds", seconds, seconds=600)
+    assert ("emotion.changed" if debian.arch == native() else "presence.gained") in output, output
+    report("demo: " + output.strip().splitlines()[-1])
 
 
 def analyze(debian: Debian) -> None:
-    """Both models say something about the shipped clip."""
+    """Check that both models have a result for the shipped clip."""
     lines = debian.inside("emotion-edge", "analyze", "--json", debian.clip).splitlines()
     analysis = json.loads(lines[-1])
     assert analysis["faces"], analysis
     assert analysis["voice"], analysis
-    tell(f"analyze: {analysis['fused']['emotion']} {analysis['fused']['confidence']:.2f}")
+    report(f"analyze: {analysis['fused']['emotion']} {analysis['fused']['confidence']:.2f}")
 
 
 def boot(debian: Debian) -> None:
@@ -218,7 +218,7 @@ def uninstall(debian: Debian) -> None:
     """Take all away where no systemd runs."""
     debian.inside("/source/systemd/install.sh", "--uninstall")
     check_removed(debian)
-    tell("install.sh --uninstall")
+    report("install.sh --uninstall")
 
 
 def check_removed(debian: Debian) -> None:
@@ -245,8 +245,8 @@ def run(command: Sequence[str | Path], *, seconds: float = 3600, status: int | N
     return done.stdout
 
 
-def tell(text: str) -> None:
-    """Print what has just held, with the seconds since the beginning."""
+def report(text: str) -> None:
+    """Print a check that passed, with the seconds since the start."""
     print(f"{time.monotonic() - STARTED_S:5.0f} s  {text}", flush=True)
 
 

@@ -98,7 +98,7 @@ def soak(
     samples_path: Path | None = None,
     progress: Progress | None = None,
 ) -> Result:
-    """Run for `minutes` in `directory`, leave out what of `PARTS` is named, and return what came of it."""
+    """Run for `minutes` in `directory` without the failures named in `without`; return the result."""
     broker_directory = directory / "broker"
     broker_directory.mkdir()
     clips = {part: directory / f"{part}.mp4" for part in ("camera", "microphone")}

@@ -1,4 +1,4 @@
-"""At school and at work: all that a foreign client, a scraper and a page hear of a daemon that sees faces."""
+"""In restricted contexts no personal emotion reaches a foreign client, a scraper or the page."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config_of(directory: Path, clip: Path, port: int, *, context: str, bind: str) -> Config:
-    """Return the configuration of a device that sees the crowd and hears the shipped clip."""
+    """Return a configuration with a crowd as camera and the shipped clip as microphone."""
     token = directory / "token"
     token.write_text(TOKEN)
     token.chmod(0o600)
@@ -103,7 +103,7 @@ def ask(bind: str, path: str) -> str:
 
 
 def is_served(bind: str) -> bool:
-    """Tell whether the page can be had."""
+    """Return whether the page answers."""
     try:
         return bool(ask(bind, "/metrics"))
     except OSError:
@@ -167,8 +167,8 @@ def check_what_was_heard(watcher: Watcher) -> None:
     assert cleared.keys() >= {f"{ROOT}/{topic}" for topic in PERSONAL if topic in STORED}
     ours = [m for n, m in enumerate(watcher.seen) if m.payload and n >= cleared.get(m.topic, 0)]
     fresh = [m for m in ours if not m.retained]
-    told = {m.topic.removeprefix(f"{ROOT}/") for m in fresh}
-    assert told - {DISCOVERY} <= {topic for topic, leaves in TOPICS.items() if leaves}
+    topics = {m.topic.removeprefix(f"{ROOT}/") for m in fresh}
+    assert topics - {DISCOVERY} <= {topic for topic, leaves in TOPICS.items() if leaves}
     kinds = {json.loads(payload)["type"] for payload in watcher.on(f"{ROOT}/event")}
     assert {"device.degraded", "fatigue.changed"} <= kinds
     assert all(EVENTS[kind] for kind in kinds)

@@ -1,4 +1,4 @@
-"""Devices that fail under the running daemon: said with the reason, the rest goes on, and they come back."""
+"""A device that fails is reported with its reason and recovers; the rest of the daemon goes on."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ def status_with(reason: str) -> Callable[[list[Message]], bool]:
     """Return a condition: the newest status has the reason."""
 
     def holds(messages: list[Message]) -> bool:
-        told = [json.loads(message.payload) for message in messages if message.topic.endswith("/status")]
-        return bool(told) and reason in told[-1]["reasons"]
+        payloads = [json.loads(message.payload) for message in messages if message.topic.endswith("/status")]
+        return bool(payloads) and reason in payloads[-1]["reasons"]
 
     return holds
 
 
 def running(messages: list[Message]) -> bool:
-    """Tell whether the newest status is that all is well."""
-    told = [json.loads(m.payload)["state"] for m in messages if m.topic.endswith("/status")]
-    return bool(told) and told[-1] == "running"
+    """Return whether the newest status is `running`."""
+    payloads = [json.loads(m.payload)["state"] for m in messages if m.topic.endswith("/status")]
+    return bool(payloads) and payloads[-1] == "running"
 
 
-def hears(messages: list[Message]) -> bool:
-    """Tell whether the microphone has given a window of sound: until then it may still be opening."""
-    told = [json.loads(m.payload)["counters"] for m in messages if m.topic.endswith("/stats")]
-    return bool(told) and told[-1].get("windows", 0) > 0
+def has_audio_window(messages: list[Message]) -> bool:
+    """Return whether an audio window was processed: until then the microphone may still be opening."""
+    payloads = [json.loads(m.payload)["counters"] for m in messages if m.topic.endswith("/stats")]
+    return bool(payloads) and payloads[-1].get("windows", 0) > 0
 
 
 def in_time(listener: Listener, until: Callable[[list[Message]], bool]) -> None:
@@ -105,7 +105,7 @@ def test_microphone_that_is_pulled_out(tmp_path: Path, sound_server: SoundServer
             "EMOTION_EDGE__MQTT__STATS_INTERVAL_S": "0.5",
         }
         with daemon(environment("127.0.0.1", broker.port, tmp_path, **microphone)):
-            collect(listener, hears, 20)
+            collect(listener, has_audio_window, 20)
             sound_server.unplug()
             in_time(listener, status_with("microphone:no_device"))
             collect(listener, lambda seen: any(m.topic.endswith("/face/state") for m in seen), 20)
@@ -125,7 +125,7 @@ sys.exit(main(["run"]))
 
 
 def test_driver_that_never_returns_ends_the_daemon(tmp_path: Path) -> None:
-    """After the third hanging call the daemon says why, says goodbye, and leaves with 5."""
+    """After the third hanging call the daemon logs the reason, publishes `offline` and exits with 5."""
     with (
         EmbeddedBroker(tmp_path / "broker") as broker,
         closing(listen(MqttSettings(port=broker.port), "emotion/lab/#")) as listener,
@@ -198,7 +198,7 @@ def test_pauses_double_up_to_a_minute(attempt: int, most_s: float) -> None:
 
 
 def test_silent_microphone_is_listened_to_at_once(quick: list[int]) -> None:
-    """However long it was silent, the pause stays the shortest: somebody may begin to speak."""
+    """The pause of a silent microphone stays the shortest, since speech may begin at any time."""
     recorder = Recorder()
     recorder.error = DeviceError("mic: perfect silence", reason="silent")
     running_worker = recorder.worker()

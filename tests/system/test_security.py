@@ -1,4 +1,4 @@
-"""What strangers may not do: certificates, passwords and topics of others, refused with a reason."""
+"""Bad certificates, bad passwords and topics of other users are refused with a reason."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ def site(tmp_path: Path) -> Iterator[SiteMosquitto]:
 def client(broker: SiteMosquitto, user: str, **more: Any) -> Iterator[paho.Client]:
     """Connect a client that is not ours with the rights of one user (MQTT 5)."""
     connected = threading.Event()
-    stranger = paho.Client(
-        CallbackAPIVersion.VERSION2, client_id=f"stranger-{user}", protocol=MQTTProtocolVersion.MQTTv5
+    foreign = paho.Client(
+        CallbackAPIVersion.VERSION2, client_id=f"foreign-{user}", protocol=MQTTProtocolVersion.MQTTv5
     )
-    stranger.username_pw_set(user, PASSWORDS[user])
+    foreign.username_pw_set(user, PASSWORDS[user])
     if "will" in more:
-        stranger.will_set(more["will"], b"forged", qos=1, retain=True)
-    stranger.on_connect = lambda *_: connected.set()
-    stranger.connect(broker.host, broker.port)
-    stranger.loop_start()
+        foreign.will_set(more["will"], b"forged", qos=1, retain=True)
+    foreign.on_connect = lambda *_: connected.set()
+    foreign.connect(broker.host, broker.port)
+    foreign.loop_start()
     try:
         assert connected.wait(10), "no CONNACK"
-        yield stranger
+        yield foreign
     finally:
-        stranger.disconnect()
-        stranger.loop_stop()
+        foreign.disconnect()
+        foreign.loop_stop()
 
 
 @contextmanager
@@ -84,11 +84,11 @@ def observing(
 
 def publish_as(broker: SiteMosquitto, user: str, topic: str, payload: bytes) -> None:
     """Publish retained with the rights of one user, and wait for the answer or for being thrown out."""
-    with client(broker, user) as stranger:
+    with client(broker, user) as foreign:
         answered = threading.Event()
-        stranger.on_publish = lambda *_: answered.set()
-        stranger.on_disconnect = lambda *_: answered.set()  # mosquitto 2.0.11 hangs up on a refusal
-        stranger.publish(topic, payload, qos=1, retain=True)
+        foreign.on_publish = lambda *_: answered.set()
+        foreign.on_disconnect = lambda *_: answered.set()  # mosquitto 2.0.11 hangs up on a refusal
+        foreign.publish(topic, payload, qos=1, retain=True)
         assert answered.wait(10), "neither PUBACK nor DISCONNECT"
 
 
@@ -119,7 +119,7 @@ FORGED = [
 
 
 def test_sample_access_list_lets_each_speak_only_for_itself(site: SiteMosquitto) -> None:
-    """What a user may say is heard; what belongs to another is not, nor is it stored."""
+    """A user may publish on its own topics; on those of others nothing is delivered or stored."""
     with observing(site, "homeassistant", "emotion/#", "homeassistant/#") as seen:
         for user, topic in FORGED:
             publish_as(site, user, topic, b"forged")
@@ -133,10 +133,10 @@ def test_sample_access_list_lets_each_speak_only_for_itself(site: SiteMosquitto)
 
 
 def test_last_will_of_another_is_refused(site: SiteMosquitto) -> None:
-    """Nobody can make the broker say that another device is gone."""
+    """A user cannot forge the last will of another device."""
     with observing(site, "homeassistant", "emotion/#") as seen:
-        with client(site, "kitchen", will="emotion/attic/availability") as stranger:
-            sock = stranger.socket()
+        with client(site, "kitchen", will="emotion/attic/availability") as foreign:
+            sock = foreign.socket()
             if sock is not None:  # refused at once, or the will is silently dropped: both are right
                 sock.close()
         publish_as(site, "attic", "emotion/attic/event", b"fence")

@@ -27,7 +27,7 @@ MAX_LOG_BYTES = 100_000
 
 
 class Daemon:
-    """`emotion-edge --verbose run` in its own process, what it says in a file."""
+    """`emotion-edge --verbose run` in its own process, with its log in a file."""
 
     def __init__(self, directory: Path, config: str, **environment: str) -> None:
         self.directory = directory
@@ -52,8 +52,8 @@ class Daemon:
     def log(self) -> bytes:
         return self._log.read_bytes()
 
-    def says(self, words: bytes) -> bool:
-        """Tell whether the log has these words; fail when the daemon has ended."""
+    def has_logged(self, words: bytes) -> bool:
+        """Return whether the log contains these words; fail if the daemon has ended."""
         assert self.process.poll() is None, self.log.decode(errors="replace")[-2000:]
         return words in self.log
 
@@ -202,10 +202,10 @@ def test_password_shows_nowhere(tmp_path: Path, kept_in: str) -> None:
             assert leaks(device) == []
         text = config(f"port = {broker.port}\n" + user.replace("kitchen", "attic"))
         with daemon(tmp_path / "wrong", text, **environment) as device:
-            wait_until(lambda: device.says(b"not_authorized"), "a refusal", timeout_s=40)
+            wait_until(lambda: device.has_logged(b"not_authorized"), "a refusal", timeout_s=40)
             assert leaks(device) == []
-    with daemon(tmp_path / "nobody", config(f"port = {free_port()}\n{user}"), **environment) as device:
-        wait_until(lambda: device.says(b"refused"), "no broker", timeout_s=40)
+    with daemon(tmp_path / "no-broker", config(f"port = {free_port()}\n{user}"), **environment) as device:
+        wait_until(lambda: device.has_logged(b"refused"), "no broker", timeout_s=40)
         assert leaks(device) == []
 
 

@@ -13,6 +13,6 @@ def test_nothing_is_lost_while_devices_and_broker_fail(tmp_path: Path) -> None:
     assert result.events > 20
     assert (result.lost, result.out_of_order, result.exit_code) == (0, 0, 0)
     assert sum(result.failures.values()) >= 2
-    # So short a run says little about memory; a file or thread a failure would show.
+    # Too short to measure memory; a file or thread left behind by a failure shows.
     assert result.files[1] - result.files[0] <= 2
     assert result.threads[1] - result.threads[0] <= 2

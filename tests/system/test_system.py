@@ -62,7 +62,7 @@ def environment(host: str, port: int, directory: Path, **more: str) -> dict[str,
 
 @contextmanager
 def daemon(env: dict[str, str], *, log: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the daemon while the block lasts; what it says goes to `log`."""
+    """Run the daemon while the block lasts; its output goes to `log`."""
     with ExitStack() as stack:
         file = stack.enter_context(log.open("ab")) if log else None
         process = subprocess.Popen([sys.executable, "-m", "edge", "run"], env=env, cwd=ROOT, stderr=file)
@@ -139,7 +139,7 @@ def any_broker(kind: str, directory: Path) -> Iterator[int]:
 
 @pytest.mark.parametrize("kind", ["mosquitto", "nats"])
 def test_every_payload_fits_its_schema_and_both_models_spoke(kind: str, tmp_path: Path) -> None:
-    """A foreign client sees status, states and events from both models, all as the schemas say."""
+    """A foreign client receives status, states and events of both models, and each fits its schema."""
     with (
         any_broker(kind, tmp_path / "broker") as port,
         closing(listen(MqttSettings(port=port), "emotion/lab/#")) as listener,
@@ -170,7 +170,7 @@ def test_every_payload_fits_its_schema_and_both_models_spoke(kind: str, tmp_path
 
 
 def test_kill_9_makes_mosquitto_say_offline(tmp_path: Path) -> None:
-    """After kill -9 the last will tells that the device is gone."""
+    """After kill -9 the broker publishes the last will."""
     port = free_port()
     with (
         mosquitto(tmp_path / "broker", port),
@@ -185,7 +185,7 @@ def test_kill_9_makes_mosquitto_say_offline(tmp_path: Path) -> None:
 
 @contextmanager
 def durable_subscriber(port: int, received: list[dict[str, object]]) -> Iterator[None]:
-    """Subscribe with a session that the broker keeps, so that nothing is missed while nobody listens."""
+    """Subscribe with a session that the broker keeps, so that no event is missed while it is disconnected."""
     client = paho.Client(CallbackAPIVersion.VERSION2, client_id="foreign", clean_session=False)
     client.on_connect = lambda client, *_: client.subscribe("emotion/lab/event", qos=1)
     client.on_message = lambda _client, _data, message: received.append(json.loads(message.payload))
@@ -230,7 +230,7 @@ def test_broker_stopped_in_the_middle_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_demo_prints_events_until_ctrl_c(tmp_path: Path) -> None:
-    """`make run` shows events that came over MQTT, says goodbye and exits 0."""
+    """`make run` prints events that arrived over MQTT, then its farewell, and exits with 0."""
     env = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
     with subprocess.Popen(
         [sys.executable, "-m", "edge", "demo"], stdout=subprocess.PIPE, text=True, cwd=ROOT, env=env
@@ -259,14 +259,14 @@ def test_demo_ends_by_itself_and_tells_that_nothing_came(
 
 
 @pytest.mark.parametrize(
-    ("text", "code", "says"),
+    ("text", "code", "error"),
     [
         ("version = 1\n[camera]\nfsp = 3\n", 3, "did you mean fps"),
         ("version = 1\n[camera]\nfps = 'x'\n", 3, "camera.fps"),
         ("version = 1\n[models]\nface = 'nobody'\n", 4, "no such model card"),
     ],
 )
-def test_bad_config_is_one_sentence_and_its_code(tmp_path: Path, text: str, code: int, says: str) -> None:
+def test_bad_config_is_one_sentence_and_its_code(tmp_path: Path, text: str, code: int, error: str) -> None:
     """What is wrong in the config is named, and the exit code is the documented one."""
     path = tmp_path / "config.toml"
     path.write_text(text)
@@ -279,7 +279,7 @@ def test_bad_config_is_one_sentence_and_its_code(tmp_path: Path, text: str, code
         check=False,
     )
     assert done.returncode == code
-    assert says in done.stderr
+    assert error in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -313,7 +313,7 @@ def test_systemd_is_told_ready(tmp_path: Path) -> None:
         server.settimeout(20)
         env = environment("127.0.0.1", free_port(), tmp_path, NOTIFY_SOCKET=str(address))
         with daemon(env):
-            told: list[bytes] = []
-            while b"READY=1" not in told:
-                told.append(server.recv(4096))
-    assert any(message.startswith(b"STATUS=") for message in told)
+            received: list[bytes] = []
+            while b"READY=1" not in received:
+                received.append(server.recv(4096))
+    assert any(message.startswith(b"STATUS=") for message in received)

@@ -1,6 +1,6 @@
 """Makes `edge/sources/clips/demo.mp4`, which `make run` plays where there is no camera and no microphone.
 
-Everything in it is made here: a face that is drawn (nobody's), and sentences that espeak-ng speaks.
+Everything in it is generated: a drawn face, and sentences that espeak-ng speaks.
 Run it as `python -m tests.tools.make_demo_clip`; it needs the Debian package espeak-ng.
 """
 
@@ -95,7 +95,7 @@ def loudness_of(samples: NDArray[np.float32], count: int) -> NDArray[np.float64]
 def draw(expression: Expression, t_s: float, loudness: float, talk: float) -> NDArray[np.uint8]:
     """Return one frame (480, 640, 3) RGB; the head sways a little and the jaw follows the voice.
 
-    `talk` 0..1 tells that it is speaking, also between two syllables, when an open mouth closes.
+    `talk` 0..1 is the share of speech, also between two syllables, when an open mouth closes.
     """
     scale = 2  # drawn large and averaged down, for soft edges
     ys, xs = np.mgrid[0 : HEIGHT * scale, 0 : WIDTH * scale].astype(np.float32) / scale
