@@ -43,10 +43,10 @@ def test_track_is_stable_through_short_occlusion(frames: list[Frame], detector: 
 
 @pytest.mark.parametrize("angle", [-25, 0, 25])
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
-def test_crop_puts_the_eyes_where_training_had_them(
+def test_crop_places_the_eyes_as_in_training(
     frames: list[Frame], detector: FaceDetector, angle: float, scale: float
 ) -> None:
-    """Whatever size and tilt the face has, the crop is the same."""
+    """The crop does not depend on size and tilt of the face."""
     cropper = FaceCropper(FER_CROP)
     straight = frames[0].pixels
     (face,) = detector.detect(straight)
@@ -60,15 +60,15 @@ def test_crop_puts_the_eyes_where_training_had_them(
     assert float(np.abs(crop - expected).mean()) < 0.06
 
 
-def test_haar_stands_in_without_weights(frames: list[Frame]) -> None:
-    """The fallback finds the same face, and its eyes by the box alone."""
+def test_haar_cascade_replaces_missing_weights(frames: list[Frame]) -> None:
+    """The cascade finds the same face, and the box alone gives its eyes."""
     (face,) = HaarCascade().detect(frames[0].pixels)
     anchors = face_anchors(face)
     assert 250 < anchors.left_eye[0] < anchors.right_eye[0] < 400
 
 
 def test_small_faces_are_found_in_stills(frames: list[Frame], detector: FaceDetector) -> None:
-    """A face of 25 pixels in a large picture is lost to one look and found by tiles."""
+    """A face of 25 pixels in a large image is found in tiles only."""
     small = cv2.resize(frames[0].pixels, (107, 80), interpolation=cv2.INTER_AREA)
     wall = np.full((1000, 1400, 3), 190, np.uint8)
     wall[700:780, 1100:1207] = small
@@ -78,13 +78,13 @@ def test_small_faces_are_found_in_stills(frames: list[Frame], detector: FaceDete
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 500, 3), (48, 48, 3)])
-def test_odd_pictures_have_no_face(detector: FaceDetector, shape: tuple[int, int, int]) -> None:
-    """Tiny and thin pictures are looked at without complaint."""
+def test_tiny_and_thin_images_have_no_face(detector: FaceDetector, shape: tuple[int, int, int]) -> None:
+    """Images of extreme shapes raise no error."""
     assert detector.detect_small(np.zeros(shape, np.uint8)) == []
 
 
 def test_quality_falls_with_size() -> None:
-    """A face of few pixels is worth less."""
+    """A face of few pixels has a lower quality."""
     cropper = FaceCropper(FER_CROP)
     large, small = (Face((0.0, 0.0, side, side), 1.0) for side in (100.0, 24.0))
     assert cropper.quality(large) == pytest.approx(1.0)
@@ -92,7 +92,7 @@ def test_quality_falls_with_size() -> None:
 
 
 def test_levelled_crops_do_not_depend_on_light_and_gain() -> None:
-    """Half the contrast and other light give the same crop, with mean 0.5 and deviation 0.2."""
+    """Half the contrast and other light give the same crop, with mean 0.5 and standard deviation 0.2."""
     bright = np.random.default_rng(6).uniform(0.3, 0.8, (48, 48, 1)).astype(np.float32)
     dark = (bright * 0.5 - 0.1).astype(np.float32)
     level(bright)
@@ -102,8 +102,8 @@ def test_levelled_crops_do_not_depend_on_light_and_gain() -> None:
     assert float(bright.std()) == pytest.approx(0.2, abs=0.01)
 
 
-def test_levelled_crop_of_one_grey_is_finite() -> None:
-    """A covered lens gives the middle of the range, not a division by zero."""
+def test_levelled_crop_of_uniform_grey_is_finite() -> None:
+    """A covered lens gives 0.5 everywhere, without a division by zero."""
     flat = np.full((48, 48, 1), 0.1, np.float32)
     level(flat)
     np.testing.assert_allclose(flat, 0.5, atol=1e-4)

@@ -40,7 +40,7 @@ def crop_of(pixels: np.ndarray, corners: Float32) -> Float32:
 
 @pytest.mark.parametrize("width", [16.0, 24.0, 48.0])
 def test_open_and_shut_eyes(classifier: EyeStateClassifier, width: float) -> None:
-    """Near and far, both eyes of a drawn face are called what they are."""
+    """Open and closed eyes of a drawn face are classified correctly at any distance."""
     shut = classifier.p_closed_each(*draw_face(left_open=False, right_open=False, width=width))
     opened = classifier.p_closed_each(*draw_face(width=width))
     assert min(p for p in shut if p is not None) > 0.6
@@ -48,8 +48,8 @@ def test_open_and_shut_eyes(classifier: EyeStateClassifier, width: float) -> Non
     assert None not in (*shut, *opened)
 
 
-def test_answer_of_a_face_is_the_mean_of_its_eyes(classifier: EyeStateClassifier) -> None:
-    """Somebody who winks is between open and shut."""
+def test_face_has_the_mean_of_its_eyes(classifier: EyeStateClassifier) -> None:
+    """A winking face is between open and closed."""
     pixels, face = draw_face(left_open=False)
     left, right = classifier.p_closed_each(pixels, face)
     assert left is not None
@@ -60,14 +60,14 @@ def test_answer_of_a_face_is_the_mean_of_its_eyes(classifier: EyeStateClassifier
 
 @pytest.mark.parametrize("is_open", [True, False])
 def test_sunglasses_hide_both_eyes(classifier: EyeStateClassifier, is_open: bool) -> None:
-    """Behind dark lenses nothing is said, whatever the eyes do."""
+    """Eyes behind dark lenses have no probability, open or closed."""
     pixels, face = draw_face(left_open=is_open, right_open=is_open)
     assert classifier.p_closed(pixels, face) is not None
     assert classifier.p_closed(put_on_dark_glasses(pixels, face), face) is None
 
 
 def test_one_eye_is_enough(classifier: EyeStateClassifier) -> None:
-    """With a hand over the left eye the right one answers for the face."""
+    """With a hand over the left eye, the face has the probability of the right one."""
     pixels, face = draw_face(left_open=False, right_open=False)
     x, y = (int(v) for v in landmarks(face)[list(LEFT_EYE)].mean(axis=0))
     cv2.ellipse(pixels, (x, y + 10), (45, 55), 20, 0, 360, (214, 172, 146), -1)
@@ -79,7 +79,7 @@ def test_one_eye_is_enough(classifier: EyeStateClassifier) -> None:
 
 
 def test_far_eye_of_a_turned_head_is_not_trusted() -> None:
-    """An eye of less than 0.6 of the other's width is left out, one of just that width is not."""
+    """An eye of less than 0.6 of the other's width is left out; one of exactly that width counts."""
     _, turned = draw_face(width=36, left_width=21)
     assert visible_eyes(turned)[0] is None
     assert visible_eyes(turned)[1] is not None
@@ -87,8 +87,8 @@ def test_far_eye_of_a_turned_head_is_not_trusted() -> None:
     assert all(eye is not None for eye in visible_eyes(half))
 
 
-def test_profile_has_no_eye_to_trust(classifier: EyeStateClassifier) -> None:
-    """Both eyes are narrow against the way to the mouth: neither is judged."""
+def test_profile_has_no_visible_eye(classifier: EyeStateClassifier) -> None:
+    """Both eyes are narrow relative to the distance to the mouth: neither counts."""
     pixels, face = draw_face()
     points = landmarks(face).copy()
     middle = points[:, 0].max() / 2 + 20
@@ -98,28 +98,28 @@ def test_profile_has_no_eye_to_trust(classifier: EyeStateClassifier) -> None:
 
 
 @pytest.mark.parametrize(("width", "is_seen"), [(10.0, True), (9.5, False)])
-def test_tiny_eyes_are_not_judged(width: float, is_seen: bool) -> None:
-    """From ten pixels on an eye counts."""
+def test_tiny_eyes_are_left_out(width: float, is_seen: bool) -> None:
+    """An eye counts from ten pixels on."""
     _, face = draw_face(width=width)
     assert all((eye is not None) == is_seen for eye in visible_eyes(face))
 
 
-def test_eye_outside_the_picture(classifier: EyeStateClassifier) -> None:
-    """A face half out of the picture is judged by the eye that is in it."""
+def test_eye_outside_the_image(classifier: EyeStateClassifier) -> None:
+    """A face half outside the image has the probability of the eye inside it."""
     pixels, face = draw_face(at=(38.0, 110.0), left_open=False, right_open=False)
     left, right = classifier.p_closed_each(pixels, face)
     assert left is None
     assert right is not None
 
 
-def test_flat_picture_says_nothing(classifier: EyeStateClassifier) -> None:
-    """In the dark, or where a wall is taken for a face, no eye is made up."""
+def test_flat_image_has_no_eyes(classifier: EyeStateClassifier) -> None:
+    """A dark image, or a wall detected as a face, has no eye state."""
     _, face = draw_face()
     assert classifier.p_closed(np.full((240, 320, 3), 9, np.uint8), face) is None
 
 
-def test_boxes_alone_say_nothing(classifier: EyeStateClassifier) -> None:
-    """The detector without landmarks gives nothing to cut by."""
+def test_face_without_landmarks_has_no_eyes(classifier: EyeStateClassifier) -> None:
+    """A box alone does not place the crop of an eye."""
     pixels, face = draw_face()
     assert classifier.p_closed(pixels, replace(face, landmarks=None)) is None
     assert classifier.p_closed(pixels, replace(face, landmarks=landmarks(face)[:6])) is None
@@ -128,7 +128,7 @@ def test_boxes_alone_say_nothing(classifier: EyeStateClassifier) -> None:
 @pytest.mark.parametrize("angle", [-30, 0, 30])
 @pytest.mark.parametrize("scale", [0.6, 1.0, 3.0])
 def test_crop_is_the_same_at_any_size_and_tilt(angle: float, scale: float) -> None:
-    """The corners of the eye decide, so the network sees what it has learnt."""
+    """The corners of the eye place the crop, as in training."""
     pixels, face = draw_face(width=48)
     corners = landmarks(face)[list(LEFT_EYE)]
     matrix = cv2.getRotationMatrix2D((160, 110), angle, scale)
@@ -139,7 +139,7 @@ def test_crop_is_the_same_at_any_size_and_tilt(angle: float, scale: float) -> No
 
 
 def test_brightness_does_not_matter() -> None:
-    """A crop at a third of the light is levelled to the same picture."""
+    """A crop at a third of the brightness is levelled to the same values."""
     pixels, face = draw_face()
     corners = landmarks(face)[list(LEFT_EYE)]
     dark = (pixels * 0.3).astype(np.uint8)
@@ -152,8 +152,8 @@ def test_model_of_something_else_is_refused() -> None:
         EyeStateClassifier(open_classifier("mouth-state", task="mouth"))
 
 
-def test_measurements_carries_track_and_time(classifier: EyeStateClassifier) -> None:
-    """A measurements belongs to a face at a moment; what nobody reads is None."""
+def test_measurements_have_track_and_time(classifier: EyeStateClassifier) -> None:
+    """Measurements name their face and capture time; a value without a model is None."""
     pixels, face = draw_face(left_open=False, right_open=False)
     measurements = FaceMeasurer(classifier).measure(pixels, face, 5)
     assert (measurements.track, measurements.t_ns) == (3, 5)
@@ -162,8 +162,8 @@ def test_measurements_carries_track_and_time(classifier: EyeStateClassifier) -> 
     assert FaceMeasurer().measure(pixels, face, 5) == mesh
 
 
-def test_pipeline_sees_the_blinks_of_the_demo_clip() -> None:
-    """The drawn face shuts its eyes for three frames every 3.7 s, and only these are read as shut."""
+def test_pipeline_measures_the_blinks_of_the_demo_clip() -> None:
+    """The drawn face closes its eyes for three frames every 3.7 s; only these measure as closed."""
     if find_weights(DETECTOR) is None:
         pytest.skip("the detector weights are not here: emotion-models fetch")
     eyes = open_face_pipeline(Config(inference=InferenceSettings(backend="cpu")))
@@ -188,15 +188,15 @@ def test_pipeline_sees_the_blinks_of_the_demo_clip() -> None:
 
 
 def test_eye_model_can_be_left_out() -> None:
-    """`models.eyes = "none"` opens none; a directory without one takes the package's."""
+    """`models.eyes = "none"` opens no model, and neither does `fatigue.enabled = false`."""
     assert open_face_measurer(Config(models=ModelSettings(eyes="none"))).eyes is None
     assert open_face_measurer(Config(fatigue=FatigueSettings(enabled=False))).eyes is None
     with pytest.raises(ModelError, match=r"models\.eyes face-cnn"):
         open_face_measurer(Config(models=ModelSettings(eyes="face-cnn")))
 
 
-def test_still_has_a_measurements_too() -> None:
-    """A photograph is read as a frame at time 0, and without a classifier there is no measurements."""
+def test_still_has_measurements_too() -> None:
+    """A photograph is measured as a frame at time 0; without a measurer there are no measurements."""
     if find_weights(DETECTOR) is None:
         pytest.skip("the detector weights are not here: emotion-models fetch")
     frame: Frame = next(iter(read_video_frames(clip_path(), 0.4)))

@@ -27,7 +27,7 @@ def head(
     distance: float = 1e6,
     noise_px: float = 0,
 ) -> Face:
-    """Return a mesh that is a turned head, 100 px from eye to eye, seen from `distance` times that."""
+    """Return the mesh of a turned head, 100 px from eye to eye, at `distance` times that from the camera."""
     solid = np.array(list(HEAD.values())) @ rotation(pitch_deg, yaw_deg, roll_deg).T
     flat = 100 * solid[:, :2] / (1 + solid[:, 2:] / distance) + (320, 240)
     flat += np.random.default_rng(7).normal(0, noise_px, flat.shape) if noise_px else 0
@@ -39,12 +39,12 @@ def head(
 @pytest.mark.parametrize("pitch_deg", [-60, -30, -5, 0, 5, 15, 30, 60])
 @pytest.mark.parametrize(("yaw_deg", "roll_deg"), [(0, 0), (35, 0), (-35, 0), (0, 25), (30, 20)])
 def test_pitch_is_that_of_the_turned_mesh(pitch_deg: float, yaw_deg: float, roll_deg: float) -> None:
-    """A head turned in space has the pitch it was given, also when it is turned aside or tilted as well."""
+    """The pitch of a head is measured correctly, also with yaw and roll."""
     assert head_pitch_deg(head(pitch_deg, yaw_deg, roll_deg)) == pytest.approx(pitch_deg, abs=0.1)
 
 
 def test_bowed_is_positive_and_raised_is_negative() -> None:
-    """The tip of the nose lies lower in the picture when the head is bowed."""
+    """The tip of the nose is lower in the image when the head is bowed."""
     bowed, raised = head(20), head(-20)
     assert bowed.landmarks is not None
     assert raised.landmarks is not None
@@ -54,17 +54,17 @@ def test_bowed_is_positive_and_raised_is_negative() -> None:
 
 @pytest.mark.parametrize("pitch_deg", [-20, 0, 20])
 def test_a_near_camera_and_noisy_landmarks_cost_a_few_degrees(pitch_deg: float) -> None:
-    """At arm's length perspective is not weak, and landmarks jump by a pixel or two."""
+    """Perspective at arm's length and landmark noise of 1 to 2 pixels change the pitch by a few degrees."""
     near = head_pitch_deg(head(pitch_deg, distance=7, noise_px=1.5))
     assert near == pytest.approx(pitch_deg, abs=7)
 
 
 def mesh_without(points: int) -> Float32:
-    """Return so many landmarks, all apart."""
+    """Return this many distinct landmarks."""
     return np.random.default_rng(1).normal(100, 10, (points, 2)).astype(np.float32)
 
 
 @pytest.mark.parametrize("landmarks", [None, mesh_without(6), np.zeros((468, 2), np.float32)])
 def test_no_mesh_no_pitch(landmarks: Float32 | None) -> None:
-    """A box alone, six points, or points that are all one say nothing about pitch."""
+    """A box alone, six points, or identical points have no pitch."""
     assert head_pitch_deg(Face((0.0, 0.0, 10.0, 10.0), 0.9, landmarks)) is None

@@ -23,7 +23,7 @@ def classifier() -> YawnClassifier:
 
 
 def draw_mouth(*, opening: float, width: float = 60.0) -> tuple[UInt8, Face]:
-    """Return a picture (240, 320, 3) of a mouth, `opening` over its width, and its lips' landmarks."""
+    """Return an image (240, 320, 3) of a mouth, `opening` over its width, and the landmarks of its lips."""
     big = 4  # drawn larger and averaged down, as a lens does
     drawn = np.full((240 * big, 320 * big, 3), SKIN, np.uint8)
     centre, wide = (160 * big, 120 * big), width * big
@@ -54,7 +54,7 @@ def crop_of(pixels: UInt8, face: Face) -> Float32:
 
 @pytest.mark.parametrize("width", [24.0, 60.0, 110.0])
 def test_gaping_and_shut_mouths(classifier: YawnClassifier, width: float) -> None:
-    """Near and far, a wide open mouth is more of a yawn than a shut one."""
+    """A wide open mouth has a higher probability than a shut one at any distance."""
     gaping = classifier.p_yawning(*draw_mouth(opening=0.7, width=width))
     shut = classifier.p_yawning(*draw_mouth(opening=0.02, width=width))
     assert gaping is not None
@@ -76,8 +76,8 @@ def test_crop_is_the_same_at_any_size_and_tilt(angle: float, scale: float) -> No
     assert np.abs(difference).mean() < 0.05
 
 
-def test_mouth_that_is_not_seen_says_nothing(classifier: YawnClassifier) -> None:
-    """No landmarks, a tiny mouth, and one at the edge of the picture are None."""
+def test_mouth_that_is_not_visible(classifier: YawnClassifier) -> None:
+    """No landmarks, a tiny mouth, and one at the edge of the image are None."""
     pixels, face = draw_mouth(opening=0.5)
     assert face.landmarks is not None
     assert classifier.p_yawning(pixels, replace(face, landmarks=None)) is None

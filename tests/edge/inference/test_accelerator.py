@@ -28,8 +28,8 @@ def has_face(seen: list[Message]) -> bool:
     return any(state["count"] for state in states)
 
 
-def test_daemon_outlives_a_crashing_library_and_takes_the_good_one(tmp_path: Path) -> None:
-    """Loudly degraded and going on with the CPU; when a later try succeeds, recovered and on the library."""
+def test_daemon_survives_a_crashing_library_and_moves_to_a_good_one(tmp_path: Path) -> None:
+    """The daemon is degraded and runs on the CPU; after a successful retry it recovers on the library."""
     library = build(tmp_path / "npu.so", CRASHES_ON_LOAD)
     code = (
         "import sys, edge.inference.fallback\nfrom edge.__main__ import main\n"

@@ -41,7 +41,7 @@ def model_of(name: str, variant: str = "int8", threads: int = 1) -> Model:
 @pytest.mark.parametrize("variant", ["int8", "float16"])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_shipped_file_passes_its_golden_vector(name: str, variant: str) -> None:
-    """Hash, tensors and golden vector hold on this runtime."""
+    """Hash, tensors and golden vector match on this runtime."""
     card = load_card(name)
     assert open_classifier(name, task=card.task, variant=variant).name == card.identity(variant)
 
@@ -58,7 +58,7 @@ def test_int8_and_float16_agree(name: str) -> None:
 
 
 def test_pipeline_imports_on_this_runtime() -> None:
-    """Everything that the daemon imports is there, and only one runtime is loaded."""
+    """All imports of the daemon succeed, and exactly one runtime is loaded."""
     code = (
         "import sys, edge.daemon\nfrom edge.inference.interpreter import runtime\nruntime()\n"
         "assert len({'ai_edge_litert', 'tflite_runtime'} & set(sys.modules)) == 1"
@@ -66,8 +66,8 @@ def test_pipeline_imports_on_this_runtime() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)
 
 
-def test_interpreter_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Opening makes one interpreter with the number of threads asked for, and running makes no other."""
+def test_interpreter_is_created_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening creates one interpreter with the given number of threads; running creates no other."""
     made: list[int] = []
     real = runtime().Interpreter
 
@@ -82,8 +82,8 @@ def test_interpreter_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made == [2]
 
 
-def test_memory_used_again_leaks_nothing_into_the_next_answer() -> None:
-    """A then B gives for B what B alone gives, and the answer to A stays what it was."""
+def test_reused_buffers_do_not_mix_runs() -> None:
+    """The output for B does not depend on a run for A before it, and the output for A stays unchanged."""
     card = load_card("face-cnn")
     a, b = example(card, 1), example(card, 2)
     model = model_of("face-cnn")
@@ -95,8 +95,8 @@ def test_memory_used_again_leaks_nothing_into_the_next_answer() -> None:
     assert not np.array_equal(first, second)
 
 
-def test_model_quantizes_as_its_tensor_says() -> None:
-    """Rounded to even, clipped at both ends: what arrives at the engine is `TensorInfo.quantize`."""
+def test_model_quantizes_by_its_tensor() -> None:
+    """The engine gets the values of `TensorInfo.quantize`: rounded to even and clipped at both ends."""
     info = TensorInfo(0, (1, 7), np.dtype(np.int8), 0.5, 3)
     received: list[np.ndarray] = []
 
@@ -115,25 +115,25 @@ def test_model_quantizes_as_its_tensor_says() -> None:
 
 
 def test_wrong_shape_is_refused() -> None:
-    """One number too many: the shape given and the shape taken are named."""
+    """One number too many: the error names the given and the expected shape."""
     with pytest.raises(ModelError, match=r"\(1, 41, 1\) given to a model that takes \(1, 40, 1\)"):
         model_of("report-voice").run(np.zeros((1, 41, 1), np.float32))
 
 
-def test_file_that_is_no_model(tmp_path: Path) -> None:
-    """Text with the name of a model is one sentence."""
+def test_file_without_a_model(tmp_path: Path) -> None:
+    """A text file with the name of a model is refused in one sentence."""
     (tmp_path / "text.tflite").write_text("no model")
     with pytest.raises(ModelError, match=r"text\.tflite: not a TFLite model"):
         load_model(tmp_path / "text.tflite")
 
 
 def test_unknown_backend() -> None:
-    """What is no backend is refused with those that are."""
+    """An unknown backend is refused, with the list of the known ones."""
     with pytest.raises(ModelError, match="'npu': unknown; use auto or one of cpu, gpu, edgetpu, delegate:"):
         open_classifier("report-voice", task="voice", backend="npu")
 
 
-def test_edge_tpu_that_is_not_there() -> None:
+def test_missing_edge_tpu() -> None:
     """No Coral on this machine: no_device."""
     if "edgetpu" in candidate_backends():
         pytest.skip("this machine has an Edge TPU")
@@ -170,8 +170,8 @@ def refusing(*names: str) -> Callable[[str], DeviceError | None]:
 
 
 @pytest.mark.parametrize(("not_timed", "not_opened"), [("edgetpu", ""), ("", "edgetpu")])
-def test_auto_takes_the_fastest_that_answers(not_timed: str, not_opened: str) -> None:
-    """A backend may drop out while it is timed or over its golden vector; each has its reason."""
+def test_auto_selects_the_fastest_that_works(not_timed: str, not_opened: str) -> None:
+    """A backend can fail while it is timed or on its golden vector; each failure has its reason."""
 
     def time_on(backend: str) -> float:
         refusing(not_timed)(backend)
@@ -190,7 +190,7 @@ def test_auto_takes_the_fastest_that_answers(not_timed: str, not_opened: str) ->
     ]
 
 
-def test_auto_with_nothing_that_opens() -> None:
-    """When all drop out, the last reason is raised."""
+def test_auto_without_a_working_backend() -> None:
+    """When all backends fail, the last error is raised."""
     with pytest.raises(DeviceError, match="gpu: locked"):
         select_backend(("edgetpu", "gpu"), COSTS_MS.__getitem__, refusing("edgetpu", "gpu"), "test")

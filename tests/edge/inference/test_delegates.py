@@ -53,14 +53,14 @@ def refusal(backend: str) -> DeviceError:
 
 
 def test_token_has_a_library_and_options() -> None:
-    """What stands after the question mark goes to the library, decoded."""
+    """The part after the question mark is decoded and passed to the library."""
     token = "delegate:/opt/npu.so?device=usb&cache=/var/my%20cache&empty="
     options = {"device": "usb", "cache": "/var/my cache", "empty": ""}
     assert parse_delegate(token) == ("/opt/npu.so", options)
 
 
 def test_good_delegate_runs_the_model(good: Path) -> None:
-    """A model opens on a delegate, says so, and answers as on the CPU."""
+    """A model on a delegate reports it as its backend and returns the output of the CPU."""
     classifier = open_classifier("report-voice", task="voice", backend=f"delegate:{good}")
     assert classifier.backend == f"delegate:{good}"
     cpu = open_classifier("report-voice", task="voice")
@@ -68,7 +68,7 @@ def test_good_delegate_runs_the_model(good: Path) -> None:
     np.testing.assert_allclose(classifier.classify(x), cpu.classify(x), atol=1e-6)
 
 
-def test_library_that_is_not_there() -> None:
+def test_missing_library() -> None:
     """No such file: no_device."""
     assert refusal("delegate:/nowhere/npu.so").reason == "no_device"
 
@@ -79,7 +79,7 @@ def test_library_that_is_not_there() -> None:
     ids=["not a delegate", "lacks a symbol"],
 )
 def test_library_with_other_symbols(tmp_path: Path, source: str, says: str) -> None:
-    """A library without the two functions, or with one too few below it: abi_mismatch, and it is named."""
+    """A library that lacks a function, or whose own library lacks one: abi_mismatch, with its name."""
     library = build(tmp_path / "other.so", source)
     error = refusal(f"delegate:{library}")
     assert error.reason == "abi_mismatch"
@@ -92,14 +92,14 @@ def test_library_for_another_machine(tmp_path: Path, good: Path) -> None:
     assert refusal(f"delegate:{library}").reason == "abi_mismatch"
 
 
-def test_file_that_is_no_library(tmp_path: Path) -> None:
-    """A text with the name of a library: abi_mismatch."""
+def test_file_without_a_library(tmp_path: Path) -> None:
+    """A text file with the name of a library: abi_mismatch."""
     (tmp_path / "text.so").write_text("not an ELF file, and long enough for its header to be read " * 4)
     assert refusal(f"delegate:{tmp_path / 'text.so'}").reason == "abi_mismatch"
 
 
-def test_library_that_crashes_on_load_does_not_take_us_along(tmp_path: Path) -> None:
-    """The signal is told in a sentence, and this process is still here to read it."""
+def test_library_that_crashes_on_load_does_not_end_this_process(tmp_path: Path) -> None:
+    """The error names the signal that ended the child process."""
     library = build(tmp_path / "crash.so", CRASHES_ON_LOAD)
     error = refusal(f"delegate:{library}")
     assert error.reason == "abi_mismatch"
@@ -115,14 +115,14 @@ def test_library_that_crashes_on_load_does_not_take_us_along(tmp_path: Path) -> 
     ],
 )
 def test_delegate_that_fails(good: Path, mode: str, reason: str, says: str) -> None:
-    """No device behind it, a model it refuses, a crash over the model: each has its reason and its words."""
+    """No device, a refused model and a crash while running: each has its reason and message."""
     error = refusal(f"delegate:{good}?mode={mode}")
     assert error.reason == reason
     assert says in str(error)
 
 
 def test_delegate_that_hangs(good: Path) -> None:
-    """A library that does not return is ended after the time that it has."""
+    """A library that does not return is ended after the given time."""
     with pytest.raises(DeviceError, match="was not done after 2 s") as caught:
         try_backend(MODEL, f"delegate:{good}?mode=hang", seconds=2)
     assert caught.value.reason == "no_device"
@@ -166,7 +166,7 @@ def compiled_card(directory: Path) -> None:
 
 
 def test_edge_tpu_runs_the_compiled_variant(tmp_path: Path, good: Path) -> None:
-    """libedgetpu.so.1 is found by the loader, and it gets the card's edgetpu file."""
+    """The loader finds libedgetpu.so.1, which gets the edgetpu file of the card."""
     compiled_card(tmp_path)
     shutil.copy(good, tmp_path / "libedgetpu.so.1")
     done = on_edge_tpu(tmp_path, tmp_path)
@@ -182,7 +182,7 @@ def test_edge_tpu_without_its_library(tmp_path: Path) -> None:
 
 
 def test_edge_tpu_without_a_compiled_variant(good: Path, tmp_path: Path) -> None:
-    """A card without an edgetpu file is refused, not run on the CPU in silence."""
+    """A card without an edgetpu file is refused; it does not silently run on the CPU."""
     shutil.copy(good, tmp_path / "libedgetpu.so.1")
     said = on_edge_tpu(artifacts_directory(), tmp_path).stdout
     assert said.startswith("op_unsupported ")
@@ -205,14 +205,14 @@ def as_nobody(prepare: str, backend: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=60).stdout
 
 
-def test_library_that_may_not_be_read(closed: Path) -> None:
-    """As another user than its owner: no_permission, with the chmod to type."""
+def test_library_without_read_permission(closed: Path) -> None:
+    """Another user than its owner: no_permission, with the chmod command."""
     said = as_nobody("", f"delegate:{closed}")
     assert said.startswith("no_permission ")
     assert f"chmod a+r {closed}" in said
 
 
-def test_edge_tpu_that_may_not_be_opened(closed: Path) -> None:
+def test_edge_tpu_without_permission(closed: Path) -> None:
     """A Coral whose node belongs to another user: no_permission, with the groups to join."""
     said = as_nobody(f"edge.inference.delegates.edge_tpu_nodes = lambda: [Path({str(closed)!r})]", "edgetpu")
     assert said.startswith("no_permission ")

@@ -21,7 +21,7 @@ X = golden_input(CARD)
 
 
 class Stick:
-    """A real model in an accelerator that can be pulled out."""
+    """A real model on an accelerator that can be unplugged."""
 
     def __init__(self) -> None:
         path = artifacts_directory() / CARD.files["int8"].file
@@ -53,24 +53,24 @@ def stick() -> Stick:
     return Stick()
 
 
-def test_first_answer_is_the_cpu_s_and_the_first_try_comes_at_once(stick: Stick) -> None:
-    """Nothing waits for the accelerator; the first `retry` brings the model onto it."""
+def test_cpu_runs_first_and_the_first_retry_is_immediate(stick: Stick) -> None:
+    """The first prediction does not wait for the accelerator; the first `retry` moves the model to it."""
     steady = FallbackClassifier(stick.open_on, "edgetpu")
     assert (steady.backend, stick.tries) == ("cpu", 0)
     steady.retry(0)
     assert (steady.backend, steady.fault, steady.passed_over) == ("edgetpu", None, {})
 
 
-def test_cpu_is_never_tried_again(stick: Stick) -> None:
-    """With `backend = "cpu"` there is nothing to try."""
+def test_cpu_is_not_retried(stick: Stick) -> None:
+    """With `backend = "cpu"` no other backend is opened."""
     steady = FallbackClassifier(stick.open_on, "cpu")
     steady.retry(0)
     steady.retry(10 * RETRY_S)
     assert (steady.backend, stick.tries) == ("cpu", 0)
 
 
-def test_pulled_out_while_it_runs(stick: Stick) -> None:
-    """The very frame that finds it gone is answered, by the CPU, with the reason in `fault`."""
+def test_unplugged_while_it_runs(stick: Stick) -> None:
+    """The frame on which it fails is classified by the CPU, and `fault` has the reason."""
     steady = FallbackClassifier(stick.open_on, "edgetpu")
     steady.retry(0)
     before = steady.classify(X)
@@ -80,8 +80,8 @@ def test_pulled_out_while_it_runs(stick: Stick) -> None:
     assert "failed while it ran (USB transfer failed)" in str(steady.fault)
 
 
-def test_tries_are_a_minute_apart(stick: Stick) -> None:
-    """Just short of the minute there is no try, at the minute there is; plugged in, it runs there again."""
+def test_retries_are_a_minute_apart(stick: Stick) -> None:
+    """No retry happens just before the minute, one at the minute; plugged in again, the accelerator runs."""
     stick.plugged = False
     steady = FallbackClassifier(stick.open_on, "edgetpu")
     for now_s, tries in ((0.0, 1), (RETRY_S - 0.001, 1), (RETRY_S, 2), (2 * RETRY_S - 0.001, 2)):
@@ -95,7 +95,7 @@ def test_tries_are_a_minute_apart(stick: Stick) -> None:
 
 
 def test_auto_that_prefers_the_cpu_is_settled(stick: Stick) -> None:
-    """Nothing better here is no fault, and is not asked again."""
+    """`auto` that selects the CPU reports no fault and does not retry."""
     stick.plugged = False
     steady = FallbackClassifier(stick.open_on, "auto")
     steady.retry(0)
@@ -104,7 +104,7 @@ def test_auto_that_prefers_the_cpu_is_settled(stick: Stick) -> None:
 
 
 def test_auto_that_lost_its_accelerator_waits_for_it(stick: Stick) -> None:
-    """Once it ran there, its absence is a fault until it is back."""
+    """After `auto` ran on an accelerator, losing it is a fault until it is back."""
     steady = FallbackClassifier(stick.open_on, "auto")
     steady.retry(0)
     stick.plugged = False
@@ -116,8 +116,8 @@ def test_auto_that_lost_its_accelerator_waits_for_it(stick: Stick) -> None:
     assert (steady.backend, steady.fault) == ("edgetpu", None)
 
 
-def test_spoilt_file_for_the_accelerator_is_a_fault_and_not_the_end(stick: Stick) -> None:
-    """A variant with another hash leaves the CPU's answers alone: op_unsupported."""
+def test_damaged_file_for_the_accelerator_is_a_fault(stick: Stick) -> None:
+    """A variant with another hash is a fault, op_unsupported, and the CPU continues."""
 
     def open_on(backend: str) -> TfliteClassifier:
         if backend == "cpu":

@@ -43,7 +43,7 @@ def on(name: str, backend: str, variant: str | None = None) -> TfliteClassifier:
 
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("name", ["face-cnn", "voice-lstm"])
-def test_gpu_says_what_the_cpu_says(name: str) -> None:
+def test_gpu_agrees_with_the_cpu(name: str) -> None:
     """The float16 file gives the same probabilities on both, to 0.001."""
     accelerated, cpu = on(name, "gpu"), on(name, "cpu", "float16")
     assert (accelerated.backend, accelerated.name) == ("gpu", cpu.name)
@@ -57,7 +57,7 @@ def test_gpu_says_what_the_cpu_says(name: str) -> None:
 
 @pytest.mark.usefixtures("gpu")
 def test_model_that_the_gpu_gets_wrong_is_refused() -> None:
-    """The int8 face model runs there and answers wrongly: the golden vector notices."""
+    """The int8 face model runs there with wrong results: the golden vector detects it."""
     with pytest.raises(DeviceError, match=r"face-cnn \(int8\) on gpu: golden vector differs by") as caught:
         on("face-cnn", "gpu", "int8")
     assert caught.value.reason == "op_unsupported"
@@ -65,7 +65,7 @@ def test_model_that_the_gpu_gets_wrong_is_refused() -> None:
 
 @pytest.mark.usefixtures("gpu")
 def test_model_that_the_gpu_refuses() -> None:
-    """The report's voice model needs a texture that this driver does not allow: refused, in its words."""
+    """The voice model of the report needs a texture that this driver refuses: its message is in the error."""
     with pytest.raises(DeviceError, match=r"cannot run report-voice\.float16\.tflite") as caught:
         on("report-voice", "gpu")
     assert caught.value.reason == "op_unsupported"
@@ -80,8 +80,8 @@ def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("gpu")
-def test_auto_takes_the_fastest_and_says_why_not_the_other() -> None:
-    """A GPU that is a program on the CPU is slower than the CPU, and `auto` has measured that."""
+def test_auto_selects_the_fastest_with_the_reason_for_each() -> None:
+    """A GPU emulated on the CPU is slower than the CPU, which `auto` measures."""
     assert candidate_backends()[-2:] == ("gpu", "cpu")
     classifier = on("voice-lstm", "auto")
     trials = {trial.backend: trial for trial in classifier.trials}
@@ -94,7 +94,7 @@ def test_auto_takes_the_fastest_and_says_why_not_the_other() -> None:
 
 @pytest.mark.usefixtures("gpu")
 def test_daemon_on_the_gpu(tmp_path: Path) -> None:
-    """With `backend = "gpu"` both models move there, the events say so, and nothing is degraded."""
+    """With `backend = "gpu"` both models move there, the events name it, and nothing is degraded."""
     topics = ("emotion/lab/status", "emotion/lab/event")
     seen: list[Message] = []
 

@@ -21,7 +21,7 @@ print(len(os.listdir("/proc/self/task")))
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor, so numpy makes no thread anyway")
 @pytest.mark.parametrize(("wish", "threads"), [(None, 1), ("2", 2)])
 def test_matrix_products_make_no_threads(wish: str | None, threads: int) -> None:
-    """OpenBLAS would make one for each processor; who asks for threads gets them."""
+    """OpenBLAS creates no threads unless the environment sets a number."""
     environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
     if wish is not None:
         environment["OPENBLAS_NUM_THREADS"] = wish

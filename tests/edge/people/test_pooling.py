@@ -1,4 +1,4 @@
-"""One opinion of two: the rules against numbers worked out by hand, and the network that was trained."""
+"""Face and voice are combined: rules against values computed by hand, and the trained network."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ EQUAL = {Modality.FACE: 1.0, Modality.VOICE: 1.0}
 
 
 def rested(first: float, second: float, rest: float, of: float) -> list[float]:
-    """Return seven numbers, the last five the same, as shares of `of`."""
+    """Return seven numbers divided by `of`; the last five are equal."""
     return [first / of, second / of, *[rest / of] * 5]
 
 
 def sure(label: str, share: float) -> Float32:
-    """Return p (7,) with `share` for one label and the rest evenly for the others."""
+    """Return p (7,) with `share` for one label and the rest spread evenly."""
     p = np.full(len(LABELS), (1 - share) / 6, np.float32)
     p[LABELS.index(label)] = share
     return p
@@ -44,7 +44,7 @@ def sure(label: str, share: float) -> Float32:
 
 @pytest.fixture(scope="module")
 def network() -> NetworkPool:
-    """The shipped network, as the default device opens it."""
+    """The shipped network, opened by the default configuration."""
     pool = open_pool(Config(fusion=FusionSettings(method="network")))
     assert isinstance(pool, NetworkPool)
     return pool
@@ -65,17 +65,17 @@ def network() -> NetworkPool:
         ("bayes_sum", (1, 0.5), rested(53, 32, 11, 140)),
     ],
 )
-def test_rules_against_numbers_worked_out_by_hand(
+def test_rules_against_values_computed_by_hand(
     method: str, w: tuple[float, float], wanted: list[float]
 ) -> None:
-    """Two that disagree, once equally reliable and once not, come out as the formula has it."""
+    """Two predictions that disagree, equally reliable or not, give the result of the formula."""
     p = RULES[method](np.stack([ANGER, DISGUST]), np.array(w, np.float64))
     np.testing.assert_allclose(p, wanted, atol=1e-12)
 
 
 @pytest.mark.parametrize("method", RULES)
 def test_alone_zero_and_order(method: str) -> None:
-    """One alone is itself, what has no weight changes nothing, nobody knows anything without any."""
+    """A single prediction is unchanged, one with weight 0 is ignored, and none gives the uniform."""
     rule, both = RULES[method], np.stack([ANGER, DISGUST])
     np.testing.assert_allclose(rule(both[:1], np.array([1.0])), ANGER)
     np.testing.assert_allclose(rule(both, np.array([1.0, 0.0])), ANGER)
@@ -85,8 +85,8 @@ def test_alone_zero_and_order(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", RULES)
-def test_weak_opinion_is_no_certainty(method: str) -> None:
-    """Alone and of half reliability it keeps its label, and loses confidence."""
+def test_unreliable_prediction_is_flattened(method: str) -> None:
+    """A single prediction with half the reliability keeps its label and loses confidence."""
     p, shares = pool_by_rule({Modality.FACE: ModalityPrediction(sure("fear", 0.9), 1.0, 0.5)}, EQUAL, method)
     assert LABELS[int(p.argmax())] == "fear"
     assert 1 / 7 < p.max() < 0.9
@@ -94,7 +94,7 @@ def test_weak_opinion_is_no_certainty(method: str) -> None:
 
 
 def test_missing_modality_is_normal() -> None:
-    """A voice alone counts in full, whatever its weight beside a face."""
+    """A voice alone counts in full, independent of its weight beside a face."""
     voice = sure("anger", 0.7)
     weights = {Modality.FACE: 1.0, Modality.VOICE: 0.3}
     p, _ = pool_by_rule({Modality.VOICE: ModalityPrediction(voice, 1.0)}, weights, "weighted_log")
@@ -103,24 +103,24 @@ def test_missing_modality_is_normal() -> None:
 
 @pytest.mark.parametrize("method", RULES)
 def test_shares_follow_weight_and_reliability(method: str) -> None:
-    """Half the weight and half the quality are a quarter of the other's share."""
-    opinions = {
+    """Half the weight and half the quality give a quarter of the other's share."""
+    predictions = {
         Modality.FACE: ModalityPrediction(sure("fear", 0.6), 1.0),
         Modality.VOICE: ModalityPrediction(sure("anger", 0.6), 0.5),
     }
-    p, shares = pool_by_rule(opinions, {Modality.FACE: 1.0, Modality.VOICE: 0.5}, method)
+    p, shares = pool_by_rule(predictions, {Modality.FACE: 1.0, Modality.VOICE: 0.5}, method)
     assert shares == {Modality.FACE: pytest.approx(0.8), Modality.VOICE: pytest.approx(0.2)}
     assert LABELS[int(p.argmax())] == "fear"
     assert float(p.sum()) == pytest.approx(1, abs=1e-6)
 
 
 def test_every_rule_has_a_temperature() -> None:
-    """A rule without one would end a daemon that is set to it."""
+    """Every rule of the configuration has a temperature."""
     assert set(TEMPERATURES) == set(RULES)
 
 
-def test_network_features_say_what_is_not_there() -> None:
-    """Ten numbers each, certainty at 1, the least that int8 can say at 0, all 0 for who is missing."""
+def test_network_features_of_an_absent_modality_are_zero() -> None:
+    """Ten numbers each: certainty is 1, the lowest p of int8 is 0, and an absent modality is all 0."""
     p = np.zeros((1, 2, 7), np.float32)
     p[0, 1, 2] = 1
     found = network_features(p, np.full((1, 2), 0.5, np.float32), np.full((1, 2), 0.25, np.float32))
@@ -129,25 +129,25 @@ def test_network_features_say_what_is_not_there() -> None:
 
 
 @pytest.mark.parametrize("label", LABELS)
-def test_network_believes_two_that_agree(network: NetworkPool, label: str) -> None:
-    """Two clear opinions of one label are that label, surer than half, and both have their share."""
-    said = ModalityPrediction(sure(label, 0.8), 1.0)
-    p, shares = network({Modality.FACE: said, Modality.VOICE: said})
+def test_network_follows_two_that_agree(network: NetworkPool, label: str) -> None:
+    """Two confident predictions of one label give that label above 0.5, and both have a share."""
+    same = ModalityPrediction(sure(label, 0.8), 1.0)
+    p, shares = network({Modality.FACE: same, Modality.VOICE: same})
     assert LABELS[int(p.argmax())] == label
     assert p.max() > 0.5
     assert sum(shares.values()) == pytest.approx(1)
     assert min(shares.values()) > 0
 
 
-def test_network_hears_less_of_a_poor_voice(network: NetworkPool) -> None:
-    """The same voice moves the result less when its quality is low, or when it is old."""
+def test_network_weights_a_poor_voice_less(network: NetworkPool) -> None:
+    """The same voice changes the result less when its quality is low or when it is old."""
 
     def share(quality: float, freshness: float) -> float:
-        opinions = {
+        predictions = {
             Modality.FACE: ModalityPrediction(sure("happiness", 0.7), 0.9),
             Modality.VOICE: ModalityPrediction(sure("anger", 0.7), quality, freshness),
         }
-        return float(network(opinions)[0][LABELS.index("anger")])
+        return float(network(predictions)[0][LABELS.index("anger")])
 
     assert share(0.1, 1.0) < share(1.0, 1.0)
     assert share(1.0, 0.4) < share(1.0, 1.0)
@@ -155,43 +155,43 @@ def test_network_hears_less_of_a_poor_voice(network: NetworkPool) -> None:
 
 @pytest.mark.parametrize("modality", list(Modality))
 def test_network_alone(network: NetworkPool, modality: Modality) -> None:
-    """With one modality it keeps a clear label, and the share is all its."""
+    """With one modality it keeps a confident label, and the share is 1."""
     p, shares = network({modality: ModalityPrediction(sure("happiness", 0.9), 1.0)})
     assert LABELS[int(p.argmax())] == "happiness"
     assert shares == {modality: 1.0}
 
 
 def test_network_order_does_not_matter(network: NetworkPool) -> None:
-    """Who was heard first is no evidence."""
+    """The order of the predictions does not change the result."""
     face, voice = ModalityPrediction(sure("fear", 0.6), 0.8), ModalityPrediction(sure("anger", 0.5), 0.9)
     one, _ = network({Modality.FACE: face, Modality.VOICE: voice})
     other, _ = network({Modality.VOICE: voice, Modality.FACE: face})
     np.testing.assert_array_equal(one, other)
 
 
-def test_ties_are_broken_by_the_opinions() -> None:
-    """Of two labels that int8 finds equal the likelier one wins, and what is not equal stays."""
+def test_ties_are_broken_by_the_predictions() -> None:
+    """Of two labels with equal int8 values, the likelier one wins; other values stay."""
     equal = np.array([0.3, 0.3, 0.1, 0.1, 0.1, 0.05, 0.05], np.float32)
-    said = np.stack([sure("disgust", 0.6), np.zeros(7, np.float32)])
-    assert LABELS[int(break_ties(equal, said).argmax())] == "disgust"
-    np.testing.assert_allclose(break_ties(equal, said), equal, atol=1e-3)
+    p = np.stack([sure("disgust", 0.6), np.zeros(7, np.float32)])
+    assert LABELS[int(break_ties(equal, p).argmax())] == "disgust"
+    np.testing.assert_allclose(break_ties(equal, p), equal, atol=1e-3)
 
 
 def test_events_can_name_the_network(network: NetworkPool) -> None:
-    """A network has name and hash, a rule has none."""
+    """A network has a name and hash, a rule has none."""
     assert (pool_name(network) or "").startswith("multimodal@")
     assert pool_name(open_pool(Config(fusion=FusionSettings(method="mean")))) is None
 
 
 def test_files_are_fused_as_the_daemon_fuses() -> None:
-    """What analyzes files opens what the config asks for."""
+    """`analyze` opens the method of the configuration."""
     assert isinstance(Analyzer(Config()).pool, NetworkPool)
     rule = Config(fusion=FusionSettings(method="product"))
     assert not isinstance(Analyzer(rule).pool, NetworkPool)
 
 
-def test_models_of_ones_own_do_not_hide_the_network(tmp_path: Path) -> None:
-    """A directory with a face model only leaves fusion as it is; one that is not there is refused."""
+def test_directory_does_not_hide_the_network(tmp_path: Path) -> None:
+    """A directory without a fusion network leaves that of the package; an unknown name is refused."""
     settings = FusionSettings(method="network")
     config = Config(fusion=settings, models=ModelSettings(directory=tmp_path))
     assert pool_name(open_pool(config)) is not None
@@ -204,7 +204,7 @@ def test_models_of_ones_own_do_not_hide_the_network(tmp_path: Path) -> None:
 
 
 def test_unknown_method_is_refused_with_a_suggestion(tmp_path: Path) -> None:
-    """A slip is named, with all methods and the nearest."""
+    """A misspelled method is named, with all methods and the nearest one."""
     path = tmp_path / "config.toml"
     path.write_text('version = 1\n[fusion]\nmethod = "netwrok"\n', encoding="utf-8")
     with pytest.raises(ConfigError, match=r"fusion\.method = 'netwrok'.*bayes_sum.*did you mean network\?"):
@@ -212,7 +212,7 @@ def test_unknown_method_is_refused_with_a_suggestion(tmp_path: Path) -> None:
 
 
 def test_every_method_opens() -> None:
-    """What the config takes can be used."""
+    """Every method of the configuration opens and combines."""
     for method in (*RULES, "network"):
         pool = open_pool(Config.model_validate({"fusion": {"method": method}}))
         p, _ = pool({Modality.FACE: ModalityPrediction(sure("sadness", 0.9), 1.0)})

@@ -11,7 +11,7 @@ from edge.voice.pitch import pitch_frames
 
 
 def voice(hz: float, *, seconds: float = 0.5, noise: float = 0.0) -> Float32:
-    """A tone with ten harmonics, as vocal folds make."""
+    """Return a tone with ten harmonics, as vocal folds produce it."""
     t = np.arange(int(seconds * 16_000)) / 16_000
     tone = sum(np.sin(2 * np.pi * hz * k * t + k) / k for k in range(1, 11))
     hiss = np.random.default_rng(1).normal(0, noise, t.size)
@@ -21,7 +21,7 @@ def voice(hz: float, *, seconds: float = 0.5, noise: float = 0.0) -> Float32:
 @pytest.mark.parametrize("hz", [80, 110, 150, 220, 330, 450])
 @pytest.mark.parametrize("noise", [0.0, 0.03])
 def test_pitch_of_a_voice_is_found(hz: float, noise: float) -> None:
-    """Within a semitone in nine of ten frames, with and without noise around it."""
+    """The pitch is within a semitone in nine of ten frames, with and without noise."""
     octaves, periodicity = clip_frames(voice(hz, noise=noise))[:, 40:].T
     found = 200 * 2.0**octaves
     assert np.mean(np.abs(found / hz - 1) < 0.06) > 0.9
@@ -29,13 +29,13 @@ def test_pitch_of_a_voice_is_found(hz: float, noise: float) -> None:
 
 
 def test_noise_has_little_periodicity() -> None:
-    """White noise is not taken for a voice."""
+    """White noise is not periodic."""
     hiss = np.random.default_rng(2).normal(0, 0.1, 16_000).astype(np.float32)
     assert np.median(clip_frames(hiss)[:, 41]) < 0.5
 
 
 def test_silence_has_no_pitch() -> None:
-    """Digital silence is 0 and 0, and nothing is divided by zero."""
+    """Digital silence is 0 and 0, without a division by zero."""
     np.testing.assert_array_equal(pitch_frames(np.zeros((3, 400), np.float32)), np.zeros((3, 2), np.float32))
 
 
