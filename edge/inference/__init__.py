@@ -1,8 +1,10 @@
-"""TFLite: model cards, backends and interpreters; floats in, probabilities out.
+"""TFLite: floats in, probabilities out, on the CPU or on an accelerator.
 
-A card (`card`) describes an artifact; `backends` opens its file on cpu, gpu, edgetpu or a delegate, after a
-`trial` in a child process. `backend_selection` times the candidates of `auto`. `fallback` keeps a model
-running on the CPU while its accelerator is lost, and `accelerator` brings it back.
+`models` finds the model that the configuration names; its `card` describes it, with the typed `features` of
+its input. `classifier` opens it and checks it against the card. `backends` tries an accelerator in a child
+process (`trial`) before `engines` opens the file; `backend_selection` times the candidates of `auto`.
+`fallback` keeps a model running on the CPU while its accelerator is lost, and `accelerator` brings it back.
 
-From outside: `Card`, `TfliteClassifier`, `open_classifier`, `FallbackClassifier`, `Accelerator`, `weights`.
+From outside: `open_model`, `open_optional_model`, `load_card`, `Card`, the specs of `features`,
+`TfliteClassifier`, `open_classifier`, `FallbackClassifier`, `Accelerator`, `weights`.
 """

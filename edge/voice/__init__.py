@@ -1,7 +1,8 @@
 """Samples -> windows -> features -> probabilities.
 
-`windows` runs voice activity detection, computes MFCC frames once for each hop, adds the pitch of `pitch`,
-and yields sliding windows with the share of speech in each.
+`windows` cuts the samples into sliding windows. For each hop, `activity` detects speech, and `features`
+computes the MFCC frames of a window with speech once, with the pitch of `pitch`. `model_input` normalizes a
+window for the voice model.
 
-From outside: `edge.pipeline.VoicePipeline`; training uses `windows` too, so both have the same features.
+From outside: `edge.pipeline.VoicePipeline`; training uses the same modules, so both have the same features.
 """
