@@ -263,7 +263,7 @@ def test_demo_ends_by_itself_and_tells_that_nothing_came(
     [
         ("version = 1\n[camera]\nfsp = 3\n", 3, "did you mean fps"),
         ("version = 1\n[camera]\nfps = 'x'\n", 3, "camera.fps"),
-        ("version = 1\n[models]\nface = 'nobody'\n", 4, "no such model card"),
+        ("version = 1\n[models]\nface = 'nobody'\n", 4, "no nobody.json in the package"),
     ],
 )
 def test_bad_config_is_one_sentence_and_its_code(tmp_path: Path, text: str, code: int, error: str) -> None:

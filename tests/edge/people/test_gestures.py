@@ -1,4 +1,4 @@
-"""Yawns are told from talk and laughter, sinking heads from nods in talk and from face."""
+"""Yawns are distinguished from talk and laughter, nods of sleep from nods in talk and from reading."""
 
 from __future__ import annotations
 
