@@ -144,7 +144,7 @@ def test_states_and_events_follow_a_person_to_sleep(device: Device) -> None:
 
 
 def test_presence_and_emotion_are_events_in_this_order(device: Device) -> None:
-    """Somebody comes, changes the emotion and leaves; each is an event of the person and of the room."""
+    """A person comes, changes the emotion and leaves; each is an event of the person and of the room."""
     device.add([FaceMeasurements(1, 0)], "anger")
     device.add([FaceMeasurements(1, SECOND)], "fear")
     device.update(10 * SECOND)

@@ -58,8 +58,8 @@ class Film:
 
     def levels(self) -> list[str]:
         """Return the levels of the room, each once."""
-        said = [states.room.level for _, states in self.states]
-        return [level for k, level in enumerate(said) if k == 0 or level != said[k - 1]]
+        levels = [states.room.level for _, states in self.states]
+        return [level for k, level in enumerate(levels) if k == 0 or level != levels[k - 1]]
 
 
 def awake(
@@ -368,8 +368,8 @@ def test_each_change_of_level_is_reported_once() -> None:
     film = Film()
     film.show(closing((20.0, 5.0), seconds=30))
     film.tick(40 * SECOND)
-    told = [(c.state.subject, c.previous, c.state.level) for c in film.changes if c.state.subject == "room"]
-    assert told == [
+    room = [(c.state.subject, c.previous, c.state.level) for c in film.changes if c.state.subject == "room"]
+    assert room == [
         ("room", "uncertain", "alert"),
         ("room", "alert", "tired"),
         ("room", "tired", "drowsy"),
@@ -378,7 +378,7 @@ def test_each_change_of_level_is_reported_once() -> None:
         ("room", "drowsy", "absent"),
     ]
     person = [(c.previous, c.state.level) for c in film.changes if c.state.subject == "person-1"]
-    assert person == [(previous, level) for _, previous, level in told]
+    assert person == [(previous, level) for _, previous, level in room]
 
 
 def test_a_camera_that_is_switched_off_forgets() -> None:
