@@ -30,12 +30,12 @@ from models.recipes.catalog import RECIPES, run_recipe
 from models.recipes.report import REPORTS, train_report
 from models.run import Run
 
-MIN_SIDE_PX, MAX_SIDE_PX = 32, 224  # VGG16 needs the first and was made for the second
+MIN_SIDE_PX, MAX_SIDE_PX = 32, 224  # minimum of VGG16, and the size that it was trained with
 
 
 @contextmanager
 def bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar to people; pipes get nothing."""
+    """Show a progress bar on a terminal; nothing in a pipe."""
     if not screen.is_terminal:
         yield lambda _done, _total: None
         return
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    fetch = commands.add_parser("fetch", help="third-party detector weights, pinned by SHA-256")
+    fetch = commands.add_parser("fetch", help="download the face detector weights (pinned by SHA-256)")
     fetch.set_defaults(command=_fetch)
 
     train = commands.add_parser(
@@ -65,38 +65,45 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_recipes_help(),
     )
     train.add_argument("name", metavar="NAME", help="one of the recipes below")
-    train.add_argument("--data", type=Path, required=True, metavar="DIR", help="where the data sets lie")
+    train.add_argument("--data", type=Path, required=True, metavar="DIR", help="directory of the data sets")
     train.add_argument("--out", type=Path, default=Path("trained"), metavar="DIR", help="default: trained")
-    train.add_argument("--epochs", type=positive, metavar="N", help="instead of the recipe's number")
-    train.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
-    train.add_argument("--size", type=positive, metavar="N", help="side of a picture in pixels")
-    train.add_argument("--weights", type=Path, metavar="FILE", help="VGG16 without top, of ImageNet")
-    train.add_argument("--json", action="store_true", help="the result on stdout, stable JSON")
+    train.add_argument("--epochs", type=positive, metavar="N", help="default: the number of the recipe")
+    train.add_argument("--resume", action="store_true", help="continue after the last finished epoch")
+    train.add_argument("--size", type=positive, metavar="N", help="side of the input image in pixels")
+    train.add_argument("--weights", type=Path, metavar="FILE", help="ImageNet weights of VGG16 without top")
+    train.add_argument("--json", action="store_true", help="print the result as stable JSON")
     train.set_defaults(command=_train)
 
     evaluate = commands.add_parser(
         "evaluate",
         help="measure the TFLite files on held-out people",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="beside the models: " + ", ".join(MEASURES),
+        epilog="NAME is a model or one of the measures: " + ", ".join(MEASURES),
     )
-    evaluate.add_argument("name", nargs="?", metavar="NAME", help="default: every model")
-    evaluate.add_argument("--data", type=Path, required=True, metavar="DIR", help="where the data sets lie")
-    evaluate.add_argument("--write-cards", action="store_true", help="put the figures into the cards")
-    evaluate.add_argument("--html", type=Path, metavar="OUT", help="also write one self-contained page")
+    evaluate.add_argument("name", nargs="?", metavar="NAME", help="default: all models and measures")
+    evaluate.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="directory of the data sets"
+    )
+    evaluate.add_argument("--write-cards", action="store_true", help="save the figures in the cards")
+    evaluate.add_argument("--html", type=Path, metavar="OUT", help="also write a self-contained HTML page")
     evaluate.set_defaults(command=_evaluate)
 
-    listing = commands.add_parser("list", help="the models that are here, and their figures")
+    listing = commands.add_parser("list", help="list the models with their figures")
     listing.set_defaults(command=_list)
     for command in (evaluate, listing):
-        command.add_argument("--json", action="store_true", help="stable JSON on stdout")
-        command.add_argument("--models", type=Path, metavar="DIR", help="default: those of the package")
+        command.add_argument("--json", action="store_true", help="print stable JSON")
+        command.add_argument(
+            "--models",
+            type=Path,
+            metavar="DIR",
+            help="directory of the models; default: those of the package",
+        )
     return parser
 
 
 def _recipes_help() -> str:
-    """List the recipes, and what each takes beside the common options."""
-    lines = [f"  {name:<20} a model to ship" for name in RECIPES]
+    """List the recipes and their additional options."""
+    lines = [f"  {name:<20} a shipped model" for name in RECIPES]
     for name, report in REPORTS.items():
         takes = [
             "--json",
@@ -108,17 +115,17 @@ def _recipes_help() -> str:
 
 
 def _fetch(_args: argparse.Namespace) -> int:
-    with screen.status("fetching the detector weights") if screen.is_terminal else bar(""):
+    with screen.status("downloading the detector weights") if screen.is_terminal else bar(""):
         written = fetch_weights(report=print_note)
     if not written:
-        print_note(f"all weights are in {weights_directory()}")
+        print_note(f"all weights are already in {weights_directory()}")
     return EXIT_OK
 
 
 def _train(args: argparse.Namespace) -> int:
     if args.name not in (*RECIPES, *REPORTS):
         print_note(
-            f"emotion-models: {args.name}: no such recipe; there are {', '.join((*RECIPES, *REPORTS))}"
+            f"emotion-models: {args.name}: unknown recipe; use one of {', '.join((*RECIPES, *REPORTS))}"
         )
         return EXIT_USAGE
     if wrong := _misplaced(args):
@@ -126,7 +133,7 @@ def _train(args: argparse.Namespace) -> int:
         return EXIT_USAGE
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        import keras  # noqa: F401  # only to say in one sentence that it is missing
+        import keras  # noqa: F401  # for one clear error if it is missing
         import matplotlib  # noqa: F401
         import tensorflow  # noqa: F401
     except ImportError as error:
@@ -149,21 +156,21 @@ def _repeat_report(args: argparse.Namespace, run: Run) -> int:
         print(json.dumps(result))
     else:
         print_result(result)
-    print_note(f"wrote {args.out / args.name}.result.json and the plots beside it")
+    print_note(f"wrote {args.out / args.name}.result.json and plots")
     return EXIT_OK
 
 
 def _misplaced(args: argparse.Namespace) -> str | None:
-    """Return the sentence about an option that the recipe does not take, or a size it cannot have."""
+    """Return the error for an option that the recipe does not take or a size out of range, else None."""
     report = REPORTS.get(args.name)
     if args.size is not None and not (report and report.takes_size):
-        return f"--size {args.size}: {args.name} has a size of its own; leave it out"
+        return f"--size {args.size}: {args.name} has a fixed size; leave it out"
     if args.size is not None and not MIN_SIDE_PX <= args.size <= MAX_SIDE_PX:
-        return f"--size {args.size}: not from {MIN_SIDE_PX} to {MAX_SIDE_PX}; the report has 48 and 88"
+        return f"--size {args.size}: not between {MIN_SIDE_PX} and {MAX_SIDE_PX}; the report uses 48 and 88"
     if args.weights is not None and not (report and report.takes_weights):
         return f"--weights {args.weights}: {args.name} takes no weights; leave it out"
     if args.json and not report:
-        return f"--json: {args.name} leaves a model and its card, no result; leave it out"
+        return f"--json: {args.name} writes a model and a card and has no JSON result; leave it out"
     return None
 
 
@@ -173,9 +180,11 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.name and args.name not in MEASURES:
         task = load_card(args.name, directory=args.models).task
         if task in MEASURED_BY:
-            raise EdgeError(f"{args.name}: a {task} model is measured by `evaluate {MEASURED_BY[task]}`")
+            raise EdgeError(
+                f"{args.name}: for {task} models use `emotion-models evaluate {MEASURED_BY[task]}`"
+            )
     if not names:
-        raise EdgeError(f"{args.models}: no model card in it; `emotion-models train` makes one")
+        raise EdgeError(f"{args.models}: no model card in it; choose another directory")
     results, measured, unmeasured = [], list[dict[str, Any]](), list[str]()
     for name in names:
         try:

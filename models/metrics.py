@@ -1,4 +1,4 @@
-"""The figures by which models are judged; every one is computed from probabilities (n, 7) and labels (n,)."""
+"""Metrics of classifiers, computed from probabilities (n, 7) and labels (n,)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from edge.values import LABELS, Float32
 
 ECE_BINS = 15
 RESAMPLES = 2000
-FEWEST_PEOPLE = 5  # that are resampled; an interval from fewer would be narrower than the truth
+FEWEST_PEOPLE = 5  # for an interval over people: with fewer it would be too narrow
 Labels = NDArray[np.int64]
 Interval = list[float]  # low, high
 
 
 def predicted_classes(p: Float32) -> Labels:
-    """Return the most probable class (n,); -1 where a row is all zero, which is how a missed face is told."""
+    """Return the most probable class (n,); -1 for a row of zeros, which marks a missed face."""
     return np.where(p.any(axis=1), p.argmax(axis=1), -1)
 
 
 def confusion_matrix(predicted: Labels, labels: Labels, *, classes: int = len(LABELS)) -> NDArray[np.int64]:
-    """Count (k, k): rows are true classes, columns predicted ones; missed examples are in no column."""
+    """Return counts (k, k): rows are true classes, columns predicted ones; missed examples do not count."""
     matrix = np.zeros((classes, classes), dtype=np.int64)
     found = predicted >= 0
     np.add.at(matrix, (labels[found], predicted[found]), 1)
@@ -32,12 +32,12 @@ def confusion_matrix(predicted: Labels, labels: Labels, *, classes: int = len(LA
 
 
 def uar(predicted: Labels, labels: Labels) -> float:
-    """Return the unweighted average recall over the classes that occur in `labels`."""
+    """Return the unweighted average recall over the classes in `labels`."""
     return float(np.mean([np.mean(predicted[labels == k] == k) for k in np.unique(labels)]))
 
 
 def macro_f1(predicted: Labels, labels: Labels) -> float:
-    """Return the F1 averaged over the classes that occur in `labels`."""
+    """Return the F1 averaged over the classes in `labels`."""
     scores = []
     for k in np.unique(labels):
         hits = np.count_nonzero((predicted == k) & (labels == k))
@@ -52,7 +52,7 @@ def calibration_error(p: Float32, labels: Labels, *, bins: int = ECE_BINS) -> fl
 
 
 def reliability(p: Float32, labels: Labels, *, bins: int = ECE_BINS) -> list[dict[str, Any]]:
-    """Return n, mean confidence and accuracy of each of `bins` equal bins of confidence that is not empty."""
+    """Return n, mean confidence and accuracy of each non-empty one of `bins` equal bins of confidence."""
     return [
         {"n": n, "confidence": round(confidence, 4), "accuracy": round(accuracy, 4)}
         for n, confidence, accuracy in _confidence_bins(p, labels, bins)
@@ -62,16 +62,15 @@ def reliability(p: Float32, labels: Labels, *, bins: int = ECE_BINS) -> list[dic
 def intervals_95(
     predicted: Labels, labels: Labels, units: Sequence[object], *, seed: int = 0
 ) -> tuple[Interval, Interval]:
-    """Return 95 % percentile bootstrap intervals (Efron 1979) of accuracy and UAR, the same at every call.
+    """Return 95 % percentile bootstrap intervals (Efron 1979) of accuracy and UAR; deterministic.
 
-    `units` (n,) tell which examples are drawn together: one each where they are independent, a person
-    where several examples are of one person.
+    Examples with the same element of `units` (n,) are resampled together, such as those of one person.
     """
     _, unit = np.unique(np.asarray(units), return_inverse=True)
     counts = np.zeros((unit.max() + 1, 2, len(LABELS)), dtype=np.int64)  # hits, examples of each class
     np.add.at(counts[:, 0], (unit, labels), predicted == labels)
     np.add.at(counts[:, 1], (unit, labels), 1)
-    # Units with the same counts are interchangeable, so what is drawn is how often each kind comes.
+    # Units with the same counts are interchangeable: draw how often each kind occurs.
     kinds, times = np.unique(counts.reshape(len(counts), -1), axis=0, return_counts=True)  # (k, 2 * 7)
     drawn = np.random.default_rng(seed).multinomial(times.sum(), times / times.sum(), RESAMPLES) @ kinds
     hits, examples = drawn[:, : len(LABELS)], drawn[:, len(LABELS) :]
@@ -83,11 +82,11 @@ def intervals_95(
 def measure(
     p: Float32, labels: Labels, *, people: Sequence[str] = (), units: Sequence[int] = ()
 ) -> dict[str, Any]:
-    """Return every figure of one set, for JSON; intervals are over examples, and over `people` (n,) if given.
+    """Return all figures of one set for JSON, with intervals over examples and over `people` (n,) if given.
 
-    `units` (n,) tell which examples are one picture or clip seen in several ways, so not independent.
-    `recall` and `precision` are a class each, None where they are not defined. `reliability` holds
-    confidence, accuracy and n of each bin of the calibration error that has any examples.
+    Examples with the same element of `units` (n,) are versions of one image or clip, so not independent.
+    `recall` and `precision` are per class, None if undefined. `reliability` has n, confidence and accuracy of
+    each non-empty bin of the calibration error.
     """
     predicted = predicted_classes(p)
     accuracy, average = intervals_95(predicted, labels, units or range(labels.size))
@@ -114,7 +113,7 @@ def measure(
 
 
 def figures_of_parts(p: Float32, labels: Labels, parts: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return n, accuracy and UAR of each part, such as a speaker or a fold; `parts` (n,) name them."""
+    """Return n, accuracy and UAR of each part, such as a speaker or a fold; `parts` (n,) are their names."""
     predicted, names = predicted_classes(p), np.array(parts)
     figures = {}
     for name in dict.fromkeys(parts):
@@ -138,9 +137,9 @@ def mean_of_parts(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 
 
 def fit_temperature(p: Float32, labels: Labels, people: Sequence[str] | None = None) -> float:
-    """Return the temperature 0.25..16 that gives `labels` the highest likelihood (Guo et al. 2017).
+    """Return the temperature 0.25..16 with the highest likelihood of `labels` (Guo et al. 2017).
 
-    Where `people` (n,) are given, each counts as much as every other, however many examples are theirs.
+    With `people` (n,) every person has the same weight, regardless of the number of examples.
     """
     logits = np.log(np.maximum(p, 1 / 512))  # the floor of `edge.inference.card.soften`
     grid = np.exp(np.linspace(np.log(0.25), np.log(16), 241))

@@ -1,4 +1,4 @@
-"""Spoils test faces and voices in fixed ways, the same for the same example at every call."""
+"""Corrupts test faces and voices: the same example is corrupted in the same way at every call."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ BABBLE_DB = 10.0  # speech over babble
 TELEPHONE_HZ = (300.0, 3400.0)
 TELEPHONE_RATE_HZ = 8000
 
-# A webcam in a dim room: soft optics, too little light, the sensor's noise, a hard-pressed encoder.
+# A webcam in a dim room: soft optics, little light, sensor noise, strong compression.
 WEBCAM_BLUR_PX = 0.8
 WEBCAM_LIGHT = 0.4
 WEBCAM_NOISE = 4.0  # grey levels, after the loss of light
 WEBCAM_JPEG_QUALITY = 40
 
-# How a detector errs: the side of its box against the right one, and its place in sides of the box.
+# Errors of a face box: (side relative to the correct one, dx, dy in sides of the box).
 JITTER = {
     "box-0.85": (0.85, 0.0, 0.0),
     "box-1.15": (1.15, 0.0, 0.0),
@@ -38,9 +38,9 @@ JITTER = {
 
 
 def jitter_crop(image: UInt8, kind: str) -> UInt8:
-    """Return a crop (h, w) uint8 as a box that is wrong by `JITTER[kind]` would have cut it.
+    """Return a crop (h, w) uint8 as if the face box had the error `JITTER[kind]`.
 
-    What lies outside the given crop is unknown and repeats its border.
+    Pixels outside the given crop are unknown; its border is repeated.
     """
     side, dx, dy = JITTER[kind]
     height, width = image.shape
@@ -55,7 +55,7 @@ def jitter_crop(image: UInt8, kind: str) -> UInt8:
 
 
 def jitter_spec(spec: CropSpec, kind: str) -> CropSpec:
-    """Return the crop that cuts as wrongly as `jitter_crop`, but out of a whole picture's real pixels."""
+    """Return `spec` with the error `JITTER[kind]`, to crop from an uncropped image."""
     side, dx, dy = JITTER[kind]
     (left, right) = (((x - 0.5 - dx) / side + 0.5, (y - 0.5 - dy) / side + 0.5) for x, y in spec.eyes)
     mouth_y = (spec.mouth_y - 0.5 - dy) / side + 0.5
@@ -63,7 +63,7 @@ def jitter_spec(spec: CropSpec, kind: str) -> CropSpec:
 
 
 def bad_webcam(image: UInt8, index: int) -> UInt8:
-    """Return a face (h, w) uint8 blurred, dark, noisy and JPEG-pressed; `index` seeds its noise."""
+    """Return a face (h, w) uint8 blurred, dark, noisy and JPEG-compressed; `index` seeds the noise."""
     noise = np.random.default_rng([SEED, index]).standard_normal(image.shape, dtype=np.float32)
     soft = cv2.GaussianBlur(image, (0, 0), WEBCAM_BLUR_PX).astype(np.float32)
     dark = np.clip(np.rint(soft * WEBCAM_LIGHT + noise * WEBCAM_NOISE), 0, 255).astype(np.uint8)
@@ -72,9 +72,9 @@ def bad_webcam(image: UInt8, index: int) -> UInt8:
 
 
 def speech_power(samples: Float32) -> float:
-    """Return the mean power of the 20 ms frames that are at most 15.9 dB below the average one.
+    """Return the mean power of the 20 ms frames that are at most 15.9 dB below the average frame.
 
-    The margin is that of ITU-T P.56; pauses then do not make a speaker count as quiet.
+    The margin is that of ITU-T P.56; it excludes pauses from the speech level.
     """
     frame = SAMPLE_RATE_HZ // 50
     whole = samples[: max(1, samples.size // frame) * frame].astype(np.float64)
@@ -83,7 +83,7 @@ def speech_power(samples: Float32) -> float:
 
 
 def add_noise(samples: Float32, noise: Float32, index: int, *, snr_db: float = BABBLE_DB) -> Float32:
-    """Return (n,) with `noise` (m,) mixed in `snr_db` under the speech, from a start that `index` seeds."""
+    """Return `samples` (n,) with `noise` (m,) `snr_db` below the speech level; `index` seeds its offset."""
     start = int(np.random.default_rng([SEED, index]).integers(noise.size))
     piece = np.take(noise, np.arange(start, start + samples.size), mode="wrap")
     power = float(np.mean(np.square(piece, dtype=np.float64)))
@@ -94,7 +94,10 @@ def add_noise(samples: Float32, noise: Float32, index: int, *, snr_db: float = B
 
 
 def find_babble(data: Path, notes: list[str]) -> Float32 | None:
-    """Read the babble in `noise/`: `babble.*`, else the first file with babble in its name; None without."""
+    """Read the babble noise in `noise/`: `babble.*`, else the first file with babble in its name.
+
+    Return None and add a note if there is none.
+    """
     try:
         files = sorted(
             (path for path in find_set(data, "noise").rglob("*babble*")),
@@ -102,20 +105,20 @@ def find_babble(data: Path, notes: list[str]) -> Float32 | None:
         )
         files = [path for path in files if path.suffix.lower() in SOUND_SUFFIXES]
         if not files:
-            raise DataError("data set noise: no sound file with babble in its name")
+            raise DataError("data set noise: no audio file with babble in its name")
         samples = read_audio(files[0])
         if not samples.any():
-            raise DataError(f"{files[0].name}: is silent")
+            raise DataError(f"{files[0].name}: silent; replace it")
     except EdgeError as error:
         notes.append(f"{error}; voices in babble are not measured")
         return None
-    notes.append(f"babble is {files[0].name}, {BABBLE_DB:.0f} dB under the speech")
+    notes.append(f"babble is {files[0].name}, {BABBLE_DB:.0f} dB below the speech")
     return samples
 
 
 def telephone(samples: Float32) -> Float32:
-    """Return (n,) as a telephone passes it on: sampled at 8 kHz, 300 to 3400 Hz."""
-    from scipy import signal  # over a second to import, and only this needs it
+    """Return `samples` (n,) as over a telephone: sampled at 8 kHz, band-limited to 300-3400 Hz."""
+    from scipy import signal  # takes over a second to import and only this function needs it
 
     narrow = signal.resample_poly(samples.astype(np.float64), TELEPHONE_RATE_HZ, SAMPLE_RATE_HZ)
     band = signal.butter(4, TELEPHONE_HZ, btype="bandpass", fs=TELEPHONE_RATE_HZ, output="sos")

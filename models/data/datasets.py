@@ -1,6 +1,6 @@
-"""Reads the face and speech data sets, as they are here and as their owners publish them.
+"""Reads the face data sets in every published layout.
 
-A loader uses what it can read and says by name and count what it cannot; it guesses nothing.
+A loader uses the files that it can read and reports the others by name and count in `notes`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ IMAGE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".tiff", ".tif", ".bmp")
 KAGGLE_LABELS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 FER_USAGES = ("Training", "PublicTest", "PrivateTest")
 ONSET_FRAMES = 3
-KINDS = ("faces", "eyes", "mouths", "speech", "media")  # folders that the sets may be sorted into
+KINDS = ("faces", "eyes", "mouths", "speech", "media")  # optional folders above the data sets
 NOT_A_FACE_VOTES = 5  # of the ten FER+ votes
 ALIASES = {
     "angry": "anger", "disgusted": "disgust", "fearful": "fear", "happy": "happiness", "sad": "sadness",
@@ -39,10 +39,10 @@ class DataError(EdgeError, ValueError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FaceSet:
-    """Pictures of faces: `images` are (h, w) uint8 grey, `labels` (n,) index `LABELS`.
+    """Images of faces: `images` are (h, w) uint8 grey, `labels` (n,) index `LABELS`.
 
-    `votes` (n, 7) are FER+ votes for the seven classes and zero where there are none. `notes` are
-    sentences about what could not be used.
+    `votes` (n, 7) are the FER+ votes for the seven classes, zero without votes. `notes` are sentences
+    about files that could not be used.
     """
 
     name: str
@@ -56,16 +56,16 @@ class FaceSet:
         return len(self.images)
 
     def stacked(self) -> UInt8:
-        """Return all images as (n, 48, 48) uint8; those of another size are resized."""
+        """Return all images as (n, 48, 48) uint8, resized if necessary."""
         return np.stack([_resized(image) for image in self.images])
 
     def majority(self) -> NDArray[np.int64]:
-        """Return the class (n,) that more than half of the FER+ votes name, -1 where none does."""
+        """Return the class (n,) with more than half of the FER+ votes, -1 without a majority."""
         has_one = self.votes.max(axis=1) > self.votes.sum(axis=1) / 2
         return np.where(has_one, self.votes.argmax(axis=1), -1)
 
     def where(self, keep: NDArray[np.bool_]) -> FaceSet:
-        """Return the part of the set for which `keep` (n,) is true."""
+        """Return the examples for which `keep` (n,) is true."""
         index = np.flatnonzero(keep)
         return replace(
             self,
@@ -78,7 +78,7 @@ class FaceSet:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _FaceFile:
-    """One entry of a listing, not read yet; `pixels` where the listing itself holds them."""
+    """One entry of a listing, not read yet; `pixels` if the listing itself holds them."""
 
     path: Path
     label: str
@@ -91,7 +91,7 @@ class _FaceFile:
 
 
 def find_set(data: Path, name: str) -> Path:
-    """Return the directory of data set `name` in `data`, or below one of `KINDS` there."""
+    """Return the directory of data set `name` in `data` or in one of its folders `KINDS`."""
     for candidate in (*(data / kind / name for kind in KINDS), data / name):
         if candidate.is_dir():
             return candidate
@@ -99,7 +99,7 @@ def find_set(data: Path, name: str) -> Path:
 
 
 def label_of(word: str) -> str | None:
-    """Return the label that a data set's own word stands for, or None (contempt and others)."""
+    """Return the label for a data set's own class name, None for other classes such as contempt."""
     word = word.strip().lower()
     word = ALIASES.get(word, word)
     return word if word in LABELS else None
@@ -108,8 +108,8 @@ def label_of(word: str) -> str | None:
 def load_fer2013(directory: Path, usage: str, *, progress: Progress | None = None) -> FaceSet:
     """Read one official split of FER2013: `labels.csv` and its tree, `fer2013.csv`, or train/ and test/.
 
-    From Training, exact copies of test images and pictures that half the FER+ voters (5 of 10) called
-    no face are left out; the test splits stay whole.
+    Training leaves out exact copies of test images, and images that at least 5 of the 10 FER+ voters
+    called "not a face". The test splits stay complete.
     """
     files, notes = _list_fer2013(directory)
     chosen = [file for file in files if file.usage == usage]
@@ -122,20 +122,20 @@ def load_fer2013(directory: Path, usage: str, *, progress: Progress | None = Non
 
 
 def load_ckplus48(directory: Path, *, progress: Progress | None = None) -> FaceSet:
-    """Read CK+48, six classes: contempt is not one of ours and is left out, neutral is not there."""
+    """Read CK+48, six classes: contempt is left out, and CK+48 has no neutral images."""
     files, strange = _list_tree(directory, subject=lambda path: path.name.split("_")[0])
     strange = [path for path in strange if path.parent.name != "contempt"]
-    notes = _notes_on_strange("ckplus48", strange, what="lie in folders that are no emotion")
+    notes = _notes_on_strange("ckplus48", strange, what="are in folders that are not an emotion")
     return _read("ckplus48", files, notes=notes, progress=progress)
 
 
 def load_ckplus_sequences(directory: Path, *, progress: Progress | None = None) -> FaceSet:
-    """Read CK+'s sequences, whole pictures that go from a neutral face to the peak of an emotion.
+    """Read CK+'s sequences, uncropped images from a neutral face to the peak of an emotion.
 
-    The first frames are neutral, the second half has the emotion, weak at first; the rest is left out.
+    The first frames get the label neutral, the second half the emotion; the frames between are left out.
     """
     sequences: dict[Path, list[Path]] = {}
-    for path in _pictures(directory):
+    for path in _image_paths(directory):
         sequences.setdefault(path.parent, []).append(path)
     files, strange = [], []
     for folder, paths in sequences.items():
@@ -148,22 +148,22 @@ def load_ckplus_sequences(directory: Path, *, progress: Progress | None = None) 
             ]
         else:
             strange.append(folder)
-    notes = _notes_on_strange("ckplus_sequences", strange, what="lie in folders that are no emotion")
+    notes = _notes_on_strange("ckplus_sequences", strange, what="are in folders that are not an emotion")
     return _read("ckplus_sequences", files, notes=notes, progress=progress)
 
 
 def load_jaffe(directory: Path, *, progress: Progress | None = None) -> FaceSet:
-    """Read JAFFE, whole pictures of 256x256; label and subject are in names such as KA.AN1.39.tiff."""
+    """Read JAFFE, uncropped images of 256x256; names such as KA.AN1.39.tiff give subject and label."""
     codes = {"AN": "anger", "DI": "disgust", "FE": "fear", "HA": "happiness", "NE": "neutral",
              "SA": "sadness", "SU": "surprise"}  # fmt: skip
     files, strange = [], []
-    for path in _pictures(directory):
+    for path in _image_paths(directory):
         subject, _, rest = path.name.partition(".")
         if rest[:2] in codes:
             files.append(_FaceFile(path, codes[rest[:2]], subject=subject))
         else:
             strange.append(path)
-    notes = _notes_on_strange("jaffe", strange, what="have names that say no emotion")
+    notes = _notes_on_strange("jaffe", strange, what="have names without an emotion")
     return _read("jaffe", files, notes=notes, progress=progress)
 
 
@@ -175,7 +175,7 @@ def need_every_class(name: str, labels: NDArray[np.int64], wanted: Iterable[str]
 
 
 def _list_fer2013(directory: Path) -> tuple[list[_FaceFile], list[str]]:
-    """List all splits; the notes tell which lines or files say nothing that can be used."""
+    """List all splits; the notes name the rows or files that cannot be used."""
     if (directory / "labels.csv").exists():
         return _list_table(directory / "labels.csv", _rows(directory / "labels.csv"), _labelled_file)
     if (directory / "fer2013.csv").exists():
@@ -187,13 +187,13 @@ def _list_fer2013(directory: Path) -> tuple[list[_FaceFile], list[str]]:
         if usage not in FER_USAGES:
             usage = "Training" if file.path.parent.parent.name == "train" else "PrivateTest"
         files.append(replace(file, usage=usage))
-    return files, _notes_on_strange("fer2013", strange, what="lie in folders that are no emotion")
+    return files, _notes_on_strange("fer2013", strange, what="are in folders that are not an emotion")
 
 
 def _list_table(
     path: Path, rows: list[dict[str, str]], file_of: Callable[[Path, dict[str, str]], _FaceFile]
 ) -> tuple[list[_FaceFile], list[str]]:
-    """Make one entry a row; rows that are cut off or say an unknown class are counted in a note."""
+    """Make one entry a row; truncated rows and unknown classes are counted in a note."""
     files, bad = [], []
     for line, row in enumerate(rows, start=2):
         try:
@@ -201,8 +201,8 @@ def _list_table(
         except (KeyError, IndexError, TypeError, ValueError) as error:
             bad.append(f"line {line}: {type(error).__name__} {error}")
     if not files:
-        why = bad[0] if bad else "it is empty"
-        raise DataError(f"{path.name}: no row can be used ({why}); take the whole file again")
+        why = bad[0] if bad else "the file is empty"
+        raise DataError(f"{path.name}: no row can be used ({why}); download the file again")
     if bad:
         return files, [f"{path.name}: {len(bad)} of {len(rows)} rows cannot be used (first {bad[0]})"]
     return files, []
@@ -220,13 +220,13 @@ def _labelled_file(at: Path, row: dict[str, str]) -> _FaceFile:
 
 
 def _list_kaggle_csv(directory: Path) -> tuple[list[_FaceFile], list[str]]:
-    """Join Kaggle's fer2013.csv (emotion, pixels, Usage) with FER+'s fer2013new.csv, row by row."""
+    """Join Kaggle's fer2013.csv (emotion, pixels, Usage) with FER+'s fer2013new.csv row by row."""
     rows = _rows(directory / "fer2013.csv")
     plus = directory / "fer2013new.csv"
     votes = _rows(plus) if plus.exists() else []
     if votes and len(votes) != len(rows):
         raise DataError(
-            f"{plus}: {len(votes)} rows beside {len(rows)} of fer2013.csv; take both files whole, or only one"
+            f"{plus}: {len(votes)} rows, but fer2013.csv has {len(rows)}; download both files again"
         )
 
     def file_of(at: Path, row: dict[str, str]) -> _FaceFile:
@@ -246,9 +246,9 @@ def _list_kaggle_csv(directory: Path) -> tuple[list[_FaceFile], list[str]]:
 def _list_tree(
     directory: Path, *, subject: Callable[[Path], str] = lambda _: ""
 ) -> tuple[list[_FaceFile], list[Path]]:
-    """List pictures whose folder is a class name, and those whose folder is not."""
+    """Return the images in folders named after a class, and the images in other folders."""
     files, strange = [], []
-    for path in _pictures(directory):
+    for path in _image_paths(directory):
         if label := label_of(path.parent.name):
             files.append(_FaceFile(path, label, subject=subject(path)))
         else:
@@ -257,10 +257,10 @@ def _list_tree(
 
 
 def _notes_on_strange(name: str, strange: Sequence[Path], *, what: str) -> list[str]:
-    return [f"{name}: {len(strange)} pictures {what} (first {strange[0].name})"] if strange else []
+    return [f"{name}: {len(strange)} images {what} (first {strange[0].name})"] if strange else []
 
 
-def _pictures(directory: Path) -> list[Path]:
+def _image_paths(directory: Path) -> list[Path]:
     return sorted(path for path in directory.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
@@ -269,14 +269,14 @@ def _rows(path: Path) -> list[dict[str, str]]:
         with path.open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path.name}: not a table ({error}); take the whole file again") from error
+        raise DataError(f"{path.name}: not a CSV table ({error}); download the file again") from error
 
 
 def _pixels(file: _FaceFile) -> UInt8 | None:
     try:
         if file.pixels:
             return np.array(file.pixels.split(), dtype=np.uint8).reshape(FACE_PX, FACE_PX)
-        # Not imread: it prints a warning of its own for every file that is missing.
+        # Not imread, which prints a warning for every missing file.
         image = cv2.imdecode(np.fromfile(file.path, dtype=np.uint8), cv2.IMREAD_GRAYSCALE)
     except (OSError, ValueError, cv2.error):
         return None
@@ -284,7 +284,7 @@ def _pixels(file: _FaceFile) -> UInt8 | None:
 
 
 def _md5(file: _FaceFile) -> str:
-    """Return the hash of the original pixels; lossy copies carry it in their table."""
+    """Return the hash of the original pixels; for lossy copies the table holds it."""
     if file.md5:
         return file.md5
     image = _pixels(file)
@@ -307,17 +307,17 @@ def _read(
         if progress:
             progress(done, len(files))
     if not images:
-        raise DataError(f"{name}: no picture can be read, {len(bad)} tried; check the directory")
-    said = list(notes)
+        raise DataError(f"{name}: no image can be read, {len(bad)} tried; check the directory")
+    all_notes = list(notes)
     if bad:
-        said.append(f"{name}: {len(bad)} of {len(files)} pictures cannot be read (first {bad[0]})")
+        all_notes.append(f"{name}: {len(bad)} of {len(files)} images cannot be read (first {bad[0]})")
     return FaceSet(
         name=name,
         images=tuple(images),
         labels=np.array([LABELS.index(file.label) for file in good], dtype=np.int64),
         subjects=tuple(file.subject for file in good),
         votes=np.array([file.votes for file in good], dtype=np.float32),
-        notes=tuple(said),
+        notes=tuple(all_notes),
     )
 
 
@@ -328,6 +328,6 @@ def _resized(image: UInt8) -> UInt8:
 
 
 def counts(labels: NDArray[np.int64]) -> dict[str, int]:
-    """Count examples per label, in the order of `LABELS`."""
+    """Return the number of examples per label in the order of `LABELS`."""
     found = Counter(labels.tolist())
     return {label: found[index] for index, label in enumerate(LABELS)}

@@ -1,7 +1,4 @@
-"""The pictures that the video model learns from, as courses: from a neutral face to an expression, or still.
-
-Every crop is asked once what the face model draws from it; from then on only embeddings are used.
-"""
+"""Sequences of face crops to train the video models: still faces, and onsets of expressions."""
 
 from __future__ import annotations
 
@@ -30,17 +27,20 @@ from models.run import Run
 
 NEUTRAL = LABELS.index("neutral")
 STILL_VIEWS = 4
-WILD_A_CLASS = 300  # of fer2013's Training, which the face model knows by heart
-PARTS = 4  # of PublicTest, which it does not: two to learn from, one to choose on, one for the visual network
-LEARN, CHOOSE, COMBINE = (0, 1), (2,), (3,)
+WILD_PER_CLASS = 300  # of FER2013 Training, which the face model was trained on
+# Parts of FER2013 PublicTest, which the face model was not trained on: two to train the video model, one for
+# validation, one to train the visual network.
+PARTS = 4
+TRAIN, VALIDATE, COMBINE = (0, 1), (2,), (3,)
 RAMP_STEPS = 9
-# An expression counts as neutral up to a tenth of its way and as itself from two fifths on; between, as both.
+# Positions of the onset, 0..1: the target is neutral up to the first, the expression from the second, and
+# interpolated between them.
 ONSET = (0.1, 0.4)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExpressionSequence:
-    """One course in pixels: `crops` (views, k, 48, 48) uint8 along the way, `targets` (k, 7), who it is."""
+    """Crops (views, k, 48, 48) uint8 of one face in k steps, with `targets` (k, 7) and the person."""
 
     crops: UInt8
     targets: Float32
@@ -50,7 +50,7 @@ class ExpressionSequence:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FilmedOnset:
-    """A filmed onset: crops (k, 48, 48) uint8 of the frames that show a face, its label, whose and which."""
+    """A CK+ sequence: crops (k, 48, 48) uint8 of the frames with a face, label, person and sequence name."""
 
     crops: UInt8
     label: int
@@ -59,7 +59,7 @@ class FilmedOnset:
 
 
 def onset_targets(label: int, way: Float32) -> Float32:
-    """Return (k, 7) for places `way` (k,) 0..1 between a neutral face and the peak of `label`."""
+    """Return targets (k, 7) at positions `way` (k,), 0 for the neutral face to 1 for the peak of `label`."""
     low, high = ONSET
     share = np.clip((way - low) / (high - low), 0, 1)
     targets = np.zeros((len(way), len(LABELS)), np.float32)
@@ -69,7 +69,7 @@ def onset_targets(label: int, way: Float32) -> Float32:
 
 
 def perturb_crop(crop: UInt8, random: np.random.Generator) -> UInt8:
-    """Return a crop (48, 48) uint8 as another frame has it: moved a little, noisy, lit or blurred."""
+    """Return a crop (48, 48) uint8 as in another frame: slightly moved, with noise, light or blur."""
     scale = 1 + random.uniform(-0.07, 0.07)
     matrix = cv2.getRotationMatrix2D((23.5, 23.5), random.uniform(-5, 5), scale)
     matrix[:, 2] = matrix[:, 2] + random.uniform(-2, 2, 2)
@@ -84,9 +84,9 @@ def perturb_crop(crop: UInt8, random: np.random.Generator) -> UInt8:
 
 
 def load_expression_sequences(run: Run, *, seed: int) -> list[ExpressionSequence]:
-    """Return every course to learn from, the same at every call; `person` says whose it is.
+    """Return all sequences; the same `seed` gives the same ones.
 
-    `fer2013:N` are pictures of PublicTest, N their part; those of Training have no number.
+    `person` is `fer2013:N` for part N of PublicTest, `fer2013` for Training, `ckplus:SUBJECT` for CK+.
     """
     random = np.random.default_rng(seed)
     directory = find_set(run.data, "fer2013")
@@ -95,7 +95,7 @@ def load_expression_sequences(run: Run, *, seed: int) -> list[ExpressionSequence
         public = load_fer2013(directory, "PublicTest", progress=progress)
     kept = np.zeros(len(training), np.bool_)
     for label in range(len(LABELS)):
-        kept[random.permutation(np.flatnonzero(training.labels == label))[:WILD_A_CLASS]] = True
+        kept[random.permutation(np.flatnonzero(training.labels == label))[:WILD_PER_CLASS]] = True
     posed = load_ckplus48(find_set(run.data, "ckplus48"))
     sequences = read_ckplus_onsets(find_set(run.data, "ckplus_sequences"))
     found = list(_stills(training.where(kept), "wild", lambda _: "fer2013", random))
@@ -107,7 +107,7 @@ def load_expression_sequences(run: Run, *, seed: int) -> list[ExpressionSequence
 
 
 def read_ckplus_onsets(directory: Path) -> list[FilmedOnset]:
-    """Read CK+'s sequences: every frame through the detector, as the device crops it but not levelled yet."""
+    """Read CK+'s sequences; crop every frame with the detector as the device does, without levelling."""
     detector, cropper = open_face_detector(), FaceCropper(UNLEVELLED)
     found = []
     paths = sorted(path for path in directory.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
@@ -127,7 +127,7 @@ def read_ckplus_onsets(directory: Path) -> list[FilmedOnset]:
 
 
 def blend(neutral: UInt8, peak: UInt8, way: Float32) -> UInt8:
-    """Return crops (k, 48, 48) uint8 at places `way` (k,) 0..1 between two crops of one person."""
+    """Return crops (k, 48, 48) uint8 interpolated at `way` (k,) 0..1 between two crops of one person."""
     share = way[:, np.newaxis, np.newaxis]
     return np.rint((1 - share) * neutral + share * peak).astype(np.uint8)
 
@@ -135,7 +135,7 @@ def blend(neutral: UInt8, peak: UInt8, way: Float32) -> UInt8:
 def _stills(
     faces: FaceSet, kind: str, person: Callable[[int], str], random: np.random.Generator
 ) -> Iterator[ExpressionSequence]:
-    """Give every face as it is, or mirrored, then shaken; a course of one place."""
+    """Yield a sequence of one step per face: the face or its mirror image, and perturbed views."""
     hard = (0.97 * np.eye(len(LABELS), dtype=np.float32) + 0.03 / len(LABELS))[faces.labels]
     votes = faces.votes.sum(axis=1, keepdims=True)
     voted = np.divide(faces.votes, votes, out=hard.copy(), where=votes > 0)
@@ -147,7 +147,7 @@ def _stills(
 
 
 def _filmed(sequence: FilmedOnset, random: np.random.Generator) -> ExpressionSequence:
-    """Return the frames as they are, mirrored, and shaken one by one."""
+    """Return three views of the frames: unchanged, mirrored, and each perturbed."""
     frames = sequence.crops
     views = [frames, frames[:, :, ::-1], np.stack([perturb_crop(frame, random) for frame in frames])]
     way = np.linspace(0, 1, len(frames), dtype=np.float32)
@@ -159,9 +159,9 @@ def _filmed(sequence: FilmedOnset, random: np.random.Generator) -> ExpressionSeq
 def _blended(
     posed: FaceSet, sequences: Sequence[FilmedOnset], random: np.random.Generator
 ) -> Iterator[ExpressionSequence]:
-    """Blend the neutral face of a sequence into every third peak of the same person in ckplus48.
+    """Blend a person's neutral face into every third peak of the same person in ckplus48.
 
-    Three pictures there are of one sequence and nearly the same.
+    ckplus48 has three nearly equal images per sequence.
     """
     way = np.linspace(0, 1, RAMP_STEPS, dtype=np.float32)
     neutral = {sequence.person: sequence.crops[0] for sequence in sequences}
@@ -177,8 +177,8 @@ def _blended(
 
 
 def read_grey(path: Path) -> UInt8:
-    """Return a picture (h, w) uint8 grey; raise `DataError` for one that cannot be read."""
+    """Read a grey image (h, w) uint8; raise `DataError` for an unreadable file."""
     image = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_GRAYSCALE)
     if image is None:
-        raise DataError(f"{path}: cannot be read as a picture; take the data set again")
+        raise DataError(f"{path}: not a readable image; download the data set again")
     return image.astype(np.uint8, copy=False)

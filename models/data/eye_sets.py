@@ -1,4 +1,4 @@
-"""Reads pictures of single eyes and mouths, as they are here and as their owners publish them."""
+"""Reads images of single eyes and mouths in every published layout."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from models.run import Progress
 
 CLOSED, OPEN = 0, 1
 STILL, YAWNING = 0, 1
-# Mouths that look more alike than this (correlation of 24x12 pixels) may be frames of one shot: three of ten
-# crops of mouths/yawn have such a neighbour.
+# Mouths that correlate more than this (24x12 pixels) may be frames of one recording: 30 % of the crops of
+# mouths/yawn have such a neighbour.
 ALIKE = 0.95
 
-# The names of MRL's files: person, picture, gender, glasses, eye, reflections, lighting, sensor
+# MRL's file names: person, picture, gender, glasses, eye, reflections, lighting, sensor
 # (Fusek 2018, "Pupil localization using geodesic distance").
 MRL_NAME = re.compile(r"(s\d{4})_(\d+)_([01])_([01])_([01])_([012])_([01])_(\d\d)")
 CEW_EYE = re.compile(r"(.+?)(?:\.jpg_face_\d+)?_[LR]$")
@@ -30,10 +30,10 @@ CEW_EYE = re.compile(r"(.+?)(?:\.jpg_face_\d+)?_[LR]$")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PatchSet:
-    """Small grey pictures `images` (h, w) uint8 with `labels` (n,), whose each is, and what else is known.
+    """Small grey images (h, w) uint8 with `labels` (n,), the person in each, and other attributes.
 
-    `people` are such as `mrl:s0001`; for mouths, whose people are unknown, a cluster of pictures that look
-    alike. `traits` are words such as `glasses` for each. `notes` tell what could not be used.
+    `people` are ids such as `mrl:s0001`. The people of the mouths are unknown: there the id is a cluster of
+    similar images. `traits` are attributes such as glasses. `notes` name files that could not be used.
     """
 
     name: str
@@ -47,7 +47,7 @@ class PatchSet:
         return len(self.images)
 
     def take(self, index: Sequence[int] | NDArray[np.int64]) -> PatchSet:
-        """Return the part of the set at `index`, in that order."""
+        """Return the examples at `index`, in that order."""
         return replace(
             self,
             images=tuple(self.images[i] for i in index),
@@ -57,7 +57,7 @@ class PatchSet:
         )
 
     def of_people(self, people: Sequence[str], *, inside: bool = True) -> PatchSet:
-        """Return the pictures of `people`, or of everybody else."""
+        """Return the images of `people`, or with `inside=False` those of all others."""
         chosen = set(people)
         return self.take([i for i, person in enumerate(self.people) if (person in chosen) == inside])
 
@@ -73,13 +73,13 @@ class _Patch:
 def load_cew(directory: Path, *, progress: Progress | None = None) -> PatchSet:
     """Read Closed Eyes in the Wild (Song et al. 2014): 24x24 patches below folders closed... and open...
 
-    The person is in the name, such as `Abdullah_0001_L.jpg`; both eyes of a picture are one person's.
+    The file name gives the person (`Abdullah_0001_L.jpg`); both eyes of a photograph are of one person.
     """
     return _read("cew", directory, _cew_patch, progress)
 
 
 def load_mrl(directory: Path, *, progress: Progress | None = None) -> PatchSet:
-    """Read MRL's infrared eyes: names such as `s0001_00003_0_0_0_0_0_01.png`, or `labels.csv` with them."""
+    """Read MRL's infrared eyes: file names as `s0001_00003_0_0_0_0_0_01.png`, or `labels.csv` with them."""
     table = directory / "labels.csv"
     names: dict[str, str] = {}
     if table.exists():
@@ -87,7 +87,7 @@ def load_mrl(directory: Path, *, progress: Progress | None = None) -> PatchSet:
             with table.open(newline="", encoding="utf-8") as file:
                 names = {row["path"]: row["source_image"] for row in csv.DictReader(file)}
         except (KeyError, UnicodeDecodeError, csv.Error) as error:
-            raise DataError(f"{table}: not a table of eyes ({error}); take the whole file again") from error
+            raise DataError(f"{table}: not a table of eyes ({error}); download the file again") from error
 
     def patch_of(path: Path) -> _Patch | None:
         known = MRL_NAME.match(names.get(path.relative_to(directory).as_posix(), path.name))
@@ -107,15 +107,15 @@ def load_mrl(directory: Path, *, progress: Progress | None = None) -> PatchSet:
 
 
 def load_yawns(directory: Path, *, progress: Progress | None = None) -> PatchSet:
-    """Read mouths below folders `yawn` and `no_yawn`; those that look alike count as one person.
+    """Read mouths below folders `yawn` and `no_yawn`; similar images count as one person.
 
-    Nobody is named there and frames of one shot stand side by side, so pictures are linked where they
-    correlate by `ALIKE`, and what is linked stays on one side of a split. People may still be on both.
+    The set names no people and has several frames of a recording. Images that correlate by `ALIKE` or more
+    are linked, and linked images stay on one side of a split. A person may still be on both sides.
     """
     mouths = _read("yawn", directory, _yawn_patch, progress)
     people = tuple(f"yawn:{cluster}" for cluster in clusters_of(mouths.images))
     note = (
-        f"yawn: nobody is named; {len(set(people))} clusters of alike pictures are kept whole, "
+        f"yawn: people are not named; {len(set(people))} clusters of similar images are never split, "
         "but one person may be in several"
     )
     return replace(mouths, people=people, notes=(*mouths.notes, note))
@@ -130,7 +130,7 @@ def joined(a: PatchSet, b: PatchSet) -> PatchSet:
 
 
 def clusters_of(images: Sequence[UInt8], *, alike: float = ALIKE) -> list[int]:
-    """Number the groups (n,) of pictures that are linked by a correlation of `alike` or more."""
+    """Return the cluster number (n,) of each image; a correlation of `alike` or more links two images."""
     small = np.stack([cv2.resize(image, (24, 12), interpolation=cv2.INTER_AREA) for image in images])
     rows = small.reshape(len(images), -1).astype(np.float32)  # (n, 12, 24) -> (n, 288)
     rows -= rows.mean(axis=1, keepdims=True)
@@ -166,7 +166,7 @@ def _yawn_patch(path: Path) -> _Patch | None:
 def _read(
     name: str, directory: Path, patch_of: Callable[[Path], _Patch | None], progress: Progress | None
 ) -> PatchSet:
-    """Read every picture that says what it is; what says nothing or is broken is counted in a note."""
+    """Read every image with a known name; unknown names and unreadable files are counted in notes."""
     paths = sorted(path for path in directory.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     images: list[UInt8] = []
     good: list[_Patch] = []
@@ -186,10 +186,10 @@ def _read(
             images.append(image.astype(np.uint8, copy=False))
             good.append(patch)
     if not images:
-        raise DataError(f"{name}: no picture in {directory} can be used; check the directory")
+        raise DataError(f"{name}: no image in {directory} can be used; check the directory")
     notes = [
-        f"{name}: {len(names)} pictures {what} (first {names[0]})"
-        for names, what in ((strange, "have names that say nothing"), (broken, "cannot be read"))
+        f"{name}: {len(names)} images {what} (first {names[0]})"
+        for names, what in ((strange, "have unknown names"), (broken, "cannot be read"))
         if names
     ]
     return PatchSet(

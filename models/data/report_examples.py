@@ -1,4 +1,4 @@
-"""Reads what the report's systems learn from, and says what of it is missing and what of it leaks."""
+"""Reads the data of the report's systems; notes name missing sets and leaks of the random split."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ RANDOM = "random-80-20"
 VGG16_FILE = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 MIXED = ("jaffe", "ckplus48", "cfe")
 TITLES = {"jaffe": "JAFFE", "ckplus48": "CK+48", "cfe": "CFE", "tess": "TESS"}
-# What a random split knows before it is asked.
+# Why the random split overestimates the accuracy on unseen people.
 LEAKS = {
-    "jaffe": f"jaffe: three pictures or so of a person's expression, so in {RANDOM} its like was learnt from",
-    "ckplus48": f"ckplus48: three frames of each sequence, so a random split leaks: in {RANDOM} "
-    "nearly the same picture was learnt from",
-    "cfe": f"cfe: several pictures of a person, so in {RANDOM} the same people are learnt from and asked",
-    "tess": f"tess: two voices, learnt from and asked in {RANDOM}: it measures how well they are learnt",
+    "jaffe": f"jaffe: about 3 images per person and expression, so {RANDOM} trains on nearly the same image",
+    "ckplus48": f"ckplus48: three frames of each sequence, so a random split leaks: {RANDOM} "
+    "trains on nearly the same image",
+    "cfe": f"cfe: several images per person, so {RANDOM} trains and tests on the same people",
+    "tess": f"tess: two voices, and {RANDOM} trains and tests on both: it measures memorisation",
 }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Examples:
-    """All that a recipe uses: pictures (n, h, w, c) uint8 or MFCC means (n, 40), who and what each is."""
+    """Images (n, h, w, c) uint8 or MFCC means (n, 40), with label, subject and data set of each."""
 
     inputs: UInt8 | Float32
     labels: Labels
@@ -42,7 +42,7 @@ class Examples:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What only some recipes take: the side of a picture, and VGG16's weights."""
+    """Options that only some recipes take: the side of an image, and VGG16's weights."""
 
     side_px: int
     weights: Path | None = None
@@ -51,7 +51,7 @@ class Options:
 def read_faces(
     run: Run, sources: tuple[str, ...], labels: tuple[str, ...], *, side_px: int, colour: bool
 ) -> Examples:
-    """Read sets of pictures as one; raise `DataError` for a set that is not there."""
+    """Read several image sets as one; raise `DataError` if one is missing."""
     pictures, notes = [], []
     for source in sources:
         found, strange = list_pictures(run.data, source, labels)
@@ -69,14 +69,14 @@ def read_faces(
 
 
 def read_cfe(run: Run, options: Options) -> Examples:
-    """Read CFE; one sentence names all that is missing where it cannot be."""
+    """Read CFE; raise `DataError` that names everything that is missing."""
     weights = f"--weights FILE, VGG16's ImageNet weights without top ({VGG16_FILE})"
     try:
         find_set(run.data, "cfe")
     except DataError as error:
         and_weights = "" if options.weights else f", and {weights}"
         raise DataError(
-            f"missing: CFE, which is not public; ask its owners and put it into {run.data / 'cfe'} as "
+            f"missing: CFE, which is not public; ask its owners and copy it to {run.data / 'cfe'} as "
             f"CLASS/subject*.jpg{and_weights}"
         ) from error
     examples = read_faces(run, ("cfe",), LABELS, side_px=options.side_px, colour=True)
@@ -86,25 +86,25 @@ def read_cfe(run: Run, options: Options) -> Examples:
 
 
 def read_mixed(run: Run, options: Options) -> Examples:
-    """Read JAFFE and CK+48, and CFE where it is."""
+    """Read JAFFE, CK+48 and, if available, CFE."""
     sources: tuple[str, ...] = MIXED
     absent: list[str] = []
     try:
         find_set(run.data, "cfe")
     except DataError:
         sources = tuple(source for source in MIXED if source != "cfe")
-        absent = ["the report mixed JAFFE + CK+48 + CFE; CFE is not public and not here"]
+        absent = ["the report mixed JAFFE + CK+48 + CFE; CFE is not public and missing here"]
     examples = read_faces(run, sources, LABELS, side_px=options.side_px, colour=True)
     neutral = {examples.sources[i] for i in np.flatnonzero(examples.labels == LABELS.index("neutral"))}
     if neutral == {"jaffe"}:
-        absent.append("neutral is from JAFFE alone: to know the set is to know much of that class")
+        absent.append("all neutral images are from JAFFE: recognising the data set reveals that class")
     return replace(examples, notes=(*absent, *examples.notes))
 
 
 def read_tess(run: Run, _options: Options) -> Examples:
-    """Average each clip's 40 MFCCs over all its frames, silent ones too, as the report did."""
+    """Read TESS; average the 40 MFCCs over all frames of a clip, silence included, as the report did."""
     clips, strange = list_clips(run.data, "tess")
-    with run.bar("hearing tess") as progress:
+    with run.bar("reading tess") as progress:
         speech = load_speech("tess", clips, notes=strange, progress=progress)
     return Examples(
         np.stack([window.mfcc.mean(axis=0) for window in speech.windows]),
@@ -116,12 +116,12 @@ def read_tess(run: Run, _options: Options) -> Examples:
 
 
 def mix_of(examples: Examples) -> str:
-    """Name the sets that are in it."""
+    """Return the titles of the data sets, joined by +."""
     return " + ".join(TITLES[source] for source in dict.fromkeys(examples.sources))
 
 
 def describe(examples: Examples, names: tuple[str, ...]) -> dict[str, Any]:
-    """Count what each set gave, and state its owners' terms."""
+    """Return counts and licence of each data set."""
     where, people = np.array(examples.sources), np.array(examples.subjects)
     sets = {}
     for source in dict.fromkeys(examples.sources):

@@ -1,4 +1,4 @@
-"""Lists and reads the picture sets of the report as it used them: whole, in colour, with contempt."""
+"""Reads the image sets as the project report used them: uncropped, in colour, with contempt."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SHIFT = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One file with its label and who it shows (`jaffe:KA`: unique over all sets)."""
+    """One file with its label and the person in it (`jaffe:KA`: unique over all sets)."""
 
     path: Path
     source: str
@@ -40,7 +40,7 @@ class Picture:
 
 
 def list_pictures(data: Path, source: str, labels: Sequence[str] = LABELS) -> tuple[list[Picture], list[str]]:
-    """List jaffe, ckplus48 or cfe below `data`: pictures of `labels`, and notes about all other files."""
+    """Return the images of `labels` in jaffe, ckplus48 or cfe below `data`, and notes about other files."""
     directory = find_set(data, source)
     parse = _PARSERS[source]
     pictures, strange, others = [], [], []
@@ -57,24 +57,26 @@ def list_pictures(data: Path, source: str, labels: Sequence[str] = LABELS) -> tu
             others.append(label)
     if not pictures:
         raise DataError(
-            f"data set {source}: no picture with a name of its pattern ({_PATTERNS[source]}) in {directory}; "
+            f"data set {source}: no image with a name of its pattern ({_PATTERNS[source]}) in {directory}; "
             "check the directory"
         )
     notes = []
     if strange:
         first = f"first {strange[0]}, expected {_PATTERNS[source]}"
-        notes.append(f"{source}: {len(strange)} files with names that say no person or emotion ({first})")
+        notes.append(f"{source}: {len(strange)} files with names without a person or emotion ({first})")
     for label in dict.fromkeys(others):
-        notes.append(f"{source}: {others.count(label)} pictures of {label} left out, not one of the classes")
+        notes.append(
+            f"{source}: {others.count(label)} images of {label} left out, which is not one of the classes"
+        )
     return pictures, notes
 
 
 def read_pictures(
     pictures: Sequence[Picture], *, side_px: int, colour: bool, progress: Progress | None = None
 ) -> tuple[list[Picture], UInt8, list[str]]:
-    """Read and resize: the pictures that can be read, their pixels (n, side, side, 3 or 1) uint8, notes.
+    """Return the readable pictures, their resized pixels (n, side, side, 3 or 1) uint8, and notes.
 
-    Colour is RGB, turned from OpenCV's BGR. Whole pictures, not crops of the face, as in the report.
+    Colour is RGB. The images are not cropped to the face, as in the report.
     """
     good, pixels, bad = [], [], []
     for done, picture in enumerate(pictures, start=1):
@@ -88,9 +90,9 @@ def read_pictures(
             progress(done, len(pictures))
     if not good:
         sources = " + ".join(dict.fromkeys(picture.source for picture in pictures))
-        raise DataError(f"{sources}: no picture can be read, {len(bad)} tried; check the directory")
+        raise DataError(f"{sources}: no image can be read, {len(bad)} tried; check the directory")
     notes = [
-        f"{source}: {len(lost)} of {sum(picture.source == source for picture in pictures)} pictures "
+        f"{source}: {len(lost)} of {sum(picture.source == source for picture in pictures)} images "
         f"cannot be read (first {lost[0].path.name})"
         for source in dict.fromkeys(picture.source for picture in bad)
         if (lost := [picture for picture in bad if picture.source == source])
@@ -99,9 +101,9 @@ def read_pictures(
 
 
 def move_pictures(images: UInt8, random: np.random.Generator) -> UInt8:
-    """Return a copy of `images` (n, h, w, c) rotated, zoomed, shifted and flipped both ways at random.
+    """Return `images` (n, h, w, c) rotated, zoomed, shifted and flipped along both axes at random.
 
-    The report names these and gives no ranges: 20 degrees, a fifth, a tenth of the side are ours.
+    The report lists these augmentations without ranges; the ranges are chosen here.
     """
     return np.stack([_moved(image, random) for image in images])
 
@@ -121,7 +123,7 @@ def _moved(image: UInt8, random: np.random.Generator) -> UInt8:
 
 
 def _decoded(path: Path, *, colour: bool) -> UInt8 | None:
-    """Return (h, w, 3 or 1), None where it cannot be read; imread would print a warning of its own."""
+    """Return (h, w, 3 or 1), None if unreadable. Not imread, which prints a warning for such files."""
     try:
         data = np.fromfile(path, dtype=np.uint8)
         image = cv2.imdecode(data, cv2.IMREAD_COLOR if colour else cv2.IMREAD_GRAYSCALE)
@@ -148,19 +150,19 @@ def _folder(path: Path) -> str:
 
 
 def _parse_jaffe(path: Path) -> tuple[str, str]:
-    """KA.AN1.39.tiff: subject and emotion, in whatever folder."""
+    """Parse KA.AN1.39.tiff into subject and emotion; the folder does not matter."""
     match = re.match(r"([A-Z]{2})\.([A-Z]{2})\d", path.name)
     return (match[1], JAFFE_CODES.get(match[2], "")) if match else ("", "")
 
 
 def _parse_ckplus48(path: Path) -> tuple[str, str]:
-    """anger/S010_004_00000017.png."""
+    """Parse anger/S010_004_00000017.png."""
     match = re.match(r"(S\d{3})_", path.name)
     return (match[1] if match else "", _folder(path))
 
 
 def _parse_cfe(path: Path) -> tuple[str, str]:
-    """anger/subject12_3.jpg: the subject is the name up to its number, or up to a separator."""
+    """Parse anger/subject12_3.jpg: the subject ends after its number or before a separator."""
     match = re.match(r"[A-Za-z]*\d+|[A-Za-z]+(?=[_\-. ])", path.name)
     return (match[0] if match else "", _folder(path))
 

@@ -1,4 +1,4 @@
-"""Reads the speech corpora, as they are here and as their owners publish them, into analysed windows."""
+"""Reads the speech corpora in every published layout and computes their features."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ RAVDESS_EMOTIONS = {
 }  # fmt: skip
 RAVDESS_TWIN = "03-01-03-01-02-02-07"  # the same recording as 03-01-03-01-02-01-07
 
-# People whom report-voice has not heard (figures; its card names them), and people on whom choices are
-# made. TESS has two speakers, so none is left for choices there.
+# Speakers that report-voice is tested on (its card names them), and speakers that choices are made on.
+# TESS has two speakers, which leaves none for validation.
 HELD_OUT = ("tess:YAF", "ravdess:17", "ravdess:18", "ravdess:19", "ravdess:20", "nemo:WR0")
 VALIDATION = ("ravdess:13", "ravdess:14", "ravdess:15", "ravdess:16", "nemo:SM0")
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One sound file with its label and who speaks (`tess:YAF`: unique over all corpora)."""
+    """One audio file with its label and its speaker (`tess:YAF`: unique over all corpora)."""
 
     path: Path
     corpus: str
@@ -43,7 +43,7 @@ class Clip:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Speech:
-    """Clips with their windows, which are whole clips; `notes` tell what could not be used."""
+    """Clips, each with one window over the whole clip; `notes` name files that could not be used."""
 
     name: str
     clips: tuple[Clip, ...]
@@ -60,11 +60,11 @@ class Speech:
 
     @property
     def corpora(self) -> tuple[str, ...]:
-        """The corpus of each clip."""
+        """The corpus of each clip, (n,)."""
         return tuple(clip.corpus for clip in self.clips)
 
     def of_speakers(self, speakers: Sequence[str], *, inside: bool = True) -> Speech:
-        """Return the clips whose speaker is one of `speakers`, or is none of them."""
+        """Return the clips of `speakers`, or with `inside=False` those of all others."""
         index = [i for i, clip in enumerate(self.clips) if (clip.speaker in speakers) == inside]
         return replace(
             self,
@@ -74,7 +74,7 @@ class Speech:
 
 
 def list_clips(data: Path, corpus: str) -> tuple[list[Clip], list[str]]:
-    """List a corpus (tess, ravdess or nemo) below `data`: its clips, and a note about strange names."""
+    """Return the clips of a corpus (tess, ravdess or nemo) below `data`, and a note about unknown names."""
     directory = find_set(data, corpus)
     parse = _CORPORA[corpus]
     clips, strange = [], []
@@ -86,16 +86,18 @@ def list_clips(data: Path, corpus: str) -> tuple[list[Clip], list[str]]:
         else:
             strange.append(path.name)
     if not clips:
-        raise DataError(f"data set {corpus}: no sound file with a name of its pattern in {directory}")
+        raise DataError(
+            f"data set {corpus}: no audio file with a name of its pattern in {directory}; check the directory"
+        )
     if strange:
-        return clips, [f"{corpus}: {len(strange)} files with names that say no emotion (first {strange[0]})"]
+        return clips, [f"{corpus}: {len(strange)} files with names without an emotion (first {strange[0]})"]
     return clips, []
 
 
 def load_speech(
     name: str, clips: Sequence[Clip], *, notes: Sequence[str] = (), progress: Progress | None = None
 ) -> Speech:
-    """Read and analyse clips with the device's own code; unreadable ones are left out and noted."""
+    """Read clips and compute features with the device's code; a note counts unreadable clips."""
     good, windows, bad = [], [], []
     for done, clip in enumerate(clips, start=1):
         try:
@@ -107,20 +109,20 @@ def load_speech(
             progress(done, len(clips))
     if not good:
         raise DataError(f"{name}: no clip can be read, {len(bad)} tried; check the directory")
-    said = list(notes)
+    all_notes = list(notes)
     if bad:
-        said.append(f"{name}: {len(bad)} of {len(clips)} clips cannot be read (first {bad[0]})")
-    return Speech(name, tuple(good), tuple(windows), tuple(said))
+        all_notes.append(f"{name}: {len(bad)} of {len(clips)} clips cannot be read (first {bad[0]})")
+    return Speech(name, tuple(good), tuple(windows), tuple(all_notes))
 
 
 def spoken_frames(window: Window) -> Float32:
-    """Return the (T, 40) frames that `edge.voice.windows.pool` averages: those with speech, else all."""
+    """Return the (T, 40) frames that `edge.voice.windows.pool` averages: speech, or all without speech."""
     spoken = window.speech >= SPEECH_THRESHOLD
     return window.mfcc[spoken] if spoken.any() else window.mfcc
 
 
 def _parse_tess(stem: str) -> tuple[str, str] | None:
-    """OAF_back_angry, YAF_date_ps; the owners' OA_bite_neutral is a slip for OAF."""
+    """Parse OAF_back_angry or YAF_date_ps; the published OA_bite_neutral is a typo for OAF."""
     speaker, _, rest = stem.partition("_")
     speaker = {"OA": "OAF", "YA": "YAF"}.get(speaker, speaker)
     label = label_of(rest.partition("_")[2])
@@ -128,14 +130,14 @@ def _parse_tess(stem: str) -> tuple[str, str] | None:
 
 
 def _parse_ravdess(stem: str) -> tuple[str, str] | None:
-    """03-01-EMOTION-INTENSITY-STATEMENT-REPEAT-ACTOR; calm counts as neutral."""
+    """Parse 03-01-EMOTION-INTENSITY-STATEMENT-REPEAT-ACTOR; calm counts as neutral."""
     match = re.fullmatch(r"03-01-(\d\d)-\d\d-\d\d-\d\d-(\d\d)", stem)
     label = label_of(RAVDESS_EMOTIONS.get(match[1], "")) if match else None
     return (match[2], label) if match and label else None
 
 
 def _parse_nemo(stem: str) -> tuple[str, str] | None:
-    """SPEAKER_EMOTION_N."""
+    """Parse SPEAKER_EMOTION_N."""
     parts = stem.split("_")
     label = label_of(parts[1]) if len(parts) == 3 else None
     return (parts[0], label) if label else None

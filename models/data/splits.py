@@ -1,4 +1,4 @@
-"""Splits examples into what is learnt from and what is asked: at random, or so that nobody is in both."""
+"""Splits examples into training and test parts, at random or without shared people."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ FOLDS = 5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fold:
-    """Indices (n,) of the examples that a model learns from, and of those that it is asked about."""
+    """Indices (n,) of the training examples and of the test examples."""
 
     train: Index
     test: Index
 
 
 def random_split(labels: Labels, *, seed: int) -> list[Fold]:
-    """Return one fold: a fifth of every class at random, whoever it shows; a class of one is learnt from.
+    """Return one fold whose test part is a random fifth of every class, regardless of people.
 
-    Raises `DataError` where every class has one example, or none.
+    The only example of a class is for training. Raises `DataError` if no class has two examples.
     """
     random = np.random.default_rng(seed)
     test = []
@@ -37,20 +37,22 @@ def random_split(labels: Labels, *, seed: int) -> list[Fold]:
         test.append(members[:count])
     held = np.concatenate(test)
     if not held.size:
-        raise DataError("no class has two examples, one to learn from and one to ask; complete the data set")
+        raise DataError(
+            "no class has two examples, one to train on and one to test on; complete the data set"
+        )
     return [_fold(held, labels.size)]
 
 
 def subject_folds(labels: Labels, subjects: Sequence[str], *, seed: int, folds: int = FOLDS) -> list[Fold]:
-    """Return folds whose test parts are disjoint, complete and share nobody with what is learnt from.
+    """Return folds with disjoint, complete test parts that share no person with the training part.
 
-    People go to folds one by one, those with most examples first, each to where the classes are then most
-    even. Fewer people than `folds` are a fold each; raises `DataError` for a single one.
+    People are assigned one by one, those with most examples first, each to the fold where the classes then
+    are most even. With fewer people than `folds`, each is one fold; raises `DataError` for one person.
     """
     people = np.array(subjects)
     names = sorted(set(subjects))
     if len(names) < 2:
-        raise DataError(f"{names[0]} is the only person there; complete the data set")
+        raise DataError(f"{names[0]} is the only person in it; complete the data set")
     classes = np.unique(labels)
     # (people, classes): the share of each class that a person has
     share = np.array([[np.mean(people[labels == k] == name) for k in classes] for name in names])
@@ -68,11 +70,11 @@ def subject_folds(labels: Labels, subjects: Sequence[str], *, seed: int, folds: 
 
 
 def split_notes(folds: Sequence[Fold], labels: Labels, names: Sequence[str], *, protocol: str) -> list[str]:
-    """Say which classes a fold does not learn, or is not asked about."""
+    """Return a note for every fold that lacks a class in its training or test part."""
     notes = []
     for number, fold in enumerate(folds, start=1):
         where = f"{protocol}, fold {number} of {len(folds)}" if len(folds) > 1 else protocol
-        for part, what in ((fold.train, "learns from no"), (fold.test, "is asked for no")):
+        for part, what in ((fold.train, "has no training example of"), (fold.test, "has no test example of")):
             missing = [name for k, name in enumerate(names) if not np.any(labels[part] == k)]
             if missing:
                 notes.append(f"{where} {what} {', '.join(missing)}")

@@ -1,7 +1,7 @@
-"""Renders a minute of a person's eyes, blink by blink, from real pictures of them open and shut.
+"""Renders eye crops with synthetic blinks from real images of a person's open and closed eyes.
 
-What was rendered is known exactly: how many blinks, how much of the time the lids covered 80 % or more, and
-when a closure began. Only the lid moves; its edge sweeps down over the open eye and uncovers the shut one.
+The ground truth is exact: number of blinks, PERCLOS (share of time with at least 80 % covered), and start of
+each closure. Only the lid moves: its edge sweeps down, closed eye above it and open eye below it.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from edge.values import Float32, UInt8
 from models.data.datasets import DataError
 from models.data.eye_sets import CLOSED, OPEN, PatchSet
 
-# Blinks of people awake: 8 to 30 a minute, each 0.1 to 0.4 s from the first movement to the last, of which
-# closing takes a third and opening half (VanderWerf et al. 2003, "Eyelid movements").
+# Blinks of awake people: 8 to 30 per minute, 0.1 to 0.4 s each; closing takes a third and opening half of
+# this time (VanderWerf et al. 2003, "Eyelid movements").
 BLINKS_PER_MIN = (8.0, 30.0)
 BLINK_S = (0.1, 0.4)
 CLOSING, SHUT = 0.3, 0.2  # shares of a blink; the rest is opening
 LONG_CLOSING_S, LONG_OPENING_S = 0.15, 0.25
-MICROSLEEP_S = (0.6, 2.5)  # from 80 % closed to 80 % closed
-APART_S = 0.35  # open eyes between two closures
+MICROSLEEP_S = (0.6, 2.5)  # time with at least 80 % covered
+APART_S = 0.35  # minimum between two closures
 P80 = 0.8
 FINE_HZ = 2000
 LID_FROM, LID_TO, LID_SOFT = 0.25, 0.78, 0.06  # where the lid's edge moves in a crop, and how soft it is
 NOISE = (1.0, 5.0)  # grey levels
-JITTER = 0.025  # of the side, as landmarks jump from frame to frame
+JITTER = 0.025  # of the side: landmarks vary from frame to frame
 LIGHT = 0.03
 
 
 @dataclass(frozen=True, slots=True)
 class Closure:
-    """Lids that fall from `start_s` on, are down from `down_s` until `up_s`, and open again at `end_s`."""
+    """Lids close from `start_s` to `down_s`, stay closed until `up_s` and are open again at `end_s`."""
 
     start_s: float
     down_s: float
@@ -49,30 +49,30 @@ class Closure:
 
     @property
     def covered_s(self) -> float:
-        """When 80 % are covered for the first time."""
+        """Time at which 80 % of the eye are covered for the first time."""
         return self.start_s + P80 * (self.down_s - self.start_s)
 
 
 @dataclass(frozen=True, slots=True)
 class LidMotion:
-    """What the lids of somebody do for `seconds`."""
+    """Closures of the lids within `seconds`."""
 
     seconds: float
     closures: tuple[Closure, ...]
 
     @property
     def blinks(self) -> int:
-        """How often they blink."""
+        """Number of blinks."""
         return sum(closure.is_blink for closure in self.closures)
 
     @property
     def perclos(self) -> float:
-        """The share 0..1 of the time in which 80 % or more are covered."""
+        """Share of the time, 0..1, with at least 80 % covered."""
         t_s = np.arange(0, self.seconds, 1 / FINE_HZ)
         return float(np.mean(self.covered(t_s) >= P80))
 
     def covered(self, t_s: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return how much of the eye the lid covers, 0..1, at each time (n,)."""
+        """Return the covered share of the eye, 0..1, at each time (n,)."""
         covered = np.zeros(t_s.shape)
         for c in self.closures:
             near = (t_s >= c.start_s) & (t_s <= c.end_s)
@@ -83,7 +83,7 @@ class LidMotion:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EyePair:
-    """One or two eyes of a person, each as two pictures (h, w) uint8 of one size: open and shut."""
+    """One or two eyes of a person, each with an open and a closed image (h, w) uint8 of equal size."""
 
     person: str
     opened: tuple[UInt8, ...]
@@ -91,7 +91,7 @@ class EyePair:
 
 
 def draw_lid_motion(random: np.random.Generator, *, seconds: float = 60.0, microsleeps: int = 0) -> LidMotion:
-    """Draw a minute with blinks at a rate and of lengths as people have, and some longer closures."""
+    """Draw blinks with rate and lengths of awake people, and `microsleeps` longer closures."""
     rate = random.uniform(*BLINKS_PER_MIN) / 60
     closures: list[Closure] = []
     when_asleep = np.sort(random.uniform(0.1 * seconds, 0.9 * seconds, microsleeps))
@@ -110,17 +110,17 @@ def draw_lid_motion(random: np.random.Generator, *, seconds: float = 60.0, micro
 
 
 def draw_alarm_motion(random: np.random.Generator, *, at_s: float = 20.0, closed_s: float = 5.0) -> LidMotion:
-    """Draw blinks up to `at_s`, and eyes that then fall shut and stay so."""
+    """Draw blinks up to `at_s`, then a closure of `closed_s`."""
     awake = draw_lid_motion(random, seconds=at_s - APART_S)
     return LidMotion(at_s + closed_s, (*awake.closures, _long(at_s, closed_s)))
 
 
 def pair_eyes(eyes: PatchSet, *, most: int, seed: int) -> list[EyePair]:
-    """Return people with open and shut eyes; raise `DataError` where nobody has both.
+    """Return at most `most` pairs of open and closed eyes; raise `DataError` if none can be formed.
 
-    In mrl a person has pictures of both states, each of one eye: two of each are taken for the two eyes. In
-    cew a photograph has two eyes in one state: an open one is joined with that shut one, of somebody else,
-    whose brightness and contrast are the nearest, taken once.
+    In mrl people have single-eye images of both states: two of each become the two eyes. In cew both eyes
+    of a photograph have the same state: open eyes are paired with the closed eyes of the other person whose
+    brightness and contrast are most similar; each is used once.
     """
     random = np.random.default_rng(seed)
     cells: dict[tuple[str, int], list[int]] = {}
@@ -141,11 +141,13 @@ def pair_eyes(eyes: PatchSet, *, most: int, seed: int) -> list[EyePair]:
     opened = [cell for cell in two if cell[1] == OPEN]
     shut = [cell for cell in two if cell[1] == CLOSED]
     if not opened or not shut:
-        raise DataError(f"{eyes.name}: nobody has open and shut eyes; complete the data set")
-    looks = {cell: _look([eyes.images[i] for i in two[cell]]) for cell in (*opened, *shut)}
+        raise DataError(f"{eyes.name}: no open and closed eyes to pair; complete the data set")
+    appearance = {
+        cell: _brightness_and_contrast([eyes.images[i] for i in two[cell]]) for cell in (*opened, *shut)
+    }
     for k in random.permutation(len(opened))[:most]:
         cell = opened[k]
-        near = min(shut, key=lambda other: float(np.hypot(*(looks[other] - looks[cell]))))
+        near = min(shut, key=lambda other: float(np.hypot(*(appearance[other] - appearance[cell]))))
         shut.remove(near)
         pairs.append(_pair(eyes, cell[0], two[cell], two[near]))
         if not shut:
@@ -156,9 +158,9 @@ def pair_eyes(eyes: PatchSet, *, most: int, seed: int) -> list[EyePair]:
 def render(
     pair: EyePair, course: LidMotion, t_s: NDArray[np.float64], *, size: int, random: np.random.Generator
 ) -> Iterator[Sequence[Float32]]:
-    """Yield for each time the crop of each eye, (size, size, 1) float32, levelled as the device's crops are.
+    """Yield for each time the crop of each eye, (size, size, 1) float32, levelled as on the device.
 
-    A lid goes down over both eyes alike; place, light and noise change from frame to frame.
+    Both lids move together; position, light and noise vary from frame to frame.
     """
     noise = random.uniform(*NOISE)
     for covered in course.covered(t_s):
@@ -177,7 +179,7 @@ def _blink(start_s: float, random: np.random.Generator) -> Closure:
 
 
 def _long(start_s: float, covered_s: float) -> Closure:
-    """Return a closure that covers 80 % for so long."""
+    """Return a closure with at least 80 % covered for `covered_s`."""
     down_s = start_s + LONG_CLOSING_S
     up_s = down_s + covered_s - (1 - P80) * (LONG_CLOSING_S + LONG_OPENING_S)
     return Closure(start_s, down_s, up_s, up_s + LONG_OPENING_S)
@@ -189,19 +191,19 @@ def _pair(eyes: PatchSet, person: str, opened: Sequence[int], shut: Sequence[int
     for image, i in zip(first, shut, strict=True):
         size = (image.shape[1], image.shape[0])
         other = cv2.resize(eyes.images[i], size, interpolation=cv2.INTER_AREA).astype(np.float32)
-        # The same light on both: nothing but the lid may tell them apart.
+        # Equal brightness and contrast: only the lid may differ.
         deviation = max(float(other.std()), 1.0)
         other = (other - other.mean()) / deviation * max(float(image.std()), 1.0) + image.mean()
         second.append(np.clip(np.rint(other), 0, 255).astype(np.uint8))
     return EyePair(person, tuple(first), tuple(second))
 
 
-def _look(images: Sequence[UInt8]) -> NDArray[np.float64]:
+def _brightness_and_contrast(images: Sequence[UInt8]) -> NDArray[np.float64]:
     return np.array([np.mean([image.mean() for image in images]), np.mean([image.std() for image in images])])
 
 
 def _blend(opened: UInt8, shut: UInt8, covered: float) -> Float32:
-    """Show the shut eye above the edge of the lid and the open one below it; (h, w) float32."""
+    """Return the closed eye above the edge of the lid and the open eye below it; (h, w) float32."""
     if covered <= 0:
         return opened.astype(np.float32)
     if covered >= 1:
@@ -209,7 +211,7 @@ def _blend(opened: UInt8, shut: UInt8, covered: float) -> Float32:
     rows = (np.arange(opened.shape[0], dtype=np.float32) + 0.5) / opened.shape[0]
     edge = LID_FROM + covered * (LID_TO - LID_FROM)
     share = np.clip((edge - rows) / LID_SOFT + 0.5, 0, 1)[:, np.newaxis]  # (h, 1)
-    # Below the opening skin moves as well: it fades over.
+    # Skin below the eye opening moves too: it is cross-faded.
     share = np.maximum(share, np.float32(covered) * (rows[:, np.newaxis] > LID_TO))
     return np.asarray(share * shut + (1 - share) * opened, np.float32)
 

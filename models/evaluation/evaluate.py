@@ -1,4 +1,4 @@
-"""Measures shipped TFLite files on held-out people, through the code that runs on the device."""
+"""Measures TFLite files on held-out people with the code of the device."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from models.run import Bar
 
 VARIANTS = ("int8", "float16")
 LATENCY_RUNS = 200
-# Plots need them; a card would be mostly these.
+# For plots only; they would dominate the card.
 NOT_IN_CARDS = ("confusion", "reliability")
 
 
 def evaluate_model(
     name: str, data: Path, *, directory: Path | None = None, bar: Bar, write_card: bool = False
 ) -> dict[str, Any]:
-    """Measure every variant of `name` that the card lists on every held-out set found in `data`.
+    """Measure every variant of `name` in its card on every held-out set in `data`.
 
-    Returns `{"model", "version", "task", "sets": {set: {variant: figures}}, "notes": [...], ...}`; what a
-    model was trained on is measured by its fold models, each on its own held-out people. A set that is
-    missing or damaged is a note; raises `DataError` when none can be used. `write_card` puts the figures,
-    without confusions, into the card.
+    Returns `{"model", "version", "task", "sets": {set: {variant: figures}}, "notes": [...], ...}`. On
+    training corpora the fold models make the predictions, each for its own held-out people. A missing or
+    damaged set is a note; raises `DataError` if no set can be used. `write_card` adds the figures, without
+    confusions, to the card.
     """
     directory = directory or artifacts_directory()
     family = load_family(name, directory)
     card, notes = family.card, list[str]()
-    asked = _open_variants(family, directory, notes)
+    classifiers = _open_variants(family, directory, notes)
     tests = (face_sets if card.task == "face" else voice_sets)(family, data, notes, bar)
     sets: dict[str, dict[str, Any]] = {}
     for test in tests:
-        sets |= measure_set(test, asked, task=card.task, notes=notes, bar=bar)
+        sets |= measure_set(test, classifiers, task=card.task, notes=notes, bar=bar)
     if not sets:
-        raise DataError(f"{name}: nothing to measure it on in {data}: {'; '.join(notes)}")
+        raise DataError(f"{name}: no data to measure it on in {data}: {'; '.join(notes)}")
     if write_card:
         kept = {set_name: _for_card(figures) for set_name, figures in sets.items()}
         card = card.model_copy(update={"metrics": card.metrics | kept})
@@ -58,9 +58,7 @@ def evaluate_model(
         "notes": notes,
         "int8_minus_float": _int8_minus_float(sets),
         "latency_ms": {
-            variant: latency_ms(classifiers[0])
-            for variant, classifiers in asked.items()
-            if classifiers[0] is not None
+            variant: latency_ms(opened[0]) for variant, opened in classifiers.items() if opened[0] is not None
         },
         "files": {key: file.model_dump() for key, file in card.files.items()},
         "folds": [fold.name for fold in family.folds],
@@ -73,7 +71,7 @@ def evaluate_model(
 
 
 def latency_ms(classifier: TfliteClassifier, *, runs: int = LATENCY_RUNS) -> float:
-    """Return the median time of one answer on one thread of this machine, golden input, features ready."""
+    """Return the median time in ms of one inference on the golden input, on one thread of this machine."""
     features = golden_input(classifier.card)
     times = []
     for _ in range(runs):
@@ -84,10 +82,10 @@ def latency_ms(classifier: TfliteClassifier, *, runs: int = LATENCY_RUNS) -> flo
 
 
 def _open_variants(family: Family, directory: Path, notes: list[str]) -> Classifiers:
-    """Open each variant of the model and of its folds; None where a card does not list it."""
-    asked: dict[str, list[TfliteClassifier | None]] = {}
+    """Open each variant of the model and of its folds; None for a variant that a card does not list."""
+    classifiers: dict[str, list[TfliteClassifier | None]] = {}
     for variant in (variant for variant in VARIANTS if variant in family.card.files):
-        asked[variant] = [
+        classifiers[variant] = [
             open_classifier(
                 card.name,
                 task=family.card.task,
@@ -100,7 +98,7 @@ def _open_variants(family: Family, directory: Path, notes: list[str]) -> Classif
         ]
         if lacking := [f.name for f in family.folds if variant not in f.files]:
             notes.append(f"{', '.join(lacking)}: no {variant} file; the folds are not measured as {variant}")
-    return asked
+    return classifiers
 
 
 def _int8_minus_float(sets: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:

@@ -1,4 +1,4 @@
-"""The faces that a model is measured on: FER2013's PrivateTest, CK+48 and, through the detector, JAFFE."""
+"""Held-out faces: FER2013's PrivateTest, CK+48, and JAFFE through the detector."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from models.data.datasets import (
     load_jaffe,
     need_every_class,
 )
+from models.data.face_crops import grey_to_rgb, largest_face
 from models.evaluation.held_out_sets import HeldOutSet, View, fold_of_each, skip_unreadable
 from models.family import Family
 from models.metrics import Labels
@@ -35,7 +36,7 @@ BAD_WEBCAM = "bad-webcam"
 
 
 def face_sets(family: Family, data: Path, notes: list[str], bar: Bar) -> Iterator[HeldOutSet]:
-    """Give every set that is in `data` and that nobody in `family` was trained on; the rest are notes."""
+    """Yield the sets in `data` with people that `family` was not trained on; the rest are notes."""
     for sets in (_fer2013, _ckplus48, _jaffe):
         yield from skip_unreadable(notes, sets(family, data, notes, bar))
 
@@ -48,7 +49,7 @@ def _fer2013(family: Family, data: Path, notes: list[str], bar: Bar) -> Iterator
     majority = fer.majority()
     relabelled = {"fer2013-private-ferplus": majority}
     if not (majority >= 0).any():
-        notes.append("fer2013: no FER+ votes beside it; its majority is not measured")
+        notes.append("fer2013: no FER+ votes; the majority is not measured")
         relabelled = {}
     crops = _Crops(family, fer, np.zeros(len(fer), dtype=np.int64))
     views = crops.views() | {BAD_WEBCAM: crops.view(bad_webcam)}
@@ -59,7 +60,7 @@ def _ckplus48(family: Family, data: Path, notes: list[str], bar: Bar) -> Iterato
     knows_all = family.was_trained_on("ckplus", "ck+") and not family.held_out_of("ckplus")
     if knows_all and not family.fold_of_people("ckplus", []):
         raise DataError(
-            f"ckplus48: {family.card.name} was trained on it and has no fold models; it is not measured there"
+            f"ckplus48: {family.card.name} was trained on it and has no fold models; not measured"
         )
     with bar("reading ckplus48") as progress:
         faces = load_ckplus48(find_set(data, "ckplus48"), progress=progress)
@@ -78,9 +79,9 @@ def _ckplus48(family: Family, data: Path, notes: list[str], bar: Bar) -> Iterato
 
 def _jaffe(family: Family, data: Path, notes: list[str], bar: Bar) -> Iterator[HeldOutSet]:
     if family.was_trained_on("jaffe") and not family.held_out_of("jaffe"):
-        raise DataError(f"jaffe: {family.card.name} was trained on it; it is not measured there")
+        raise DataError(f"jaffe: {family.card.name} was trained on it; not measured")
     if find_weights(DETECTOR) is None or find_weights(LANDMARKS) is None:
-        raise DataError("jaffe: not measured without the detector weights; `emotion-models fetch` gets them")
+        raise DataError("jaffe: not measured without the detector weights; run `emotion-models fetch`")
     with bar("reading jaffe") as progress:
         jaffe = load_jaffe(find_set(data, "jaffe"), progress=progress)
     notes += jaffe.notes
@@ -92,13 +93,12 @@ def _jaffe(family: Family, data: Path, notes: list[str], bar: Bar) -> Iterator[H
     largest: list[Face | None] = []
     with bar("finding faces in jaffe") as progress:
         for done, image in enumerate(jaffe.images, start=1):
-            pixels = np.ascontiguousarray(np.repeat(image[..., np.newaxis], 3, axis=2))  # (h, w) -> (h, w, 3)
-            found = detector.detect(pixels)
+            pixels = grey_to_rgb(image)
             pictures.append(pixels)
-            largest.append(max(found, key=lambda face: face.box_px[2] * face.box_px[3], default=None))
+            largest.append(largest_face(detector.detect(pixels)))
             progress(done, len(jaffe))
     located = sum(face is not None for face in largest)
-    notes.append(f"jaffe: a face found in {located} of {len(jaffe)} pictures; the rest count as wrong")
+    notes.append(f"jaffe: a face found in {located} of {len(jaffe)} images; the rest count as wrong")
     spec = family.card.spec(CropSpec)
 
     def view(spec: CropSpec) -> View:
@@ -116,13 +116,13 @@ def _jaffe(family: Family, data: Path, notes: list[str], bar: Bar) -> Iterator[H
 
 
 def _own(family: Family, corpus: str, people: Sequence[str], *, trained_on: bool) -> Labels:
-    """Return 0 for examples (n,) of people whom the model itself never saw, -1 for the others."""
+    """Return 0 for examples (n,) of people that the model itself was not trained on, -1 for the others."""
     held_out = family.held_out_of(corpus)
     return np.array([0 if person in held_out or not trained_on else -1 for person in people], dtype=np.int64)
 
 
 class _Crops:
-    """Pictures that are crops already, resized to the asked model's side where they differ."""
+    """Images that are already crops, resized to the input size of the model."""
 
     def __init__(self, family: Family, faces: FaceSet, model_numbers: Labels) -> None:
         self.model_numbers = model_numbers
@@ -130,7 +130,7 @@ class _Crops:
         self._specs = [card.spec(CropSpec) for card in family.cards]
 
     def view(self, change: Callable[[UInt8, int], UInt8] | None = None) -> View:
-        """Return the view of the pictures changed so, or as they are."""
+        """Return a view of the images, changed by `change` if given."""
 
         def crop(i: int) -> Float32:
             spec = self._specs[int(self.model_numbers[i])]
@@ -148,7 +148,7 @@ class _Crops:
         return crop
 
     def views(self) -> dict[str, View]:
-        """Return the clean view and one of every wrong box."""
+        """Return the clean view and one for each box error."""
         jittered = {kind: self.view(partial(_jittered, kind)) for kind in JITTER}
         return {CLEAN: self.view()} | jittered
 

@@ -1,6 +1,6 @@
-"""What is measured beside the emotions of single faces and voices, each by a function of its own.
+"""The measures beyond the emotion of single faces and voices, one function each.
 
-A measure says what it found twice: as numbers for programs, and as tables for people.
+A measure returns its result as figures for programs and as tables for people.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a measure found: `figures` are stable names with numbers, `targets` rows of `Target.judge`.
+    """Result of a measure: `figures` with stable names, `targets` are rows of `Target.compare`.
 
-    `cards` has, by model, set and variant, what belongs into the card of each model that was measured.
+    `cards` holds, by model, set and variant, the figures for the card of each measured model.
     """
 
     figures: Mapping[str, Any]
@@ -40,11 +40,10 @@ class Measured:
     cards: Mapping[str, Mapping[str, dict[str, dict[str, Any]]]] = field(default_factory=dict)
 
 
-# Takes the directory of the data sets, the directory of the artifacts and what shows progress; raises
-# `DataError` where what it needs is not there.
+# Takes the directories of data sets and artifacts, and a progress bar; raises `DataError` for missing data.
 Measure = Callable[[Path, Path, Bar], Measured]
 
-# By name, where the function lies: imported when it is asked for, since each brings its own weight.
+# Dotted names, so that a measure's imports are loaded only when it runs.
 MEASURES: dict[str, str] = {
     "video": "models.evaluation.figures.video:measure_video",
     "eye-state": "models.evaluation.figures.eyes:measure_eyes",
@@ -55,16 +54,16 @@ MEASURES: dict[str, str] = {
 }
 
 
-# Models that no measure is named after, by task.
+# The measure of each task whose measure has another name.
 MEASURED_BY = {"video": "video", "visual": "video", "multimodal": "fusion"}
 
 
 def run_measure(
     name: str, data: Path, *, directory: Path, bar: Bar, write_cards: bool = False
 ) -> dict[str, Any]:
-    """Run one of `MEASURES`; return it as `--json` prints it, and as tables.
+    """Run one of `MEASURES`; return the result as `--json` prints it.
 
-    `write_cards` puts the figures into the cards of the models that were measured.
+    `write_cards` adds the figures to the cards of the measured models.
     """
     measure: Measure = resolve_name(MEASURES[name])
     found = measure(data, directory, bar)
@@ -84,7 +83,7 @@ def run_measure(
 
 
 def metrics_of(sets: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return what a card holds of sets that have `n` and, by variant, their figures."""
+    """Return the figures of `sets` in the form of a card: by set and variant, with `n`."""
     return {
         name: {variant: {"n": found["n"], **found[variant]} for variant in VARIANTS if variant in found}
         for name, found in sets.items()

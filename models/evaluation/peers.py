@@ -1,4 +1,4 @@
-"""What other recognisers reach on the same pictures, measured once and kept as data to compare with."""
+"""Accuracy of other emotion recognisers on the same images, measured once, for comparison."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from edge.inference.card import load_card
 
 REFERENCE = "report-face"
 METHOD = (
-    "measured: the same images, given crops, no detector (ours on JAFFE: our own detector's crop), one core "
-    "of one x86-64 machine; published: what their papers say of PrivateTest; stated: on data of its own"
+    "measured: the same images, given crops, no detector (this model on JAFFE: crops of its detector), "
+    "one core of one x86-64 machine; published: PrivateTest in their papers; stated: on other data"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Accuracies in %, the time of a face, the size of the weights; None where nobody measured it."""
+    """Accuracies in %, time per face, size of the weights; None if not measured."""
 
     name: str
     how: str  # ours, measured, published, stated
@@ -45,7 +45,7 @@ PEERS = (
 
 
 def compare(result: dict[str, Any], directory: Path) -> dict[str, Any]:
-    """Return `{"method", "rows"}`: the model just measured, the report's by its card, and the others."""
+    """Return `{"method", "rows"}`: the measured model, the report's model by its card, and the peers."""
     ours = _peer(result["model"], result["sets"], result["files"])
     rows = [Peer(**{**asdict(ours), "ms": result["latency_ms"].get("int8")})]
     if result["model"] != REFERENCE:
@@ -53,7 +53,7 @@ def compare(result: dict[str, Any], directory: Path) -> dict[str, Any]:
             card = load_card(REFERENCE, directory=directory)
             rows.append(_peer(REFERENCE, card.metrics, card.model_dump()["files"]))
         except ModelError:
-            pass  # a directory of one's own need not hold the report's model
+            pass  # a custom directory need not contain the report's model
     return {"method": METHOD, "rows": [asdict(row) for row in (*rows, *PEERS)]}
 
 

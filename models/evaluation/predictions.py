@@ -1,4 +1,4 @@
-"""Asks the files about every example of a set, clean and spoilt, and turns the answers into figures."""
+"""Runs the model files on every example of a held-out set, clean and corrupted, and computes figures."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from models.evaluation.held_out_sets import HeldOutSet
 from models.metrics import Labels, figures_of_parts, mean_of_parts, measure
 from models.run import Bar
 
-# The loss of a spoilt set is told in this figure: voices have very uneven classes.
+# The figure in which the loss by corruption is reported; the classes of voices are very unbalanced.
 LOSS_OF = {"face": "accuracy", "voice": "uar"}
-# The files to ask by variant: the model itself, then its folds; None where a variant is not there.
+# The classifiers of each variant: the model itself, then its folds; None for a missing file.
 Classifiers = Mapping[str, Sequence[TfliteClassifier | None]]
 
 
 def measure_set(
-    test: HeldOutSet, asked: Classifiers, *, task: str, notes: list[str], bar: Bar
+    test: HeldOutSet, by_variant: Classifiers, *, task: str, notes: list[str], bar: Bar
 ) -> dict[str, dict[str, Any]]:
-    """Measure one set clean in every variant, under each labelling, and spoilt in int8."""
-    can = [
+    """Measure one set: clean in every variant and with each labelling, corrupted in int8."""
+    complete = [
         variant
-        for variant, classifiers in asked.items()
+        for variant, classifiers in by_variant.items()
         if all(classifiers[k] is not None for k in np.unique(test.model_numbers))
     ]
-    answers, errors = _ask(test, CLEAN, {variant: asked[variant] for variant in can}, bar=bar)
+    p_of, errors = _predict(test, CLEAN, {variant: by_variant[variant] for variant in complete}, bar=bar)
     read = np.array([i not in errors for i in range(test.labels.size)])
     if errors:
         first = next(iter(errors.values()))
@@ -41,28 +41,28 @@ def measure_set(
     people = tuple(person for person, good in zip(test.people, read, strict=True) if good)
     labels = test.labels[read]
     sets: dict[str, dict[str, Any]] = {test.name: {}}
-    for variant, p in answers.items():
+    for variant, p in p_of.items():
         figures = measure(p[read], labels, people=people if any(people) else ())
         sets[test.name][variant] = figures | _parts(test, p, read, task=task)
         for name, other in test.relabelled.items():
             keep = read & (other >= 0)
             sets.setdefault(name, {})[variant] = measure(p[keep], other[keep])
-    if "int8" in answers:
+    if "int8" in p_of:
         clean = sets[test.name]["int8"]
-        for kind, (p, shown) in _ask_spoilt(test, asked["int8"], read, bar=bar).items():
-            sets[f"{test.name}-{kind}"] = {"int8": _spoilt(p, labels, shown, clean, LOSS_OF[task])}
+        for kind, (p, shown) in _predict_corrupted(test, by_variant["int8"], read, bar=bar).items():
+            sets[f"{test.name}-{kind}"] = {"int8": _corrupted(p, labels, shown, clean, LOSS_OF[task])}
     return sets
 
 
 def _parts(test: HeldOutSet, p: Float32, read: NDArray[np.bool_], *, task: str) -> dict[str, Any]:
-    """Return figures a speaker and a fold, and their means, where the set has such parts."""
+    """Return figures of each speaker and fold, and their means, if the set has such groups."""
     parts: dict[str, Any] = {}
     if task == "voice":
         people = [person for person, good in zip(test.people, read, strict=True) if good]
         parts["groups"] = figures_of_parts(p[read], test.labels[read], people)
         parts["mean_of_groups"] = mean_of_parts(parts["groups"])
     if test.has_folds:
-        # A fold of whose people one class alone is there has no average recall worth the name.
+        # In a fold with a single class an average recall is meaningless.
         classes = {
             k: np.unique(test.labels[read & (test.model_numbers == k)]).size
             for k in np.unique(test.model_numbers)
@@ -75,24 +75,24 @@ def _parts(test: HeldOutSet, p: Float32, read: NDArray[np.bool_], *, task: str) 
     return parts
 
 
-def _ask_spoilt(
+def _predict_corrupted(
     test: HeldOutSet, classifiers: Sequence[TfliteClassifier | None], read: NDArray[np.bool_], *, bar: Bar
 ) -> dict[str, tuple[Float32, tuple[str, ...]]]:
-    """Return p of every spoilt view, by kind; all wrong boxes together are one kind, with their names."""
+    """Return predictions for each corruption, and its kinds: all box errors together are one corruption."""
     found: dict[str, Float32] = {}
     for kind in (kind for kind in test.views if kind != CLEAN):
-        answers, _ = _ask(test, kind, {"int8": classifiers}, bar=bar, only=read)
-        found[kind] = answers["int8"][read]
-    spoilt = {kind: (p, ()) for kind, p in found.items() if kind not in JITTER}
+        p_of, _ = _predict(test, kind, {"int8": classifiers}, bar=bar, only=read)
+        found[kind] = p_of["int8"][read]
+    others = {kind: (p, ()) for kind, p in found.items() if kind not in JITTER}
     if boxes := tuple(kind for kind in found if kind in JITTER):
-        return {"crop-jitter": (np.concatenate([found[kind] for kind in boxes]), boxes), **spoilt}
-    return dict(spoilt)
+        return {"crop-jitter": (np.concatenate([found[kind] for kind in boxes]), boxes), **others}
+    return dict(others)
 
 
-def _spoilt(
+def _corrupted(
     p: Float32, labels: Labels, kinds: tuple[str, ...], clean: dict[str, Any], loss_of: str
 ) -> dict[str, Any]:
-    """Measure a spoilt set; with several kinds in a row, all of them together and each."""
+    """Return the figures of a corrupted set; for several kinds in a row, in total and of each."""
     repeats = max(1, len(kinds))
     units = [i for _ in range(repeats) for i in range(labels.size)]
     figures = measure(p, np.tile(labels, repeats), units=units)
@@ -107,13 +107,13 @@ def _spoilt(
     return figures
 
 
-def _ask(
-    test: HeldOutSet, kind: str, asked: Classifiers, *, bar: Bar, only: NDArray[np.bool_] | None = None
+def _predict(
+    test: HeldOutSet, kind: str, by_variant: Classifiers, *, bar: Bar, only: NDArray[np.bool_] | None = None
 ) -> tuple[dict[str, Float32], dict[int, str]]:
-    """Read each example once and ask the right file of every variant; return p (n, 7), and errors."""
+    """Read each example once and run the right model of every variant; return p (n, 7) and errors."""
     count = test.labels.size
     view = test.views[kind]
-    answers = {variant: np.zeros((count, len(LABELS)), dtype=np.float32) for variant in asked}
+    p_of = {variant: np.zeros((count, len(LABELS)), dtype=np.float32) for variant in by_variant}
     errors: dict[int, str] = {}
     with bar(f"{test.name} {kind}") as progress:
         for i in range(count) if only is None else np.flatnonzero(only).tolist():
@@ -122,12 +122,12 @@ def _ask(
             except MediaError as error:
                 errors[i] = str(error)
                 features = None
-            for variant, p in answers.items():
-                classifier = asked[variant][int(test.model_numbers[i])]
+            for variant, p in p_of.items():
+                classifier = by_variant[variant][int(test.model_numbers[i])]
                 if features is not None and classifier is not None:
                     p[i] = classifier.classify(features)
             progress(i + 1, count)
-    return answers, errors
+    return p_of, errors
 
 
 def points(difference: float) -> float:

@@ -1,4 +1,4 @@
-"""What `emotion-models evaluate` and `list` print: tables for people, plain lines for pipes."""
+"""Prints results of `emotion-models evaluate` and `list`: tables on a terminal, plain lines in a pipe."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from edge.values import LABELS
 FIGURES = ("data set", "variant", "n", "accuracy %", "95 %", "UAR %", "macro-F1 %", "ECE")
 INTERVALS = ("data set", "variant", "accuracy, people 95 %", "UAR 95 %", "UAR, people 95 %")
 PARTS = ("data set", "part", "n", "accuracy %", "UAR %")
-CORRUPTED = ("data set", "spoilt by", "accuracy %", "UAR %", "loss, points")
+CORRUPTED = ("data set", "corruption", "accuracy %", "UAR %", "loss, points")
 QUANTIZATION = ("data set", "accuracy, points", "UAR, points")
 TARGETS = ("target", "worst on", "measured", "wanted", "verdict")
 PEERS = ("recogniser", "how", "PrivateTest %", "CK+48 six %", "JAFFE %", "ms a face", "weights kB", "note")
 WORDS = (
-    "data set", "part", "spoilt by", "target", "worst on", "verdict", "recogniser", "how", "note",
+    "data set", "part", "corruption", "target", "worst on", "verdict", "recogniser", "how", "note",
     "operation", "runs on", "why", "status", "layer", "backend", "file", "reason", "what",
     "value", "compared",
 )  # fmt: skip
@@ -26,7 +26,7 @@ Row = tuple[str, ...]
 
 
 def show_figures(title: str, sets: dict[str, dict[str, dict[str, Any]]]) -> None:
-    """Print the main figures of every set and variant, from a card or from an evaluation."""
+    """Print the main figures of every set and variant of a card or an evaluation."""
     rows = [
         (name, variant, *main_cells(figures))
         for name, variants in sets.items()
@@ -36,22 +36,27 @@ def show_figures(title: str, sets: dict[str, dict[str, dict[str, Any]]]) -> None
 
 
 def show_evaluation(result: dict[str, Any]) -> None:
-    """Print everything that was measured of one model, what was wanted of it, and its peers."""
+    """Print all figures of one model, its targets and its peers."""
     sets, int8 = result["sets"], result["files"].get("int8")
     time_ms = ", ".join(f"{variant} {ms:.2f} ms" for variant, ms in result["latency_ms"].items())
     size = f"int8 {int8['bytes'] / 1000:.0f} kB, sha256 {int8['sha256'][:12]}; " if int8 else ""
     show_figures(
-        f"{result['model']} {result['version']} ({result['task']}; {size}median of an answer {time_ms})", sets
+        f"{result['model']} {result['version']} ({result['task']}; {size}median inference time {time_ms})",
+        sets,
     )
     tables = (
         ("intervals over examples and over people", INTERVALS, list(interval_rows(sets))),
         ("speakers and folds (int8)", PARTS, list(part_rows(sets))),
-        ("spoilt on purpose (int8)", CORRUPTED, list(corrupted_rows(sets))),
+        ("corrupted input (int8)", CORRUPTED, list(corrupted_rows(sets))),
         ("int8 minus float16", QUANTIZATION, list(quantization_rows(result))),
-        ("recall % a class (int8)", ("data set", *LABELS), list(class_rows(sets, "recall"))),
-        ("precision % a class (int8)", ("data set", *LABELS), list(class_rows(sets, "precision"))),
+        ("recall % per class (int8)", ("data set", *LABELS), list(class_rows(sets, "recall"))),
+        ("precision % per class (int8)", ("data set", *LABELS), list(class_rows(sets, "precision"))),
         ("targets", TARGETS, [target_cells(row) for row in result["targets"]]),
-        ("beside others", PEERS, [peer_cells(row) for row in result.get("peers", {}).get("rows", [])]),
+        (
+            "comparison with other recognisers",
+            PEERS,
+            [peer_cells(row) for row in result.get("peers", {}).get("rows", [])],
+        ),
     )
     for title, headings, rows in tables:
         if rows:
@@ -61,7 +66,7 @@ def show_evaluation(result: dict[str, Any]) -> None:
 
 
 def show_measure(result: dict[str, Any]) -> None:
-    """Print the tables of one of `measures.MEASURES`, and what was wanted of it."""
+    """Print the tables and targets of one of `measures.MEASURES`."""
     for part in result["tables"]:
         show_table(f"{result['measure']}: {part['title']}", part["heads"], list(map(tuple, part["rows"])))
     if result["targets"]:
@@ -70,7 +75,7 @@ def show_measure(result: dict[str, Any]) -> None:
 
 
 def show_table(title: str, headings: Sequence[str], rows: Sequence[Row]) -> None:
-    """Print a table to people; pipes get its title, a line of headings and one line a row."""
+    """Print a table; in a pipe its title, a line of headings and one line a row."""
     out = Console(highlight=False)
     if not out.is_terminal:
         print(title)
@@ -90,7 +95,7 @@ def show_table(title: str, headings: Sequence[str], rows: Sequence[Row]) -> None
 
 
 def interval_rows(sets: dict[str, Any]) -> Iterator[Row]:
-    """Give the intervals that the main table has no room for."""
+    """Yield the intervals that are not in the main table."""
     keys = ("interval_95_people", "uar_interval_95", "uar_interval_95_people")
     for name, variants in sets.items():
         for variant, figures in variants.items():
@@ -98,7 +103,7 @@ def interval_rows(sets: dict[str, Any]) -> Iterator[Row]:
 
 
 def part_rows(sets: dict[str, Any]) -> Iterator[Row]:
-    """Give the figures of every speaker and fold, and their means with standard deviations."""
+    """Yield the figures of every speaker and fold, and their means with standard deviations."""
     for name, variants in sets.items():
         figures = variants.get("int8", {})
         for parts, mean in (("groups", "mean_of_groups"), ("folds", "mean_of_folds")):
@@ -115,25 +120,25 @@ def part_rows(sets: dict[str, Any]) -> Iterator[Row]:
 
 
 def corrupted_rows(sets: dict[str, Any]) -> Iterator[Row]:
-    """Give every spoilt set, and of wrong boxes each kind."""
+    """Yield every corrupted set, and each kind of box error."""
     for name, variants in sets.items():
         figures = variants.get("int8", {})
         for kind, part in figures.get("kinds", {}).items():
             yield name, kind, percent(part["accuracy"]), percent(part["uar"]), f"{part['loss_points']:.1f}"
         if "loss_points" in figures:
-            what = "mean of these" if "kinds" in figures else "all of it"
+            what = "mean of these" if "kinds" in figures else "all"
             loss = f"{figures['loss_points']:.1f}"
             yield name, what, percent(figures["accuracy"]), percent(figures["uar"]), loss
 
 
 def quantization_rows(result: dict[str, Any]) -> Iterator[Row]:
-    """Give int8 minus float16 of every set that has both."""
+    """Yield int8 minus float16 of every set with both variants."""
     for name, difference in result["int8_minus_float"].items():
         yield name, f"{difference['accuracy']:+.2f}", f"{difference['uar']:+.2f}"
 
 
 def class_rows(sets: dict[str, Any], key: str) -> Iterator[Row]:
-    """Give recall or precision of each class on every set that is not spoilt."""
+    """Yield recall or precision of each class on every uncorrupted set."""
     for name, variants in sets.items():
         figures = variants.get("int8", {})
         if key in figures and "loss_points" not in figures:
@@ -141,7 +146,7 @@ def class_rows(sets: dict[str, Any], key: str) -> Iterator[Row]:
 
 
 def target_cells(row: dict[str, Any]) -> Row:
-    """Return one target as cells; the last one is the verdict."""
+    """Return one target as cells; the last cell is the verdict."""
     unit = f" {row['unit']}" if row["unit"] else ""
     if row["met"] is None:
         return row["target"], "", "", f"{row['wanted']}{unit}", "not measured"
@@ -151,7 +156,7 @@ def target_cells(row: dict[str, Any]) -> Row:
 
 
 def peer_cells(row: dict[str, Any]) -> Row:
-    """Return one recogniser as cells, a dash where nothing is known."""
+    """Return one recogniser as cells, a dash for an unknown value."""
     keys = ("fer2013_private", "ckplus48_six", "jaffe", "ms", "weights_kb")
     numbers = ("-" if row[key] is None else f"{row[key]:g}" for key in keys)
     return (row["name"], row["how"], *numbers, row["note"])
@@ -168,7 +173,7 @@ def interval(bounds: Sequence[float] | None) -> str:
 
 
 def main_cells(figures: dict[str, Any]) -> Row:
-    """Return the figures of one set and variant after its name, a dash for one that it does not have."""
+    """Return the main figures of one set and variant as cells, a dash for a missing one."""
     ece = figures.get("ece")
     return (
         str(figures["n"]),

@@ -1,4 +1,4 @@
-"""The figures that a shipped model is meant to reach; a missed one is told, and is no error."""
+"""Target figures of the shipped models; a missed target is reported and is not an error."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ ACCURACY_PERCENT = {
 UAR_PERCENT = {"ravdess-folds": 60, "nemo-folds": 60}
 JITTER_LOSS, BABBLE_LOSS = 3, 8  # points, of accuracy and of UAR
 Result = dict[str, Any]
-# Where and how much: one value a set that the target is about, in the target's unit.
+# Pairs of data set and value in the target's unit.
 Values = Iterator[tuple[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A limit for the worst of some values; `sign` is >=, <= or <."""
+    """A limit for the worst of several values; `sign` is >=, <= or <."""
 
     name: str
     unit: str
@@ -32,11 +32,11 @@ class Target:
     values: Callable[[Result], Values] = lambda _result: iter(())
 
     def check(self, result: Result) -> dict[str, Any]:
-        """Return what was measured, where it is worst, and whether that is met; None where nothing was."""
-        return self.judge(list(self.values(result)))
+        """Compare the values of an evaluation with the limit, see `compare`."""
+        return self.compare(list(self.values(result)))
 
-    def judge(self, values: Sequence[tuple[str, float]]) -> dict[str, Any]:
-        """Return what `check` does for values that are there: pairs of where and how much."""
+    def compare(self, values: Sequence[tuple[str, float]]) -> dict[str, Any]:
+        """Return the worst value, its data set and whether the target is met; None without values."""
         row = {"target": self.name, "unit": self.unit, "wanted": f"{self.sign} {self.limit:g}"}
         if not values:
             return row | {"measured": None, "where": None, "met": None, "missed_by": None}
@@ -49,12 +49,12 @@ class Target:
 
 
 def check_targets(result: Result) -> list[dict[str, Any]]:
-    """Compare an evaluation with the targets of its task, in the order of the table."""
+    """Compare an evaluation with the targets of its task, in the order of `TARGETS`."""
     return [target.check(result) for target in TARGETS[result["task"]]]
 
 
 def _figure(pattern: str, *keys: str, factor: float = 1.0) -> Callable[[Result], Values]:
-    """Take a figure of the int8 file on every set whose name fits."""
+    """Return a function that yields a figure of the int8 file for every set that matches `pattern`."""
 
     def values(result: Result) -> Values:
         for name, variants in result["sets"].items():

@@ -1,4 +1,4 @@
-"""The voices that a model is measured on: whole clips of held-out speakers, clean and spoilt."""
+"""Held-out voices: clips of held-out speakers, clean, in babble and over a telephone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Change = Callable[[Float32, int], Float32]
 
 
 def voice_sets(family: Family, data: Path, notes: list[str], _bar: Bar) -> Iterator[HeldOutSet]:
-    """Give a set a corpus in `data` of people whom the asked file never heard; the rest are notes."""
+    """Yield a set for each corpus in `data` with held-out speakers; the rest are notes."""
     changes: dict[str, Change] = {}
     if (babble := find_babble(data, notes)) is not None:
         changes[BABBLE] = lambda samples, i: add_noise(samples, babble, i)
@@ -42,7 +42,7 @@ def _corpus_sets(
     trained_on = family.was_trained_on(corpus)
     if trained_on and not held_out and not folds:
         raise DataError(
-            f"{corpus}: {family.card.name} was trained on it and no file held anybody out; it is not measured"
+            f"{corpus}: {family.card.name} was trained on it without held-out speakers; not measured"
         )
     clips, strange = list_clips(data, corpus)
     notes += strange
@@ -61,7 +61,7 @@ def _corpus_sets(
         model_numbers = fold_of_each(
             family, corpus, [clip.speaker for clip in clips], _labels(clips), notes=notes
         )
-        chosen = [clip for clip, asker in zip(clips, model_numbers, strict=True) if asker >= 0]
+        chosen = [clip for clip, number in zip(clips, model_numbers, strict=True) if number >= 0]
         if chosen:
             yield _test_set(
                 f"{corpus}-folds", chosen, model_numbers[model_numbers >= 0], family=family, changes=changes
@@ -71,16 +71,16 @@ def _corpus_sets(
 def _test_set(
     name: str, clips: list[Clip], model_numbers: Labels, *, family: Family, changes: dict[str, Change]
 ) -> HeldOutSet:
-    readers = [window_input(card.input.features) for card in family.cards]
+    features = [window_input(card.input.features) for card in family.cards]
 
     def view(change: Change | None) -> View:
-        def hear(i: int) -> Float32:
+        def read(i: int) -> Float32:
             samples = read_audio(clips[i].path)
             if change is not None:
                 samples = change(samples, i)
-            return readers[int(model_numbers[i])](clip_window(samples))
+            return features[int(model_numbers[i])](clip_window(samples))
 
-        return hear
+        return read
 
     return HeldOutSet(
         name,

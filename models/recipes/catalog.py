@@ -8,14 +8,14 @@ from pkgutil import resolve_name
 
 from models.run import Run
 
-# By name, where the function lies: PyTorch and what else a recipe needs is imported when it is asked for.
+# Dotted names, so that PyTorch and other heavy modules are imported only for the recipe that runs.
 RECIPES: dict[str, str] = {
     "face-cnn": "models.recipes.face_cnn:train_face_cnn",
     "video-lstm": "models.recipes.video_lstm:train_video_lstm",
     "visual": "models.recipes.visual:train_visual",
     "voice-lstm": "models.recipes.voice_lstm:train_voice_lstm",
-    "report-face": "models.recipes.report_baselines:train_face",
-    "report-voice": "models.recipes.report_baselines:train_voice",
+    "report-face": "models.recipes.report_baselines:train_report_face",
+    "report-voice": "models.recipes.report_baselines:train_report_voice",
     "eye-state": "models.recipes.eye_state:train_eye_state",
     "mouth-state": "models.recipes.mouth_state:train_mouth_state",
     "multimodal": "models.recipes.multimodal:train_multimodal",

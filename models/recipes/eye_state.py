@@ -1,7 +1,7 @@
-"""The network that tells shut eyes from open ones, and both from what hides an eye.
+"""The network that classifies an eye as closed, open or hidden.
 
-Photographs (cew) and infrared pictures (mrl) are learnt together. The validation people are learnt by no
-model: they chose what was chosen. Everybody else is asked once, by a fold model that never saw that person.
+It is trained on photographs (cew) and infrared images (mrl) together. No model is trained on the validation
+people. Every other person is predicted once, by the fold model that holds the person out.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from models.training.torch_network import Network
 
 HIDDEN = 2
 CLASSES = 3
-# The corners of open eyes lie 0.65 of the side apart in cew and in mrl alike (by eye, in twelve of each).
+# The corners of open eyes are 0.65 of the side apart in cew and in mrl (measured in twelve images of each).
 SPEC = EyeSpec(size=24, width=0.65, hidden=0.2)
 SHAPE = (SPEC.size, SPEC.size, 1)
 WIDTHS = (16, 24, 32, 48)
 SCHEDULE = Schedule(epochs=16, batch=96, rate=4e-3, decay=0.02, ema=0.99, seed=7)
-EYES_AN_EPOCH = 4800  # half of each set
-HIDDEN_AN_EPOCH = 1400
-VIEWS = 4  # of each eye, spoilt once for all models; of every second eye one more is hidden
-BESIDE = 0.25  # of the hidden ones: parts of a face that are no eye
+EYES_PER_EPOCH = 4800  # half of each set
+HIDDEN_PER_EPOCH = 1400
+VIEWS = 4  # augmented views of each eye, made once for all models; every second eye also has a hidden view
+BESIDE = 0.25  # of the hidden views: parts of a face without an eye
 SMOOTHING = 0.02
 FOLDS = 5
-# Of mrl's 16 people three who have both states, two of them with glasses now and then; of cew every tenth.
+# Three of mrl's 16 people, with both states, two of them partly with glasses; every tenth person of cew.
 MRL_VALIDATION = ("mrl:s0019", "mrl:s0034", "mrl:s0037")
 CEW_TENTH = 10
 CALIBRATION = 400
@@ -92,9 +92,9 @@ def _convolution(x: Any, width: int, *, stride: int = 1) -> Any:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Views:
-    """Spoilt eyes and hidden ones: inputs (n, size, size, 1), labels (n,), whose each is, how often it comes.
+    """Augmented and hidden eyes: inputs (n, size, size, 1), labels, people and sampling weights (n,).
 
-    `weights` (n,) sum to 1 over what is seen and to 1 over what is hidden.
+    `weights` sum to 1 over the visible eyes and to 1 over the hidden ones.
     """
 
     inputs: Float32
@@ -103,23 +103,23 @@ class Views:
     weights: NDArray[np.float64]
 
     def without(self, people: Sequence[str]) -> Views:
-        """Return everything but the eyes of `people`."""
+        """Return the views without those of `people`."""
         keep = ~np.isin(self.people, list(people))
         return Views(self.inputs[keep], self.labels[keep], self.people[keep], self.weights[keep])
 
 
 def train_eye_state(run: Run) -> Path:
-    """Train a model a fold without its people, and the shipped one; return its card."""
-    eyes, faces, chosen_on = read_eyes(run)
-    with run.bar("spoiling eyes") as progress:
+    """Train one model for each fold without its people, and the shipped one; return its card."""
+    eyes, faces, validation = read_eyes(run)
+    with run.bar("augmenting eyes") as progress:
         views = make_views(eyes, faces, progress=progress)
     for k, held_out in enumerate(folds_of(eyes)):
-        _finish(run, f"eye-state-fold{k}", views.without(held_out), chosen_on, held_out=held_out)
-    return _finish(run, "eye-state", views, chosen_on, held_out=sorted(set(chosen_on.people)))
+        _train_one(run, f"eye-state-fold{k}", views.without(held_out), validation, held_out=held_out)
+    return _train_one(run, "eye-state", views, validation, held_out=sorted(set(validation.people)))
 
 
 def read_eyes(run: Run) -> tuple[PatchSet, UInt8, PatchSet]:
-    """Return eyes to learn from, faces (n, 48, 48) for what is no eye, and the validation people's eyes."""
+    """Return training eyes, faces (n, 48, 48) to crop non-eyes from, and validation eyes."""
     with run.bar("reading cew") as progress:
         cew = load_cew(find_set(run.data, "cew"), progress=progress)
     with run.bar("reading mrl") as progress:
@@ -130,17 +130,17 @@ def read_eyes(run: Run) -> tuple[PatchSet, UInt8, PatchSet]:
         for note in part.notes:
             run.report(note)
     eyes = joined(cew, mrl)
-    chosen_on = eyes.of_people(validation_people(eyes.people))
-    training = eyes.of_people(chosen_on.people, inside=False)
-    for part, what in ((training, "to learn from"), (chosen_on, "of the validation people")):
+    validation = eyes.of_people(validation_people(eyes.people))
+    training = eyes.of_people(validation.people, inside=False)
+    for part, what in ((training, "to train on"), (validation, "of the validation people")):
         if missing := {CLOSED, OPEN} - set(part.labels.tolist()):
             words = " and ".join(("closed", "open")[k] for k in sorted(missing))
             raise DataError(f"cew and mrl: no {words} eye {what}; complete the data sets")
-    return training, faces.stacked(), chosen_on
+    return training, faces.stacked(), validation
 
 
 def validation_people(people: Sequence[str]) -> list[str]:
-    """Return whom the choices are made on: three of mrl by name, of cew a tenth by a hash of the name."""
+    """Return the validation people: three of mrl by name, a tenth of cew by a hash of the name."""
     return sorted(
         {
             person
@@ -152,14 +152,14 @@ def validation_people(people: Sequence[str]) -> list[str]:
 
 
 def folds_of(eyes: PatchSet) -> list[list[str]]:
-    """Return the people of each fold, so that sets and states are spread evenly."""
+    """Return the people of each fold, with data sets and states evenly distributed."""
     is_mrl = np.array([person.startswith("mrl:") for person in eyes.people])
     folds = subject_folds(eyes.labels + 2 * is_mrl, eyes.people, seed=SCHEDULE.seed, folds=FOLDS)
     return [sorted({eyes.people[i] for i in fold.test}) for fold in folds]
 
 
 def as_input(images: Sequence[UInt8], size: int = SPEC.size) -> Float32:
-    """Return eyes (h, w) uint8 as the network reads them: (n, size, size, 1) float32, levelled."""
+    """Return eyes (h, w) uint8 as input of the network: (n, size, size, 1) float32, levelled."""
     sized = [
         cv2.resize(
             image, (size, size), interpolation=cv2.INTER_AREA if image.shape[0] > size else cv2.INTER_LINEAR
@@ -175,7 +175,7 @@ def as_input(images: Sequence[UInt8], size: int = SPEC.size) -> Float32:
 def make_views(
     eyes: PatchSet, faces: UInt8, *, size: int = SPEC.size, progress: Progress = lambda _done, _total: None
 ) -> Views:
-    """Spoil every eye `VIEWS` times, and hide every second one once."""
+    """Return `VIEWS` augmented views of every eye, and one hidden view of every second eye."""
     random = np.random.default_rng(SCHEDULE.seed)
     images: list[UInt8] = []
     labels: list[int] = []
@@ -200,9 +200,9 @@ def make_views(
 
 
 def weights_of(eyes: PatchSet) -> NDArray[np.float64]:
-    """Return how often each eye (n,) is drawn: each set and state alike, a person by the root of its eyes.
+    """Return the sampling weight of each eye (n,): equal per data set and state, per person by square root.
 
-    One person of mrl has a fifth of its pictures, all of them shut.
+    One person of mrl has a fifth of its images, all closed.
     """
     cells = list(zip(eyes.people, eyes.labels.tolist(), strict=True))
     count = Counter(cells)
@@ -214,11 +214,11 @@ def weights_of(eyes: PatchSet) -> NDArray[np.float64]:
 
 
 def epoch_of(views: Views, number: int, *, seed: int) -> tuple[Float32, Float32]:
-    """Return inputs (n, size, size, 1) in random order, half of them mirrored, with targets (n, 3)."""
+    """Return inputs (n, size, size, 1) in random order, mirrored at random, with targets (n, 3)."""
     random = np.random.default_rng([seed, number])
     is_hidden = views.labels == HIDDEN
     drawn = []
-    for chosen, most in ((~is_hidden, EYES_AN_EPOCH), (is_hidden, HIDDEN_AN_EPOCH)):
+    for chosen, most in ((~is_hidden, EYES_PER_EPOCH), (is_hidden, HIDDEN_PER_EPOCH)):
         part = np.flatnonzero(chosen)
         weights = views.weights[part] / views.weights[part].sum()
         drawn.append(random.choice(part, min(most, len(part)), p=weights))
@@ -230,17 +230,17 @@ def epoch_of(views: Views, number: int, *, seed: int) -> tuple[Float32, Float32]
     return inputs, np.asarray(targets, np.float32)
 
 
-def _finish(run: Run, name: str, views: Views, chosen_on: PatchSet, *, held_out: Sequence[str]) -> Path:
-    """Learn one model to the end of its schedule; write it, inputs to calibrate with, and its card."""
+def _train_one(run: Run, name: str, views: Views, validation: PatchSet, *, held_out: Sequence[str]) -> Path:
+    """Train one model; write the model, calibration inputs and card."""
     schedule = replace(SCHEDULE, epochs=run.epochs or SCHEDULE.epochs)
 
     def examples_of(number: int) -> tuple[Float32, Float32]:
         return epoch_of(views, number, seed=schedule.seed)
 
     model = train(build, examples_of, None, name=name, schedule=schedule, run=run)
-    p = Network(model).predict(as_input(chosen_on.images))
-    said = ", ".join(f"{key} {100 * value:.1f} %" for key, value in figures_of(p, chosen_on).items())
-    run.report(f"{name}: validation people: {said}")
+    p = Network(model).predict(as_input(validation.images))
+    figures = ", ".join(f"{key} {100 * value:.1f} %" for key, value in figures_of(p, validation).items())
+    run.report(f"{name}: validation people: {figures}")
     np.save(run.out / f"{name}.calibrate.npy", examples_of(schedule.epochs)[0][:CALIBRATION])
     card = draft_card(
         name,
@@ -248,7 +248,7 @@ def _finish(run: Run, name: str, views: Views, chosen_on: PatchSet, *, held_out:
         shape=(1, *SHAPE),
         value_range=(0.0, 1.0),
         features=SPEC,
-        temperature=fit_temperature(p, chosen_on.labels),
+        temperature=fit_temperature(p, validation.labels),
         data=SOURCES,
         held_out=held_out,
     )
@@ -256,7 +256,7 @@ def _finish(run: Run, name: str, views: Views, chosen_on: PatchSet, *, held_out:
 
 
 def figures_of(p: Float32, eyes: PatchSet) -> dict[str, float]:
-    """Return the share that is right in each set, hidden or not, and the share called hidden."""
+    """Return the accuracy of closed or open in each data set, and the share classified as hidden."""
     right = (p[:, OPEN] > p[:, CLOSED]) == eyes.labels
     sets = np.array([person.partition(":")[0] for person in eyes.people])
     figures = {str(name): float(np.mean(right[sets == name])) for name in np.unique(sets)}

@@ -1,9 +1,9 @@
-"""The face model that is shipped: a small residual CNN that knows faces in the wild and posed ones.
+"""The shipped face model: a small residual CNN for faces in the wild (FER2013) and posed faces (CK+).
 
-It learns in stages. The first ones see fer2013 alone and are kept as `face-cnn-base1` and so on; the next
-goes on with CK+ mixed in, once with everybody (`face-cnn`) and once a fold without a fifth of the people, for
-the figures; the last cuts a quarter of the work out of each and lets the uncut network teach what is left.
-JAFFE is in none: it is the test of a set never seen.
+Training has stages. The first ones use FER2013 alone and are saved as `face-cnn-base1` and so on. The next
+adds CK+, once with all people (`face-cnn`) and once for each fold without a fifth of them. The last prunes
+filters and uses the unpruned network as teacher. JAFFE is never used in training: it tests an unseen data
+set.
 """
 
 from __future__ import annotations
@@ -44,11 +44,10 @@ from models.training.torch_network import Network
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A part of the training: its schedule, how faces are spoilt, and what a wild face's target is made of.
+    """A training stage: schedule, augmentation and composition of the targets of wild faces.
 
-    `phases` say from which epoch on faces are spoilt how much, and which share of them is blended: ever
-    less, since what is spoilt for ever is never learnt to the end. `shares` are those of the FER label, the
-    FER+ votes, and what the teacher says.
+    `phases` are (first epoch, augmentation strength, mixup share), decreasing: with constant strong
+    augmentation the model underfits. `shares` of the target are those of FER label, FER+ votes and teacher.
     """
 
     schedule: Schedule
@@ -56,8 +55,8 @@ class Stage:
     shares: tuple[float, float, float]
 
 
-# FER labels are noisier than votes: learnt to the end they cost agreement with the majority, so they come
-# first and fade.
+# FER labels are noisier than votes. Trained on to the end they reduce the agreement with the majority, so
+# their share decreases from stage to stage.
 WILD_STAGES = (
     Stage(
         Schedule(epochs=46, batch=96, rate=2e-3, decay=0.02, seed=1),
@@ -80,19 +79,22 @@ POSED_STAGE = Stage(
     ((0, 0.6, 0.2), (4, 0.5, 0.0)),
     (0.1, 0.65, 0.25),
 )
-# Filters inside the blocks are cut, a quarter to a third of them.
+# Prunes a quarter to a third of the filters inside the blocks.
 PRUNED_STAGE = Stage(
     Schedule(epochs=10, batch=96, rate=6e-4, decay=0.02, ema=0.998, seed=2),
     ((0, 0.5, 0.0),),
     (0.22, 0.55, 0.23),
 )
-UNPRUNED_SHARE = 0.5  # of a target is what the uncut network says of the same spoilt face
-VIEWS, VIEWS_SEED = 4, 11  # of each wild face, the teacher asked about each: as it is, then moved a little
+UNPRUNED_SHARE = 0.5  # of a target is the prediction of the unpruned network for the same augmented face
+VIEWS, VIEWS_SEED = (
+    4,
+    11,
+)  # of each wild face with their own teacher predictions: unchanged, then slightly moved
 POSED_TEACHER_SHARE = 0.3
 SMOOTHING = 0.03
-# fer2013 has 18 faces of happiness for one of disgust; a room has not. A part of that is taken back.
+# FER2013 has 18 faces of happiness for one of disgust. A part of this class prior is removed.
 PRIOR_REMOVED = 0.1
-WILD_AN_EPOCH = 10_000  # fer2013 faces beside the posed ones, which come `POSED_TIMES` each
+WILD_AN_EPOCH = 10_000  # FER2013 faces, in addition to the posed ones, which are repeated `POSED_TIMES`
 POSED_TIMES = 2
 FOLDS = 5
 
@@ -107,14 +109,14 @@ SOURCES = (
 )
 
 WIDTHS = (48, 96, 192)
-SLIM = (32, 72, 144)  # inside the blocks, between their two convolutions
+PRUNED_WIDTHS = (32, 72, 144)  # inside the blocks, between their two convolutions
 
 
-def build(*, inside: Sequence[int] = SLIM) -> Any:
+def build(*, inside: Sequence[int] = PRUNED_WIDTHS) -> Any:
     """Return (48, 48, 1) in [0, 1] -> (7,) that sums to 1; 1.17 M parameters, 95 M multiplications.
 
-    Residual blocks after He et al. 2016 (arXiv:1512.03385): 48 -> 24 -> 12 -> 6, then the average. `inside`
-    is the number of filters between the two convolutions of a block, as `WIDTHS` is after them.
+    Residual blocks after He et al. 2016 (arXiv:1512.03385): 48 -> 24 -> 12 -> 6, then global average pooling.
+    `inside` is the number of filters between the two convolutions of each block; `WIDTHS` is that after them.
     """
     import keras
     from keras import layers
@@ -150,11 +152,11 @@ def _block(x: Any, width: int, *, inside: int, stride: int) -> Any:
 
 
 def augmented_input(images: UInt8, random: np.random.Generator, *, strength: float) -> Float32:
-    """Return training crops as another camera and another detector would have given them."""
-    spoilt = np.stack(
+    """Return augmented training crops (n, 48, 48) as input of the network."""
+    augmented = np.stack(
         [degrade_face(augment_face(image, random, strength=strength), random) for image in images]
     )
-    return as_input(spoilt)
+    return as_input(augmented)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -165,7 +167,7 @@ class Examples:
     targets: Float32
 
     def take(self, index: Any) -> Examples:
-        """Return the examples at `index`, in its order and as often as it says."""
+        """Return the examples at `index`, which may repeat."""
         return Examples(self.crops[index], self.targets[index])
 
 
@@ -178,13 +180,13 @@ def train_face_cnn(run: Run) -> Path:
 
 
 def posed_folds(posed: FaceSet) -> list[list[str]]:
-    """Return the people of each fold, such that the classes are spread evenly over the folds."""
+    """Return the people of each fold, with classes evenly distributed over the folds."""
     folds = subject_folds(posed.labels, posed.subjects, seed=WILD_STAGES[0].schedule.seed, folds=FOLDS)
     return [sorted({posed.subjects[i] for i in fold.test}) for fold in folds]
 
 
 class _Training:
-    """The data, the teacher's answers and the base model that all models of stage two start from."""
+    """The data, the teacher's predictions, and the base model of the shipped model and all folds."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -205,15 +207,15 @@ class _Training:
         fetch_teacher(run.out / "teacher", report=run.report)
         teacher = load_teacher(run.out / "teacher")
         self._wild = wild
-        self._crops, self._said = _views(wild.stacked(), teacher, run)
+        self._crops, self._teacher_p = _views(wild.stacked(), teacher, run)
         crops = self.posed.stacked()
         self._posed = Examples(crops, posed_targets(self.posed, predict_with_teacher(teacher, crops)))
         self._base = self._train_base()
 
     def finish(self, name: str, *, held_out: Sequence[str]) -> Path:
-        """Go on from the base with posed faces, those of `held_out` left out; write model and card."""
-        seen = np.flatnonzero([subject not in held_out for subject in self.posed.subjects])
-        posed = self._posed.take(np.repeat(seen, POSED_TIMES))
+        """Train from the base model with the posed faces of all but `held_out`; write model and card."""
+        kept = np.flatnonzero([subject not in held_out for subject in self.posed.subjects])
+        posed = self._posed.take(np.repeat(kept, POSED_TIMES))
         count = min(WILD_AN_EPOCH, len(self._wild))
 
         def examples_of(targets: Float32, random: np.random.Generator) -> Examples:
@@ -223,17 +225,17 @@ class _Training:
             )
 
         targets = self._wild_targets(POSED_STAGE)
-        wide = self._learn(
+        wide = self._train(
             f"{name}-wide", lambda: _loaded(self._base), partial(examples_of, targets), POSED_STAGE
         )
         targets = self._wild_targets(PRUNED_STAGE)
-        # Under another name, so that what is taken back is taken back once, also when resumed.
-        model = self._learn(
+        # Under another name, so that the prior is removed only once when the run is resumed.
+        model = self._train(
             f"{name}-slim",
             lambda: prune_filters(wide, build()),
             partial(examples_of, targets),
             PRUNED_STAGE,
-            uncut=Network(wide),
+            unpruned=Network(wide),
         )
         _remove_prior(model, targets.mean(axis=(0, 1)))
         model.save(self.run.out / f"{name}.keras")
@@ -252,33 +254,33 @@ class _Training:
         return save_trained(self.run.out, card)
 
     def _train_base(self) -> Path:
-        """Go through the stages on fer2013, each from where the one before it ended."""
+        """Train the FER2013 stages, each starting from the result of the previous one."""
         start: Callable[[], Any] = partial(build, inside=WIDTHS)
         for number, stage in enumerate(WILD_STAGES, start=1):
             targets = self._wild_targets(stage)
             name = f"face-cnn-base{number}"
-            self._learn(name, start, partial(self._drawn, targets, count=len(self._wild)), stage)
+            self._train(name, start, partial(self._drawn, targets, count=len(self._wild)), stage)
             start = partial(_loaded, self.run.out / f"{name}.keras")
         return self.run.out / f"{name}.keras"
 
     def _wild_targets(self, stage: Stage) -> Float32:
-        """Return (VIEWS, n, 7): what each view of each wild face is learnt as."""
-        return np.stack([wild_targets(self._wild, said, shares=stage.shares) for said in self._said])
+        """Return the targets (VIEWS, n, 7) of each view of each wild face."""
+        return np.stack([wild_targets(self._wild, p, shares=stage.shares) for p in self._teacher_p])
 
     def _drawn(self, targets: Float32, random: np.random.Generator, *, count: int) -> Examples:
-        """Return a random view of each of `count` wild faces, nobody twice."""
+        """Return a random view of each of `count` different wild faces."""
         faces = random.permutation(len(self._wild))[:count]
         views = random.integers(len(self._crops), size=count)
         return Examples(self._crops[views, faces], targets[views, faces])
 
-    def _learn(
+    def _train(
         self,
         name: str,
         build: Callable[[], Any],
         examples_of: Callable[[np.random.Generator], Examples],
         stage: Stage,
         *,
-        uncut: Network | None = None,
+        unpruned: Network | None = None,
     ) -> Any:
         schedule = replace(stage.schedule, epochs=self.run.epochs or stage.schedule.epochs)
 
@@ -289,33 +291,33 @@ class _Training:
             _, strength, share = max(phase for phase in stage.phases if phase[0] <= number)
             inputs = augmented_input(examples.crops, random, strength=strength)
             inputs, targets = mixup(inputs, examples.targets, random, share=share)
-            if uncut is not None:
-                targets = UNPRUNED_SHARE * uncut.predict(inputs) + (1 - UNPRUNED_SHARE) * targets
+            if unpruned is not None:
+                targets = UNPRUNED_SHARE * unpruned.predict(inputs) + (1 - UNPRUNED_SHARE) * targets
             return inputs, targets
 
         def scores(network: Network) -> dict[str, float]:
-            said = predicted_classes(network.predict(self._inputs))
-            fer = float(np.mean(said == self.validation.labels))
+            predicted = predicted_classes(network.predict(self._inputs))
+            fer = float(np.mean(predicted == self.validation.labels))
             majority = self.validation.majority()
-            plus = float(np.mean((said == majority)[majority >= 0])) if (majority >= 0).any() else fer
+            plus = float(np.mean((predicted == majority)[majority >= 0])) if (majority >= 0).any() else fer
             return {"score": (fer + plus) / 2, "fer": fer, "ferplus": plus}
 
         return train(build, epoch_of, scores, name=name, schedule=schedule, run=self.run)
 
 
 def _views(crops: UInt8, teacher: Weights, run: Run) -> tuple[UInt8, Float32]:
-    """Return views (VIEWS, n, 48, 48), the first as it is, and what the teacher says of them (VIEWS, n, 7).
+    """Return views (VIEWS, n, 48, 48), the first unchanged, and the teacher's predictions (VIEWS, n, 7).
 
-    A teacher that sees what the learner sees teaches more (Beyer et al. 2022, arXiv:2106.05237).
+    Distillation works better if teacher and student see the same views (Beyer et al. 2022, arXiv:2106.05237).
     """
-    views, said = [crops], []
+    views, teacher_p = [crops], []
     for number in range(1, VIEWS):
         random = np.random.default_rng([VIEWS_SEED, number])
         views.append(np.stack([move_face(crop, random, strength=0.5) for crop in crops]))
     for number, view in enumerate(views, start=1):
-        with run.bar(f"asking the teacher: view {number} of {VIEWS}") as progress:
-            said.append(predict_with_teacher(teacher, view, progress=progress))
-    return np.stack(views), np.stack(said)
+        with run.bar(f"teacher predictions: view {number} of {VIEWS}") as progress:
+            teacher_p.append(predict_with_teacher(teacher, view, progress=progress))
+    return np.stack(views), np.stack(teacher_p)
 
 
 def _loaded(path: Path) -> Any:
@@ -331,16 +333,16 @@ def _remove_prior(model: Any, prior: Float32) -> None:
 
 
 def wild_targets(faces: FaceSet, teacher: Float32, *, shares: tuple[float, float, float]) -> Float32:
-    """Return (n, 7): FER label, smoothed, FER+ votes where there are any, and the teacher's opinion."""
-    label, vote, third = shares
+    """Return targets (n, 7) of smoothed FER label, FER+ votes (if any) and the teacher's prediction."""
+    label_share, vote_share, teacher_share = shares
     hard = _smoothed(faces)
     votes = faces.votes.sum(axis=1, keepdims=True)
     voted = np.divide(faces.votes, votes, out=hard.copy(), where=votes > 0)
-    return np.asarray(label * hard + vote * voted + third * teacher, dtype=np.float32)
+    return np.asarray(label_share * hard + vote_share * voted + teacher_share * teacher, dtype=np.float32)
 
 
 def posed_targets(faces: FaceSet, teacher: Float32) -> Float32:
-    """Return (n, 7): the label, smoothed, and the teacher's opinion."""
+    """Return targets (n, 7) of the smoothed label and the teacher's prediction."""
     mixed = (1 - POSED_TEACHER_SHARE) * _smoothed(faces) + POSED_TEACHER_SHARE * teacher
     return np.asarray(mixed, dtype=np.float32)
 
@@ -351,7 +353,7 @@ def _smoothed(faces: FaceSet) -> Float32:
 
 
 def _cropped(faces: FaceSet) -> FaceSet:
-    """Cut the largest face out of each whole picture, as the device does but not levelled yet."""
+    """Crop the largest face of each uncropped image as the device does, without levelling."""
     detector, cropper = open_face_detector(), FaceCropper(FER_CROP)
     crops, found = [], np.zeros(len(faces), dtype=np.bool_)
     for i, image in enumerate(faces.images):

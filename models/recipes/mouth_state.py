@@ -1,7 +1,7 @@
-"""The network that tells yawning mouths from still ones.
+"""The network that classifies a mouth as still or yawning.
 
-It learns from mouths/yawn, where nobody is named, and from the mouths of CK+'s sequences, whose people do not
-yawn: they speak for what cameras and landmarks of this project see. Surprise, which gapes, is left out.
+It is trained on mouths/yawn, which names no people, and on mouths of CK+'s sequences as non-yawning examples,
+cropped by the device's own landmarks. Surprise, with its open mouth, is left out.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from edge.values import LABELS, Float32, UInt8
 from models.cards import draft_card, save_trained
 from models.data.datasets import DataError, find_set, load_ckplus_sequences
 from models.data.eye_sets import STILL, YAWNING, PatchSet, joined, load_yawns
+from models.data.face_crops import grey_to_rgb
 from models.data.splits import subject_folds
 from models.metrics import fit_temperature
 from models.run import Run
 from models.training.engine import Schedule, train
-from models.training.eye_augmentation import worsen
+from models.training.eye_augmentation import degrade_crop
 from models.training.torch_network import Network
 
 SPEC = MouthSpec(height=24, width=32)
@@ -37,12 +38,12 @@ SHAPE = (SPEC.height, SPEC.width, 1)
 WIDTHS = (12, 16, 24)
 SCHEDULE = Schedule(epochs=16, batch=64, rate=4e-3, decay=0.02, ema=0.99, seed=9)
 VIEWS = 8
-MOUTHS_AN_EPOCH = 2400
+MOUTHS_PER_EPOCH = 2400
 SMOOTHING = 0.04
 FOLDS = 5
 VALIDATION_TENTH = 10
 CALIBRATION = 400
-MOVE = 0.12  # of the lips' box: landmarks and the set's own boxes differ that much
+MOVE = 0.12  # of the lips' box: landmarks and the data set's boxes differ this much
 
 SOURCES = (
     Source(
@@ -76,42 +77,42 @@ def build() -> Any:
 
 
 def train_mouth_state(run: Run) -> Path:
-    """Train a model a fold without its clusters and people, and the shipped one; return its card."""
-    mouths, chosen_on = read_mouths(run)
+    """Train one model for each fold without its clusters and people, and the shipped one; return its card."""
+    mouths, validation = read_mouths(run)
     random = np.random.default_rng(SCHEDULE.seed)
-    views = np.stack([as_input([_spoilt(image, random) for image in mouths.images]) for _ in range(VIEWS)])
+    views = np.stack([as_input([_augmented(image, random) for image in mouths.images]) for _ in range(VIEWS)])
     for k, held_out in enumerate(folds_of(mouths)):
         keep = np.flatnonzero(~np.isin(mouths.people, held_out))
         part = mouths.take(keep)
-        _finish(run, f"mouth-state-fold{k}", views[:, keep], part.labels, chosen_on, held_out=held_out)
-    held_out = sorted(set(chosen_on.people))
-    return _finish(run, "mouth-state", views, mouths.labels, chosen_on, held_out=held_out)
+        _train_one(run, f"mouth-state-fold{k}", views[:, keep], part.labels, validation, held_out=held_out)
+    held_out = sorted(set(validation.people))
+    return _train_one(run, "mouth-state", views, mouths.labels, validation, held_out=held_out)
 
 
 def read_mouths(run: Run) -> tuple[PatchSet, PatchSet]:
-    """Return what may be learnt from, and the mouths that choices are made on."""
+    """Return the training mouths and the validation mouths."""
     with run.bar("reading mouths") as progress:
         yawns = load_yawns(find_set(run.data, "yawn"), progress=progress)
     mouths = joined(yawns, ckplus_mouths(run.data))
     for note in mouths.notes:
         run.report(note)
     chosen = [p for p in sorted(set(mouths.people)) if zlib.crc32(p.encode()) % VALIDATION_TENTH == 0]
-    training, chosen_on = mouths.of_people(chosen, inside=False), mouths.of_people(chosen)
-    for part in (training, chosen_on):
+    training, validation = mouths.of_people(chosen, inside=False), mouths.of_people(chosen)
+    for part in (training, validation):
         if set(part.labels.tolist()) != {STILL, YAWNING}:
-            raise DataError("yawn: still or yawning mouths are missing in a part of it; complete the set")
-    return training, chosen_on
+            raise DataError("yawn: a part of the set lacks still or yawning mouths; complete the data set")
+    return training, validation
 
 
 def ckplus_mouths(data: Path) -> PatchSet:
-    """Cut the lips of CK+'s sequences as the device does, surprise left out; their people are named."""
+    """Crop the lips in CK+'s sequences as the device does, without surprise."""
     faces = load_ckplus_sequences(find_set(data, "ckplus_sequences"))
     detector, crop = open_face_detector(), np.empty(SHAPE, np.float32)
     images, people = [], []
     for image, label, subject in zip(faces.images, faces.labels, faces.subjects, strict=True):
         if label == LABELS.index("surprise"):
             continue
-        pixels = np.ascontiguousarray(np.repeat(image[..., np.newaxis], 3, axis=2))  # (h, w) -> (h, w, 3)
+        pixels = grey_to_rgb(image)
         for face in detector.detect(pixels)[:1]:
             if cut_mouth(pixels, face, crop):
                 images.append(np.rint(255 * crop[..., 0]).astype(np.uint8))
@@ -121,14 +122,14 @@ def ckplus_mouths(data: Path) -> PatchSet:
 
 
 def folds_of(mouths: PatchSet) -> list[list[str]]:
-    """Return the clusters and people of each fold, so that sets and classes are spread evenly."""
+    """Return the clusters and people of each fold, with data sets and classes evenly distributed."""
     is_ckplus = np.array([person.startswith("ckplus:") for person in mouths.people])
     folds = subject_folds(mouths.labels + 2 * is_ckplus, mouths.people, seed=SCHEDULE.seed, folds=FOLDS)
     return [sorted({mouths.people[i] for i in fold.test}) for fold in folds]
 
 
 def as_input(images: Sequence[UInt8]) -> Float32:
-    """Return mouths (h, w) uint8 as the network reads them: (n, 24, 32, 1) float32, levelled."""
+    """Return mouths (h, w) uint8 as input of the network: (n, 24, 32, 1) float32, levelled."""
     size = (SPEC.width, SPEC.height)
     sized = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in images]
     values = np.stack(sized)[..., np.newaxis].astype(np.float32) / np.float32(255)
@@ -137,8 +138,8 @@ def as_input(images: Sequence[UInt8]) -> Float32:
     return values
 
 
-def _spoilt(image: UInt8, random: np.random.Generator) -> UInt8:
-    """Return one mouth (h, w) uint8 in another box of another camera, as (24, 32)."""
+def _augmented(image: UInt8, random: np.random.Generator) -> UInt8:
+    """Return one mouth (h, w) uint8 augmented in position, size and image quality, as (24, 32)."""
     height, width = image.shape
     wide, high = np.exp(random.uniform(-MOVE, MOVE, 2))
     sx, sy = SPEC.width / width * wide, SPEC.height / height * high
@@ -151,32 +152,32 @@ def _spoilt(image: UInt8, random: np.random.Generator) -> UInt8:
     matrix[:, 2] = np.array([SPEC.width, SPEC.height]) / 2 + shift - matrix[:, :2] @ (width / 2, height / 2)
     size = (SPEC.width, SPEC.height)
     moved = cv2.warpAffine(image, matrix, size, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
-    return worsen(moved, random)
+    return degrade_crop(moved, random)
 
 
-def _finish(
+def _train_one(
     run: Run,
     name: str,
     views: Float32,
     labels: NDArray[np.int64],
-    chosen_on: PatchSet,
+    validation: PatchSet,
     *,
     held_out: Sequence[str],
 ) -> Path:
-    """Learn one model to the end of its schedule; write it, inputs to calibrate with, and its card."""
+    """Train one model; write the model, calibration inputs and card."""
     schedule = replace(SCHEDULE, epochs=run.epochs or SCHEDULE.epochs)
-    weights = 1 / np.bincount(labels)[labels] / 2  # both classes as often
+    weights = 1 / np.bincount(labels)[labels] / 2  # both classes equally often
 
     def examples_of(number: int) -> tuple[Float32, Float32]:
         random = np.random.default_rng([schedule.seed, number])
-        index = random.choice(len(labels), min(MOUTHS_AN_EPOCH, 4 * len(labels)), p=weights)
+        index = random.choice(len(labels), min(MOUTHS_PER_EPOCH, 4 * len(labels)), p=weights)
         inputs = views[random.integers(VIEWS, size=len(index)), index]
         targets = np.eye(2, dtype=np.float32)[labels[index]] * (1 - SMOOTHING) + SMOOTHING / 2
         return inputs, np.asarray(targets, np.float32)
 
     model = train(build, examples_of, None, name=name, schedule=schedule, run=run)
-    p = Network(model).predict(as_input(chosen_on.images))
-    right = float(np.mean(p.argmax(axis=1) == chosen_on.labels))
+    p = Network(model).predict(as_input(validation.images))
+    right = float(np.mean(p.argmax(axis=1) == validation.labels))
     run.report(f"{name}: validation clusters: {100 * right:.1f} %")
     np.save(run.out / f"{name}.calibrate.npy", examples_of(schedule.epochs)[0][:CALIBRATION])
     card = draft_card(
@@ -185,7 +186,7 @@ def _finish(
         shape=(1, *SHAPE),
         value_range=(0.0, 1.0),
         features=SPEC,
-        temperature=fit_temperature(p, chosen_on.labels),
+        temperature=fit_temperature(p, validation.labels),
         data=SOURCES,
         held_out=held_out,
     )

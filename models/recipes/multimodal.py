@@ -1,4 +1,4 @@
-"""The multimodal model: a small network that has learnt whom to believe, the face or the voice."""
+"""The multimodal model: a small network that learns how to weight face and voice."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ RECIPE = Recipe(stages=((30, 2e-3),), batch=256)
 PAIRS_AN_EPOCH = 20_000
 PAIRINGS = 3  # of the validation people
 LABEL_SMOOTHING = 0.02
-DISAGREEING = 0.3  # of the pairs learnt from, where either label is right
-POSED_SHARE = 0.3  # of the faces learnt from; ckplus48 has fewer pictures than fer2013
+DISAGREEING = 0.3  # of the training pairs: different labels, of which either is right
+POSED_SHARE = 0.3  # of the training faces; ckplus48 has fewer images than fer2013
 
 SOURCES = (
     Source(
@@ -65,15 +65,15 @@ SOURCES = (
 
 
 def train_multimodal(run: Run) -> Path:
-    """Train on answers about people whom neither model met, choose on others; return the card.
+    """Train on predictions for people held out from both models, validate on others; return the card.
 
-    Faces and voices are asked through the artifacts of the package. Beside the model it leaves inputs for
-    the converter's calibration, and it tells what every rule reaches on the validation people.
+    The shipped models of the package make the predictions. Also writes inputs for the int8 calibration, and
+    reports the validation accuracy of every fusion rule.
     """
-    from models.recipes.multimodal_network import either, multimodal
+    from models.recipes.multimodal_network import build, either_label_loss
 
-    faces, voices = _answers(run, "train")
-    held = validation_pairs(*_answers(run, "validation"))
+    faces, voices = _predictions(run, "train")
+    held = validation_pairs(*_predictions(run, "validation"))
     labels = np.concatenate([pairs.labels[:, 0] for pairs in held])
     one = np.concatenate([pairs.labels[:, 0] == pairs.labels[:, 1] for pairs in held])
     inputs = np.concatenate([pairs.features() for pairs in held])
@@ -85,10 +85,12 @@ def train_multimodal(run: Run) -> Path:
         return _epoch(everyone, voices, shares, np.random.default_rng([recipe.seed, number]))
 
     def score(p: Float32) -> float:
-        """Count a point of calibration error as much as a point of accuracy."""
+        """Return accuracy minus calibration error."""
         return accuracy(p, held) - calibration_error(p[one], labels[one])
 
-    model = run_epochs(multimodal, epoch_of, inputs, score, name=NAME, recipe=recipe, run=run, loss=either)
+    model = run_epochs(
+        build, epoch_of, inputs, score, name=NAME, recipe=recipe, run=run, loss=either_label_loss
+    )
     some = draw_pairs(everyone, voices, 1000, np.random.default_rng(recipe.seed), shares=shares)
     np.save(run.out / f"{NAME}.calibration.npy", some.features())
     p = predict(model, inputs)
@@ -108,7 +110,7 @@ def train_multimodal(run: Run) -> Path:
 
 
 def validation_pairs(faces: Sequence[PredictionSet], voices: PredictionSet) -> list[Pairs]:
-    """Return the pairs on which choices are made: every condition, `PAIRINGS` times."""
+    """Return the validation pairs: every condition, `PAIRINGS` times."""
     random = np.random.default_rng(0)
     return [
         make_pairs(part, voices, find_partners(part.labels, voices, random, agree=condition.agree), condition)
@@ -121,20 +123,20 @@ def validation_pairs(faces: Sequence[PredictionSet], voices: PredictionSet) -> l
 def compare_methods(held: Sequence[Pairs], p: Float32) -> dict[str, dict[str, Any]]:
     """Return accuracy, calibration error and temperature of every rule and of the network's `p` (n, 7).
 
-    Calibration is told with the temperature. That of a rule is fitted where there are two opinions, the only
-    place where it has a say.
+    The calibration error is that after temperature scaling. The temperature of a rule is fitted on pairs with
+    both modalities, the only ones that it applies to.
     """
     settings = FusionSettings()
     labels = np.concatenate([pairs.labels[:, 0] for pairs in held])
     one = np.concatenate([pairs.labels[:, 0] == pairs.labels[:, 1] for pairs in held])
     both = one & np.concatenate([pairs.both for pairs in held])
 
-    def figures(said: Float32, fitted: NDArray[np.bool_]) -> dict[str, Any]:
-        temperature = fit_temperature(said[fitted], labels[fitted])
-        softened = soften_joint(said[fitted].astype(np.float64), temperature).astype(np.float32)
+    def figures(p: Float32, fitted: NDArray[np.bool_]) -> dict[str, Any]:
+        temperature = fit_temperature(p[fitted], labels[fitted])
+        softened = soften_joint(p[fitted].astype(np.float64), temperature).astype(np.float32)
         return {
             "n": int(labels.size),
-            "accuracy": round(accuracy(said, held), 4),
+            "accuracy": round(accuracy(p, held), 4),
             "ece": round(calibration_error(softened, labels[fitted]), 4),
             "temperature": temperature,
         }
@@ -148,13 +150,13 @@ def compare_methods(held: Sequence[Pairs], p: Float32) -> dict[str, dict[str, An
 
 
 def accuracy(p: Float32, held: Sequence[Pairs]) -> float:
-    """Return how often `p` (n, 7) names a label of the pair: either of the two where they disagree."""
+    """Return the accuracy of `p` (n, 7); if the labels of a pair differ, either is right."""
     labels = np.concatenate([pairs.labels for pairs in held])
     return float(np.mean((predicted_classes(p)[:, None] == labels).max(axis=1)))
 
 
 def face_shares(faces: Sequence[PredictionSet]) -> Float32:
-    """Return how often each face (n,) is drawn: posed ones make up `POSED_SHARE`."""
+    """Return the sampling probability of each face (n,); posed ones are `POSED_SHARE` in total."""
     *wild, posed = faces
     count = sum(map(len, wild))
     each = [np.full(len(part), (1 - POSED_SHARE) / count) for part in wild]
@@ -164,16 +166,16 @@ def face_shares(faces: Sequence[PredictionSet]) -> Float32:
 def _epoch(
     faces: PredictionSet, voices: PredictionSet, shares: Float32, random: np.random.Generator
 ) -> tuple[Float32, Float32]:
-    """Return inputs and targets of an epoch, labels exchanged at random: none is likelier than another.
+    """Return inputs and targets of an epoch with randomly permuted classes: all are equally likely.
 
-    So the network cannot lean on how often a set has a label, and 500 voices say more.
+    The network thus cannot learn the class frequencies of a data set, and 500 voices give more examples.
     """
     count = round(DISAGREEING * PAIRS_AN_EPOCH)
-    seen = faces.at(random.choice(len(faces), count, p=shares / shares.sum()))
-    partners = find_partners(seen.labels, voices, random, agree=False)
+    selected = faces.select(random.choice(len(faces), count, p=shares / shares.sum()))
+    partners = find_partners(selected.labels, voices, random, agree=False)
     parts = [
         draw_pairs(faces, voices, PAIRS_AN_EPOCH - count, random, shares=shares),
-        make_pairs(seen, voices, partners, next(c for c in CONDITIONS if not c.agree)),
+        make_pairs(selected, voices, partners, next(c for c in CONDITIONS if not c.agree)),
     ]
     parts = [exchange_labels(pairs, random) for pairs in parts]
     hot = np.eye(CLASSES, dtype=np.float32)
@@ -184,8 +186,8 @@ def _epoch(
     return inputs[order], np.asarray(smooth, np.float32)
 
 
-def _answers(run: Run, part: Part) -> tuple[list[PredictionSet], PredictionSet]:
-    """Ask about faces, by the votes and posed, and voices of one part."""
+def _predictions(run: Run, part: Part) -> tuple[list[PredictionSet], PredictionSet]:
+    """Predict the faces (labelled by votes, and posed) and voices of one part."""
     notes: list[str] = []
     directory = artifacts_directory()
     by_votes, _, posed = predict_faces(run.data, directory, part, notes=notes, bar=run.bar)

@@ -1,4 +1,4 @@
-"""The multimodal network, in Keras, and how it learns; imported only by what trains."""
+"""The multimodal network in Keras, and its loss; imported only for training."""
 
 from __future__ import annotations
 
@@ -13,27 +13,26 @@ from edge.people.pooling import CLASSES, FEATURES, LOWEST, ORDER
 WIDTH = 48
 
 
-def multimodal() -> Any:
+def build() -> Any:
     """Return the network: (20,) in [0, 1] -> (7,) that sums to 1.
 
-    A logarithmic pool whose two weights, the gates, are learnt from everything that is known of both
-    opinions (Jacobs et al. 1991, "Adaptive mixtures of local experts"): it can trust a modality more or
-    less, but cannot make up a label that none of them leans to.
+    A logarithmic opinion pool with two learnt weights, the gates (Jacobs et al. 1991, "Adaptive mixtures of
+    local experts"): it can weight a modality up or down, but cannot predict a class that neither predicts.
     """
-    opinions = keras.Input((len(ORDER) * FEATURES,), name="opinions")
-    x = layers.Dense(WIDTH, activation="relu")(opinions)
+    inputs = keras.Input((len(ORDER) * FEATURES,), name="opinions")
+    x = layers.Dense(WIDTH, activation="relu")(inputs)
     x = layers.Dense(WIDTH, activation="relu")(x)
     gates = layers.Dense(len(ORDER), activation="relu", bias_initializer="ones", name="gates")(x)
     weighted = [
-        layers.Multiply()([gates[:, i : i + 1], opinions[:, i * FEATURES : i * FEATURES + CLASSES]])
+        layers.Multiply()([gates[:, i : i + 1], inputs[:, i * FEATURES : i * FEATURES + CLASSES]])
         for i in range(len(ORDER))
     ]
-    # What is left of log p is scaled to 0..1 in the input, so a gate of 1 is a weight of 1 only after this.
+    # The input has log p scaled to 0..1; rescaled, a gate of 1 is a weight of 1.
     logits = layers.Rescaling(float(-np.log(LOWEST)))(layers.Add()(weighted))
-    return keras.Model(opinions, layers.Softmax(name="p")(logits), name="multimodal")
+    return keras.Model(inputs, layers.Softmax(name="p")(logits), name="multimodal")
 
 
-@keras.saving.register_keras_serializable(package="emotion_edge")  # type: ignore[untyped-decorator]
-def either(targets: Any, p: Any) -> Any:
-    """Return -log of the probability on the labels of `targets` (n, 7), which may be two, for `p` (n, 7)."""
+@keras.saving.register_keras_serializable(package="emotion_edge", name="either")  # type: ignore[untyped-decorator]
+def either_label_loss(targets: Any, p: Any) -> Any:
+    """Return -log of the total probability in `p` (n, 7) of the one or two labels in `targets` (n, 7)."""
     return -ops.log(ops.sum(targets * p, axis=-1) + 1e-6)

@@ -1,4 +1,4 @@
-"""The report's systems, built and measured as it did, and measured again on people they have never met."""
+"""The report's systems, trained and tested as in the report, and tested again on unseen people."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ SEED = 2013
 
 @dataclass(frozen=True, slots=True, eq=False)
 class System:
-    """One network: `inputs` (n, ...) as it is asked; `spoilt` is what it learns from where that differs."""
+    """One network with its test `inputs` (n, ...); `augmented` returns training inputs if they differ."""
 
     name: str
     build: Callable[[], Any]
     inputs: Float32
-    spoilt: Callable[[Index, np.random.Generator], Float32] | None = None
+    augmented: Callable[[Index, np.random.Generator], Float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One system of the report: its data, its networks, how it learns, what the report says of it."""
+    """One experiment of the report: data, networks, training options, and the reported figure."""
 
     about: str
     read: Callable[[Run, Options], Examples]
@@ -66,10 +66,10 @@ class Report:
 
 
 def train_report(name: str, run: Run, options: Options) -> dict[str, Any]:
-    """Train and measure one of `REPORTS`; write result and plots into `run.out`; return the result.
+    """Train and test one of `REPORTS`; write result and plots into `run.out`; return the result.
 
-    Checkpoints lie in `NAME.state/`; `run.resume` goes on from them. Raises `DataError` for a data set or
-    class that is missing, `ModelError` for weights that are not VGG16's.
+    Checkpoints are in `NAME.state/`; `run.resume` continues from them. Raises `DataError` for a missing data
+    set or class, `ModelError` for weights that are not VGG16's.
     """
     from models.recipes.report_results import plot_protocol, protocol_figures, save_result
 
@@ -96,14 +96,14 @@ def train_report(name: str, run: Run, options: Options) -> dict[str, Any]:
                 _fit(system, examples.labels, fold, number=number, fit=fit, state=state / key, run=run)
                 for number, fold in enumerate(folds, start=1)
             ]
-            asked = np.concatenate([fold.test for fold in folds])
-            p, labels = np.concatenate([fold.p for fold in fitted]), examples.labels[asked]
+            tested = np.concatenate([fold.test for fold in folds])
+            p, labels = np.concatenate([fold.p for fold in fitted]), examples.labels[tested]
             figures[key] = protocol_figures(
                 p,
                 labels,
                 names=report.labels,
-                subjects=[examples.subjects[i] for i in asked],
-                sources=[examples.sources[i] for i in asked],
+                subjects=[examples.subjects[i] for i in tested],
+                sources=[examples.sources[i] for i in tested],
                 counts=[len(fold.test) for fold in folds],
                 histories=[fold.history for fold in fitted],
             )
@@ -127,7 +127,7 @@ def train_report(name: str, run: Run, options: Options) -> dict[str, Any]:
 
 
 def _protocols(report: Report, examples: Examples) -> tuple[dict[str, list[Fold]], list[str]]:
-    """Split at random and by people; say what leaks, and what cannot be split or lacks a class."""
+    """Return folds of the random protocol and the one by people, and notes on leaks and missing classes."""
     notes = [*examples.notes, *(LEAKS[source] for source in dict.fromkeys(examples.sources))]
     splits: dict[str, Callable[[], list[Fold]]] = {
         RANDOM: lambda: random_split(examples.labels, seed=SEED),
@@ -149,12 +149,12 @@ def _protocols(report: Report, examples: Examples) -> tuple[dict[str, list[Fold]
 def _fit(
     system: System, labels: Labels, fold: Fold, *, number: int, fit: Fit, state: Path, run: Run
 ) -> Fitted:
-    """Fit fold `number`; what an epoch learns from, and in which order, depends on these numbers only."""
+    """Train fold `number`; examples and order of an epoch depend only on seed, fold and epoch."""
 
     def epoch_of(epoch: int) -> tuple[Float32, Labels]:
         random = np.random.default_rng([fit.seed, number, epoch])
         order = random.permutation(fold.train)
-        x = system.spoilt(order, random) if system.spoilt else system.inputs[order]
+        x = system.augmented(order, random) if system.augmented else system.inputs[order]
         return x, labels[order]
 
     return fit_fold(
@@ -178,7 +178,7 @@ def _grey_system(network: str) -> Callable[[Examples, Options], list[System]]:
 
 
 def _augmented_system(name: str, examples: Examples, options: Options) -> System:
-    """Give the colour network pictures that are moved anew in every epoch."""
+    """Return the colour network, which trains on newly augmented images in every epoch."""
     from models.recipes import report_networks as networks
 
     pixels = examples.inputs.astype(np.uint8, copy=False)
@@ -198,7 +198,7 @@ def _cfe_systems(examples: Examples, options: Options) -> list[System]:
 
 
 def _vgg16_system(examples: Examples, weights: Path) -> System:
-    """Ask the frozen VGG16 once for all pictures: only the head learns, so its answers never change."""
+    """Run the frozen VGG16 once on all images, since only the head is trained."""
     import keras
 
     from models.recipes import report_networks as networks
@@ -211,9 +211,9 @@ def _vgg16_system(examples: Examples, weights: Path) -> System:
         raise ModelError(
             f"--weights {weights}: not VGG16's weights without top ({reason}); give {VGG16_FILE}"
         ) from None
-    # RGB to BGR less the means of ImageNet, as these weights expect.
-    seen = keras.applications.vgg16.preprocess_input(examples.inputs.astype(np.float32))
-    features = predict(base, seen)  # (n, side / 32, side / 32, 512)
+    # RGB to BGR minus the means of ImageNet, as these weights need.
+    images = keras.applications.vgg16.preprocess_input(examples.inputs.astype(np.float32))
+    features = predict(base, images)  # (n, side / 32, side / 32, 512)
     return System("vgg16", lambda: networks.report_face_vgg_head(features.shape[1:]), features)
 
 
@@ -229,7 +229,7 @@ def _unit(pixels: NDArray[Any]) -> Float32:
 
 
 def _identity(examples: Examples, fit: Fit, options: Options) -> dict[str, Any]:
-    """Return what a run must share with the one it resumes."""
+    """Return what a resumed run must have in common with the original run."""
     data = hashlib.sha256(examples.inputs.tobytes())
     data.update(examples.labels.tobytes() + "\n".join(examples.subjects).encode())
     return {

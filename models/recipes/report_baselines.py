@@ -1,4 +1,4 @@
-"""The recipes of the shipped networks: which data, which targets, on whom choices are made."""
+"""Trains the two networks of the project report that are shipped as baselines."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from models.run import Run
 from models.training.augmentation import augment_faces, augment_voices
 from models.training.epochs import Recipe, predict, run_epochs
 
-# Faces are spoilt less in the second stage: the first alone stayed at 57 % of PublicTest.
+# The second stage has weaker augmentation: with the first alone PublicTest stayed at 57 %.
 FACE = Recipe(stages=((18, 7e-4), (5, 3e-4)), batch=64)
-SPOIL = (1.0, 0.4)
-# Of five seeds the one that is best on the validation people: runs differ as much as recipes do.
+AUGMENTATION = (1.0, 0.4)  # strength in each stage
+# The best of five seeds on the validation people: seeds differ as much as recipes.
 VOICE = Recipe(stages=((12, 1e-3),), batch=128, seed=1)
-FER_SHARE = 0.6  # of the target; the rest are FER+ votes, which know that a face can be two things
+FER_SHARE = 0.6  # of the target; the rest are FER+ votes, which allow for ambiguous faces
 LABEL_SMOOTHING = 0.05
 
 FER_SOURCES = (
@@ -48,7 +48,7 @@ FER_SOURCES = (
 
 
 def face_targets(faces: FaceSet) -> Float32:
-    """Return (n, 7): the FER label, smoothed, mixed with the FER+ votes where there are any."""
+    """Return targets (n, 7): the smoothed FER label, mixed with the FER+ votes if there are any."""
     hard = np.eye(len(LABELS), dtype=np.float32)[faces.labels]
     smooth = (1 - LABEL_SMOOTHING) * hard + LABEL_SMOOTHING / len(LABELS)
     votes = faces.votes.sum(axis=1, keepdims=True)
@@ -57,12 +57,12 @@ def face_targets(faces: FaceSet) -> Float32:
 
 
 def unit_pixels(images: UInt8) -> Float32:
-    """Return (n, h, w) uint8 as (n, h, w, 1) float32 in [0, 1], the range of the face networks."""
+    """Return (n, h, w) uint8 as (n, h, w, 1) float32 in [0, 1], the input of the face networks."""
     return np.asarray(images[..., np.newaxis] / np.float32(255), dtype=np.float32)
 
 
-def train_face(run: Run) -> Path:
-    """Train report-face on FER2013 Training, keep the epoch that is best on PublicTest; return its card."""
+def train_report_face(run: Run) -> Path:
+    """Train report-face on FER2013 Training, choose the epoch on PublicTest; return its card."""
     from models.recipes import report_networks as networks
 
     directory = find_set(run.data, "fer2013")
@@ -80,7 +80,7 @@ def train_face(run: Run) -> Path:
     def epoch_of(number: int) -> tuple[Float32, Float32]:
         random = np.random.default_rng([recipe.seed, number])
         order = random.permutation(len(images))
-        strength = SPOIL[number >= FACE.stages[0][0]]
+        strength = AUGMENTATION[number >= FACE.stages[0][0]]
         return unit_pixels(augment_faces(images[order], random, strength=strength)), targets[order]
 
     def accuracy(p: Float32) -> float:
@@ -102,19 +102,19 @@ def train_face(run: Run) -> Path:
     return save_trained(run.out, card)
 
 
-def train_voice(run: Run) -> Path:
-    """Train report-voice on three corpora without the held-out people, choose on others; return its card."""
+def train_report_voice(run: Run) -> Path:
+    """Train report-voice on three corpora without held-out and validation people; return its card."""
     from models.recipes import report_networks as networks
 
     training, validation = _read_speech(run)
     frames = [spoken_frames(window) for window in training.windows]
     means = np.stack([clip.mean(axis=0) for clip in frames])
     mean, std = means.mean(axis=0), means.std(axis=0)
-    heard = np.stack([spoken_frames(window).mean(axis=0) for window in validation.windows])
-    inputs = ((heard - mean) / std)[..., np.newaxis].astype(np.float32)  # (n, 40) -> (n, 40, 1)
+    pooled = np.stack([spoken_frames(window).mean(axis=0) for window in validation.windows])
+    inputs = ((pooled - mean) / std)[..., np.newaxis].astype(np.float32)  # (n, 40) -> (n, 40, 1)
     hard = np.eye(len(LABELS), dtype=np.float32)[training.labels]
     targets = (1 - 2 * LABEL_SMOOTHING) * hard + 2 * LABEL_SMOOTHING / len(LABELS)
-    # A corpus has its own emotions and its own size; the root evens them out and repeats nobody too often.
+    # Corpora differ in emotions and size; the square root balances them without frequent repetition.
     cells = list(zip(training.corpora, training.labels.tolist(), strict=True))
     count = Counter(cells)
     weight = np.array([count[cell] ** -0.5 for cell in cells])
@@ -123,8 +123,8 @@ def train_voice(run: Run) -> Path:
     def epoch_of(number: int) -> tuple[Float32, Float32]:
         random = np.random.default_rng([recipe.seed, number])
         drawn = random.choice(len(frames), len(frames), p=weight / weight.sum())
-        spoilt = augment_voices([frames[i] for i in drawn], mean=mean, std=std, random=random)
-        return spoilt[..., np.newaxis], targets[drawn]
+        augmented = augment_voices([frames[i] for i in drawn], mean=mean, std=std, random=random)
+        return augmented[..., np.newaxis], targets[drawn]
 
     def mean_uar(p: Float32) -> float:
         corpora = np.array(validation.corpora)
@@ -152,13 +152,13 @@ def train_voice(run: Run) -> Path:
 
 
 def _read_speech(run: Run) -> tuple[Speech, Speech]:
-    """Hear every corpus that is there except the held-out people; return training and validation."""
+    """Read the corpora without the held-out people; return training and validation clips."""
     clips, notes = [], []
     for corpus in CORPORA:
         found, strange = list_clips(run.data, corpus)
         clips += [clip for clip in found if clip.speaker not in HELD_OUT]
         notes += strange
-    with run.bar("hearing the corpora") as progress:
+    with run.bar("reading the corpora") as progress:
         speech = load_speech("speech", clips, notes=notes, progress=progress)
     for note in speech.notes:
         run.report(note)

@@ -1,4 +1,4 @@
-"""The networks of the report, in Keras; imported only by what trains."""
+"""The networks of the report in Keras; imported only for training."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def report_voice(*, activation: str = "linear", dropout: float = 0.2) -> Any:
     return keras.Model(voice, p, name="report-voice")
 
 
-# The networks that only repeat the report. It names the layers; where it gives no widths (32, 64, the dense
-# layers of 128 and 256, the shares of dropout), the commonest ones of its time stand here.
+# The networks that only repeat the report. Where the report gives no widths (32, 64, dense layers of 128 and
+# 256, dropout rates), they are the common choices of its time.
 
 
 def report_face_jaffe() -> Any:
@@ -88,10 +88,10 @@ def vgg16_base(side_px: int) -> Any:
 
 
 def report_face_vgg_head(shape: tuple[int, ...]) -> Any:
-    """Return the dense head on what the frozen VGG16 says, `shape` (h, w, 512) -> (7,)."""
-    seen = keras.Input(shape, name="seen")
-    x = layers.Flatten()(seen)
+    """Return the dense head on the features of the frozen VGG16, `shape` (h, w, 512) -> (7,)."""
+    features = keras.Input(shape, name="seen")
+    x = layers.Flatten()(features)
     x = layers.Dense(256, activation="relu")(x)
     x = layers.Dropout(0.5)(x)
     p = layers.Dense(CLASSES, activation="softmax", name="p")(x)
-    return keras.Model(seen, p, name="report-face-vgg-head")
+    return keras.Model(features, p, name="report-face-vgg-head")

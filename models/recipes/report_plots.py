@@ -1,4 +1,4 @@
-"""Draws how a network learnt and where it errs; arrays in, one PNG file out."""
+"""Plots training history, confusion matrix and precision-recall curves as PNG files."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from edge.values import Float32
 from models.files import replaced
 
 DPI = 120
-MARKED_EPOCHS = 30  # more dots than these would hide the line
-# Okabe and Ito's colours, which colour-blind people tell apart, and black for the average.
+MARKED_EPOCHS = 30  # with more, markers would hide the line
+# Okabe and Ito's palette, distinguishable for colour-blind people.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C00", "#666666")
 
 
 def plot_history(runs: Sequence[Sequence[Mapping[str, float]]], path: Path, title: str = "") -> Path:
-    """Draw loss and scores over the epochs of one run or of several folds; return `path`.
+    """Plot loss and scores over the epochs of one run or of several folds; return `path`.
 
-    Every entry of a run holds `epoch` and numbers; keys with "loss" in them share the left panel, the others
-    the right one. Of several runs the average is the thick line.
+    Every entry of a run holds `epoch` and numbers. Keys that contain "loss" are in the left panel, others in
+    the right one. With several runs the thick line is the mean.
     """
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     panels = figure.subplots(1, 2)
@@ -38,7 +38,7 @@ def plot_history(runs: Sequence[Sequence[Mapping[str, float]]], path: Path, titl
             marker = "." if shared <= MARKED_EPOCHS else ""
             epochs, _ = _curve(runs[0][:shared], key)
             mean = np.mean([_curve(run[:shared], key)[1] for run in runs], axis=0)
-            axes.plot(epochs, mean, color=colour, linewidth=2, label=_spoken(key), marker=marker)
+            axes.plot(epochs, mean, color=colour, linewidth=2, label=_legend(key), marker=marker)
         axes.set_xlabel("epoch")
         axes.set_ylabel(what)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -53,7 +53,7 @@ def plot_history(runs: Sequence[Sequence[Mapping[str, float]]], path: Path, titl
 
 
 def plot_confusion(matrix: NDArray[np.int64], labels: Sequence[str], path: Path, title: str = "") -> Path:
-    """Draw counts (k, k), rows true and columns predicted, shaded by the share of the row; return `path`."""
+    """Plot counts (k, k), rows true, columns predicted, shaded by the share of the row; return `path`."""
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     side = 1.9 + 0.72 * len(labels)
     figure = Figure(figsize=(side + 0.9, side), layout="constrained")
@@ -83,9 +83,9 @@ def plot_confusion(matrix: NDArray[np.int64], labels: Sequence[str], path: Path,
 def plot_precision_recall(
     p: Float32, labels: NDArray[np.int64], names: Sequence[str], path: Path, title: str = ""
 ) -> Path:
-    """Draw precision over recall, each class against the rest, of `p` (n, k), labels (n,); return `path`.
+    """Plot precision over recall of each class for `p` (n, k) and labels (n,); return `path`.
 
-    The legend gives the average precision; a class without an example is left out.
+    The legend has the average precision. Classes without an example are left out.
     """
     figure = Figure(figsize=(7.6, 5.2), layout="constrained")
     axes = figure.subplots()
@@ -96,7 +96,7 @@ def plot_precision_recall(
         average = float(np.sum(np.diff(recall, prepend=0.0) * precision))
         line = f"{name}: {average:.2f} (n = {np.count_nonzero(labels == k)})"
         style = "-" if k < len(COLOURS) else "--"
-        # A staircase whose area is the average precision: nothing is interpolated.
+        # A step function without interpolation: its area is the average precision.
         axes.step(
             np.concatenate([[0.0], recall]),
             np.concatenate([precision[:1], precision]),
@@ -117,10 +117,10 @@ def plot_precision_recall(
 
 
 def precision_recall_curve(score: Float32, positive: NDArray[np.bool_]) -> tuple[Any, Any]:
-    """Return recall (m,) rising and precision (m,) at every distinct threshold on `score` (n,)."""
+    """Return increasing recall (m,) and precision (m,) for every distinct threshold on `score` (n,)."""
     order = np.argsort(-score, kind="stable")
     hits = np.cumsum(positive[order])
-    # Equal scores cannot be told apart by a threshold: count them together.
+    # A threshold cannot separate equal scores: count them together.
     last = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))
     return hits[last] / positive.sum(), hits[last] / (last + 1)
 
@@ -129,7 +129,7 @@ def _curve(run: Sequence[Mapping[str, float]], key: str) -> tuple[list[float], l
     return [entry["epoch"] for entry in run], [entry[key] for entry in run]
 
 
-def _spoken(key: str) -> str:
+def _legend(key: str) -> str:
     return {
         "loss": "training",
         "accuracy": "training",

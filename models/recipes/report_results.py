@@ -1,4 +1,4 @@
-"""Turns what the report's systems said into figures, `NAME.result.json`, plots and a table."""
+"""Turns predictions of the report's systems into figures, `NAME.result.json`, plots and a table."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from models.metrics import (
 from models.recipes.report_plots import plot_confusion, plot_history, plot_precision_recall
 from models.training.folds import History
 
-LEAST_PEOPLE = 5  # fewer say nothing about how people differ
+LEAST_PEOPLE = 5  # minimum for an interval over people
 FIGURES = ("protocol", "n", "accuracy %", "95 %", "95 %, people", "precision %", "recall %", "the report %")
 
 
@@ -40,16 +40,16 @@ def protocol_figures(
     counts: Sequence[int],
     histories: Sequence[History],
 ) -> dict[str, Any]:
-    """Return the figures of one protocol for JSON; `p` (n, k) holds every asked example once.
+    """Return the figures of one protocol for JSON; `p` (n, k) holds every test example once.
 
-    The examples stand fold by fold: `counts` are their sizes, `histories` how each learnt. Precision of a
-    class that is never predicted and recall of one without an example are None. `macro` averages over the
-    classes that occur, a missing precision as 0; `uar` is the macro recall.
+    Examples are in order of folds: `counts` are the sizes of their test parts, `histories` their training
+    histories. The precision of a class that is never predicted and the recall of a class without examples are
+    None. `macro` averages over the classes with examples, None counts as 0; `uar` is the macro recall.
     """
     predicted = predicted_classes(p)
     right = predicted == labels
     matrix = confusion_matrix(predicted, labels, classes=len(names))
-    asked, told = matrix.sum(axis=1), matrix.sum(axis=0)
+    actual, predicted_as = matrix.sum(axis=1), matrix.sum(axis=0)
     where, people, ends = np.array(sources), np.array(subjects), np.cumsum(counts)
     return {
         **_accuracy(right),
@@ -58,8 +58,8 @@ def protocol_figures(
         "uar": round(uar(predicted, labels), 4),
         "macro_f1": round(macro_f1(predicted, labels), 4),
         "ece": round(calibration_error(p, labels), 4),
-        "precision": _shares(matrix.diagonal(), told, names, occurring=asked > 0),
-        "recall": _shares(matrix.diagonal(), asked, names, occurring=asked > 0),
+        "precision": _shares(matrix.diagonal(), predicted_as, names, occurring=actual > 0),
+        "recall": _shares(matrix.diagonal(), actual, names, occurring=actual > 0),
         "confusion": matrix.tolist(),
         "sets": {source: _accuracy(right[where == source]) for source in dict.fromkeys(sources)},
         "folds": [
@@ -73,15 +73,15 @@ def protocol_figures(
 def plot_protocol(p: Float32, labels: Labels, figures: Mapping[str, Any], *, stem: Path, title: str) -> None:
     """Write STEM.history.png, STEM.confusion.png and STEM.precision-recall.png."""
     names = [name for name in figures["recall"] if name != "macro"]
-    said = f"{title}\naccuracy {100 * figures['accuracy']:.1f} %, n = {figures['n']}"
+    subtitle = f"{title}\naccuracy {100 * figures['accuracy']:.1f} %, n = {figures['n']}"
     plot_history(figures["history"], stem.with_name(f"{stem.name}.history.png"), title)
     matrix = np.array(figures["confusion"], dtype=np.int64)
-    plot_confusion(matrix, names, stem.with_name(f"{stem.name}.confusion.png"), said)
-    plot_precision_recall(p, labels, names, stem.with_name(f"{stem.name}.precision-recall.png"), said)
+    plot_confusion(matrix, names, stem.with_name(f"{stem.name}.confusion.png"), subtitle)
+    plot_precision_recall(p, labels, names, stem.with_name(f"{stem.name}.precision-recall.png"), subtitle)
 
 
 def save_result(result: Mapping[str, Any], out: Path) -> Path:
-    """Write `NAME.result.json` into `out`, beside and then renamed; return its path."""
+    """Write `NAME.result.json` into `out`; return its path."""
     path = out / f"{result['recipe']}.result.json"
     with writable(path):
         return write_json(path, result)
@@ -95,10 +95,10 @@ def print_result(result: Mapping[str, Any]) -> None:
     rows = []
     for name, figures in result["protocols"].items():
         rows.append(_figures_row(name, figures, result))
-        # Where every fold is one person (a voice), the figures of each say more than their mean.
+        # If folds are single people (voices), the figures of each are more informative than their mean.
         for fold in figures["folds"]:
             if len(fold["people"]) == 1:
-                person = f"  asked {fold['people'][0]}"
+                person = f"  tested on {fold['people'][0]}"
                 rows.append((person, str(fold["n"]), _percent(fold["accuracy"]), *"-----"))
     _print_table(out, title, FIGURES, rows)
     for name, figures in result["protocols"].items():
@@ -118,9 +118,9 @@ def print_result(result: Mapping[str, Any]) -> None:
 
 def _figures_row(name: str, figures: Mapping[str, Any], result: Mapping[str, Any]) -> tuple[str, ...]:
     reported = result["reported"]
-    beside = "-"
+    reported_percent = "-"
     if reported and name.endswith(reported["protocol"]):
-        beside = f"{100 * reported['accuracy']:.2f}"
+        reported_percent = f"{100 * reported['accuracy']:.2f}"
     return (
         name,
         str(figures["n"]),
@@ -129,7 +129,7 @@ def _figures_row(name: str, figures: Mapping[str, Any], result: Mapping[str, Any
         _interval(figures["interval_95_people"]),
         _percent(figures["precision"]["macro"]),
         _percent(figures["recall"]["macro"]),
-        beside,
+        reported_percent,
     )
 
 
@@ -151,11 +151,11 @@ def _print_table(out: Console, title: str, heads: Sequence[str], rows: Sequence[
 
 
 def _interval_95(right: NDArray[np.bool_], units: Sequence[object]) -> list[float]:
-    """Return the 95 % bootstrap interval (Efron 1979) of the accuracy where whole units are drawn."""
+    """Return the 95 % bootstrap interval (Efron 1979) of the accuracy, resampling whole units."""
     names, which = np.unique(np.array(units), return_inverse=True)
-    hits, asked = np.bincount(which, weights=right), np.bincount(which)
+    hits, sizes = np.bincount(which, weights=right), np.bincount(which)
     drawn = np.random.default_rng(0).multinomial(names.size, np.full(names.size, 1 / names.size), RESAMPLES)
-    low, high = np.percentile((drawn @ hits) / (drawn @ asked), [2.5, 97.5])
+    low, high = np.percentile((drawn @ hits) / (drawn @ sizes), [2.5, 97.5])
     return [round(float(low), 4), round(float(high), 4)]
 
 

@@ -1,8 +1,8 @@
-"""The voice model that is shipped: convolutions over MFCC frames, then an LSTM, for a window of 3 s.
+"""The shipped voice model: convolutions over MFCC frames, then an LSTM, for a window of 3 s.
 
-It is trained on every speaker of tess, ravdess and nemo (`voice-lstm`), and once a fold without a part of
-them for the figures: fold k holds out the ravdess actors and the nemo speaker of that fold, and folds 0 and
-1 one of the two tess speakers each, so that every clip is judged once by a model that never heard the voice.
+It is trained on all speakers of tess, ravdess and nemo (`voice-lstm`), and once for each fold without a
+part of them. Fold k holds out its ravdess actors and nemo speaker, folds 0 and 1 one of the two tess
+speakers each, so that every clip is predicted once by a model that was not trained on its speaker.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ WINDOW_S = 3.0
 SCHEDULE = Schedule(epochs=40, batch=64, rate=2e-3, decay=0.05, ema=0.995)
 TEACHER_SEED, SEED = 1, 2
 SMOOTHING = 0.1
-TEACHER_SHARE = 0.5  # of the target in the second generation
-VERSIONS, ROOMS_SEED = 5, 7  # of each clip in other rooms, made once
+TEACHER_SHARE = 0.5  # of the targets of the second generation
+VERSIONS, AUGMENTATION_SEED = 5, 7  # augmented versions of each clip, made once
 CLEAN_SHARE = 0.3
 TO_CALIBRATE = 400
 FOLDS = 5
@@ -79,7 +79,7 @@ def build() -> Any:
 
 
 def held_out_speakers(speakers: Sequence[str], fold: int) -> tuple[str, ...]:
-    """Return the people of `speakers` that fold 0..4 leaves out: a part of each corpus, tess in two folds."""
+    """Return the `speakers` that fold 0..4 holds out: a part of each corpus; tess is in two folds."""
     left_out: list[str] = []
     for corpus in CORPORA:
         people = sorted({name for name in speakers if name.startswith(f"{corpus}:")})
@@ -89,7 +89,7 @@ def held_out_speakers(speakers: Sequence[str], fold: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AnalysedClips:
-    """Clips with their frames: of each the clean ones, then those in other rooms; and where speech is."""
+    """Clips with frames (`takes`: clean, then augmented) and speech probabilities of the clean take."""
 
     clips: tuple[Clip, ...]
     takes: tuple[tuple[NDArray[np.float16], ...], ...]
@@ -102,24 +102,27 @@ class AnalysedClips:
 
 
 def train_voice_lstm(run: Run) -> Path:
-    """Train a model a fold without its people, then the shipped one on everybody; return its card.
+    """Train one model for each fold without its people, then the shipped one on all; return its card.
 
-    Each is trained twice, the second time from nothing with the first one as a teacher (Furlanello et al.
-    2018, arXiv:1805.04770). All learn for the same number of epochs and the last is kept: there is nobody
-    left to choose on. A fold's temperature is fitted on what the models of the other folds said of people
-    that they had not heard, everybody counting as much: who comes next is a person, not a clip.
+    Each is trained twice, the second time from scratch with the first as teacher (born-again networks,
+    Furlanello et al. 2018, arXiv:1805.04770). All train for the same number of epochs and keep the last,
+    since no validation people are left. The temperature of a fold is fitted on the held-out predictions of
+    the other folds, with equal weight for every person, since the target is an unseen person, not an unseen
+    clip.
     """
     training = _Training(run)
-    opinions = [training.train_two_generations(f"voice-lstm-fold{k}", fold=k) for k in range(FOLDS)]
+    predictions = [training.train_two_generations(f"voice-lstm-fold{k}", fold=k) for k in range(FOLDS)]
     for k in range(FOLDS):
-        training.finish(f"voice-lstm-fold{k}", fold=k, judged=[o for j, o in enumerate(opinions) if j != k])
+        training.finish(
+            f"voice-lstm-fold{k}", fold=k, held_out=[p for j, p in enumerate(predictions) if j != k]
+        )
     training.train_two_generations("voice-lstm", fold=None)
-    return training.finish("voice-lstm", fold=None, judged=opinions)
+    return training.finish("voice-lstm", fold=None, held_out=predictions)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _HeldOutPredictions:
-    """What a model says (n, 7) of the people (n,) that it never heard, and their labels (n,)."""
+    """Predictions (n, 7) of a model for held-out people (n,), with labels (n,)."""
 
     p: Float32
     labels: NDArray[np.int64]
@@ -127,35 +130,35 @@ class _HeldOutPredictions:
 
 
 class _Training:
-    """What all models of this recipe learn from."""
+    """The training data of all models of this recipe, and the training of one model."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.heard = hear(run)
-        self._labels = self.heard.labels
+        self.analysed = analyse_clips(run)
+        self._labels = self.analysed.labels
         need_every_class("speech", self._labels)
-        self._speakers = np.array([clip.speaker for clip in self.heard.clips])
+        self._speakers = np.array([clip.speaker for clip in self.analysed.clips])
         self._frames = np.stack(
             [
                 prepared(takes[0], speech)
-                for takes, speech in zip(self.heard.takes, self.heard.speech, strict=True)
+                for takes, speech in zip(self.analysed.takes, self.analysed.speech, strict=True)
             ]
         )
 
     def train_two_generations(self, name: str, *, fold: int | None) -> _HeldOutPredictions:
-        """Train a teacher and then `name`, without the people of `fold`; return its opinions of them."""
-        teacher = self.learn(f"{name}-teacher", fold=fold, seed=TEACHER_SEED)
-        return self.opinions(self.learn(name, fold=fold, seed=SEED, teacher=teacher), fold=fold)
+        """Train a teacher and then `name` without the people of `fold`; return predictions for them."""
+        teacher = self.train_one(f"{name}-teacher", fold=fold, seed=TEACHER_SEED)
+        return self.predict_held_out(self.train_one(name, fold=fold, seed=SEED, teacher=teacher), fold=fold)
 
-    def learn(self, name: str, *, fold: int | None, seed: int, teacher: Network | None = None) -> Network:
-        """Train `name` without the people of `fold`; a teacher's answers are half of each target.
+    def train_one(self, name: str, *, fold: int | None, seed: int, teacher: Network | None = None) -> Network:
+        """Train `name` without the people of `fold`; half of each target is the teacher's prediction.
 
-        Beside it lies `NAME.calibration.npy`, inputs for the int8 conversion.
+        Also writes `NAME.calibration.npy`, inputs for the int8 conversion.
         """
         index = np.flatnonzero(~np.isin(self._speakers, self._people(fold)))
         need_every_class(f"{name}: its training people", self._labels[index])
         mean, std = self._scale(fold)
-        weight = weights_of([self.heard.clips[i] for i in index])
+        weight = weights_of([self.analysed.clips[i] for i in index])
         hard = np.eye(len(LABELS), dtype=np.float32)[self._labels]
         targets = ((1 - SMOOTHING) * hard + SMOOTHING / len(LABELS)).astype(np.float32)
         schedule = replace(SCHEDULE, epochs=self.run.epochs or SCHEDULE.epochs, seed=seed)
@@ -163,34 +166,34 @@ class _Training:
         def epoch_of(number: int, count: int = len(index)) -> tuple[Float32, Float32]:
             random = np.random.default_rng([schedule.seed, number])
             drawn = random.choice(index, count, p=weight)
-            spoilt = np.stack([self._spoilt(i, random) for i in drawn])
-            inputs = standardised(spoilt, mean, std)
+            augmented = np.stack([self._augmented(i, random) for i in drawn])
+            inputs = standardised(augmented, mean, std)
             for frames in inputs:
                 mask_frames(frames, random)
-            inputs, wanted = mixup(inputs, targets[drawn], random, share=0.5, alpha=0.4)
+            inputs, mixed = mixup(inputs, targets[drawn], random, share=0.5, alpha=0.4)
             if teacher is not None:
-                wanted = (1 - TEACHER_SHARE) * wanted + TEACHER_SHARE * teacher.predict(inputs)
-            return inputs, np.asarray(wanted, np.float32)
+                mixed = (1 - TEACHER_SHARE) * mixed + TEACHER_SHARE * teacher.predict(inputs)
+            return inputs, np.asarray(mixed, np.float32)
 
         network = Network(train(build, epoch_of, None, name=name, schedule=schedule, run=self.run))
         np.save(self.run.out / f"{name}.calibration.npy", epoch_of(schedule.epochs, TO_CALIBRATE)[0])
         return network
 
-    def opinions(self, network: Network, *, fold: int | None) -> _HeldOutPredictions:
-        """Return what the network says of the clean clips of the people whom `fold` leaves out."""
-        unheard = np.isin(self._speakers, self._people(fold))
-        if not unheard.any():
+    def predict_held_out(self, network: Network, *, fold: int | None) -> _HeldOutPredictions:
+        """Return predictions for the clean clips of the people that `fold` holds out."""
+        is_held_out = np.isin(self._speakers, self._people(fold))
+        if not is_held_out.any():
             return _HeldOutPredictions(
                 np.empty((0, len(LABELS)), np.float32), np.empty(0, np.int64), np.empty(0, str)
             )
-        p = network.predict(standardised(self._frames[unheard], *self._scale(fold)))
-        return _HeldOutPredictions(p, self._labels[unheard], self._speakers[unheard])
+        p = network.predict(standardised(self._frames[is_held_out], *self._scale(fold)))
+        return _HeldOutPredictions(p, self._labels[is_held_out], self._speakers[is_held_out])
 
-    def finish(self, name: str, *, fold: int | None, judged: Sequence[_HeldOutPredictions]) -> Path:
-        """Write the card of a trained model, its temperature from `judged`."""
-        p = np.concatenate([opinion.p for opinion in judged])
-        labels = np.concatenate([opinion.labels for opinion in judged])
-        people = np.concatenate([opinion.people for opinion in judged])
+    def finish(self, name: str, *, fold: int | None, held_out: Sequence[_HeldOutPredictions]) -> Path:
+        """Write the card of a trained model with the temperature fitted on `held_out`."""
+        p = np.concatenate([part.p for part in held_out])
+        labels = np.concatenate([part.labels for part in held_out])
+        people = np.concatenate([part.people for part in held_out])
         mean, std = self._scale(fold)
         card = draft_card(
             name,
@@ -209,25 +212,25 @@ class _Training:
         return save_trained(self.run.out, card)
 
     def _scale(self, fold: int | None) -> tuple[Float32, Float32]:
-        """Return mean and standard deviation (40,) each of the training clips' frames."""
-        heard = self._frames[~np.isin(self._speakers, self._people(fold))]
-        return heard.mean(axis=(0, 1)), heard.std(axis=(0, 1))
+        """Return mean and standard deviation (40,) of the frames of the training clips."""
+        frames = self._frames[~np.isin(self._speakers, self._people(fold))]
+        return frames.mean(axis=(0, 1)), frames.std(axis=(0, 1))
 
     def _people(self, fold: int | None) -> tuple[str, ...]:
         return () if fold is None else held_out_speakers(self._speakers.tolist(), fold)
 
-    def _spoilt(self, i: int, random: np.random.Generator) -> Float32:
-        """Return one clip (298, 40) as another person in another room might have said it."""
-        takes, speech = self.heard.takes[i], self.heard.speech[i]
+    def _augmented(self, i: int, random: np.random.Generator) -> Float32:
+        """Return one clip (298, 40), augmented: room, tempo, position, vocal tract and pitch."""
+        takes, speech = self.analysed.takes[i], self.analysed.speech[i]
         is_clean = random.random() < CLEAN_SHARE or len(takes) == 1
         frames = takes[0 if is_clean else int(random.integers(1, len(takes)))].astype(np.float32)
-        # The take may have been said faster or slower than the clean one, whose speech is known.
+        # The take may have another tempo than the clean one, for which the speech probabilities are known.
         at = np.linspace(0, len(speech) - 1, len(frames))
         speech = np.interp(at, np.arange(len(speech)), speech).astype(np.float32)
         if random.random() < 0.5:
             speed = float(random.uniform(0.85, 1.18))
             frames, speech = change_tempo(frames, speed), change_tempo(speech, speed)
-        frames = _somewhere(frames, speech, random)
+        frames = _random_span(frames, speech, random)
         if random.random() < 0.7:
             frames = augment_frames(frames, random)
         values = normalize_frames(frames)
@@ -235,8 +238,8 @@ class _Training:
         return values
 
 
-def hear(run: Run) -> AnalysedClips:
-    """Read every clip, in `VERSIONS` rooms too; nothing of it is written."""
+def analyse_clips(run: Run) -> AnalysedClips:
+    """Read every clip and compute the frames of the clean clip and of `VERSIONS` augmented ones."""
     clips: list[Clip] = []
     for corpus in CORPORA:
         found, strange = list_clips(run.data, corpus)
@@ -247,11 +250,11 @@ def hear(run: Run) -> AnalysedClips:
         talkers = find_set(run.data, "talking")
     except DataError as error:
         talkers = None
-        run.report(f"{error}; nothing is said in babble")
+        run.report(f"{error}; training continues without babble")
     with run.bar("reading noises") as progress:
-        around = read_noise_sources(find_set(run.data, "noise"), talkers, progress=progress)
+        noises = read_noise_sources(find_set(run.data, "noise"), talkers, progress=progress)
     good, takes, speech, bad = [], [], [], []
-    with run.bar("hearing the corpora") as progress:
+    with run.bar("reading the corpora") as progress:
         for number, clip in enumerate(clips):
             try:
                 samples = read_audio(clip.path)
@@ -259,11 +262,11 @@ def hear(run: Run) -> AnalysedClips:
                 bad.append(clip.path.name)
                 continue
             window = clip_window(samples)
-            random = np.random.default_rng([ROOMS_SEED, number])
-            rooms = [clip_frames(augment_audio(samples, around, random)) for _ in range(VERSIONS)]
+            random = np.random.default_rng([AUGMENTATION_SEED, number])
+            versions = [clip_frames(augment_audio(samples, noises, random)) for _ in range(VERSIONS)]
             good.append(clip)
-            # Half the memory; 1e-3 of a coefficient is far below what a microphone adds.
-            takes.append(tuple(frames.astype(np.float16) for frames in (window.frames, *rooms)))
+            # float16 halves the memory; its error of 1e-3 is far below microphone noise.
+            takes.append(tuple(frames.astype(np.float16) for frames in (window.frames, *versions)))
             speech.append(window.speech)
             progress(number + 1, len(clips))
     if not good:
@@ -274,11 +277,12 @@ def hear(run: Run) -> AnalysedClips:
 
 
 def weights_of(clips: Sequence[Clip]) -> NDArray[np.float64]:
-    """Return how often each clip (n,) is drawn, 1 in all.
+    """Return the sampling probability of each clip (n,).
 
-    A corpus has its own emotions, size and people. An emotion of a corpus is drawn as the root of its clips
-    says, which evens sizes out and repeats nobody too often, and as the root of its speakers: 200 clips of
-    one voice say less about strangers than 160 of sixteen.
+    Corpora differ in emotions, size and speakers. The probability of an emotion of a corpus is proportional
+    to the square root of its number of clips, which balances sizes without frequent repetition, and to the
+    square root of its number of speakers: many speakers generalise better to unseen ones than many clips of
+    one.
     """
     cells = [(clip.corpus, clip.label) for clip in clips]
     count = Counter(cells)
@@ -288,17 +292,17 @@ def weights_of(clips: Sequence[Clip]) -> NDArray[np.float64]:
 
 
 def prepared(frames: NDArray[np.floating[Any]], speech: Float32) -> Float32:
-    """Return (298, 40) frames of a clip as the device makes them, not standardised yet."""
+    """Return the frames (298, 40) of a clip as on the device, before standardisation."""
     return normalize_frames(select_frames(frames.astype(np.float32), speech, FRAMES))
 
 
 def standardised(frames: Float32, mean: Float32, std: Float32) -> Float32:
-    """Return (..., 40) frames in standard deviations, cut at `RANGE`, as the device does."""
+    """Return frames (..., 40) standardised and clipped at `RANGE`, as on the device."""
     return np.asarray(np.clip((frames - mean) / std, -RANGE, RANGE), dtype=np.float32)
 
 
-def _somewhere(frames: Float32, speech: Float32, random: np.random.Generator) -> Float32:
-    """Return 298 frames: a stretch near the one with most speech, or all with silence on both sides."""
+def _random_span(frames: Float32, speech: Float32, random: np.random.Generator) -> Float32:
+    """Return 298 frames: a span near the one with most speech, or all with silence on both sides."""
     count = len(frames)
     if count > FRAMES:
         total = np.concatenate([[0.0], np.cumsum(speech, dtype=np.float64)])

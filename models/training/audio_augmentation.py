@@ -1,4 +1,4 @@
-"""Spoils training sound as rooms, microphones and lines do: tempo, echo, noise, narrow bands."""
+"""Augments training audio: tempo, reverberation, noise, babble, band limits."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from models.run import Progress
 
 LOWEST_SNR_DB, HIGHEST_SNR_DB = 0.0, 20.0
 VIDEO_SUFFIXES = (".mpg", ".mp4", ".mkv", ".webm", ".avi", ".mov")
-QUIET = 1e-4  # root mean square below which there is nothing to mix with
-BABBLE_SHARE = 0.4  # of what is mixed in: other people talk more often than chainsaws do
-TALKERS = (4, 9)  # in a babble, the second not reached
+QUIET = 1e-4  # root mean square; quieter noise is not used
+BABBLE_SHARE = 0.4  # of the noise: babble is the most common background
+TALKERS = (4, 9)  # simultaneous voices in babble, upper bound excluded
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NoiseSources:
-    """What is heard beside a speaker: noises, and people each alone, who together make babble; (n,) each."""
+    """Background audio, (n,) each: noises, and single voices that are mixed to babble."""
 
     noises: tuple[Float32, ...]
     talkers: tuple[Float32, ...] = ()
 
     def draw(self, random: np.random.Generator, *, size: int) -> Float32:
-        """Return a noise as it is, or `size` samples of some of the people talking at once."""
+        """Return one noise unchanged, or `size` samples of several voices at once."""
         if len(self.talkers) < TALKERS[0] or random.random() >= BABBLE_SHARE:
             return self.noises[int(random.integers(len(self.noises)))]
         count = min(int(random.integers(*TALKERS)), len(self.talkers))
@@ -45,20 +45,19 @@ class NoiseSources:
 def read_noise_sources(
     noise: Path, talkers: Path | None = None, *, progress: Progress | None = None
 ) -> NoiseSources:
-    """Read the noises below `noise`, and people who talk below `talkers`, sound or video, at 16 kHz.
+    """Read noises below `noise`, and voices in audio or video files below `talkers`, at 16 kHz.
 
-    What has babble in its name is left out, since it is what the figures are measured with. Raises
-    `DataError` where there is no noise.
+    Files with babble in their name are left out: they are for testing. Raises `DataError` without noise.
     """
-    noises = _read_sounds(noise, SOUND_SUFFIXES, progress)
+    noises = _read_audio_files(noise, SOUND_SUFFIXES, progress)
     if not noises:
-        raise DataError(f"data set noise: no sound of a second or more in {noise}; complete it")
-    voices = _read_sounds(talkers, (*SOUND_SUFFIXES, *VIDEO_SUFFIXES), None) if talkers else []
+        raise DataError(f"data set noise: no audio file of 1 s or more in {noise}; complete the data set")
+    voices = _read_audio_files(talkers, (*SOUND_SUFFIXES, *VIDEO_SUFFIXES), None) if talkers else []
     return NoiseSources(tuple(noises), tuple(voices))
 
 
-def _read_sounds(directory: Path, suffixes: Sequence[str], progress: Progress | None) -> list[Float32]:
-    """Read every sound of a second or more, silence and babble apart."""
+def _read_audio_files(directory: Path, suffixes: Sequence[str], progress: Progress | None) -> list[Float32]:
+    """Read every audio file of at least 1 s, except silence and babble."""
     paths = sorted(
         path
         for path in directory.rglob("*")
@@ -77,10 +76,10 @@ def _read_sounds(directory: Path, suffixes: Sequence[str], progress: Progress | 
     return sounds
 
 
-def augment_audio(samples: Float32, around: NoiseSources, random: np.random.Generator) -> Float32:
-    """Return `samples` (n,) at 16 kHz as said at another speed, in another room, over another line.
+def augment_audio(samples: Float32, sources: NoiseSources, random: np.random.Generator) -> Float32:
+    """Return `samples` (n,) at 16 kHz with random speed, room, band limits and noise.
 
-    Speed moves pitch and tempo together, so it also changes (n,).
+    Speed changes pitch, tempo and the length (n,).
     """
     chance = random.random(5)
     if chance[0] < 0.7:
@@ -88,9 +87,9 @@ def augment_audio(samples: Float32, around: NoiseSources, random: np.random.Gene
     if chance[1] < 0.3:
         samples = add_echo(samples, random)
     if chance[2] < 0.3:
-        samples = _narrowed(samples, random)
+        samples = _band_limited(samples, random)
     if chance[3] < 0.6:
-        noise = around.draw(random, size=samples.size)
+        noise = sources.draw(random, size=samples.size)
         samples = mix_noise(
             samples, noise, snr_db=random.uniform(LOWEST_SNR_DB, HIGHEST_SNR_DB), random=random
         )
@@ -101,9 +100,9 @@ def augment_audio(samples: Float32, around: NoiseSources, random: np.random.Gene
 
 
 def mix_noise(samples: Float32, noise: Float32, *, snr_db: float, random: np.random.Generator) -> Float32:
-    """Add a part of `noise`, from a random place on and repeated where it is short, `snr_db` below the level.
+    """Add `noise` from a random offset, repeated if too short, `snr_db` below the speech level.
 
-    The level of the speech is that of its loud half, so that silence around it does not count.
+    The speech level is that of the louder half of the clip, which excludes silence.
     """
     start = int(random.integers(noise.size))
     part = np.resize(np.roll(noise, -start) if noise.size <= samples.size else noise[start:], samples.size)
@@ -114,7 +113,7 @@ def mix_noise(samples: Float32, noise: Float32, *, snr_db: float, random: np.ran
 
 
 def add_echo(samples: Float32, random: np.random.Generator) -> Float32:
-    """Convolve with noise that decays over 0.1 to 0.6 s (Polack's model of a room), direct sound first."""
+    """Convolve with noise that decays over 0.1 to 0.6 s (Polack's room model) after the direct sound."""
     decay_s = random.uniform(0.1, 0.6)
     length = int(decay_s * SAMPLE_RATE_HZ)
     t = np.arange(length, dtype=np.float32) / SAMPLE_RATE_HZ
@@ -126,20 +125,20 @@ def add_echo(samples: Float32, random: np.random.Generator) -> Float32:
 
 
 def telephone(samples: Float32, *, low_hz: float = 300.0, high_hz: float = 3400.0) -> Float32:
-    """Return only the band from `low_hz` to `high_hz`."""
+    """Return `samples` limited to the band from `low_hz` to `high_hz`."""
     sos = signal.butter(4, [low_hz, high_hz], btype="bandpass", fs=SAMPLE_RATE_HZ, output="sos")
     return np.asarray(signal.sosfilt(sos, samples), dtype=np.float32)
 
 
-def _narrowed(samples: Float32, random: np.random.Generator) -> Float32:
-    """A telephone, or a small microphone that hears no bass and little treble."""
+def _band_limited(samples: Float32, random: np.random.Generator) -> Float32:
+    """Limit the band as a telephone or a small microphone does."""
     if random.random() < 0.4:
         return telephone(samples, low_hz=random.uniform(200, 350), high_hz=random.uniform(3200, 3800))
     return telephone(samples, low_hz=random.uniform(60, 250), high_hz=random.uniform(4500, 7500))
 
 
 def _resampled(samples: Float32, speed: float) -> Float32:
-    """Play at `speed`, interpolating linearly: the error lies above the bands that matter."""
+    """Change the speed by linear interpolation; its error is above the relevant bands."""
     at = np.arange(0, samples.size - 1, speed)
     return np.asarray(np.interp(at, np.arange(samples.size), samples), dtype=np.float32)
 
@@ -149,7 +148,7 @@ def _level(samples: Float32) -> float:
 
 
 def _loud_level(samples: Float32) -> float:
-    """Root mean square of the louder half of the 20 ms pieces."""
+    """Return the root mean square of the louder half of the 20 ms pieces."""
     piece = SAMPLE_RATE_HZ // 50
     count = max(1, samples.size // piece)
     power = np.square(np.resize(samples, count * piece)).reshape(count, piece).mean(axis=1)

@@ -1,4 +1,4 @@
-"""Spoils training faces and voices as cameras, detectors and rooms do, an epoch at a time."""
+"""Augments training faces and voice features: geometry, light, noise, vocal tract, pitch, mixup."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from scipy import fftpack
 
 from edge.values import Float32, UInt8
 
-SCALE = 0.15  # of the crop; a detector's box is that wrong
+SCALE = 0.15  # of the crop: typical error of a face detector
 SHIFT = 0.10
-STRETCH = 0.08  # wider or longer: people's faces differ
+STRETCH = 0.08  # proportions of faces
 ROTATE_DEG = 15.0
 GAIN_DB = 2.0
 VOICE_NOISE = 0.2  # standard deviations of each coefficient over the training clips
-WARP = 0.1  # of the bands, up and down
-HEIGHT_OCTAVES = 0.3  # standard deviation of how much higher another voice is
-MELODY_SPREAD = 0.3  # standard deviation of the logarithm of how much wider its melody is
+WARP = 0.1  # of the frequency axis, up and down
+HEIGHT_OCTAVES = 0.3  # standard deviation of the pitch shift
+MELODY_SPREAD = 0.3  # standard deviation of the log of the pitch range factor
 BANDS = 40
-# What python_speech_features does to 40 logarithmic bands: an orthonormal DCT, then a lifter.
+# From 40 log mel bands to MFCC as in python_speech_features: an orthonormal DCT, then a lifter.
 _TO_MFCC = np.asarray(
     python_speech_features.lifter(fftpack.dct(np.eye(BANDS), type=2, axis=1, norm="ortho"), 22),
     dtype=np.float32,
@@ -30,22 +30,22 @@ _FROM_MFCC = np.linalg.inv(_TO_MFCC).astype(np.float32)
 
 
 def augment_faces(images: UInt8, random: np.random.Generator, *, strength: float = 1.0) -> UInt8:
-    """Return a changed copy of `images` (n, h, w) uint8: every face flipped, moved and lit at random."""
+    """Return `images` (n, h, w) uint8 with every face augmented at random."""
     return np.stack([augment_face(image, random, strength=strength) for image in images])
 
 
 def augment_face(image: UInt8, random: np.random.Generator, *, strength: float = 1.0) -> UInt8:
-    """Return one face (h, w) uint8 as another camera and another detector would have seen it.
+    """Return one face (h, w) uint8 moved, with other light, resolution, blur, noise or occlusion.
 
-    `strength` above 0, at most 1, scales how much and how often.
+    `strength` in (0, 1] scales amount and probability.
     """
     image = move_face(image, random, strength=strength)
     chance = random.random(4) / strength
     if chance[0] < 0.15:
-        image = _far_away(image, random)
+        image = _low_resolution(image, random)
     if chance[1] < 0.15:
         image = np.asarray(cv2.GaussianBlur(image, (3, 3), random.uniform(0.4, 1.1)), dtype=np.uint8)
-    values = _lit(image, random, strength)
+    values = _relit(image, random, strength)
     if chance[2] < 0.2:
         values = values + np.float32(random.uniform(1, 8)) * random.standard_normal(
             values.shape, dtype=np.float32
@@ -76,12 +76,12 @@ def move_face(image: UInt8, random: np.random.Generator, *, strength: float) -> 
 
 
 def degrade_face(image: UInt8, random: np.random.Generator) -> UInt8:
-    """Return one face (h, w) uint8 as cheap cameras have it: lit from a side, shaken, compressed."""
+    """Return one face (h, w) uint8 as from a cheap camera: side light, motion blur, compression."""
     chance = random.random(3)
     if chance[0] < 0.3:
-        image = _lit_from_a_side(image, random)
+        image = _side_light(image, random)
     if chance[1] < 0.1:
-        image = _shaken(image, random)
+        image = _motion_blur(image, random)
     if chance[2] < 0.2:
         quality = int(random.integers(20, 70))
         _, packed = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
@@ -92,9 +92,9 @@ def degrade_face(image: UInt8, random: np.random.Generator) -> UInt8:
 def augment_voices(
     clips: Sequence[Float32], *, mean: Float32, std: Float32, random: np.random.Generator
 ) -> Float32:
-    """Return mean MFCCs (n, 40), standardised, of clips (T, 40): a random part of each, louder or softer.
+    """Return standardised mean MFCCs (n, 40) of a random part of each clip (T, 40), with gain and noise.
 
-    Loudness is one number: coefficient 0 is the log energy, which a gain of g dB moves by g ln(10) / 10.
+    Coefficient 0 is the log energy: a gain of g dB adds g ln(10) / 10 to it.
     """
     pooled = np.stack([_part(clip, random).mean(axis=0) for clip in clips])
     gain_db = GAIN_DB * random.standard_normal(len(pooled), dtype=np.float32)
@@ -104,36 +104,38 @@ def augment_voices(
 
 
 def augment_frames(frames: Float32, random: np.random.Generator) -> Float32:
-    """Return frames (T, 42) of another throat over another line, energies and melody as they were.
+    """Return frames (T, 42) with another vocal tract and channel; energy and pitch stay unchanged.
 
-    The bands are put together again, stretched as a longer or shorter vocal tract does (Jaitly and Hinton
-    2013), tilted as a line does, and some of them hidden (SpecAugment, Park et al. 2019, arXiv:1904.08779).
+    The mel bands are reconstructed, warped (vocal tract length perturbation, Jaitly and Hinton 2013), tilted
+    as by a channel, and partly masked (SpecAugment, Park et al. 2019, arXiv:1904.08779).
     """
     bands = frames[:, :BANDS].copy()
-    bands[:, 0] = 0  # the energy stands there, not a mean of bands
-    bands = np.asarray(bands @ _FROM_MFCC @ _stretch(float(np.exp(random.uniform(-WARP, WARP)))), np.float32)
+    bands[:, 0] = 0  # holds the log energy, not the DC coefficient
+    bands = np.asarray(
+        bands @ _FROM_MFCC @ _warp_matrix(float(np.exp(random.uniform(-WARP, WARP)))), np.float32
+    )
     if random.random() < 0.5:
         bands += (random.normal() * np.linspace(-1, 1, BANDS)).astype(np.float32)
     if random.random() < 0.5:
         width = int(random.integers(2, 9))
         start = int(random.integers(0, BANDS - width))
         bands[:, start : start + width] = bands.mean()
-    spoilt = frames.copy()
-    spoilt[:, 1:BANDS] = (bands @ _TO_MFCC)[:, 1:]
-    return spoilt
+    augmented = frames.copy()
+    augmented[:, 1:BANDS] = (bands @ _TO_MFCC)[:, 1:]
+    return augmented
 
 
 def shift_pitch(melody: Float32, height: Float32, random: np.random.Generator) -> None:
-    """Make a voice higher or lower and its melody wider or narrower, in place.
+    """Shift the pitch and scale the pitch range, in place.
 
-    `melody` and `height` (T,) are octaves above the median and above a fixed pitch, 0 where there is none.
+    `melody` and `height` (T,) are octaves above the median and above a fixed pitch, 0 in unvoiced frames.
     """
     height[height != 0] += np.float32(HEIGHT_OCTAVES * random.standard_normal())
     melody *= np.float32(np.exp(MELODY_SPREAD * random.standard_normal()))
 
 
 def mask_frames(frames: Float32, random: np.random.Generator) -> None:
-    """Put zeros over up to two stretches of up to 40 of (T, 40) standardised frames, in place."""
+    """Set up to two spans of up to 40 standardised frames (T, 40) to zero, in place."""
     for _ in range(2):
         if random.random() < 0.5:
             width = int(random.integers(5, 40))
@@ -142,7 +144,7 @@ def mask_frames(frames: Float32, random: np.random.Generator) -> None:
 
 
 def change_tempo(rows: Float32, speed: float) -> Float32:
-    """Return (T, k) or (T,) rows played at `speed`, interpolated: (about T / speed, ...) float32."""
+    """Return rows (T, k) or (T,) at `speed`, interpolated: (about T / speed, ...) float32."""
     at = np.arange(0, len(rows) - 1, speed)
     low = at.astype(np.int64)
     share = (at - low).astype(np.float32).reshape(-1, *(1,) * (rows.ndim - 1))
@@ -152,7 +154,7 @@ def change_tempo(rows: Float32, speed: float) -> Float32:
 def mixup(
     inputs: Float32, targets: Float32, random: np.random.Generator, *, share: float, alpha: float = 0.3
 ) -> tuple[Float32, Float32]:
-    """Blend a `share` of the examples with others (mixup, Zhang et al. 2018, arXiv:1710.09412), in place."""
+    """Mix a `share` of the examples with others (mixup, Zhang et al. 2018, arXiv:1710.09412), in place."""
     chosen = np.flatnonzero(random.random(len(inputs)) < share)
     partner = random.permutation(chosen)
     keep = random.beta(alpha, alpha, len(chosen)).astype(np.float32)
@@ -164,8 +166,8 @@ def mixup(
     return inputs, targets
 
 
-def _stretch(factor: float) -> Float32:
-    """Return the (40, 40) matrix that reads every band at `factor` times its place."""
+def _warp_matrix(factor: float) -> Float32:
+    """Return the (40, 40) matrix that reads every band at `factor` times its index."""
     at = np.clip(np.arange(BANDS) * factor, 0, BANDS - 1.001)
     low = at.astype(np.int64)
     matrix = np.zeros((BANDS, BANDS), np.float32)
@@ -175,21 +177,21 @@ def _stretch(factor: float) -> Float32:
 
 
 def _part(frames: Float32, random: np.random.Generator) -> Float32:
-    """Return a consecutive half or more of (T, 40) frames."""
+    """Return at least half of the frames (T, 40), consecutive."""
     count = max(1, int(len(frames) * random.uniform(0.5, 1)))
     start = int(random.integers(0, len(frames) - count + 1))
     return frames[start : start + count]
 
 
-def _far_away(image: UInt8, random: np.random.Generator) -> UInt8:
-    """Lose the detail that a face of 20 to 36 pixels does not have."""
+def _low_resolution(image: UInt8, random: np.random.Generator) -> UInt8:
+    """Reduce the resolution to that of a face of 20 to 36 pixels."""
     height, width = image.shape
     small = int(random.integers(20, 37))
     less = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
     return cv2.resize(less, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
 
 
-def _lit(image: UInt8, random: np.random.Generator, strength: float) -> Float32:
+def _relit(image: UInt8, random: np.random.Generator, strength: float) -> Float32:
     """Change gamma, contrast and brightness."""
     table = 255 * np.linspace(0, 1, 256) ** np.exp(strength * random.uniform(-0.4, 0.4))
     values: Float32 = table[image].astype(np.float32)
@@ -199,8 +201,8 @@ def _lit(image: UInt8, random: np.random.Generator, strength: float) -> Float32:
     return np.asarray((values - mean) * contrast + mean + brightness, dtype=np.float32)
 
 
-def _lit_from_a_side(image: UInt8, random: np.random.Generator) -> UInt8:
-    """Multiply with a plane that is 1 in the middle, as a window or a lamp at one side does."""
+def _side_light(image: UInt8, random: np.random.Generator) -> UInt8:
+    """Multiply by a brightness plane that is 1 in the centre, as with a window at one side."""
     height, width = image.shape
     slope_x, slope_y = random.uniform(-0.7, 0.7, 2)
     plane = (
@@ -209,7 +211,7 @@ def _lit_from_a_side(image: UInt8, random: np.random.Generator) -> UInt8:
     return np.clip(np.rint(image * np.maximum(plane, 0.1)), 0, 255).astype(np.uint8)
 
 
-def _shaken(image: UInt8, random: np.random.Generator) -> UInt8:
+def _motion_blur(image: UInt8, random: np.random.Generator) -> UInt8:
     """Blur along a line of 3 to 5 pixels."""
     side = int(random.choice([3, 5]))
     line = np.zeros((side, side), np.float32)
@@ -220,7 +222,7 @@ def _shaken(image: UInt8, random: np.random.Generator) -> UInt8:
 
 
 def _cover(values: Float32, random: np.random.Generator) -> None:
-    """Hide a rectangle of up to a third of each side, as a hand or a cup does."""
+    """Cover a rectangle of up to a third of each side, as a hand or a cup does."""
     height, width = values.shape
     h, w = random.integers(height // 8, height // 3, 2)
     top, left = random.integers(0, height - h), random.integers(0, width - w)

@@ -17,38 +17,50 @@ from models.run import Progress
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EmbeddedSequence:
-    """The same in embeddings, `seen` (views, k, n), and what the face model says, `p` (views, k, 7)."""
+    """`embeddings` (views, k, n) and predictions `p` (views, k, 7) for an `ExpressionSequence`."""
 
-    seen: Float32
+    embeddings: Float32
     p: Float32
     targets: Float32
     person: str
     kind: str
 
+    @property
+    def steps(self) -> int:
+        """The number k of steps; 1 for a still face."""
+        return int(self.embeddings.shape[1])
+
 
 def embed_sequences(
-    model: TfliteClassifier, courses: Sequence[ExpressionSequence], progress: Progress
+    model: TfliteClassifier, sequences: Sequence[ExpressionSequence], progress: Progress
 ) -> list[EmbeddedSequence]:
-    """Return what the face model says of every crop of every course."""
-    asked = []
-    for done, course in enumerate(courses, start=1):
-        seen, p = embed(model, course.crops.reshape(-1, FACE_PX, FACE_PX))  # (views, k) as one list
-        shape = course.crops.shape[:2]
-        asked.append(
+    """Run the face model on every crop of every sequence."""
+    embedded = []
+    for done, sequence in enumerate(sequences, start=1):
+        # (views, k, 48, 48) -> (views * k, 48, 48)
+        embeddings, p = embed(model, sequence.crops.reshape(-1, FACE_PX, FACE_PX))
+        shape = sequence.crops.shape[:2]
+        embedded.append(
             EmbeddedSequence(
-                seen.reshape(*shape, -1), p.reshape(*shape, -1), course.targets, course.person, course.kind
+                embeddings.reshape(*shape, -1),
+                p.reshape(*shape, -1),
+                sequence.targets,
+                sequence.person,
+                sequence.kind,
             )
         )
-        progress(done, len(courses))
-    return asked
+        progress(done, len(sequences))
+    return embedded
 
 
 def embed(model: TfliteClassifier, crops: UInt8) -> tuple[Float32, Float32]:
-    """Return what the device has of crops (n, 48, 48) uint8: embeddings (n, 192), probabilities (n, 7)."""
-    seen, said = [], []
+    """Return embeddings (n, 192) and probabilities (n, 7) of crops (n, 48, 48) uint8."""
+    embeddings, p = [], []
     for crop in as_input(crops):
-        said.append(model.classify(crop))
+        p.append(model.classify(crop))
         if model.embedding is None:
-            raise DataError(f"{model.card.name}: gives no embedding; `emotion-convert expose` its files")
-        seen.append(model.embedding)
-    return np.stack(seen), np.stack(said)
+            raise DataError(
+                f"{model.card.name}: no embedding output; run `emotion-convert expose` on its files"
+            )
+        embeddings.append(model.embedding)
+    return np.stack(embeddings), np.stack(p)

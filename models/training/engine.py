@@ -1,8 +1,7 @@
-"""Trains a Keras network with PyTorch's kernels, twice as fast on a CPU as TensorFlow where it has bfloat16.
+"""Trains a Keras network with PyTorch kernels: on a CPU with bfloat16 twice as fast as TensorFlow.
 
-The network is written once, in Keras, and saved as Keras; this module runs its layers, learns, and puts the
-weights back. Learning is AdamW or SGD with a cosine schedule, soft targets, and an average of the weights
-(EMA), which is what is measured and kept.
+The network is defined and saved in Keras. Training uses AdamW with a cosine schedule, soft targets, and an
+exponential moving average (EMA) of the weights; the averaged weights are evaluated and saved.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ Scores = Callable[[Network], dict[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How to learn: epochs, examples a step, the highest rate, decay of weights, how slow the EMA is."""
+    """Epochs, examples a step, maximum learning rate, weight decay, decay of the EMA, seed."""
 
     epochs: int
     batch: int = 96
@@ -51,12 +50,12 @@ def train(
     schedule: Schedule,
     run: Run,
 ) -> Any:
-    """Learn epoch by epoch; write the epoch whose averaged weights score best; return that Keras model.
+    """Train; save the epoch whose averaged weights have the best score; return it as Keras model.
 
-    `epoch_of` gives inputs and soft targets (n, 7) of an epoch by its number; `scores` gives figures of a
-    network, of which `"score"` decides; where there is nobody to choose on it is None and the last epoch is
-    kept. After every epoch the whole state goes to `NAME.state.pt`, from
-    which `run.resume` goes on; an epoch depends on its number only, so the end is the same.
+    `epoch_of` returns inputs and soft targets (n, 7) of an epoch by its number. `scores` returns validation
+    figures of a network, the best `"score"` wins; with None the last epoch is saved. After every epoch
+    `NAME.state.pt` holds the complete state, from which `run.resume` continues. An epoch depends only on its
+    number, so a resumed run ends with the same weights.
     """
     import keras
 
@@ -66,7 +65,7 @@ def train(
     out, state = run.out / f"{name}.keras", run.out / f"{name}.state.pt"
     network, average = Network(build()), Network(build())
     if not has_bfloat16():
-        run.report(f"{name}: in float32, which is slower; this CPU has no bfloat16")
+        run.report(f"{name}: trains in float32, which is slower: this CPU has no bfloat16")
     average.load_state_dict(network.state_dict())
     optimizer = _optimizer(network, schedule)
     history: list[dict[str, float]] = []
@@ -89,16 +88,16 @@ def train(
                 average.push().save(part)
         history.append({"epoch": number + 1, "loss": round(loss, 5), **found})
         _save_state(state, network, average, optimizer, history)
-        said = "".join(f", {key} {value:.4f}" for key, value in found.items())
-        run.report(f"{name}: epoch {number + 1}/{schedule.epochs}, loss {loss:.4f}{said}")
+        figures = "".join(f", {key} {value:.4f}" for key, value in found.items())
+        run.report(f"{name}: epoch {number + 1}/{schedule.epochs}, loss {loss:.4f}{figures}")
     with replaced(run.out / f"{name}.history.json") as part:
         part.write_text(json.dumps(history), encoding="utf-8")
     return keras.models.load_model(out, compile=False)
 
 
 def has_bfloat16() -> bool:
-    """Tell whether the CPU computes in bfloat16 itself; imitated it is 6 to 12 times slower than float32."""
-    return any(there for name, there in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
+    """Return whether the CPU has bfloat16; emulated it is 6 to 12 times slower than float32."""
+    return any(has for name, has in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
 
 
 def _one_epoch(
@@ -111,9 +110,9 @@ def _one_epoch(
     progress: Callable[[int, int], None],
 ) -> float:
     inputs, targets = (torch.from_numpy(values) for values in examples)
-    count = len(inputs) // schedule.batch  # a last small batch would spoil the batch statistics
+    count = len(inputs) // schedule.batch  # a small last batch would distort the batch statistics
     if count == 0:
-        raise EdgeError(f"{len(inputs)} training examples: fewer than one step of {schedule.batch}")
+        raise EdgeError(f"{len(inputs)} training examples: fewer than one step of {schedule.batch}; add data")
     network.train()
     is_native = has_bfloat16()
     total = 0.0
@@ -127,21 +126,23 @@ def _one_epoch(
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(network.parameters(), 2.0)
         optimizer.step()
-        _follow(average, network, min(schedule.ema, (number * count + i + 1) / (number * count + i + 10)))
+        _update_average(
+            average, network, min(schedule.ema, (number * count + i + 1) / (number * count + i + 10))
+        )
         total += float(loss.detach())
         progress(i + 1, count)
     return total / count
 
 
 @torch.no_grad()
-def _follow(average: Network, network: Network, keep: float) -> None:
-    mine = [value for value in average.state_dict().values() if value.is_floating_point()]
-    theirs = [value for value in network.state_dict().values() if value.is_floating_point()]
-    torch._foreach_lerp_(mine, theirs, 1 - keep)
+def _update_average(average: Network, network: Network, keep: float) -> None:
+    averaged = [value for value in average.state_dict().values() if value.is_floating_point()]
+    current = [value for value in network.state_dict().values() if value.is_floating_point()]
+    torch._foreach_lerp_(averaged, current, 1 - keep)
 
 
 def _optimizer(network: Network, schedule: Schedule) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter 2019); biases and normalisation do not decay."""
+    """Return AdamW (Loshchilov and Hutter 2019) without decay of biases and normalisation."""
     weights = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
     rest = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [{"params": weights, "weight_decay": schedule.decay}, {"params": rest, "weight_decay": 0.0}]
@@ -149,7 +150,7 @@ def _optimizer(network: Network, schedule: Schedule) -> torch.optim.Optimizer:
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, schedule: Schedule, done: float) -> None:
-    """A linear climb, then half a cosine down to a hundredth (Loshchilov and Hutter 2017)."""
+    """Set the rate: linear warm-up, then a cosine down to 1 % (Loshchilov and Hutter 2017)."""
     if done < WARM_UP:
         share = done / WARM_UP
     else:

@@ -1,4 +1,4 @@
-"""Trains epoch by epoch, each followed by a checkpoint that a killed run resumes from."""
+"""Trains a Keras model epoch by epoch with checkpoints, from which a killed run resumes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edge.values import Float32
 from models.files import replaced
 from models.run import Run
 
-HISTORY = "history.json"  # beside Keras's own members of the state file
+HISTORY = "history.json"  # added to the members of Keras's state file
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ Score = Callable[[Float32], float]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How long and how fast to learn: each stage is epochs and the learning rate it falls from."""
+    """Training schedule: each stage has its epochs and initial learning rate."""
 
     stages: tuple[tuple[int, float], ...]
     batch: int
@@ -36,15 +36,15 @@ class Recipe:
 
     @property
     def epochs(self) -> int:
-        """All epochs of all stages."""
+        """The number of epochs of all stages."""
         return sum(epochs for epochs, _ in self.stages)
 
     def shortened(self, epochs: int | None) -> Recipe:
-        """Return the recipe with one stage of so many epochs; None leaves it as it is."""
+        """Return the recipe with one stage of `epochs`; unchanged for None."""
         return self if epochs is None else replace(self, stages=((epochs, self.stages[0][1]),))
 
     def stage_from(self, number: int) -> tuple[int, float] | None:
-        """Return the stage that begins with epoch `number`, counted from 0, if one does."""
+        """Return the stage that begins with epoch `number` (from 0), None if none does."""
         for stage in self.stages:
             if number == 0:
                 return stage
@@ -63,11 +63,11 @@ def run_epochs(
     run: Run,
     loss: Any = "categorical_crossentropy",
 ) -> Any:
-    """Fit stage by stage; write the epoch whose `score` on validation is best, and return that model.
+    """Train stage by stage; save the epoch with the best `score` on validation; return that model.
 
-    `NAME.keras` has no optimizer state. After every epoch the whole state goes into one file beside it,
-    `NAME.state.keras`; `run.resume` starts from there, and an epoch's examples and
-    dropout depend on its number only, so a resumed run ends as the killed one would have.
+    `NAME.keras` has no optimizer state. After every epoch `NAME.state.keras` holds the complete state, from
+    which `run.resume` continues. Examples and dropout of an epoch depend only on its number, so a resumed run
+    ends like an uninterrupted one.
     """
     import keras
     import tensorflow as tf
@@ -76,50 +76,52 @@ def run_epochs(
     out = run.out / f"{name}.keras"
     state = run.out / f"{name}.state.keras"
     run.out.mkdir(parents=True, exist_ok=True)
-    done: list[dict[str, float]] = []
+    history: list[dict[str, float]] = []
     if run.resume and state.exists():
         with zipfile.ZipFile(state) as kept:
-            done = json.loads(kept.read(HISTORY))
+            history = json.loads(kept.read(HISTORY))
         model = keras.models.load_model(state)
-        run.report(f"{state.name}: resumed after epoch {len(done)}")
+        run.report(f"{state.name}: resumed after epoch {len(history)}")
     else:
         keras.utils.set_random_seed(recipe.seed)
         model = build()
-    best = max((entry["validation"] for entry in done), default=-1.0)
-    for number in range(len(done), recipe.epochs):
+    best = max((entry["validation"] for entry in history), default=-1.0)
+    for number in range(len(history), recipe.epochs):
         x, targets = epoch_of(number)
         if stage := recipe.stage_from(number):
             epochs, learning_rate = stage
             optimizer = _optimizer(keras, epochs * -(-len(x) // recipe.batch), learning_rate)
-            # XLA compiles convolutions for the CPU three times slower than oneDNN has them.
+            # On the CPU convolutions compiled by XLA are three times slower than oneDNN's.
             model.compile(optimizer=optimizer, loss=loss, jit_compile=False)
         seed_dropout(model, recipe.seed, number)
         fitted = model.fit(x, targets, batch_size=recipe.batch, epochs=1, verbose=0, shuffle=False)
         found = float(fitted.history["loss"][-1])
         if not np.isfinite(found):
-            raise EdgeError(f"{name}: loss {found} in epoch {number + 1}; lower its recipe's learning rate")
+            raise EdgeError(
+                f"{name}: loss {found} in epoch {number + 1}; lower the learning rate of its recipe"
+            )
         entry = {
             "epoch": number + 1,
             "loss": round(found, 5),
             "validation": score(predict(model, inputs)),
         }
-        done.append(entry)
+        history.append(entry)
         if entry["validation"] > best:
             best = entry["validation"]
             _save(_without_optimizer(model), out)
-        _save(model, state, history=done)
+        _save(model, state, history=history)
         scored = f"loss {found:.4f}, validation {entry['validation']:.4f}"
         run.report(f"{name}: epoch {number + 1}/{recipe.epochs}, {scored}")
     return keras.models.load_model(out, compile=False)
 
 
 def predict(model: Any, inputs: Float32) -> Float32:
-    """Return what the Keras `model` says (n, 7) to `inputs`."""
+    """Return the predictions (n, 7) of the Keras `model`."""
     return np.asarray(model.predict(inputs, batch_size=256, verbose=0), dtype=np.float32)
 
 
 def _optimizer(keras: Any, steps: int, learning_rate: float) -> Any:
-    """Return Adam whose rate climbs for a fortieth of `steps` and falls as a cosine for the rest."""
+    """Return Adam with warm-up over 1/40 of `steps`, then cosine decay."""
     warmup = max(1, steps // 40)
     schedule = keras.optimizers.schedules.CosineDecay(
         learning_rate / 20, steps - warmup, alpha=0.01, warmup_target=learning_rate, warmup_steps=warmup
@@ -128,31 +130,31 @@ def _optimizer(keras: Any, steps: int, learning_rate: float) -> Any:
 
 
 def use_cores(tf: Any) -> None:
-    """Use the cores there are: TensorFlow counts those of the machine, not of the container."""
+    """Use the available cores: TensorFlow counts those of the machine, not of the container."""
     cores = len(os.sched_getaffinity(0))
     try:
         tf.config.threading.set_intra_op_parallelism_threads(cores)
         tf.config.threading.set_inter_op_parallelism_threads(1)
     except RuntimeError:
-        logger.debug("TensorFlow is running already; its threads stay as they are")
+        logger.debug("TensorFlow has started already; its number of threads stays unchanged")
 
 
 def seed_dropout(model: Any, seed: int, epoch: int) -> None:
-    """Make an epoch's dropout depend on its number only; the .keras format does not keep where it stood."""
+    """Seed dropout by the epoch's number: the .keras format does not store the generator's state."""
     for index, layer in enumerate(model.layers):
         if (generator := getattr(layer, "seed_generator", None)) is not None:
             generator.state.assign([seed + index, epoch << 20])
 
 
 def _without_optimizer(model: Any) -> Any:
-    """Return a copy that was never compiled; the .keras format always keeps what a compiled model has."""
+    """Return an uncompiled copy: the .keras format always stores the optimizer of a compiled model."""
     copy = type(model).from_config(model.get_config())
     copy.set_weights(model.get_weights())
     return copy
 
 
 def _save(model: Any, path: Path, *, history: list[dict[str, float]] | None = None) -> None:
-    """Write beside, then rename, so that a killed run leaves the file before; a history goes into the zip."""
+    """Save the model atomically, with `history` as an additional member of the file."""
     with replaced(path) as part:
         model.save(part)
         if history is not None:

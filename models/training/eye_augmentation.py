@@ -1,4 +1,4 @@
-"""Makes of an eye what other cameras, other light and other landmarks would give, and what hides it."""
+"""Augments eye crops: geometry, light, resolution, glasses, and occlusion for the class hidden."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import numpy as np
 from edge.face.crop import FER_CROP
 from edge.values import Float32, UInt8
 
-SCALE = 0.28  # the eye fills 0.49 to 0.86 of the side: landmarks and the sets' own crops differ that much
+SCALE = 0.28  # the eye fills 0.49 to 0.86 of the side: landmarks and the data sets' crops differ this much
 SHIFT = 0.10
-STRETCH = 0.15  # a turned head is narrower, a bowed one flatter
+STRETCH = 0.15  # head yaw makes the eye narrower, pitch makes it flatter
 ROTATE_DEG = 15.0
-FEWEST_PX = 12  # of the side of a crop; an eye of 10 pixels has 15
+FEWEST_PX = 12  # side of the smallest crop; an eye of 10 px has a crop of 15 px
 
 
 def augment_eye(image: UInt8, size: int, random: np.random.Generator) -> UInt8:
-    """Return one eye (h, w) uint8 as (size, size): moved, lit, blurred and behind clear glasses at random."""
+    """Return one eye (h, w) uint8 as (size, size), moved, relit, blurred, with clear glasses at random."""
     values = _moved(image, size, random).astype(np.float32)
     chance = random.random(7)
     if chance[0] < 0.35:
-        values = _coarse(values, int(random.integers(FEWEST_PX, size + 1)))
+        values = _low_resolution(values, int(random.integers(FEWEST_PX, size + 1)))
     if chance[1] < 0.2:
         values = np.asarray(cv2.GaussianBlur(values, (0, 0), random.uniform(0.4, size / 20)), np.float32)
     if chance[2] < 0.12:
@@ -29,27 +29,27 @@ def augment_eye(image: UInt8, size: int, random: np.random.Generator) -> UInt8:
         _draw_frame(values, random)
     if chance[4] < 0.2:
         _draw_glints(values, random)
-    values = _lit(values, random)
+    values = _relit(values, random)
     if chance[5] < 0.5:
         noise = random.uniform(0.5, 6) if chance[6] < 0.85 else random.uniform(6, 14)
         values += np.float32(noise) * random.standard_normal(values.shape, dtype=np.float32)
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
-def worsen(values: Float32, random: np.random.Generator) -> UInt8:
-    """Return a crop (h, w) of values up to 255 as another camera in other light has it, uint8."""
+def degrade_crop(values: Float32, random: np.random.Generator) -> UInt8:
+    """Return a crop (h, w) of values 0..255 with other resolution, blur, light and noise, uint8."""
     chance = random.random(2)
     if chance[0] < 0.3:
-        values = _coarse(values, int(random.integers(FEWEST_PX, 25)))
+        values = _low_resolution(values, int(random.integers(FEWEST_PX, 25)))
     if chance[1] < 0.2:
         values = np.asarray(cv2.GaussianBlur(values, (0, 0), random.uniform(0.4, 1.2)), np.float32)
-    values = _lit(values, random)
+    values = _relit(values, random)
     values += np.float32(random.uniform(0.5, 6)) * random.standard_normal(values.shape, dtype=np.float32)
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
 def occlude_eye(image: UInt8, size: int, random: np.random.Generator) -> UInt8:
-    """Return one eye (h, w) uint8 as (size, size) with dark glasses, a hand or nothing sharp over it."""
+    """Return one eye (h, w) uint8 as (size, size) behind dark glasses or a hand, or strongly blurred."""
     values = _moved(image, size, random).astype(np.float32)
     kind = random.choice(3, p=[0.6, 0.25, 0.15])
     if kind == 0:
@@ -58,15 +58,15 @@ def occlude_eye(image: UInt8, size: int, random: np.random.Generator) -> UInt8:
         _cover(values, random)
     else:
         values = np.asarray(cv2.GaussianBlur(values, (0, 0), random.uniform(size / 5, size / 2)), np.float32)
-    values = _lit(values, random)
+    values = _relit(values, random)
     values += np.float32(random.uniform(0.3, 6)) * random.standard_normal(values.shape, dtype=np.float32)
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
 def crop_beside_eye(face: UInt8, size: int, random: np.random.Generator) -> UInt8:
-    """Return a patch of a face (48, 48) uint8 of fer2013 in which no eye and no mouth is, as (size, size).
+    """Return a patch of a FER2013 face (48, 48) uint8 without eyes and mouth, as (size, size).
 
-    Both look like a shut eye from afar. Forehead, hair, cheek, chin and what is behind remain.
+    At low resolution eyes and mouth look like a closed eye.
     """
     side = face.shape[0]
     known = np.array([*FER_CROP.eyes, (0.5, FER_CROP.mouth_y)]) * side
@@ -79,20 +79,20 @@ def crop_beside_eye(face: UInt8, size: int, random: np.random.Generator) -> UInt
     scale = size / (2 * reach)
     matrix = np.array([[scale, 0, size / 2 - scale * centre[0]], [0, scale, size / 2 - scale * centre[1]]])
     patch = cv2.warpAffine(face, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
-    patch = _lit(patch, random)
+    patch = _relit(patch, random)
     patch += np.float32(random.uniform(0.5, 6)) * random.standard_normal(patch.shape, dtype=np.float32)
     return np.clip(np.rint(patch), 0, 255).astype(np.uint8)
 
 
 def add_dark_glasses(values: Float32, random: np.random.Generator) -> None:
-    """Put a lens that lets less than a fifteenth through over an eye (size, size), in place; it mirrors."""
+    """Draw a dark lens (at most 6 % transmission) with reflections over an eye (size, size), in place."""
     size = values.shape[0]
     lens = _lens(size, random)
     shade = np.float32(random.uniform(3, 70))
     ramp = np.linspace(-1, 1, size, dtype=np.float32)
     slope = random.uniform(-25, 25, 2).astype(np.float32)
     dark = shade + np.abs(slope[0]) + slope[0] * ramp[:, None] + slope[1] * ramp[None, :]
-    for _ in range(int(random.integers(0, 4))):  # windows and lamps in the glass
+    for _ in range(int(random.integers(0, 4))):  # reflections
         _draw_blot(dark, random, brightness=float(random.uniform(15, 130)), largest=0.3)
     opacity = lens * np.float32(random.uniform(0.94, 1.0))
     values *= 1 - opacity
@@ -102,7 +102,7 @@ def add_dark_glasses(values: Float32, random: np.random.Generator) -> None:
 
 
 def _moved(image: UInt8, size: int, random: np.random.Generator) -> UInt8:
-    """Flip, scale, stretch, turn and shift in one interpolation, from (h, w) to (size, size)."""
+    """Flip, scale, stretch, rotate and shift in one interpolation, from (h, w) to (size, size)."""
     height, width = image.shape
     zoom = size / height * float(np.exp(random.uniform(-SCALE, SCALE)))
     wider = float(np.exp(random.uniform(-STRETCH, STRETCH)))
@@ -117,14 +117,14 @@ def _moved(image: UInt8, size: int, random: np.random.Generator) -> UInt8:
     return moved.astype(np.uint8, copy=False)
 
 
-def _coarse(values: Float32, side: int) -> Float32:
-    """Lose the detail that a crop of so many pixels a side does not have."""
+def _low_resolution(values: Float32, side: int) -> Float32:
+    """Reduce the resolution to `side` pixels a side."""
     small = cv2.resize(values, (side, side), interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.resize(small, values.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
 
 
-def _lit(values: Float32, random: np.random.Generator) -> Float32:
-    """Change gamma and light from a side, sometimes into the dark where few grey levels are left."""
+def _relit(values: Float32, random: np.random.Generator) -> Float32:
+    """Change gamma, add side light, and sometimes darken to few grey levels."""
     curve = np.float32(np.exp(random.uniform(-0.5, 0.5)))
     values = np.float32(255) * (np.clip(values, 0, 255) / np.float32(255)) ** curve
     height, width = values.shape
@@ -138,12 +138,12 @@ def _lit(values: Float32, random: np.random.Generator) -> Float32:
 
 
 def _tint(values: Float32, random: np.random.Generator, *, opacity: float) -> None:
-    """Put a lens over the eye through which it is still seen."""
+    """Draw a transparent tinted lens, in place."""
     values += _lens(values.shape[0], random) * np.float32(opacity) * (random.uniform(10, 80) - values)
 
 
 def _lens(size: int, random: np.random.Generator) -> Float32:
-    """Return the shape of a lens around the eye: (size, size), 1 inside, soft at the rim."""
+    """Return the mask of a lens (size, size): 1 inside, with a soft rim."""
     mask = np.zeros((size, size), np.float32)
     x, y = size * random.normal(0.5, 0.06, 2)
     wide, high = size * random.uniform(0.42, 0.75), size * random.uniform(0.28, 0.6)
@@ -157,7 +157,7 @@ def _lens(size: int, random: np.random.Generator) -> Float32:
 
 
 def _draw_frame(values: Float32, random: np.random.Generator) -> None:
-    """Draw a part of a rim, dark or bright, around the eye."""
+    """Draw a part of a glasses frame, dark or bright, in place."""
     size = values.shape[0]
     axes = (round(size * random.uniform(0.42, 0.65)), round(size * random.uniform(0.3, 0.5)))
     centre = tuple(round(size * v) for v in random.normal(0.5, 0.08, 2))
@@ -168,7 +168,7 @@ def _draw_frame(values: Float32, random: np.random.Generator) -> None:
 
 
 def _draw_glints(values: Float32, random: np.random.Generator) -> None:
-    """Draw one or two lamps that mirror in the glass or on the eye, small enough to see the lids."""
+    """Draw one or two small reflections that leave the lids visible, in place."""
     for _ in range(int(random.integers(1, 3))):
         _draw_blot(values, random, brightness=float(random.uniform(120, 255)), largest=0.1)
 
@@ -184,7 +184,7 @@ def _draw_blot(values: Float32, random: np.random.Generator, *, brightness: floa
 
 
 def _cover(values: Float32, random: np.random.Generator) -> None:
-    """Lay one to four fingers, a cup or hair over the eye: bars of one shade each with soft edges."""
+    """Draw one to four bars (fingers, a cup, hair) with soft edges over the eye, in place."""
     size = values.shape[0]
     skin = float(np.median(values)) * random.uniform(0.6, 1.4)
     angle, count = random.uniform(0, np.pi), int(random.integers(1, 5))

@@ -1,4 +1,4 @@
-"""Fits one model a fold as Keras does by default, killed and resumed at any point to the same numbers."""
+"""Trains one Keras model a fold with default settings; a killed run resumes to identical numbers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ History = list[dict[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How a fold is fitted: Adam with its default rate, the last epoch kept, nothing chosen."""
+    """Training options of a fold: Adam at its default rate; the last epoch is kept."""
 
     epochs: int
     batch: int
@@ -33,7 +33,7 @@ class Fit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fitted:
-    """What a fold's model says of its test part, `p` (n, k), and how it learnt, an entry an epoch."""
+    """Predictions `p` (n, k) for the test part of a fold, and the history with an entry an epoch."""
 
     p: Float32
     history: History
@@ -49,11 +49,11 @@ def fit_fold(
     checkpoint: Path,
     report: Report,
 ) -> Fitted:
-    """Fit on what `epoch_of` gives for epoch 0, 1, ...; ask `inputs` after each; return the last answer.
+    """Train on `epoch_of(0)`, `epoch_of(1)`, ...; return the predictions for `inputs` after the last epoch.
 
-    The whole state goes into `checkpoint` after every epoch in one piece, and an existing one is gone on
-    from. Operations are deterministic and examples and dropout depend on the epoch's number only, so a
-    resumed fold ends with the numbers of an unbroken one. `labels` only draw the curves.
+    After every epoch `checkpoint` holds the complete state; an existing checkpoint is resumed. Operations are
+    deterministic, and examples and dropout depend only on the epoch's number, so a resumed fold ends with the
+    numbers of an uninterrupted one. `labels` are only for the history.
     """
     if (finished := _read_finished(checkpoint)) is not None:
         return finished
@@ -71,7 +71,7 @@ def fit_fold(
         fitted = model.fit(x, wanted, batch_size=fit.batch, epochs=1, verbose=0, shuffle=False).history
         if not np.isfinite(fitted["loss"][-1]):
             raise EdgeError(
-                f"{checkpoint.stem}: loss {fitted['loss'][-1]} in epoch {number + 1}; scale the data"
+                f"{checkpoint.stem}: loss {fitted['loss'][-1]} in epoch {number + 1}; normalise the data"
             )
         p = predict(model, inputs)
         entry = {
@@ -115,7 +115,7 @@ def _compiled(build: Callable[[], Any], fit: Fit) -> Any:
 
 
 def prepare_checkpoints(directory: Path, identity: dict[str, Any], *, resume: bool) -> None:
-    """Keep the checkpoints of the same run when it is resumed, and remove those of another otherwise."""
+    """Keep the checkpoints if `resume` continues the same run; otherwise delete them."""
     file = directory / "run.json"
     with writable(file):
         if resume and file.exists():
@@ -124,7 +124,7 @@ def prepare_checkpoints(directory: Path, identity: dict[str, Any], *, resume: bo
                 if before[key] != value:
                     raise EdgeError(
                         f"{directory}: the run to resume had {key} {before[key]}, this one has {value}; "
-                        "begin again without --resume"
+                        "start again without --resume"
                     )
             return
         for path in directory.glob("*.fold-*.npz"):

@@ -1,4 +1,4 @@
-"""Puts held-out faces and held-out voices together by label, since no set here has both of one act."""
+"""Pairs held-out faces and voices by label, since no data set here has both of one recording."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from models.training.fusion_predictions import (
 
 FACE_KINDS = ((CLEAN, 0.49), (COVERED_MOUTH, 0.17), (COVERED_EYES, 0.17), (TURNED, 0.17))
 VOICE_KINDS = ((CLEAN, 0.6), (BABBLE, 0.4))
-MISSING, WORSE, OLD = 0.2, 0.15, 0.25  # shares of the pairs that are learnt from
-OLDEST_HALF_LIVES = 1.7  # what `max_skew_s` is in `half_life_s`
+MISSING, WORSE, OLD = 0.2, 0.15, 0.25  # shares of the training pairs
+OLDEST_HALF_LIVES = 1.7  # the default of `max_skew_s` in half lives (`half_life_s`)
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """How face and voice are met: the kind of answers of each, None where it is not there."""
+    """The condition of face and voice; None for a missing modality. `agree`: both have the same label."""
 
     name: str
     face: str | None
@@ -59,10 +59,9 @@ CONDITIONS = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pairs:
-    """A face and a voice each, n of them: `p` (n, 2, 7), zeros where one is not there.
+    """Pairs of face and voice: `p` (n, 2, 7), zero for a missing modality.
 
-    `quality` and `freshness` (n, 2) are 0..1; `labels` (n, 2) are the face's and the voice's; `people`
-    (n, 2) are who is seen and who is heard.
+    `quality` and `freshness` (n, 2) are 0..1; `labels` and `people` (n, 2) are those of face and voice.
     """
 
     p: Float32
@@ -72,47 +71,47 @@ class Pairs:
     people: NDArray[np.str_]
 
     def features(self) -> Float32:
-        """Return what the network reads, (n, 20)."""
+        """Return the input of the multimodal network, (n, 20)."""
         return network_features(self.p, self.quality, self.freshness)
 
     @property
     def is_present(self) -> NDArray[np.bool_]:
-        """Which opinions there are, (n, 2)."""
+        """Whether each modality has a prediction, (n, 2)."""
         return np.asarray(self.p.max(axis=2) > 0)
 
     @property
     def both(self) -> NDArray[np.bool_]:
-        """Where there are two opinions, (n,)."""
+        """Whether both modalities have a prediction, (n,)."""
         return np.asarray(self.is_present.min(axis=1) > 0)
 
 
 def find_partners(
     labels: Labels, voices: PredictionSet, random: np.random.Generator, *, agree: bool = True
 ) -> Labels:
-    """Return the index of a voice for each of `labels` (n,), of the same label or of any other.
+    """Return a voice for each of `labels` (n,), with the same label or, without `agree`, with another.
 
-    First the speaker is drawn, then one of their clips, so that nobody is heard more for having more.
+    The speaker is drawn first, then a clip: all speakers are equally likely.
     """
     wanted = labels
     if not agree:
-        there = np.unique(voices.labels)
-        others = np.array([there[there != k][random.integers(len(there) - 1)] for k in labels])
+        present = np.unique(voices.labels)
+        others = np.array([present[present != k][random.integers(len(present) - 1)] for k in labels])
         wanted = others.astype(np.int64)
     partners = np.zeros(len(labels), np.int64)
     for k in np.unique(wanted):
-        asking = np.flatnonzero(wanted == k)
+        positions = np.flatnonzero(wanted == k)
         with_label = voices.labels == k
         speakers = np.unique(voices.people[with_label])
-        drawn = speakers[random.integers(len(speakers), size=len(asking))]
+        drawn = speakers[random.integers(len(speakers), size=len(positions))]
         for speaker in speakers:
             clips = np.flatnonzero(with_label & (voices.people == speaker))
-            here = asking[drawn == speaker]
+            here = positions[drawn == speaker]
             partners[here] = clips[random.integers(len(clips), size=len(here))]
     return partners
 
 
 def make_pairs(faces: PredictionSet, voices: PredictionSet, partners: Labels, condition: Condition) -> Pairs:
-    """Return every face with the voice that `partners` (n,) index, under one condition, both just now."""
+    """Pair every face with the voice at `partners` (n,) in one condition, both with freshness 1."""
     count = len(faces)
     p, quality = np.zeros((count, 2, CLASSES), np.float32), np.zeros((count, 2), np.float32)
     if condition.face is not None:
@@ -137,23 +136,26 @@ def draw_pairs(
     *,
     shares: Float32 | None = None,
 ) -> Pairs:
-    """Return up to `count` pairs to learn from: any condition, one missing, worse than it was, or old.
+    """Return up to `count` training pairs: any condition, missing modalities, reduced quality or freshness.
 
-    What gets worse or older says, with the probability that its number falls by, what it says of another
-    person: so the numbers mean to the network what they mean to the rules.
+    If quality or freshness is reduced, the prediction is replaced by that for another person with the
+    probability of the reduction. So these numbers mean the same to the network as to the rules.
     """
     chosen = random.choice(len(faces), count, p=None if shares is None else shares / shares.sum())
-    faces = faces.at(chosen)
+    faces = faces.select(chosen)
     partners = find_partners(faces.labels, voices, random)
     pairs = make_pairs(faces, voices, partners, CONDITIONS[0])
     p, quality, freshness = pairs.p, pairs.quality, pairs.freshness
-    for i, (kinds, answers, index) in enumerate(
+    for i, (kinds, predictions, index) in enumerate(
         ((FACE_KINDS, faces, np.arange(count)), (VOICE_KINDS, voices, partners))
     ):
         which = random.choice(len(kinds), count, p=[share for _, share in kinds])
         for k, (kind, _) in enumerate(kinds):
             here = which == k
-            p[here, i], quality[here, i] = answers.p[kind][index[here]], answers.quality[kind][index[here]]
+            p[here, i], quality[here, i] = (
+                predictions.p[kind][index[here]],
+                predictions.quality[kind][index[here]],
+            )
         freshness[:, i] = 0.5 ** random.uniform(0, 0.2, count)
         old = random.random(count) < OLD
         freshness[old, i] = 0.5 ** random.uniform(0, OLDEST_HALF_LIVES, np.count_nonzero(old))
@@ -163,15 +165,21 @@ def draw_pairs(
         other = random.permutation(count)
         lost = random.random(count) > kept
         p[lost, i] = p[other[lost], i]
-    gone = np.flatnonzero((random.random(count) < MISSING) & pairs.both)
-    p[gone, random.integers(2, size=len(gone))] = 0
-    there = p.max(axis=(1, 2)) > 0
-    return Pairs(p[there], quality[there], freshness[there], pairs.labels[there], pairs.people[there])
+    missing = np.flatnonzero((random.random(count) < MISSING) & pairs.both)
+    p[missing, random.integers(2, size=len(missing))] = 0
+    kept_pairs = p.max(axis=(1, 2)) > 0
+    return Pairs(
+        p[kept_pairs],
+        quality[kept_pairs],
+        freshness[kept_pairs],
+        pairs.labels[kept_pairs],
+        pairs.people[kept_pairs],
+    )
 
 
 def exchange_labels(pairs: Pairs, random: np.random.Generator) -> Pairs:
-    """Return the pairs with their labels exchanged for one another, each pair in its own way."""
-    order = random.permuted(np.tile(np.arange(CLASSES), (len(pairs.p), 1)), axis=1)  # new place -> old label
+    """Return the pairs with classes permuted, each pair with its own permutation."""
+    order = random.permuted(np.tile(np.arange(CLASSES), (len(pairs.p), 1)), axis=1)  # new class -> old class
     return replace(
         pairs,
         p=np.take_along_axis(pairs.p, order[:, None, :], axis=2),
@@ -182,7 +190,7 @@ def exchange_labels(pairs: Pairs, random: np.random.Generator) -> Pairs:
 def fuse_by_rule(
     pairs: Pairs, method: str, settings: FusionSettings, *, temperature: float | None = None
 ) -> Float32:
-    """Return what a rule of the device says of all pairs, (n, 7); 0 where there is no opinion at all."""
+    """Return the fused (n, 7) of a rule of the device; zero without any prediction."""
     present = pairs.is_present
     weights = present * np.array([settings.face_weight, settings.voice_weight])
     w = relative_weights((pairs.quality * pairs.freshness).astype(np.float64), weights)
@@ -193,7 +201,7 @@ def fuse_by_rule(
 
 
 def joined(parts: Sequence[PredictionSet]) -> PredictionSet:
-    """Return the examples of several sets as one."""
+    """Return several sets as one."""
     first = parts[0]
     return replace(
         first,

@@ -1,8 +1,8 @@
-"""What the shipped models say of people whom they never met, clean and hampered: what fusion is learnt from.
+"""Predictions of the shipped models for held-out people, clean and degraded: training data for fusion.
 
-Nobody is in two of the parts. Faces: FER2013's PublicTest is learnt from and chosen on, its PrivateTest
-measured; CK+48's people are split, each answered by the fold model that never saw them. Voices: speakers
-are split as report-voice has them, each answered by the fold model that never heard them.
+No person is in two parts. Faces: FER2013's PublicTest is for training and validation, its PrivateTest for
+testing; the people of CK+48 are split, and a person is predicted by the fold model that holds it out.
+Voices: speakers are split as for report-voice, and predicted in the same way.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from models.run import Bar
 
 Part = Literal["train", "validation", "test"]
 COVERED_MOUTH, COVERED_EYES, TURNED, BABBLE = "mouth covered", "eyes covered", "turned away", "babble"
-CLIPS_A_CELL = {"train": 5, "validation": 12, "test": 12}  # of a speaker and a label, at most
+CLIPS_PER_CELL = {"train": 5, "validation": 12, "test": 12}  # maximum per speaker and label
 BABBLE_DB = 0.0
-TALKERS, BABBLE_S = 24, 20  # of what fusion learns from; the babble of the figures is another
+TALKERS, BABBLE_S = 24, 20  # of the training babble; testing uses the recording in noise/
 SEED = 1998
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PredictionSet:
-    """What a model says of n examples in every condition: `p` (n, 7) each, `quality` (n,) each.
+    """Predictions of a model for n examples in each condition: `p` (n, 7) and `quality` (n,).
 
-    A row of zeros is a face that the landmarks lose or a sound without speech: no opinion. `people` (n,)
-    are drawn together for an interval.
+    A row of zeros is no prediction: the landmarks found no face, or the clip has no speech. Bootstrap
+    intervals resample `people` (n,).
     """
 
     name: str
@@ -61,11 +61,11 @@ class PredictionSet:
 
     @property
     def has_clean_prediction(self) -> NDArray[np.bool_]:
-        """Where there is an opinion when nothing hampers it, (n,)."""
+        """Whether there is a prediction in the clean condition, (n,)."""
         return np.asarray(self.p[CLEAN].max(axis=1) > 0)
 
-    def at(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> PredictionSet:
-        """Return the examples that `index` takes: numbers, or (n,) what to keep."""
+    def select(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> PredictionSet:
+        """Return the examples at `index`: numbers, or a mask (n,)."""
         return replace(
             self,
             labels=self.labels[index],
@@ -78,54 +78,53 @@ class PredictionSet:
 def predict_faces(
     data: Path, directory: Path, part: Part, *, notes: list[str], bar: Bar
 ) -> list[PredictionSet]:
-    """Ask the face model about the pictures of `part`; raise `DataError` where they or the weights are not.
+    """Predict the faces of `part`; raise `DataError` if data sets or detector weights are missing.
 
-    Three sets: FER2013 by the majority of the FER+ votes, by FER2013's own labels, and CK+48. A picture in
-    which the landmarks find no face even when it is clean is left out, since the device would not see it.
+    Returns three sets: FER2013 labelled by the majority of the FER+ votes, FER2013 with its own labels,
+    CK+48. Images without landmarks in the clean condition are left out, as the device would not detect them.
     """
     detector = open_face_detector()
     if detector.landmarker is None:
-        raise DataError("fusion: faces need the landmark weights; `emotion-models fetch` gets them")
+        raise DataError("fusion: the landmark weights are missing; run `emotion-models fetch`")
     family = load_family("face-cnn", directory)
     fer = _fer2013(data, part, notes)
-    answers = _ask_faces(fer, family, np.zeros(len(fer), np.int64), directory, detector.landmarker, bar=bar)
-    seen = answers.has_clean_prediction
+    wild = _predict_faces(fer, family, np.zeros(len(fer), np.int64), directory, detector.landmarker, bar=bar)
+    found = wild.has_clean_prediction
     majority = fer.majority()
-    by_votes = replace(answers, name=f"{answers.name}-ferplus", labels=majority)
+    by_votes = replace(wild, name=f"{wild.name}-ferplus", labels=majority)
     ck = people_of(load_ckplus48(find_set(data, "ckplus48")), part)
     notes.append(f"ckplus48: {len(set(ck.subjects))} people for {part}")
     owner = family.fold_of_people("ckplus", [])
     ck = ck.where(np.array([f"ckplus:{subject}" in owner for subject in ck.subjects]))
     model_numbers = np.array([owner[f"ckplus:{subject}"] for subject in ck.subjects], np.int64)
-    posed = _ask_faces(ck, family, model_numbers, directory, detector.landmarker, bar=bar)
+    posed = _predict_faces(ck, family, model_numbers, directory, detector.landmarker, bar=bar)
     notes.append(
-        f"{answers.name}: a face is found in {np.count_nonzero(seen)} of {seen.size} clean pictures, "
+        f"{wild.name}: a face is found in {np.count_nonzero(found)} of {found.size} clean images, "
         f"in {posed.name} in {np.count_nonzero(posed.has_clean_prediction)} of {len(posed)}; "
         "the others are left out"
     )
     return [
-        by_votes.at(seen & (majority >= 0)),
-        answers.at(seen),
-        posed.at(posed.has_clean_prediction),
+        by_votes.select(found & (majority >= 0)),
+        wild.select(found),
+        posed.select(posed.has_clean_prediction),
     ]
 
 
 def predict_voices(data: Path, directory: Path, part: Part, *, notes: list[str], bar: Bar) -> PredictionSet:
-    """Ask the fold models of the voice about the speakers of `part`, clean and in 0 dB of babble.
+    """Predict the speakers of `part` with the fold models, clean and in babble at 0 dB.
 
-    The babble of the figures is the recording in `noise/`; what is learnt from is in one made of clips of
-    the same part.
+    Testing uses the babble recording in `noise/`; other parts use babble mixed from clips of the same part.
     """
     family = load_family("voice-lstm", directory)
-    asked = [
+    classifiers = [
         _open(card.name, "voice", directory, fold=number > 0) for number, card in enumerate(family.cards)
     ]
-    readers = [window_input(card.input.features) for card in family.cards]
+    features = [window_input(card.input.features) for card in family.cards]
     clips, owner = _clips(data, family, part, notes)
     babble = find_babble(data, []) if part == "test" else None
     if part == "test" and babble is None:
-        raise DataError("data set noise: no babble; complete it")
-    noise = _talk(clips) if babble is None else babble
+        raise DataError("data set noise: no babble recording; complete the data set")
+    noise = _mix_babble(clips) if babble is None else babble
     count = len(clips)
     p = {kind: np.zeros((count, len(LABELS)), np.float32) for kind in (CLEAN, BABBLE)}
     quality = {kind: np.zeros(count, np.float32) for kind in p}
@@ -136,53 +135,53 @@ def predict_voices(data: Path, directory: Path, part: Part, *, notes: list[str],
             except MediaError:
                 continue
             noisy = add_noise(samples, noise, i, snr_db=BABBLE_DB)
-            for kind, sound in ((CLEAN, samples), (BABBLE, noisy)):
-                window = clip_window(sound)
+            for kind, audio in ((CLEAN, samples), (BABBLE, noisy)):
+                window = clip_window(audio)
                 if window.has_speech:
                     fold = owner[clip.speaker]
-                    p[kind][i] = asked[fold].classify(readers[fold](window))
+                    p[kind][i] = classifiers[fold].classify(features[fold](window))
                     quality[kind][i] = window.quality
             progress(i + 1, count)
     labels = np.array([LABELS.index(clip.label) for clip in clips], np.int64)
     people = np.array([clip.speaker for clip in clips])
-    answers = PredictionSet("voices", labels, people, p, quality)
-    return answers.at(answers.has_clean_prediction)
+    predictions = PredictionSet("voices", labels, people, p, quality)
+    return predictions.select(predictions.has_clean_prediction)
 
 
-def median_quality(answers: PredictionSet) -> dict[str, dict[str, float]]:
-    """Return of each kind how many opinions there are (share), and the median of their quality."""
+def median_quality(predictions: PredictionSet) -> dict[str, dict[str, float]]:
+    """Return for each condition the share of examples with a prediction and their median quality."""
     return {
         kind: {
             "share": round(float(np.mean(p.max(axis=1) > 0)), 4),
-            "quality": round(float(np.median(answers.quality[kind][p.max(axis=1) > 0])), 4),
+            "quality": round(float(np.median(predictions.quality[kind][p.max(axis=1) > 0])), 4),
         }
-        for kind, p in answers.p.items()
+        for kind, p in predictions.p.items()
     }
 
 
 def people_of(faces: FaceSet, part: Part) -> FaceSet:
-    """Return every second person for the test, and of the others every second one for each other part."""
+    """Return every second person for the test; the others alternate between training and validation."""
     names = sorted(set(faces.subjects))
     chosen = {"test": names[::2], "train": names[1::4], "validation": names[3::4]}[part]
     return faces.where(np.isin(np.array(faces.subjects), chosen))
 
 
 def cover_mouth(image: UInt8) -> UInt8:
-    """Return a face (h, w) with its lower two fifths under one grey, as a mask or a scarf covers it."""
+    """Return a face (h, w) with its lower 40 % in uniform grey, as covered by a mask or a scarf."""
     covered = image.copy()
     covered[round(0.6 * len(image)) :] = int(np.median(image))
     return covered
 
 
 def cover_eyes(image: UInt8) -> UInt8:
-    """Return a face (h, w) with a dark bar over its eyes, as sunglasses or a cap's shadow cover them."""
+    """Return a face (h, w) with a dark bar over its eyes, as with sunglasses."""
     covered = image.copy()
     covered[round(0.27 * len(image)) : round(0.5 * len(image))] = 30
     return covered
 
 
 def turn_away(image: UInt8) -> UInt8:
-    """Return a face (h, w) far away and narrow: all that a still can tell of a head that turns."""
+    """Return a face (h, w) small and narrow, to simulate a turned head from a still image."""
     side = 20  # pixels
     small = cv2.resize(image, (round(0.65 * side), side), interpolation=cv2.INTER_AREA)
     left = (side - small.shape[1]) // 2
@@ -198,7 +197,7 @@ FACE_CONDITIONS: dict[str, Callable[[UInt8], UInt8]] = {
 }
 
 
-def _ask_faces(
+def _predict_faces(
     faces: FaceSet,
     family: Family,
     model_numbers: Labels,
@@ -207,22 +206,22 @@ def _ask_faces(
     *,
     bar: Bar,
 ) -> PredictionSet:
-    """Find each face as the tracker does, crop and rate it as the device does, and ask its model."""
-    asked = {
+    """Locate each face as the tracker does, crop and rate it as the device does, and predict it."""
+    classifiers = {
         k: _open(family.cards[k].name, "face", directory, fold=k > 0)
         for k in np.unique(model_numbers).tolist()
     }
-    croppers = {k: FaceCropper(family.cards[k].spec(CropSpec)) for k in asked}
+    croppers = {k: FaceCropper(family.cards[k].spec(CropSpec)) for k in classifiers}
     p = {kind: np.zeros((len(faces), len(LABELS)), np.float32) for kind in FACE_CONDITIONS}
     quality = {kind: np.zeros(len(faces), np.float32) for kind in p}
-    with bar(f"{faces.name}, hampered") as progress:
+    with bar(f"{faces.name}, degraded") as progress:
         for i, image in enumerate(faces.images):
             k = int(model_numbers[i])
             for kind, change in FACE_CONDITIONS.items():
                 pixels, near = _picture(change(image))
                 face = landmarker.locate(pixels, near)
                 if face is not None:
-                    p[kind][i] = asked[k].classify(croppers[k].crop(pixels, face))
+                    p[kind][i] = classifiers[k].classify(croppers[k].crop(pixels, face))
                     quality[kind][i] = croppers[k].quality(face)
             progress(i + 1, len(faces))
     people = np.array([subject or str(i) for i, subject in enumerate(faces.subjects)])
@@ -230,7 +229,7 @@ def _ask_faces(
 
 
 def _picture(image: UInt8) -> tuple[UInt8, Face]:
-    """Return a crop as a colour picture with its border drawn out, and the box where its face was before."""
+    """Return a crop as RGB image with its border extended, and the box of the face in it."""
     side = len(image)
     wide = cv2.copyMakeBorder(image, *(side // 4,) * 4, cv2.BORDER_REPLICATE)
     pixels = np.ascontiguousarray(np.repeat(wide[..., np.newaxis], 3, axis=2))  # (h, w) -> (h, w, 3)
@@ -239,26 +238,27 @@ def _picture(image: UInt8) -> tuple[UInt8, Face]:
 
 
 def _fer2013(data: Path, part: Part, notes: list[str]) -> FaceSet:
-    """Return half of PrivateTest, or two thirds or one third of PublicTest without copies of later ones.
+    """Return half of PrivateTest (test), or two thirds (train) or one third (validation) of PublicTest.
 
-    Half, because each picture is looked at in four conditions and one look takes landmarks and a model.
+    Copies of images of the other parts are left out. Half of PrivateTest limits the time: every image needs
+    landmarks and a prediction in four conditions.
     """
     directory = find_set(data, "fer2013")
     private = load_fer2013(directory, "PrivateTest")
     if part == "test":
         return private.where(np.arange(len(private)) % 2 == 0)
     public = load_fer2013(directory, "PublicTest")
-    measured = {image.tobytes() for image in private.images}
-    chosen_on = {image.tobytes() for image in public.images[::3]}
+    test = {image.tobytes() for image in private.images}
+    validation = {image.tobytes() for image in public.images[::3]}
     keep = np.arange(len(public)) % 3 == 0 if part == "validation" else np.arange(len(public)) % 3 > 0
-    taken = measured if part == "validation" else measured | chosen_on
-    keep &= np.array([image.tobytes() not in taken for image in public.images])
-    notes.append(f"fer2013 PublicTest: {np.count_nonzero(keep)} pictures for {part}")
+    used = test if part == "validation" else test | validation
+    keep &= np.array([image.tobytes() not in used for image in public.images])
+    notes.append(f"fer2013 PublicTest: {np.count_nonzero(keep)} images for {part}")
     return public.where(keep)
 
 
 def _clips(data: Path, family: Family, part: Part, notes: list[str]) -> tuple[list[Clip], dict[str, int]]:
-    """Return some clips a speaker and label of `part`, and the fold model to ask of each."""
+    """Return some clips per speaker and label of `part`, and for each speaker the number of its model."""
     random = np.random.default_rng(SEED)
     owner: dict[str, int] = {}
     cells: dict[tuple[str, str], list[Clip]] = {}
@@ -271,10 +271,12 @@ def _clips(data: Path, family: Family, part: Part, notes: list[str]) -> tuple[li
     chosen = [
         clips[i]
         for clips in cells.values()
-        for i in sorted(random.permutation(len(clips))[: CLIPS_A_CELL[part]])
+        for i in sorted(random.permutation(len(clips))[: CLIPS_PER_CELL[part]])
     ]
     if not chosen:
-        raise DataError(f"speech: no clip of a speaker for {part} whom a fold model holds out")
+        raise DataError(
+            f"speech: no clip for {part} of a speaker that a fold model holds out; complete the data sets"
+        )
     speakers = sorted({clip.speaker for clip in chosen})
     notes.append(f"voices for {part}: {len(chosen)} clips of {', '.join(speakers)}")
     return chosen, owner
@@ -286,8 +288,8 @@ def _part_of(speaker: str) -> Part:
     return "validation" if speaker in VALIDATION else "train"
 
 
-def _talk(clips: Sequence[Clip]) -> Float32:
-    """Return `BABBLE_S` of `TALKERS` clips at once, equally loud: as many leave no pauses."""
+def _mix_babble(clips: Sequence[Clip]) -> Float32:
+    """Return `BABBLE_S` of `TALKERS` simultaneous, equally loud clips: with that many there are no pauses."""
     random = np.random.default_rng(SEED)
     total = np.zeros(BABBLE_S * SAMPLE_RATE_HZ, np.float32)
     for j in random.permutation(len(clips))[:TALKERS]:

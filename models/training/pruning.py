@@ -1,4 +1,4 @@
-"""Cuts the filters that weigh least out of a trained network: faster, and it goes on from what it knows."""
+"""Prunes the filters with the smallest weights of a trained network, to continue training a faster one."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from edge.values import Float32
 
 
 def prune_filters(wide: Any, narrow: Any) -> Any:
-    """Give `narrow` the weights of `wide`, without the filters that it has no room for; return it.
+    """Copy the weights of `wide` to `narrow`, a Keras model of the same layers with fewer filters; return it.
 
-    Both are Keras models of the same layers. Where a convolution of `narrow` has fewer filters, those with
-    the largest sum of absolute weights (Li et al. 2017, arXiv:1608.08710), times what the normalisation after
-    it multiplies them by, are kept in their order, there, in that normalisation and in the convolution that
-    reads them. Raises `ValueError` when the layers differ in anything else.
+    Where a convolution of `narrow` has fewer filters, the filters with the largest sum of absolute weights
+    (Li et al. 2017, arXiv:1608.08710), times the scale of the normalisation after them, are kept in order: in
+    the convolution, its normalisation and the next convolution. Raises `ValueError` for any other difference.
     """
     kept = np.arange(0)
-    # A list, so that another number of layers is found before one is changed.
+    # A list: a different number of layers raises before any layer is changed.
     for layer, source in list(zip(_weighted(narrow), _weighted(wide), strict=True)):
         weights = source.get_weights()
         shapes = [weight.shape for weight in layer.get_weights()]
@@ -35,7 +34,7 @@ def _weighted(model: Any) -> list[Any]:
 
 
 def _heaviest(model: Any, convolution: Any, count: int) -> Any:
-    """Return which `count` filters of `convolution` weigh most, lowest number first."""
+    """Return the indices of the `count` filters of `convolution` with the largest weights, sorted."""
     norm = next(layer for layer in model.layers if layer.input is convolution.output)
     gamma, _, _, variance = norm.get_weights()
     weight = np.abs(convolution.get_weights()[0]).sum(axis=(0, 1, 2)) * np.abs(gamma)
@@ -43,7 +42,7 @@ def _heaviest(model: Any, convolution: Any, count: int) -> Any:
 
 
 def _without(weight: Float32, shape: tuple[int, ...], kept: Any) -> Float32:
-    """Take `kept` along the one axis on which `weight` is longer than `shape`, if there is one."""
+    """Select `kept` along the axis on which `weight` is longer than `shape`, if there is one."""
     for axis, (there, wanted) in enumerate(zip(weight.shape, shape, strict=True)):
         if wanted < there:
             weight = np.take(weight, kept, axis=axis)

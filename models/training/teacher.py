@@ -1,7 +1,7 @@
-"""Asks a free third-party network (face-api, MIT) what it sees: its posed-face skill is distilled into ours.
+"""Runs a third-party network (face-api, MIT) as teacher: face-cnn learns from its predictions (distillation).
 
-Training only. The package is fetched by name through npm, two of its files are pinned by SHA-256 and kept
-beside the training's output; nothing of it is committed or shipped.
+For training only. npm downloads the package; two of its files are pinned by SHA-256 and kept in the output
+directory of the training. None of it is committed or shipped.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PINNED = {
 SOURCE = Source(
     name="face-api 1.7.15 expression network",
     use="teacher: its probabilities for the training pictures are part of the targets; it is not known on "
-    "whose faces it was trained, so it may have seen people of ckplus48 whom a fold holds out",
+    "whose faces it was trained, so it may have features people of ckplus48 whom a fold holds out",
     licence="MIT",
 )
 
@@ -47,14 +47,16 @@ Weights = dict[str, torch.Tensor]
 
 
 def fetch_teacher(directory: Path, *, report: Callable[[str], None]) -> None:
-    """Put the two pinned files into `directory` unless they are there.
+    """Download the two pinned files into `directory` if they are missing.
 
-    Raises `EdgeError` when npm is missing, cannot download the package, or serves other bytes.
+    Raises `EdgeError` if npm is missing, cannot download the package, or the files have other hashes.
     """
     if all((directory / n).is_file() and sha256(directory / n) == pin for n, pin in PINNED.items()):
         return
     if shutil.which("npm") is None:
-        raise EdgeError(f"npm: not installed, and the teacher {PACKAGE} comes with it; `apt install npm`")
+        raise EdgeError(
+            f"npm: not installed, but needed to download the teacher {PACKAGE}; `apt install npm`"
+        )
     report(f"downloading {PACKAGE}")
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="emotion-edge-") as scratch:
@@ -72,12 +74,14 @@ def fetch_teacher(directory: Path, *, report: Callable[[str], None]) -> None:
                 part = Path(scratch) / name
                 part.write_bytes(member.read() if member else b"")
                 if (found := sha256(part)) != pinned:
-                    raise EdgeError(f"{name}: SHA-256 is {found[:12]}..., pinned is {pinned[:12]}...")
+                    raise EdgeError(
+                        f"{name}: SHA-256 is {found[:12]}..., pinned is {pinned[:12]}...; check npm"
+                    )
                 shutil.move(part, directory / name)
 
 
 def load_teacher(directory: Path) -> Weights:
-    """Read the pinned files: uint8 weights with a scale and a minimum each, biases as they are."""
+    """Read the pinned files: weights are uint8 with scale and minimum, biases float32."""
     raw = (directory / WEIGHTS).read_bytes()
     weights: Weights = {}
     at = 0
@@ -97,15 +101,15 @@ def load_teacher(directory: Path) -> Weights:
 def predict_with_teacher(weights: Weights, images: UInt8, *, progress: Progress | None = None) -> Float32:
     """Return the teacher's probabilities (n, 7), in the order of `LABELS`, for crops (n, h, w) uint8."""
     order = [TEACHER_LABELS.index(label) for label in LABELS]
-    answers = []
+    parts = []
     for start in range(0, len(images), BATCH):
         part = images[start : start + BATCH]
         with torch.inference_mode():
             p = functional.softmax(_logits(weights, part), dim=1).numpy()
-        answers.append(p[:, order])
+        parts.append(p[:, order])
         if progress:
             progress(start + len(part), len(images))
-    return np.concatenate(answers).astype(np.float32)
+    return np.concatenate(parts).astype(np.float32)
 
 
 def _logits(weights: Weights, images: UInt8) -> torch.Tensor:
@@ -118,23 +122,23 @@ def _logits(weights: Weights, images: UInt8) -> torch.Tensor:
 
 
 def _dense_block(weights: Weights, x: torch.Tensor, block: int) -> torch.Tensor:
-    """Four convolutions, each fed with the sum of all before it."""
+    """Apply four convolutions, each on the sum of all before it."""
     if block == 0:
         kernel = weights["dense0/conv0/filters"].permute(3, 2, 0, 1)  # (h, w, in, out) -> (out, in, h, w)
         first = functional.conv2d(_padded(x), kernel, weights["dense0/conv0/bias"], stride=2)
     else:
         first = _separable(weights, _padded(x), f"dense{block}/conv0", stride=2)
     total = functional.relu(first)
-    seen = total
+    features = total
     for number in (1, 2, 3):
-        inside = functional.pad(seen, (1, 1, 1, 1))
+        inside = functional.pad(features, (1, 1, 1, 1))
         total = total + _separable(weights, inside, f"dense{block}/conv{number}", stride=1)
-        seen = functional.relu(total)
-    return seen
+        features = functional.relu(total)
+    return features
 
 
 def _padded(x: torch.Tensor) -> torch.Tensor:
-    """Pad an even side as TensorFlow's "same" does for stride 2: nothing before, one after."""
+    """Pad an even side as TensorFlow's "same" for stride 2: 0 before, 1 after."""
     return functional.pad(x, (0, 1, 0, 1))
 
 

@@ -15,15 +15,15 @@ from edge.values import Float32
 
 
 class Network(nn.Module):
-    """The layers of a functional Keras model as PyTorch modules; the last softmax is left out.
+    """The layers of a functional Keras model as PyTorch modules, without the final softmax.
 
-    Takes (n, h, w, c) or (n, steps, c) float32 as the Keras model does and returns logits (n, classes).
-    Raises `EdgeError` for a layer that it does not know.
+    Takes (n, h, w, c) or (n, steps, c) float32 as the Keras model and returns logits (n, classes).
+    Raises `EdgeError` for an unsupported layer.
     """
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        # In a tuple: with Keras on PyTorch its layers are modules too, and would be registered here again.
+        # In a tuple: with Keras on PyTorch, layers are modules and would be registered as submodules.
         self.keras = (model,)
         self.steps = nn.ModuleList()
         self.wires: list[tuple[list[int], int]] = []
@@ -39,7 +39,7 @@ class Network(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Run all layers in the order of the Keras model."""
         if x.ndim == 4:
-            # (n, h, w, c) in memory is what PyTorch calls channels_last (n, c, h, w): no copy.
+            # (n, h, w, c) in memory is channels_last (n, c, h, w) in PyTorch: no copy.
             x = x.permute(0, 3, 1, 2)
         values = {self.first: x}
         for step, (inputs, output) in zip(self.steps, self.wires, strict=True):
@@ -47,13 +47,13 @@ class Network(nn.Module):
         return values[self.wires[-1][1]].float()
 
     def pull(self) -> None:
-        """Take the weights of the Keras model."""
+        """Copy the weights of the Keras model into this network."""
         for step in self.steps:
             if isinstance(step, _Weighted):
                 step.pull()
 
     def push(self) -> Any:
-        """Give the weights to the Keras model and return it."""
+        """Copy the weights of this network into the Keras model and return it."""
         for step in self.steps:
             if isinstance(step, _Weighted):
                 step.push()
@@ -68,7 +68,7 @@ class Network(nn.Module):
 
 
 class _Weighted(nn.Module):
-    """A layer with weights: `pull` takes them from Keras's layer, `push` gives them back."""
+    """A layer with weights; `pull` copies them from the Keras layer, `push` copies them back."""
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
@@ -77,23 +77,23 @@ class _Weighted(nn.Module):
     def pull(self) -> None:
         with torch.no_grad():
             for mine, value in zip(self.tensors(), self.layer[0].get_weights(), strict=True):
-                mine.copy_(torch.from_numpy(self.turned(value, back=False)))
+                mine.copy_(torch.from_numpy(self.reordered(value, back=False)))
 
     def push(self) -> None:
-        self.layer[0].set_weights([self.turned(t.detach().numpy(), back=True) for t in self.tensors()])
+        self.layer[0].set_weights([self.reordered(t.detach().numpy(), back=True) for t in self.tensors()])
 
     def tensors(self) -> list[torch.Tensor]:
-        """The tensors in the order of Keras's weights."""
+        """Return the tensors in the order of Keras's weights."""
         raise NotImplementedError
 
-    def turned(self, value: Float32, *, back: bool) -> Float32:
-        """A kernel with its axes as the other side has them; vectors are the same on both."""
+    def reordered(self, value: Float32, *, back: bool) -> Float32:
+        """Return a kernel with the axis order of the other library; vectors need no change."""
         del back
         return np.ascontiguousarray(value.T) if value.ndim == 2 else value
 
 
 class _Conv(_Weighted):
-    """Conv2D and Conv1D with an optional ReLU; (h, w, in, out) in Keras is (out, in, h, w) here."""
+    """Conv2D and Conv1D with an optional ReLU; (h, w, in, out) in Keras is (out, in, h, w) in PyTorch."""
 
     def __init__(self, layer: Any) -> None:
         super().__init__(layer)
@@ -116,7 +116,7 @@ class _Conv(_Weighted):
     def tensors(self) -> list[torch.Tensor]:
         return [self.conv.weight] if self.conv.bias is None else [self.conv.weight, self.conv.bias]
 
-    def turned(self, value: Float32, *, back: bool) -> Float32:
+    def reordered(self, value: Float32, *, back: bool) -> Float32:
         if value.ndim < 3:
             return value
         space = tuple(range(2, value.ndim)) if back else tuple(range(value.ndim - 2))
@@ -147,7 +147,7 @@ class _Norm(_Weighted):
 
 
 class _Dense(_Weighted):
-    """Dense; a softmax is left to the loss."""
+    """Dense; the loss applies the softmax."""
 
     def __init__(self, layer: Any) -> None:
         super().__init__(layer)
@@ -163,19 +163,19 @@ class _Dense(_Weighted):
 
 
 class _Lstm(_Weighted):
-    """LSTM with tanh; both libraries order the gates input, forget, cell, output."""
+    """LSTM with tanh; both libraries have the gate order input, forget, cell, output."""
 
     def __init__(self, layer: Any) -> None:
         super().__init__(layer)
         if layer.activation.__name__ != "tanh" or layer.go_backwards:
-            raise EdgeError(f"layer {layer.name}: only a forward LSTM with tanh is trained here")
+            raise EdgeError(f"layer {layer.name}: only a forward LSTM with tanh is supported")
         self.lstm = nn.LSTM(layer.input.shape[-1], layer.units, batch_first=True)
-        # Keras has one bias, PyTorch two.
+        # Keras has one bias vector, PyTorch two.
         dict(self.lstm.named_parameters())["bias_hh_l0"].requires_grad_(False).zero_()
         self.is_sequence = layer.return_sequences
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", enabled=False):  # rounding would add up over the steps
+        with torch.autocast("cpu", enabled=False):  # rounding errors would accumulate over the steps
             states: torch.Tensor = self.lstm(x.float())[0]
         return states if self.is_sequence else states[:, -1]
 
@@ -207,7 +207,7 @@ def _module(layer: Any) -> nn.Module:
         return _Conv(layer)
     if kind == "Dropout":
         return nn.Dropout(layer.rate)
-    made: dict[str, Callable[[Any], nn.Module]] = {
+    modules: dict[str, Callable[[Any], nn.Module]] = {
         "BatchNormalization": _Norm,
         "Dense": _Dense,
         "LSTM": _Lstm,
@@ -217,22 +217,24 @@ def _module(layer: Any) -> nn.Module:
         "GlobalAveragePooling2D": lambda _: _Mean(),
         "GlobalAveragePooling1D": lambda _: _Mean(),
     }
-    if kind not in made:
+    if kind not in modules:
         raise EdgeError(
-            f"layer {layer.name}: {kind} is not trained here; add it to models/training/engine.py"
+            f"layer {layer.name}: {kind} is not supported; add it to models/training/torch_network.py"
         )
-    return made[kind](layer)
+    return modules[kind](layer)
 
 
 def _activation(layer: Any) -> nn.Module:
     name = layer.activation.__name__
     if name not in ("linear", "softmax", "relu"):
-        raise EdgeError(f"layer {layer.name}: activation {name} is not trained here")
+        raise EdgeError(
+            f"layer {layer.name}: activation {name} is not supported; use linear, relu or softmax"
+        )
     return nn.ReLU() if name == "relu" else nn.Identity()
 
 
 def _same_padding(layer: Any) -> list[int]:
-    """Return TensorFlow's "same" padding, the last axis first: what is uneven goes after."""
+    """Return TensorFlow's "same" padding, last axis first; with an odd total one more after."""
     pads: list[int] = []
     sides = layer.input.shape[1:-1]
     for side, kernel, stride in reversed(list(zip(sides, layer.kernel_size, layer.strides, strict=True))):

@@ -37,7 +37,7 @@ ROOMS = (
 # Modules on the top level of a package, and one room, that build something from all rooms.
 WIRING = {
     "edge wiring": ("edge.__main__", "edge.daemon", "edge.pipeline", "edge.commands"),
-    "models wiring": ("models.__main__", "models.fetch"),
+    "models wiring": ("models.__main__", "models.fetch", "models.readme"),
 }
 TENSORFLOW = {"tensorflow", "keras", "tf_keras"}  # only the training knows them
 HELP = ("numpy", "cv2", "pydantic", "rich", "paho", "starlette", "uvicorn", "prometheus_client", "asyncio")

@@ -1,24 +1,25 @@
-"""The shipped models are what their cards say, on this machine's CPU, and the README says the same."""
+"""The shipped models match their cards on the CPU of this machine, and so do the READMEs."""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from edge.errors import EdgeError
 from edge.inference.backends import load_model
 from edge.inference.card import Card, artifacts_directory, load_card
 from edge.inference.classifier import open_classifier
 from edge.inference.weights import sha256
 from edge.values import Float32
 from models.cards import made_input
+from models.readme import BLOCK, main, updated
 from models.training.fusion_pairs import CONDITIONS
 
 NAMES = ("face-cnn", "voice-lstm", "report-face", "report-voice")
-# What the daemon runs beside face and voice, with the sets of its figures.
+# The other models, with the data sets of their figures.
 SMALL = {
     "video-lstm": {"ckplus-sequences", "jaffe-ramps"},
     "visual": {"ckplus-sequences", "jaffe-ramps"},
@@ -37,13 +38,13 @@ CLEAN = {
     "report-face": {"fer2013-private", "fer2013-private-ferplus", "ckplus48-six", "jaffe-detected"},
     "report-voice": {"tess-unseen", "ravdess-unseen", "nemo-unseen"},
 }
-FACES_SPOILT = {
+FACES_CORRUPTED = {
     "fer2013-private-crop-jitter", "fer2013-private-bad-webcam", "ckplus48-six-crop-jitter",
     "jaffe-detected-crop-jitter",
 }  # fmt: skip
 CORRUPTED = {
-    "face-cnn": FACES_SPOILT,
-    "report-face": FACES_SPOILT,
+    "face-cnn": FACES_CORRUPTED,
+    "report-face": FACES_CORRUPTED,
     "voice-lstm": {
         f"{name}-{how}" for name in CLEAN["voice-lstm"] for how in ("babble-10db", "telephone")
     },
@@ -62,8 +63,8 @@ def load(name: str) -> Card:
     return load_card(name)
 
 
-def answers(name: str, variant: str, count: int = 40) -> Float32:
-    """Return what a variant says (n, 7) to inputs made for the purpose."""
+def predictions(name: str, variant: str, count: int = 40) -> Float32:
+    """Return the predictions (n, 7) of a variant for synthetic inputs."""
     card = load(name)
     model = load_model(ARTIFACTS / card.files[variant].file)
     inputs = (made_input(card.input.shape, card.input.range, seed=seed) for seed in range(count))
@@ -71,8 +72,8 @@ def answers(name: str, variant: str, count: int = 40) -> Float32:
 
 
 @pytest.mark.parametrize("name", [*NAMES, *SMALL])
-def test_every_file_is_the_one_in_the_card(name: str) -> None:
-    """Keras, int8 and float16 are there with hash and size, and nothing lies there that no card lists."""
+def test_files_match_the_card(name: str) -> None:
+    """Keras, int8 and float16 exist with hash and size of the card, and there are no other files."""
     card = load(name)
     assert set(card.files) == {"keras", "int8", "float16"}
     for file in card.files.values():
@@ -85,7 +86,7 @@ def test_every_file_is_the_one_in_the_card(name: str) -> None:
 @pytest.mark.parametrize("variant", ["int8", "float16"])
 @pytest.mark.parametrize("name", [*NAMES, *SMALL])
 def test_variants_pass_their_own_checks(name: str, variant: str) -> None:
-    """Hash, shapes, scales and golden vector hold, and an answer is a distribution."""
+    """Hash, shapes, scales and golden vector are checked, and the probabilities sum to 1."""
     card = load(name)
     classifier = open_classifier(name, task=card.task, variant=variant)
     p = classifier.classify(made_input(card.input.shape, card.input.range))
@@ -94,16 +95,16 @@ def test_variants_pass_their_own_checks(name: str, variant: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "mean"), MEAN_DIFFERENCE)
-def test_int8_says_what_float16_says(name: str, mean: float) -> None:
-    """Quantization moves a probability by little on average, and the answers are not all one."""
-    int8, float16 = answers(name, "int8"), answers(name, "float16")
+def test_int8_agrees_with_float16(name: str, mean: float) -> None:
+    """The mean difference of a probability is small, and the predictions depend on the input."""
+    int8, float16 = predictions(name, "int8"), predictions(name, "float16")
     assert np.abs(int8 - float16).mean() < mean
     assert np.ptp(float16, axis=0).max() > 0.05
 
 
 @pytest.mark.parametrize("name", [*NAMES, *SMALL])
-def test_int8_is_int8_and_has_no_loop(name: str) -> None:
-    """Integers in and out, and no operation that an accelerator cannot take."""
+def test_int8_has_integer_tensors_and_no_loop(name: str) -> None:
+    """Input and output are int8, and there is no operation that accelerators do not support."""
     from ai_edge_litert.interpreter import Interpreter
 
     path = ARTIFACTS / load(name).files["int8"].file
@@ -115,7 +116,7 @@ def test_int8_is_int8_and_has_no_loop(name: str) -> None:
 
 @pytest.mark.parametrize("name", FOLDS)
 def test_fold_models_pass_their_own_checks(name: str) -> None:
-    """Hash, shapes, scales and golden vector of every fold hold, and it names the people it never met."""
+    """Hash, shapes, scales and golden vector of every fold are checked, and it has held-out people."""
     card = load_card(name, directory=ARTIFACTS / "folds")
     assert card.name == name
     assert card.held_out
@@ -123,7 +124,7 @@ def test_fold_models_pass_their_own_checks(name: str) -> None:
 
 
 def test_folds_hold_each_person_out_once() -> None:
-    """Five folds a shipped model, in which nobody is left out twice."""
+    """Each model has five folds, and no person is held out twice."""
     for shipped in ("face-cnn", "voice-lstm", "eye-state", "mouth-state"):
         folds = [name for name in FOLDS if name.startswith(f"{shipped}-fold")]
         people = [
@@ -134,7 +135,7 @@ def test_folds_hold_each_person_out_once() -> None:
 
 
 def test_shipped_models_are_small() -> None:
-    """The limits of the device: 2 MB a face model, 500 kB a voice model, 150 kB what reads eyes or mouths."""
+    """The limits are 2 MB for a face model, 500 kB for a voice model, 150 kB for eyes and mouths."""
     assert load("face-cnn").files["int8"].bytes < 2_000_000
     assert load("voice-lstm").files["int8"].bytes < 500_000
     assert load("eye-state").files["int8"].bytes < 150_000
@@ -142,14 +143,14 @@ def test_shipped_models_are_small() -> None:
 
 
 def test_report_face_is_the_report_s_network() -> None:
-    """2,470,919 weights: three convolutions with pooling, 512, 7."""
+    """It has 2,470,919 weights: three convolutions with pooling, 512, 7."""
     keras = pytest.importorskip("keras", reason="the [train] extra is not installed")
     model = keras.models.load_model(ARTIFACTS / "report-face.keras", compile=False)
     assert model.count_params() == 2_470_919
 
 
 def test_report_voice_is_the_report_s_network() -> None:
-    """LSTM(123) with the report's linear activation, 64, 32, 7."""
+    """It has LSTM(123) with the report's linear activation, 64, 32, 7."""
     keras = pytest.importorskip("keras", reason="the [train] extra is not installed")
     model = keras.models.load_model(ARTIFACTS / "report-voice.keras", compile=False)
     lstm = model.get_layer("lstm")
@@ -159,8 +160,8 @@ def test_report_voice_is_the_report_s_network() -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_card_of_a_small_model_states_the_same(name: str) -> None:
-    """Use and licence of every data set, and figures of the int8 file on every set that it is measured on."""
+def test_card_of_another_model_has_data_and_figures(name: str) -> None:
+    """It has use and licence of every data set, and figures of the int8 file on every test set."""
     card = load(name)
     assert card.data
     assert all(source.use and source.licence for source in card.data)
@@ -172,8 +173,8 @@ def test_card_of_a_small_model_states_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_card_states_data_licences_and_figures(name: str) -> None:
-    """Every data set has a use and a licence; there are figures on every held-out set, clean and spoilt."""
+def test_card_has_data_licences_and_figures(name: str) -> None:
+    """Every data set has a use and a licence; every held-out set has figures, clean and corrupted."""
     card = load(name)
     assert card.data
     assert all(source.use and source.licence for source in card.data)
@@ -187,69 +188,42 @@ def test_card_states_data_licences_and_figures(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_int8_costs_at_most_one_and_a_half_points(name: str) -> None:
-    """On every set the int8 accuracy is within 1.5 points of float16, as the card states them."""
+    """On every set in the card the int8 accuracy is within 1.5 points of float16."""
     clean = {key: figures for key, figures in load(name).metrics.items() if "float16" in figures}
     for name_of_set, figures in clean.items():
         assert abs(figures["int8"]["accuracy"] - figures["float16"]["accuracy"]) <= 0.015, name_of_set
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_readme_states_the_card_s_figures(name: str) -> None:
-    """models/README.md has the line of every set and variant, number for number."""
-    readme = re.sub(r" +", " ", (Path(__file__).parents[2] / "models" / "README.md").read_text())
-    for data_set, variants in load(name).metrics.items():
-        for variant, figures in variants.items():
-            low, high = (100 * bound for bound in figures["interval_95"])
-            line = (
-                f"{data_set} {variant} {figures['n']} {100 * figures['accuracy']:.1f} {low:.1f}-{high:.1f} "
-                f"{100 * figures['uar']:.1f} {100 * figures['macro_f1']:.1f} {figures['ece']:.3f}"
-            )
-            assert line in readme, line
+@pytest.mark.parametrize(("file", "tables"), [("README.md", 1), ("models/README.md", 3)])
+def test_generated_tables_are_up_to_date(file: str, tables: int) -> None:
+    """`python -m models.readme FILE` would not change the file."""
+    text = (Path(__file__).parents[2] / file).read_text(encoding="utf-8")
+    assert len(BLOCK.findall(text)) == tables
+    assert updated(text) == text, f"run python -m models.readme {file}"
 
 
-def test_readme_states_what_fusion_reaches() -> None:
-    """models/README.md has the shipped network's accuracy in every condition, and the first ECE."""
-    readme = (Path(__file__).parents[2] / "models" / "README.md").read_text()
-    stated = [
-        [float(number) for number in re.findall(r"\d+\.\d+", line)]
-        for line in readme.splitlines()
-        if line.startswith("  network ")
-    ]
-    stated_ece = re.search(r"^  network, ECE +(.*)$", readme, re.MULTILINE)
-    metrics = load("multimodal").metrics
-    found = [
-        [100 * metrics[f"{data_set}, {condition.name}"]["int8"]["accuracy"] for condition in CONDITIONS]
-        for data_set in ("fer2013 PrivateTest-ferplus", "ckplus48")
-    ]
-    # The card has rounded once already.
-    assert stated == [pytest.approx(row, abs=0.051) for row in found]
-    first = [metrics[f"fer2013 PrivateTest-ferplus, {c.name}"]["int8"]["ece"] for c in CONDITIONS if c.agree]
-    assert stated_ece is not None
-    assert [float(number) for number in stated_ece[1].split()[:-1]] == pytest.approx(first, abs=0.00051)
+def test_outdated_table_is_found_and_updated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--check` is exit 1 and changes nothing; without it the table is replaced and the rest stays."""
+    file = tmp_path / "README.md"
+    file.write_text("before\n<!-- generated: fusion -->\nold\n<!-- /generated -->\nafter\n")
+    assert main([str(file), "--check"]) == 1
+    assert "old" in file.read_text()
+    assert main([str(file)]) == 0
+    text = file.read_text()
+    assert text.startswith("before\n<!-- generated: fusion -->\n| condition |")
+    assert text.endswith("<!-- /generated -->\nafter\n")
+    assert main([str(file), "--check"]) == 0
+    assert f"wrote {file}" in capsys.readouterr().err
 
 
-def test_first_readme_rounds_the_cards() -> None:
-    """README.md has whole percents of what the cards say, in its order."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    found = re.search(r"On unseen people the face model has(.*?)Another model replaces", readme, re.DOTALL)
-    assert found is not None
-    fused = "fer2013 PrivateTest-ferplus, "
-    wanted = {
-        "face-cnn": ("fer2013-private", "fer2013-private-ferplus", "ckplus48-six", "jaffe-detected"),
-        "voice-lstm": ("tess-folds", "ravdess-folds", "nemo-folds"),
-        "multimodal": (f"{fused}both clean", f"{fused}no voice", f"{fused}no face"),
-        "eye-state": ("cew", "mrl"),
-    }
-    figures = [
-        round(100 * load(name).metrics[data_set]["int8"]["accuracy"])
-        for name, data_sets in wanted.items()
-        for data_set in data_sets
-    ]
-    assert [int(number) for number in re.findall(r"(\d+) %", found[1])] == figures
+def test_unknown_table_is_an_error() -> None:
+    """The error lists the tables."""
+    with pytest.raises(EdgeError, match="generated: speed: unknown table; use one of models, "):
+        updated("<!-- generated: speed -->\n<!-- /generated -->\n")
 
 
-def test_cards_hold_no_path_of_a_machine() -> None:
-    """Cards name files, never directories."""
+def test_cards_have_no_directories() -> None:
+    """Cards have file names without directories."""
     for path in ARTIFACTS.glob("*.json"):
         for file in json.loads(path.read_text())["files"].values():
             assert "/" not in file["file"]

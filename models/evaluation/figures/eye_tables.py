@@ -1,4 +1,4 @@
-"""Lays out what was measured of the eye model as tables."""
+"""Tables of the figures of the eye model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SETS = (
 
 
 def tables_of(sets: Mapping[str, Any], faces: Mapping[str, Any], clips: Mapping[str, Any]) -> Iterator[Table]:
-    """Give the figures of sets, faces and clips as tables."""
+    """Yield the figures of sets, faces and clips as tables."""
     rows = (
         (
             name,
@@ -34,7 +34,7 @@ def tables_of(sets: Mapping[str, Any], faces: Mapping[str, Any], clips: Mapping[
         for variant in VARIANTS
         if variant in found
     )
-    yield Table("people never seen", SETS, tuple(rows))
+    yield Table("held-out people", SETS, tuple(rows))
     parts = (
         (name, part, str(f["n"]), percent(f["accuracy"]), interval(f["interval_95_people"]))
         for name, found in sets.items()

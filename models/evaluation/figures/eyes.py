@@ -1,4 +1,4 @@
-"""Measures the eye model: on eyes of people whom the asked file never saw, and through the landmarks."""
+"""Measures the eye model on eyes of held-out people, and on faces and clips through the landmarks."""
 
 from __future__ import annotations
 
@@ -38,36 +38,36 @@ LATENCY_RUNS = 200
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answers:
-    """What the files say of a set: `p` (n, 3) a variant, and int8 of the same eyes, hidden, `behind`."""
+class EyePredictions:
+    """Predictions `p` (n, 3) of each variant, and `occluded` (n, 3) of int8 for the same eyes hidden."""
 
     eyes: PatchSet
     p: Mapping[str, Float32]
-    behind: Float32
+    occluded: Float32
 
 
 def measure_eyes(data: Path, directory: Path, bar: Bar) -> Measured:
-    """Return accuracy by set and light, what is called hidden, size and time, and faces and clips."""
+    """Return accuracy by data set and attribute, detection of hidden eyes, size, time, faces and clips."""
     family = load_family(NAME, directory)
     spec = family.card.spec(EyeSpec)
     notes: list[str] = []
     sets: dict[str, dict[str, Any]] = {}
     for name in LOADERS:
         try:
-            answers = _ask(name, family, data, directory, notes, bar)
+            predictions = _predict(name, family, data, directory, notes, bar)
         except DataError as error:
             notes.append(str(error))
             continue
-        sets[name] = figures_of_set(answers, spec.hidden)
-    reader = EyeStateClassifier(open_classifier(NAME, task="eyes", directory=directory))
+        sets[name] = figures_of_set(predictions, spec.hidden)
+    classifier = EyeStateClassifier(open_classifier(NAME, task="eyes", directory=directory))
     faces, clips = (
-        predict_photographs(reader.p_closed, data, notes, bar),
-        predict_clips(reader.p_closed, data, notes, bar),
+        predict_photographs(classifier.p_closed, data, notes, bar),
+        predict_clips(classifier.p_closed, data, notes, bar),
     )
     if not sets and not faces and not clips:
-        raise DataError(f"{NAME}: nothing to measure it on in {data}: {'; '.join(notes)}")
+        raise DataError(f"{NAME}: no data to measure it on in {data}: {'; '.join(notes)}")
     size_kb = family.card.files["int8"].bytes / 1000
-    both_ms = time_reader(reader)
+    both_ms = time_classifier(classifier)
     figures = {
         "sets": sets,
         "faces": faces,
@@ -84,68 +84,72 @@ def measure_eyes(data: Path, directory: Path, bar: Bar) -> Measured:
     )
 
 
-def figures_of_set(answers: Answers, limit: float) -> dict[str, Any]:
-    """Return the figures of one set; an eye counts as right whether or not it is also called hidden."""
-    eyes = answers.eyes
+def figures_of_set(predictions: EyePredictions, limit: float) -> dict[str, Any]:
+    """Return the figures of one set; an eye counts as right even if it is also classified as hidden."""
+    eyes = predictions.eyes
     figures: dict[str, Any] = {"n": len(eyes), "people": len(set(eyes.people))}
-    for variant, p in answers.p.items():
-        said = np.where(p[:, OPEN] > p[:, CLOSED], OPEN, CLOSED)
-        accuracy, _ = intervals_95(said, eyes.labels, eyes.people)
+    for variant, p in predictions.p.items():
+        predicted = np.where(p[:, OPEN] > p[:, CLOSED], OPEN, CLOSED)
+        accuracy, _ = intervals_95(predicted, eyes.labels, eyes.people)
         is_sure = p[:, HIDDEN] < limit
         figures[variant] = {
-            "accuracy": share(said == eyes.labels),
+            "accuracy": share(predicted == eyes.labels),
             "interval_95_people": accuracy,
-            "uar": round(uar(said, eyes.labels), 4),
+            "uar": round(uar(predicted, eyes.labels), 4),
             "unsure": share(~is_sure),
-            "accuracy_where_sure": share((said == eyes.labels)[is_sure]),
-            "open_called_closed": share((said == CLOSED)[eyes.labels == OPEN]),
-            "closed_called_open": share((said == OPEN)[eyes.labels == CLOSED]),
+            "accuracy_where_sure": share((predicted == eyes.labels)[is_sure]),
+            "open_called_closed": share((predicted == CLOSED)[eyes.labels == OPEN]),
+            "closed_called_open": share((predicted == OPEN)[eyes.labels == CLOSED]),
         }
-    said = np.where(answers.p["int8"][:, OPEN] > answers.p["int8"][:, CLOSED], OPEN, CLOSED)
-    figures["hidden_found"] = share(answers.behind[:, HIDDEN] >= limit)
-    figures["parts"] = dict(_parts(eyes, said))
+    predicted = np.where(predictions.p["int8"][:, OPEN] > predictions.p["int8"][:, CLOSED], OPEN, CLOSED)
+    figures["hidden_found"] = share(predictions.occluded[:, HIDDEN] >= limit)
+    figures["parts"] = dict(_parts(eyes, predicted))
     return figures
 
 
-def time_reader(reader: EyeStateClassifier) -> float:
-    """Return the median time in ms for both eyes of a face, crops included, on one thread of this machine."""
+def time_classifier(classifier: EyeStateClassifier) -> float:
+    """Return the median time in ms for both eyes of a face with crops, on one thread of this machine."""
     pixels = next(frame.pixels for frame in read_video_frames(clip_path(), 0.5))
     face, *_ = open_face_detector().detect(pixels)
     times = []
     for _ in range(LATENCY_RUNS):
         before = time.perf_counter()
-        reader.p_closed_each(pixels, face)
+        classifier.p_closed_each(pixels, face)
         times.append(time.perf_counter() - before)
     return round(1000 * float(np.median(times)), 3)
 
 
-def _ask(name: str, family: Family, data: Path, directory: Path, notes: list[str], bar: Bar) -> Answers:
-    """Ask about every eye the fold model that never saw its owner, as it is and hidden."""
+def _predict(
+    name: str, family: Family, data: Path, directory: Path, notes: list[str], bar: Bar
+) -> EyePredictions:
+    """Predict every eye, visible and hidden, with the fold model that holds out its person."""
     with bar(f"reading {name}") as progress:
         eyes = LOADERS[name](find_set(data, name), progress=progress)
     notes += eyes.notes
-    unseen = held_out_patches(family, name, eyes, notes)
+    held_out = held_out_patches(family, name, eyes, notes)
     random = np.random.default_rng(HIDE_SEED)
     size = family.card.input.shape[1]
-    behind = as_input([occlude_eye(image, size, random) for image in unseen.patches.images], size)
-    p = predict_with_folds(family, directory, unseen, as_input(unseen.patches.images, size), bar=bar)
-    return Answers(unseen.patches, p, predict_with_folds(family, directory, unseen, behind, bar=bar)["int8"])
+    occluded = as_input([occlude_eye(image, size, random) for image in held_out.patches.images], size)
+    p = predict_with_folds(family, directory, held_out, as_input(held_out.patches.images, size), bar=bar)
+    return EyePredictions(
+        held_out.patches, p, predict_with_folds(family, directory, held_out, occluded, bar=bar)["int8"]
+    )
 
 
-def _parts(eyes: PatchSet, said: Labels) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give n and accuracy by glasses, light and so on, where the set says them."""
+def _parts(eyes: PatchSet, predicted: Labels) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield n and accuracy for each value of the attributes of the set, such as glasses and light."""
     for trait in TRAITS:
         words = np.array([traits.get(trait, "") for traits in eyes.traits])
         for word in sorted(set(words) - {""}):
             inside = words == word
             accuracy, _ = intervals_95(
-                said[inside], eyes.labels[inside], [eyes.people[i] for i in np.flatnonzero(inside)]
+                predicted[inside], eyes.labels[inside], [eyes.people[i] for i in np.flatnonzero(inside)]
             )
             yield (
                 str(word),
                 {
                     "n": int(inside.sum()),
-                    "accuracy": share((said == eyes.labels)[inside]),
+                    "accuracy": share((predicted == eyes.labels)[inside]),
                     "interval_95_people": accuracy,
                 },
             )
@@ -155,22 +159,22 @@ def _targets(sets: Mapping[str, Any], size_kb: float, both_ms: float) -> list[di
     rows = []
     for name in LOADERS:
         values = [(name, 100 * sets[name]["int8"]["accuracy"])] if name in sets else []
-        rows.append(Target(f"accuracy on {name}", "%", ">=", 95).judge(values))
+        rows.append(Target(f"accuracy on {name}", "%", ">=", 95).compare(values))
     differences = [
         (name, 100 * abs(found["int8"]["accuracy"] - found["float16"]["accuracy"]))
         for name, found in sets.items()
         if "float16" in found
     ]
-    rows.append(Target("int8 against float16", "points", "<=", 0.5).judge(differences))
+    rows.append(Target("int8 against float16", "points", "<=", 0.5).compare(differences))
     glasses = [("mrl", 100 * sets["mrl"]["parts"]["glasses"]["accuracy"])] if _has_glasses(sets) else []
-    rows.append(Target("accuracy with glasses, infrared", "%", ">=", 95).judge(glasses))
+    rows.append(Target("accuracy with glasses, infrared", "%", ">=", 95).compare(glasses))
     rows.append(
-        Target("hidden eyes called hidden", "%", ">=", 95).judge(
+        Target("hidden eyes called hidden", "%", ">=", 95).compare(
             [(name, 100 * found["hidden_found"]) for name, found in sets.items()]
         )
     )
-    rows.append(Target("size of the int8 file", "kB", "<", 150).judge([("int8", size_kb)]))
-    rows.append(Target("time for both eyes, one core", "ms", "<", 1).judge([("int8", both_ms)]))
+    rows.append(Target("size of the int8 file", "kB", "<", 150).compare([("int8", size_kb)]))
+    rows.append(Target("time for both eyes, one core", "ms", "<", 1).compare([("int8", both_ms)]))
     return rows
 
 

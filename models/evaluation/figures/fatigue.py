@@ -1,4 +1,4 @@
-"""`emotion-models evaluate fatigue`: how well blinks, closed time and alarms are found, eyes to level.
+"""Measures fatigue detection: blinks, PERCLOS and alarms on synthetic blinks, yawns in real clips.
 
 Minutes of eyes are rendered (`models/data/eye_courses.py`) and go through the int8 eye network that never saw
 the person, then through the device's own monitor. Films of real people show yawns, and that talk is none.
@@ -40,26 +40,26 @@ from models.run import Bar
 
 MODEL = "eye-state"
 COURSES = 24  # of each set
-MANY = 300  # of which only a moment is rendered
+MANY = 300  # pairs for `recognised_pairs`, which renders a few frames of each
 RATES_HZ = (3, 5, 10, 15, 30)
-COUNTED_HZ = (10, 15, 30)  # where blinks are to be right
+COUNTED_HZ = (10, 15, 30)  # at which blinks have a target
 DROPPED = 0.2
-LATE_S = 0.006  # timestamps and intervals of real cameras
+LATE_S = 0.006  # jitter of frame timestamps, as of real cameras
 SEED = 11
 BLINK_LIMIT, PERCLOS_LIMIT, ALARM_LIMIT_S = 10.0, 0.03, 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class CropClassifier:
-    """Says as the device does how probable it is that eyes are closed, given their crops (size, size, 1)."""
+    """Returns the probability of closed eyes for crops (size, size, 1), as on the device."""
 
     size: int
-    read: Callable[[Sequence[Float32]], float | None]
+    classify: Callable[[Sequence[Float32]], float | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Minute:
-    """One course as it was and as it was found; no blinks are found where there are too few pictures."""
+    """Truth and result of one rendered minute; `found_blinks` is None at frame rates too low for counting."""
 
     person: str
     blinks: int
@@ -72,12 +72,12 @@ class Minute:
 
     @property
     def blink_error(self) -> float | None:
-        """Relative, below 0 where some were missed."""
+        """Relative error, negative for missed blinks."""
         return None if self.found_blinks is None else self.found_blinks / max(1, self.blinks) - 1
 
 
 def measure_fatigue(data: Path, directory: Path, bar: Bar) -> Measured:
-    """Render and watch minutes of both sets at every rate, and watch the films of faces."""
+    """Measure rendered minutes of both data sets at every frame rate, and the clips of faces."""
     figures: dict[str, Any] = {}
     blink_rows, share_rows, alarm_rows = [], [], []
     tables: list[Table] = []
@@ -93,8 +93,8 @@ def measure_fatigue(data: Path, directory: Path, bar: Bar) -> Measured:
         ):
             with bar(f"{name}, {label}") as progress:
                 minutes = []
-                for k, (pair, reader) in enumerate(pairs):
-                    minutes.append(simulate_minute(pair, reader, hz=hz, dropped=dropped, seed=SEED + k))
+                for k, (pair, classifier) in enumerate(pairs):
+                    minutes.append(simulate_minute(pair, classifier, hz=hz, dropped=dropped, seed=SEED + k))
                     progress(k + 1, len(pairs))
             found = summary(minutes)
             found["alarm_s"] = alarm_latency(pairs, hz=hz, dropped=dropped)
@@ -121,21 +121,21 @@ def measure_fatigue(data: Path, directory: Path, bar: Bar) -> Measured:
     figures["films"] = films
     tables.append(_film_table(films))
     targets = [
-        Target("blinks missed or invented, mean of minutes", "%", "<=", BLINK_LIMIT).judge(blink_rows),
-        Target("PERCLOS off in 19 of 20 minutes", "", "<=", PERCLOS_LIMIT).judge(share_rows),
-        Target("alarm after the eyes close, worst", "s", "<=", ALARM_LIMIT_S).judge(alarm_rows),
+        Target("blinks missed or invented, mean of minutes", "%", "<=", BLINK_LIMIT).compare(blink_rows),
+        Target("PERCLOS off in 19 of 20 minutes", "", "<=", PERCLOS_LIMIT).compare(share_rows),
+        Target("alarm after the eyes close, worst", "s", "<=", ALARM_LIMIT_S).compare(alarm_rows),
         *_film_targets(films),
     ]
     return Measured(figures, tables, targets, NOTES)
 
 
 NOTES = (
-    "each person's eyes, open and shut, are judged by the fold model that never saw them, as int8",
-    "blinks are judged where no frame is lost; what a fifth of lost frames costs at 10 fps stands in its row",
-    "a pair of shut eyes that the network takes for open loses all blinks and the alarm of its minute",
-    "cew has nobody with both states: the shut eyes are those of the person who looks most alike",
-    "a blink of 0.1 s has its lid more than half down for 0.06 s: at 10 fps it falls between two pictures "
-    "now and then, at 5 fps most of the time, so no rate is told below 5 fps",
+    "each person's eyes are classified by the int8 fold model that holds the person out",
+    "the target for blinks is without lost frames; a row has the effect of 20 % lost frames at 10 fps",
+    "if the network classifies closed eyes as open, all blinks and the alarm of that minute are missed",
+    "cew has no person with both states: the closed eyes are those of the most similar person",
+    "in a blink of 0.1 s the lid is more than half closed for 0.06 s: at 10 fps some blinks fall between two "
+    "frames, at 5 fps most; below 5 fps no blink rate is reported",
 )
 HEADS = (
     "pictures", "blinks", "found", "error % (interval)", "PERCLOS", "error", "of 19 in 20", "bias",
@@ -146,101 +146,106 @@ HEADS = (
 def pairs_with_models(
     eyes: PatchSet, directory: Path, *, most: int = COURSES
 ) -> list[tuple[EyePair, CropClassifier]]:
-    """Return at most so many pairs, each with the fold model that saw neither its open nor its shut eyes.
+    """Return at most `most` pairs, each with the fold model that holds out its open and closed eyes.
 
-    Raises `DataError` where there is no fold model or nobody to pair.
+    Raises `DataError` without fold models or pairs.
     """
     cards = [load_card(path.stem, directory=path.parent) for path in find_folds(MODEL, directory)]
     each = -(-most // max(1, len(cards)))
     found = []
     for card in cards:
-        reader = crop_classifier(open_classifier(card.name, task="eyes", directory=directory / "folds"))
+        classifier = crop_classifier(open_classifier(card.name, task="eyes", directory=directory / "folds"))
         theirs = eyes.of_people(card.held_out)
         try:
             pairs = pair_eyes(theirs, most=each, seed=SEED)
         except DataError:
-            continue  # of mrl's people some folds have none with both states
-        found += [(pair, reader) for pair in pairs]
+            continue  # some folds have no mrl person with both states
+        found += [(pair, classifier) for pair in pairs]
     if not found:
-        raise DataError(f"{eyes.name}: no fold model of {MODEL} holds anybody out; convert the fold models")
+        raise DataError(
+            f"{eyes.name}: no fold model of {MODEL} holds its people out; convert the fold models"
+        )
     return found[:most]
 
 
-def crop_classifier(classifier: TfliteClassifier) -> CropClassifier:
-    """Return what the device does with the crops of one face: the mean of the eyes that are not hidden."""
-    spec = classifier.card.spec(EyeSpec)
+def crop_classifier(model: TfliteClassifier) -> CropClassifier:
+    """Return the classifier of the crops of one face as on the device: the mean over visible eyes."""
+    spec = model.card.spec(EyeSpec)
 
-    def read(crops: Sequence[Float32]) -> float | None:
-        told = []
+    def classify(crops: Sequence[Float32]) -> float | None:
+        closed_p = []
         for crop in crops:
-            closed, opened, hidden = classifier.classify(crop)
+            closed, opened, hidden = model.classify(crop)
             if hidden < spec.hidden:
-                told.append(float(closed / (closed + opened)))
-        return sum(told) / len(told) if told else None
+                closed_p.append(float(closed / (closed + opened)))
+        return sum(closed_p) / len(closed_p) if closed_p else None
 
-    return CropClassifier(spec.size, read)
+    return CropClassifier(spec.size, classify)
 
 
 def recognised_pairs(pairs: Sequence[tuple[EyePair, CropClassifier]]) -> dict[str, float | int]:
-    """Return for how many of n pairs shut eyes are taken for shut, and open ones for open, most of the time.
+    """Return the number of pairs whose closed and whose open eyes are classified correctly in most frames.
 
-    Where they are not, no minute of that pair can be right; the minutes are of a few of these pairs only.
+    With any other pair no minute can be right.
     """
     wink = LidMotion(2.0, (Closure(1.0, 1.1, 1.9, 2.0),))
     right = {"opened": 0, "shut": 0}
-    for k, (pair, reader) in enumerate(pairs):
+    for k, (pair, classifier) in enumerate(pairs):
         for state, t_s in (("opened", np.linspace(0.1, 0.9, 5)), ("shut", np.linspace(1.2, 1.8, 5))):
             random = np.random.default_rng([SEED, k])
-            told = [reader.read(crops) for crops in render(pair, wink, t_s, size=reader.size, random=random)]
-            p = [value for value in told if value is not None]
+            closed_p = [
+                classifier.classify(crops)
+                for crops in render(pair, wink, t_s, size=classifier.size, random=random)
+            ]
+            p = [value for value in closed_p if value is not None]
             right[state] += bool(p) and (float(np.median(p)) >= 0.5) == (state == "shut")
     return {"n": len(pairs), **right}
 
 
 def simulate_minute(
     pair: EyePair,
-    reader: CropClassifier,
+    classifier: CropClassifier,
     *,
     hz: float,
     dropped: float,
     seed: int,
 ) -> Minute:
-    """Render one minute with up to two microsleeps, and return what was found at its end."""
+    """Render one minute with up to two microsleeps and return the result at its end."""
     random = np.random.default_rng([seed, 1])
     microsleeps = int(random.integers(0, 3))
-    course = draw_lid_motion(random, microsleeps=microsleeps)
-    states = [state for _, state in watch(pair, course, reader, hz=hz, dropped=dropped, seed=seed)]
+    motion = draw_lid_motion(random, microsleeps=microsleeps)
+    states = [state for _, state in run_monitor(pair, motion, classifier, hz=hz, dropped=dropped, seed=seed)]
     end = states[-1]
     blinks = None if end.blinks_per_min is None else end.blinks_per_min * end.seen_s / 60
     return Minute(
         pair.person,
-        course.blinks,
+        motion.blinks,
         blinks,
-        course.perclos,
+        motion.perclos,
         end.perclos if end.perclos is not None else float("nan"),
-        len(course.closures) - course.blinks,
+        len(motion.closures) - motion.blinks,
         end.microsleeps,
         frozenset(state.level for state in states),
     )
 
 
-def watch(
+def run_monitor(
     pair: EyePair,
-    course: LidMotion,
-    reader: CropClassifier,
+    motion: LidMotion,
+    classifier: CropClassifier,
     *,
     hz: float,
     dropped: float,
     seed: int,
 ) -> list[tuple[float, FatigueState]]:
-    """Show a course to a new monitor, some frames late and some lost; return time and state of each frame."""
+    """Run a new monitor with late and lost frames; return time and fatigue state of each frame."""
     random = np.random.default_rng([seed, 2])
-    t_s = frame_times(course.seconds, hz=hz, dropped=dropped, random=random)
+    t_s = frame_times(motion.seconds, hz=hz, dropped=dropped, random=random)
     monitor = FatigueMonitor(FatigueSettings())
     states = []
-    for now_s, crops in zip(t_s, render(pair, course, t_s, size=reader.size, random=random), strict=True):
+    for now_s, crops in zip(t_s, render(pair, motion, t_s, size=classifier.size, random=random), strict=True):
         now_ns = round(float(now_s) * 1e9)
-        monitor.add(FaceMeasurements(1, now_ns, reader.read(crops)))
+        monitor.add(FaceMeasurements(1, now_ns, classifier.classify(crops)))
         states.append((float(now_s), monitor.update(now_ns).room))
     return states
 
@@ -248,7 +253,7 @@ def watch(
 def frame_times(
     seconds: float, *, hz: float, dropped: float, random: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Return when frames (n,) of a camera come: not quite evenly, beginning anywhere, some lost."""
+    """Return times (n,) of camera frames: with random start and jitter, some lost."""
     t_s = np.arange(random.uniform(0, 1 / hz), seconds, 1 / hz)
     t_s = t_s + np.abs(random.normal(0, LATE_S, t_s.size)).clip(0, 0.4 / hz)
     return np.asarray(t_s[random.random(t_s.size) >= dropped])
@@ -257,15 +262,15 @@ def frame_times(
 def alarm_latency(
     pairs: Sequence[tuple[EyePair, CropClassifier]], *, hz: float, dropped: float
 ) -> dict[str, float]:
-    """Return median and worst seconds from 80 % covered to an alarm, and how many of n came in time."""
+    """Return median and worst time from 80 % covered to the alarm, and the number in time."""
     delays = []
-    for k, (pair, reader) in enumerate(pairs):
-        course = draw_alarm_motion(np.random.default_rng([SEED, k]))
-        start_s = course.closures[-1].covered_s
-        states = watch(pair, course, reader, hz=hz, dropped=dropped, seed=SEED + k)
+    for k, (pair, classifier) in enumerate(pairs):
+        motion = draw_alarm_motion(np.random.default_rng([SEED, k]))
+        start_s = motion.closures[-1].covered_s
+        states = run_monitor(pair, motion, classifier, hz=hz, dropped=dropped, seed=SEED + k)
         alarms = [t_s for t_s, state in states if t_s > start_s and state.level in ALARMS]
-        # Eyes that never raised one count as the whole closure.
-        delays.append((alarms[0] if alarms else course.seconds + 1) - start_s)
+        # A missing alarm counts as the whole closure.
+        delays.append((alarms[0] if alarms else motion.seconds + 1) - start_s)
     return {
         "median": _round(np.median(delays)),
         "worst": _round(np.max(delays)),
@@ -275,7 +280,7 @@ def alarm_latency(
 
 
 def summary(minutes: Sequence[Minute]) -> dict[str, Any]:
-    """Return errors of blinks and PERCLOS over minutes, each with a 95 % bootstrap interval of its mean."""
+    """Return the errors of blinks and PERCLOS, each with a 95 % bootstrap interval of the mean."""
     errors = np.array([m.blink_error for m in minutes if m.blink_error is not None])
     off = np.array([m.found_perclos - m.perclos for m in minutes])
     awake = [m for m in minutes if m.microsleeps == 0]
@@ -303,7 +308,7 @@ def summary(minutes: Sequence[Minute]) -> dict[str, Any]:
 
 
 def analyze_films(data: Path, bar: Bar) -> dict[str, dict[str, Any]]:
-    """Return level and numbers of each film of faces and of talking heads, as `analyze` gives them."""
+    """Return the fatigue of each clip of faces and talking heads, as `analyze` reports it."""
     media = data / "media"
     paths = sorted(
         path
@@ -312,10 +317,10 @@ def analyze_films(data: Path, bar: Bar) -> dict[str, dict[str, Any]]:
         if path.suffix.lower() in (".avi", ".mp4", ".mpg")
     )
     if not paths:
-        raise DataError(f"data set media: no film in {media}; complete it")
+        raise DataError(f"data set media: no clip in {media}; complete the data set")
     analyzer = Analyzer(Config(), modality="face")
     films = {}
-    with bar("watching films") as progress:
+    with bar("analysing clips") as progress:
         for k, path in enumerate(paths):
             (line,) = analyzer.analyze(path)
             films[f"{path.parent.name}/{path.name}"] = line["fatigue"]
@@ -327,8 +332,8 @@ def _film_targets(films: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]
     yawning = [(name, float(f["yawns"])) for name, f in films.items() if "yawn" in name]
     others = [(name, float(f["yawns"])) for name, f in films.items() if "yawn" not in name]
     return [
-        Target("yawns found where somebody yawns", "", ">=", 1).judge(yawning),
-        Target("yawns found where nobody does", "", "<=", 0).judge(others),
+        Target("yawns found where somebody yawns", "", ">=", 1).compare(yawning),
+        Target("yawns found where nobody does", "", "<=", 0).compare(others),
     ]
 
 

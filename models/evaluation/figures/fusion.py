@@ -1,4 +1,4 @@
-"""Measures every way of fusing on held-out faces paired with held-out voices: the measure `fusion`."""
+"""Measures every fusion method on held-out faces paired with held-out voices."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from models.training.fusion_predictions import (
 )
 
 PAIRINGS = 20
-REDRAWN = 25  # times that people are drawn again, for each pairing
+RESAMPLED = 25  # bootstrap samples of the people for each pairing
 SINGLES = ("face alone", "voice alone")
 GAIN = Target("gain over the better one, both clean", "points", ">=", 5)
 LOSS = Target("loss against the better one, any condition", "points", "<=", 1)
@@ -38,9 +38,10 @@ Method = Callable[[Pairs], Float32]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What one method reaches in one condition, over all pairings; `won` are the shares of either label.
+    """Result of one method in one condition over all pairings.
 
-    `ece` is None where there is no one label.
+    `won` are the shares of predictions with the label of the face and of the voice. `ece` is None if these
+    labels differ.
     """
 
     accuracy: float
@@ -56,15 +57,15 @@ Scores = Mapping[str, Mapping[str, Score]]  # by method, then by condition
 def measure_fusion(data: Path, directory: Path, bar: Bar) -> Measured:
     """Pair test faces and test voices `PAIRINGS` times and measure all rules and the multimodal model.
 
-    Where the two agree, right is their label. Where they do not, right is either of the two labels.
+    If the labels of a pair differ, either is right.
     """
     notes = [
-        "no set here has picture and sound of one act: held-out faces are paired by label with held-out "
-        f"voices, {PAIRINGS} times",
-        "disagreeing: right is either label; the better single names one of the two more often",
-        "FER2013's own labels and the votes' majority contradict each other on the same pictures, so nothing "
-        "can be calibrated against both; fusion has learnt the votes",
-        "the quality of a covered face is that of a bare one: only what the model says tells them apart",
+        "no data set here has image and audio of one recording: held-out faces are paired by label with "
+        f"held-out voices, {PAIRINGS} times",
+        "disagreeing: either label is right",
+        "FER2013's own labels and the majority of the votes differ on the same images, so no model can be "
+        "calibrated for both; fusion is trained on the votes",
+        "a covered face has the same quality as an uncovered one; only the prediction differs",
     ]
     faces = predict_faces(data, directory, "test", notes=notes, bar=bar)
     voices = predict_voices(data, directory, "test", notes=notes, bar=bar)
@@ -99,8 +100,8 @@ def measure_fusion(data: Path, directory: Path, bar: Bar) -> Measured:
 def score_set(
     faces: PredictionSet, voices: PredictionSet, methods: Mapping[str, Method], bar: Bar
 ) -> dict[str, dict[str, Score]]:
-    """Pair all faces with voices `PAIRINGS` times and score every method in every condition."""
-    kept: dict[tuple[str, str], list[tuple[Pairs, Float32]]] = {}
+    """Pair all faces with voices `PAIRINGS` times; return the score of every method and condition."""
+    results: dict[tuple[str, str], list[tuple[Pairs, Float32]]] = {}
     with bar(f"{faces.name}, paired") as progress:
         for number in range(PAIRINGS):
             partners = {
@@ -112,13 +113,13 @@ def score_set(
             for condition in CONDITIONS:
                 pairs = make_pairs(faces, voices, partners[condition.agree], condition)
                 for method, fuse in methods.items():
-                    kept.setdefault((method, condition.name), []).append((pairs, fuse(pairs)))
+                    results.setdefault((method, condition.name), []).append((pairs, fuse(pairs)))
             progress(number + 1, PAIRINGS)
-    return {method: {c.name: _score(kept[method, c.name], c) for c in CONDITIONS} for method in methods}
+    return {method: {c.name: _score(results[method, c.name], c) for c in CONDITIONS} for method in methods}
 
 
 def figures_of(scores: Scores) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return the numbers of every method and condition, for programs."""
+    """Return the figures of every method and condition."""
     return {
         method: {
             name: {
@@ -141,7 +142,7 @@ def better_single(scores: Scores, condition: str) -> float:
 
 
 def tables_of(name: str, scores: Scores) -> list[Table]:
-    """Return accuracy, its interval over people, calibration, and who wins when they disagree."""
+    """Return tables of accuracy, intervals, calibration error, and the winner if labels differ."""
     heads = ("method", *(condition.name for condition in CONDITIONS))
 
     def cells(of: Callable[[Score], str]) -> tuple[tuple[str, ...], ...]:
@@ -169,7 +170,7 @@ def tables_of(name: str, scores: Scores) -> list[Table]:
 
 
 def targets_of(found: Mapping[str, Scores], default: str) -> list[Mapping[str, Any]]:
-    """Judge the default method on each set; where the two disagree no calibration is defined."""
+    """Compare the default method with the targets on each set."""
     rows: list[Mapping[str, Any]] = []
     for name, scores in found.items():
         gain, loss, ece = [], [], []
@@ -181,8 +182,10 @@ def targets_of(found: Mapping[str, Scores], default: str) -> list[Mapping[str, A
             loss.append((where, -over))
             if score.ece is not None:
                 ece.append((where, score.ece))
-        judged = ((GAIN, gain), (LOSS, loss), (ECE, ece))
-        rows += [replace(target, name=f"{name}: {target.name}").judge(values) for target, values in judged]
+        compared = ((GAIN, gain), (LOSS, loss), (ECE, ece))
+        rows += [
+            replace(target, name=f"{name}: {target.name}").compare(values) for target, values in compared
+        ]
     return rows
 
 
@@ -192,13 +195,13 @@ def _methods(network: TfliteClassifier) -> dict[str, Method]:
     def rule(method: str) -> Method:
         return lambda pairs: fuse_by_rule(pairs, method, settings)
 
-    def asked(pairs: Pairs) -> Float32:
+    def by_network(pairs: Pairs) -> Float32:
         p = np.stack([network.classify(features) for features in pairs.features()])
         p = break_ties(p, pairs.p)
         return np.asarray(p * pairs.is_present.max(axis=1)[:, None], np.float32)
 
     singles = {single: _single(side) for side, single in enumerate(SINGLES)}
-    return singles | {method: rule(method) for method in RULES} | {"network": asked}
+    return singles | {method: rule(method) for method in RULES} | {"network": by_network}
 
 
 def _single(side: int) -> Method:
@@ -206,11 +209,11 @@ def _single(side: int) -> Method:
 
 
 def _score(results: Sequence[tuple[Pairs, Float32]], condition: Condition) -> Score:
-    said = [predicted_classes(p)[:, None] == pairs.labels for pairs, p in results]  # (n, 2) each
-    right = [hits.max(axis=1) for hits in said]
+    hits_of = [predicted_classes(p)[:, None] == pairs.labels for pairs, p in results]  # (n, 2) each
+    right = [hits.max(axis=1) for hits in hits_of]
     p = np.concatenate([p for _, p in results])
     labels = np.concatenate([pairs.labels[:, 0] for pairs, _ in results])
-    face, voice = np.concatenate(said).mean(axis=0)
+    face, voice = np.concatenate(hits_of).mean(axis=0)
     return Score(
         float(np.mean(right)),
         _percentiles(np.mean(right, axis=1)),
@@ -221,16 +224,16 @@ def _score(results: Sequence[tuple[Pairs, Float32]], condition: Condition) -> Sc
 
 
 def _over_people(right: Sequence[NDArray[np.bool_]], people: Sequence[NDArray[np.str_]]) -> Interval:
-    """Return the 95 % bootstrap interval of the accuracy where faces and speakers are each drawn again.
+    """Return the 95 % bootstrap interval of the accuracy, resampling faces and speakers independently.
 
-    A pair counts as often as its face times its speaker is drawn (Owen 2007, "The pigeonhole bootstrap");
-    each of the pairings is drawn `REDRAWN` times.
+    The weight of a pair is the product of the counts of its face and speaker (Owen 2007, "The pigeonhole
+    bootstrap"); each pairing is resampled `RESAMPLED` times.
     """
     random = np.random.default_rng(0)
     found = []
     for hits, who in zip(right, people, strict=True):
         units = [np.unique(who[:, side], return_inverse=True)[1] for side in (0, 1)]
-        for _ in range(REDRAWN):
+        for _ in range(RESAMPLED):
             weight = np.ones(len(hits))
             for which in units:
                 count = which.max() + 1

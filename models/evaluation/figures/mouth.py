@@ -1,4 +1,4 @@
-"""Measures the mouth model: on clusters and people whom the asked file never saw, and on clips."""
+"""Measures the mouth model on held-out clusters and people, and on clips."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from models.recipes.mouth_state import as_input, ckplus_mouths
 from models.run import Bar
 
 NAME = "mouth-state"
-YAWN_MS = 2000  # nobody who speaks holds the mouth so open for so long
-YAWNERS = ("yawn",)  # how the names of clips begin in which somebody yawns
+YAWN_MS = 2000  # speech does not keep the mouth this open for this long
+YAWN_PREFIX = "yawn"  # of the names of clips with a yawn
 
 
 def measure_mouths(data: Path, directory: Path, bar: Bar) -> Measured:
-    """Return accuracy by set, and how long at a time mouths of clips and photographs are called yawning."""
+    """Return accuracy by data set, and durations of mouths classified as yawning in clips and photographs."""
     family, notes = load_family(NAME, directory), list[str]()
     sets: dict[str, dict[str, Any]] = {}
     for name in ("yawn", "ckplus"):
         try:
             mouths = load_yawns(find_set(data, name)) if name == "yawn" else ckplus_mouths(data)
             notes += mouths.notes
-            unseen = held_out_patches(family, name, mouths, notes)
-            p = predict_with_folds(family, directory, unseen, as_input(unseen.patches.images), bar=bar)
+            held_out = held_out_patches(family, name, mouths, notes)
+            p = predict_with_folds(family, directory, held_out, as_input(held_out.patches.images), bar=bar)
         except DataError as error:
             notes.append(str(error))
             continue
-        sets[name] = {"n": len(unseen.patches), "clusters": len(set(unseen.patches.people))} | {
-            variant: _figures(answers, unseen.patches) for variant, answers in p.items()
+        sets[name] = {"n": len(held_out.patches), "clusters": len(set(held_out.patches.people))} | {
+            variant: _figures(probabilities, held_out.patches) for variant, probabilities in p.items()
         }
-    reader = YawnClassifier(open_classifier(NAME, task="mouth", directory=directory))
-    faces = predict_photographs(reader.p_yawning, data, notes, bar)
-    clips = predict_clips(reader.p_yawning, data, notes, bar)
+    classifier = YawnClassifier(open_classifier(NAME, task="mouth", directory=directory))
+    faces = predict_photographs(classifier.p_yawning, data, notes, bar)
+    clips = predict_clips(classifier.p_yawning, data, notes, bar)
     if not sets and not faces and not clips:
-        raise DataError(f"{NAME}: nothing to measure it on in {data}: {'; '.join(notes)}")
+        raise DataError(f"{NAME}: no data to measure it on in {data}: {'; '.join(notes)}")
     size_kb = family.card.files["int8"].bytes / 1000
     figures = {"sets": sets, "faces": faces, "clips": clips, "int8_kb": size_kb}
     targets = _targets(clips, size_kb)
@@ -55,22 +55,24 @@ def measure_mouths(data: Path, directory: Path, bar: Bar) -> Measured:
 
 
 def _figures(p: Float32, mouths: PatchSet) -> dict[str, Any]:
-    said = np.where(p[:, YAWNING] > 0.5, YAWNING, STILL)
-    accuracy, _ = intervals_95(said, mouths.labels, mouths.people)
+    predicted = np.where(p[:, YAWNING] > 0.5, YAWNING, STILL)
+    accuracy, _ = intervals_95(predicted, mouths.labels, mouths.people)
     return {
-        "accuracy": share(said == mouths.labels),
+        "accuracy": share(predicted == mouths.labels),
         "interval_95_people": accuracy,
-        "still_called_yawning": share((said == YAWNING)[mouths.labels == STILL]),
+        "still_called_yawning": share((predicted == YAWNING)[mouths.labels == STILL]),
     }
 
 
 def _targets(clips: dict[str, Any], size_kb: float) -> list[dict[str, Any]]:
-    yawns = [(name, found["longest_ms"]) for name, found in clips.items() if name.startswith(YAWNERS)]
-    others = [(name, found["longest_ms"]) for name, found in clips.items() if not name.startswith(YAWNERS)]
+    yawns = [(name, found["longest_ms"]) for name, found in clips.items() if name.startswith(YAWN_PREFIX)]
+    others = [
+        (name, found["longest_ms"]) for name, found in clips.items() if not name.startswith(YAWN_PREFIX)
+    ]
     return [
-        Target("yawn found: longest open mouth", "ms", ">=", YAWN_MS).judge(yawns),
-        Target("no yawn found: longest open mouth", "ms", "<", YAWN_MS).judge(others),
-        Target("size of the int8 file", "kB", "<", 150).judge([("int8", size_kb)]),
+        Target("yawn found: longest open mouth", "ms", ">=", YAWN_MS).compare(yawns),
+        Target("no yawn found: longest open mouth", "ms", "<", YAWN_MS).compare(others),
+        Target("size of the int8 file", "kB", "<", 150).compare([("int8", size_kb)]),
     ]
 
 
@@ -91,7 +93,7 @@ def _tables(sets: dict[str, Any], faces: dict[str, Any], clips: dict[str, Any]) 
     )
     heads = ("data set", "variant", "n", "clusters", "accuracy %", "clusters 95 %", "still called yawning %")
     return [
-        Table("clusters and people never seen", heads, rows),
+        Table("held-out clusters and people", heads, rows),
         Table(
             "photographed faces, through the landmarks",
             ("data set", "n", "yawning %", "unsure %"),

@@ -1,7 +1,7 @@
-"""Measures faces over time: right at the peak, early in the onset, calm in between. Nobody was trained on.
+"""Measures the video models on held-out people: accuracy at the peak, earliness in the onset, stability.
 
-CK+'s sequences are answered by the fold models that never saw their people, JAFFE and the clips by the
-shipped ones. `image-mean` is the mean of the face model over all frames of a sequence.
+CK+'s sequences are predicted by the fold models that hold out their people, JAFFE and the clips by the
+shipped models. `image-mean` is the mean of the face model over all frames of a sequence.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from models.evaluation.evaluate import latency_ms
 from models.evaluation.figures.onsets import (
     METHODS,
     OnsetPredictions,
-    Pair,
+    VisualModels,
     label_changes,
-    open_pair,
+    open_visual_models,
     predict_ckplus_onset,
     predict_jaffe_ramps,
 )
@@ -41,37 +41,37 @@ CLIPS = (".mp4", ".avi", ".mkv", ".mov", ".mpg")
 
 
 def measure_video(data: Path, directory: Path, bar: Bar) -> Measured:
-    """Measure what `data` has of CK+'s sequences, JAFFE and clips; raise `DataError` when it has nothing."""
+    """Measure on CK+'s sequences, JAFFE and clips; raise `DataError` if `data` has none of them."""
     if find_weights(DETECTOR) is None or find_weights(LANDMARKS) is None:
-        raise DataError("video: not measured without the detector weights; `emotion-models fetch` gets them")
+        raise DataError("video: not measured without the detector weights; run `emotion-models fetch`")
     notes: list[str] = []
     figures: dict[str, Any] = {}
     tables: list[Table] = []
-    shipped = open_pair(directory)
+    shipped = open_visual_models(directory)
     onsets = {
         "ckplus-sequences": _ckplus(data, directory, notes, bar),
         "jaffe-ramps": _jaffe(data, shipped, notes, bar),
     }
-    for name, told in onsets.items():
-        if told:
-            figures[name] = onset_figures(told)
+    for name, predictions in onsets.items():
+        if predictions:
+            figures[name] = onset_figures(predictions)
             tables.append(_onset_table(name, figures[name]))
     if clips := _clips(data, shipped, notes, bar):
         figures["clips"] = clips
         tables.append(_clip_table(clips))
     if not figures:
-        raise DataError(f"video: nothing to measure it on in {data}: {'; '.join(notes)}")
+        raise DataError(f"video: no data to measure it on in {data}: {'; '.join(notes)}")
     if ramps := onsets["jaffe-ramps"]:
-        exact = _jaffe(data, open_pair(directory, variant="float16"), [], bar)
+        exact = _jaffe(data, open_visual_models(directory, variant="float16"), [], bar)
         figures["int8_minus_float"] = _int8_minus_float(ramps, exact)
-    figures["models"] = models = {
+    figures["models"] = costs = {
         one.card.name: _cost(one.card, latency_ms(one)) for one in (shipped.video, shipped.network)
     }
     targets = [
-        SIZE.judge([(name, cost["kb"]) for name, cost in models.items()]),
-        TIME.judge([(name, cost["ms"]) for name, cost in models.items()]),
+        SIZE.compare([(name, cost["kb"]) for name, cost in costs.items()]),
+        TIME.compare([(name, cost["ms"]) for name, cost in costs.items()]),
     ]
-    sets = {name: figures[name] for name, told in onsets.items() if told}
+    sets = {name: figures[name] for name, predictions in onsets.items() if predictions}
     cards = {
         model: {name: {"int8": {"n": found["n"], **found["methods"][method]}} for name, found in sets.items()}
         for model, method in ((shipped.video.card.name, "video"), (shipped.network.card.name, "network"))
@@ -79,19 +79,19 @@ def measure_video(data: Path, directory: Path, bar: Bar) -> Measured:
     return Measured(figures, tables, targets, notes, cards)
 
 
-def onset_figures(told: Sequence[OnsetPredictions]) -> dict[str, Any]:
-    """Return per method accuracy at the end with its 95 % interval over people, and how early it is right.
+def onset_figures(predictions: Sequence[OnsetPredictions]) -> dict[str, Any]:
+    """Return for each method accuracy at the end with its 95 % interval over people, and earliness.
 
-    `early` is the mean place 0..1 from which a sequence is right until its end, 1 where it never is.
+    `early` is the mean position 0..1 from which a sequence is right until its end, 1 if never.
     """
-    labels = np.array([one.label for one in told])
-    people = [one.person for one in told]
-    found: dict[str, Any] = {"n": len(told), "people": len(set(people)), "methods": {}}
-    means = np.stack([one.p["image"].mean(axis=0) for one in told])
+    labels = np.array([onset.label for onset in predictions])
+    people = [onset.person for onset in predictions]
+    found: dict[str, Any] = {"n": len(predictions), "people": len(set(people)), "methods": {}}
+    means = np.stack([onset.p["image"].mean(axis=0) for onset in predictions])
     found["methods"]["image-mean"] = _accuracy(means.argmax(axis=1) == labels, people)
     for method in METHODS:
-        last = np.array([one.p[method][-1].argmax() for one in told])
-        starts = np.array([_right_from(one.p[method], one.way, one.label) for one in told])
+        last = np.array([onset.p[method][-1].argmax() for onset in predictions])
+        starts = np.array([_right_from(onset.p[method], onset.way, onset.label) for onset in predictions])
         low, high = interval_over(people, starts)
         found["methods"][method] = _accuracy(last == labels, people) | {
             "early": round(float(starts.mean()), 4),
@@ -101,7 +101,7 @@ def onset_figures(told: Sequence[OnsetPredictions]) -> dict[str, Any]:
 
 
 def interval_over(people: Sequence[str], values: NDArray[Any]) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of the mean of `values` (n,), drawing whole people."""
+    """Return the 95 % bootstrap interval of the mean of `values` (n,), resampling whole people."""
     random = np.random.default_rng(0)
     names = sorted(set(people))
     sums = np.array([sum(values[i] for i, who in enumerate(people) if who == name) for name in names], float)
@@ -113,7 +113,7 @@ def interval_over(people: Sequence[str], values: NDArray[Any]) -> tuple[float, f
 
 
 def _right_from(p: Float32, way: NDArray[np.float64], label: int) -> float:
-    """Return where (k, 7) begins to say `label` until the end; 1 where the end is wrong."""
+    """Return the position from which `p` (k, 7) predicts `label` until the end; 1 if the end is wrong."""
     wrong = np.flatnonzero(p.argmax(axis=1) != label)
     first = 0 if not wrong.size else int(wrong[-1]) + 1
     return 1.0 if first == len(p) else float(way[first])
@@ -137,51 +137,55 @@ def _ckplus(data: Path, directory: Path, notes: list[str], bar: Bar) -> list[Ons
     }
     found = {path.parent for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES}
     folders = sorted(folder for folder in found if label_of(folder.parent.name))
-    detector, told, pairs = open_face_detector(), list[OnsetPredictions](), dict[str, Pair]()
-    with bar("watching ckplus_sequences") as progress:
+    detector, predictions, models_of = (
+        open_face_detector(),
+        list[OnsetPredictions](),
+        dict[str, VisualModels](),
+    )
+    with bar("running on ckplus_sequences") as progress:
         for done, folder in enumerate(folders, start=1):
             suffix = owner.get(f"ckplus:{folder.name.split('_')[0]}")
             if suffix is None:
-                notes.append(f"ckplus_sequences: {folder.name} is held out by no fold model, not measured")
+                notes.append(f"ckplus_sequences: {folder.name} is held out by no fold model; not measured")
                 continue
-            if suffix not in pairs:
-                pairs[suffix] = open_pair(directory, suffix)
-            one = predict_ckplus_onset(folder, pairs[suffix], detector)
+            if suffix not in models_of:
+                models_of[suffix] = open_visual_models(directory, suffix)
+            one = predict_ckplus_onset(folder, models_of[suffix], detector)
             if one is None:
-                notes.append(f"ckplus_sequences: no face found in {folder.name}, not measured")
+                notes.append(f"ckplus_sequences: no face found in {folder.name}; not measured")
             else:
-                told.append(one)
+                predictions.append(one)
             progress(done, len(folders))
-    return told
+    return predictions
 
 
-def _jaffe(data: Path, pair: Pair, notes: list[str], bar: Bar) -> list[OnsetPredictions]:
+def _jaffe(data: Path, models: VisualModels, notes: list[str], bar: Bar) -> list[OnsetPredictions]:
     try:
         root = find_set(data, "jaffe")
     except DataError as error:
         notes.append(str(error))
         return []
     with bar("blending jaffe") as progress:
-        told = []
-        for one in predict_jaffe_ramps(root, pair, open_face_detector()):
-            told.append(one)
-            progress(len(told), 183)
-    return told
+        predictions = []
+        for one in predict_jaffe_ramps(root, models, open_face_detector()):
+            predictions.append(one)
+            progress(len(predictions), 183)
+    return predictions
 
 
-def _clips(data: Path, pair: Pair, notes: list[str], bar: Bar) -> dict[str, Any]:
-    """Return label changes a minute of each clip of `media/faces` and of all of them, a method."""
+def _clips(data: Path, models: VisualModels, notes: list[str], bar: Bar) -> dict[str, Any]:
+    """Return label changes a minute by method, for each clip of `media/faces` and in total."""
     root = data / "media" / "faces"
     paths = sorted(path for path in root.glob("*") if path.suffix.lower() in CLIPS) if root.is_dir() else []
     if not paths:
-        notes.append(f"{root}: no clips of faces there; flicker is not measured")
+        notes.append(f"{root}: no clips of faces; label changes are not measured")
         return {}
     result: dict[str, Any] = {}
     minutes, total = 0.0, dict.fromkeys(METHODS, 0)
     detector = open_face_detector()
-    with bar("watching clips") as progress:
+    with bar("running on clips") as progress:
         for done, path in enumerate(paths, start=1):
-            seen, changes = label_changes(path, pair, detector, every_s=CLIP_STEP_S)
+            seen, changes = label_changes(path, models, detector, every_s=CLIP_STEP_S)
             if seen:
                 result[path.name] = _a_minute(changes, seen)
             minutes += seen
@@ -197,7 +201,7 @@ def _a_minute(changes: Mapping[Any, int], minutes: float) -> dict[str, float]:
 def _int8_minus_float(
     int8: Sequence[OnsetPredictions], float16: Sequence[OnsetPredictions]
 ) -> dict[str, float]:
-    """Return by how many points the int8 video and visual models are better at the end of JAFFE's ramps."""
+    """Return the accuracy of the int8 minus the float16 models at the end of JAFFE's ramps, in points."""
     ours, theirs = onset_figures(int8)["methods"], onset_figures(float16)["methods"]
     return {
         method: round(100 * (ours[method]["accuracy"] - theirs[method]["accuracy"]), 2)

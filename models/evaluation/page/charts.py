@@ -1,4 +1,4 @@
-"""Draws the evaluation's charts as inline SVG, which needs no script, no font and no request."""
+"""Draws the charts of an evaluation as inline SVG without scripts, fonts or requests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from edge.values import LABELS
 
-# Colours are the page's own CSS variables, so that a dark page gets dark charts.
+# Colours are CSS variables of the page, so that charts follow its dark mode.
 MAIN, SECOND, GOOD, BAD, FAINT = "var(--main)", "var(--second)", "var(--good)", "var(--bad)", "var(--line)"
 ROW_PX = 30
 NAME_PX = 200
@@ -18,7 +18,7 @@ CELL_PX = 44
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One row of an interval chart: accuracy and UAR (0..1) with their 95 % intervals, and what is wanted."""
+    """One row of an interval chart: accuracy and UAR (0..1) with 95 % intervals, and the target."""
 
     name: str
     accuracy: float
@@ -77,7 +77,7 @@ def confusion_chart(matrix: Sequence[Sequence[int]]) -> str:
             colour = GOOD if i == j else BAD
             parts.append(
                 f'<rect x="{x}" y="{y}" width="{CELL_PX - 2}" height="{CELL_PX - 2}" rx="4" fill="{colour}" '
-                f'fill-opacity="{0.06 + 0.8 * share if total else 0.02:.3f}"><title>{LABELS[i]} taken for '
+                f'fill-opacity="{0.06 + 0.8 * share if total else 0.02:.3f}"><title>{LABELS[i]} predicted as '
                 f"{LABELS[j]}: {value} ({100 * share:.0f} %)</title></rect>"
             )
             if value:
@@ -86,7 +86,7 @@ def confusion_chart(matrix: Sequence[Sequence[int]]) -> str:
 
 
 def reliability_chart(bins: Sequence[dict[str, Any]]) -> str:
-    """Draw accuracy over confidence; on the dashed line a model is as often right as it says."""
+    """Draw accuracy over confidence; the dashed line is perfect calibration."""
     left, side = 44, 260
     most = max(b["n"] for b in bins)
     parts = [_line(left, side + 8, left + side, 8, "var(--faint)", dash="5 4")]
@@ -100,22 +100,25 @@ def reliability_chart(bins: Sequence[dict[str, Any]]) -> str:
     parts.append(f'<polyline points="{path}" fill="none" stroke="{MAIN}" stroke-width="1.5"/>')
     for b in bins:
         x, y = left + side * b["confidence"], 8 + side * (1 - b["accuracy"])
-        told = f"{b['n']} examples: {100 * b['confidence']:.0f} % sure, {100 * b['accuracy']:.0f} % right"
+        tooltip = (
+            f"{b['n']} examples: confidence {100 * b['confidence']:.0f} %, "
+            f"accuracy {100 * b['accuracy']:.0f} %"
+        )
         radius = 2.5 + 7 * (b["n"] / most) ** 0.5
         parts.append(
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{MAIN}" fill-opacity="0.55">'
-            f"<title>{told}</title></circle>"
+            f"<title>{tooltip}</title></circle>"
         )
     parts.append(_text(left + side / 2, side + 42, "confidence %", anchor="middle", size=11))
     turned = f'transform="rotate(-90 12 {8 + side / 2})"'
-    parts.append(_text(12, 8 + side / 2, "right %", anchor="middle", size=11, extra=turned))
+    parts.append(_text(12, 8 + side / 2, "accuracy %", anchor="middle", size=11, extra=turned))
     return _svg(left + side + 16, side + 50, parts, "reliability diagram")
 
 
 def loss_chart(
     losses: Sequence[tuple[str, float]], *, limit: float | None = None, title: str = "points lost"
 ) -> str:
-    """Draw points lost a row, gains to the left; `limit` is the most that is wanted."""
+    """Draw points lost, one row each, gains to the left; `limit` is the target."""
     width, scale_px = 460, 220
     low = min(0.0, *(value for _, value in losses))
     high = max(5.0, *(value for _, value in losses))

@@ -1,4 +1,4 @@
-"""The pieces of a self-contained page: its frame, sections and tables."""
+"""HTML building blocks of a self-contained page: document, sections and tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SENTENCES = ("note", "use", "terms", "SHA-256", "reason", "layer")
 
 
 def document(title: str, header: str, main: str) -> str:
-    """Return a whole page with the shared style; it asks for nothing from anywhere."""
+    """Return a complete page with the shared style, which loads no external resource."""
     style = (resources.files("models.evaluation.page") / "page.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -29,7 +29,7 @@ def section(title: str, content: str) -> str:
 
 
 def details(title: str, content: str) -> str:
-    """Return markup that opens when its title is pressed."""
+    """Return a collapsible section; `content` is markup."""
     return f"<details><summary>{escape(title)}</summary>{content}</details>"
 
 
@@ -39,25 +39,25 @@ def figure(title: str, content: str) -> str:
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of plain texts."""
+    """Return a table of plain text cells."""
     return raw_table(headings, [table_row(headings, tuple(map(escape, row))) for row in rows])
 
 
 def raw_table(headings: Sequence[str], rows: Sequence[str]) -> str:
-    """Return a table of rows that are markup already."""
+    """Return a table whose rows are markup."""
     head = "".join(f"<th{_kind(heading)}>{escape(heading)}</th>" for heading in headings)
     body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
     return f'<div class="scroll"><table>{body}</table></div>'
 
 
 def table_row(headings: Sequence[str], cells: Sequence[str], *, kind: str = "") -> str:
-    """Return a row of cells that are markup already; `kind` is its style."""
+    """Return a row whose cells are markup; `kind` is its CSS class."""
     columns = (f"<td{_kind(h)}>{cell}</td>" for h, cell in zip(headings, cells, strict=True))
     return f'<tr class="{kind}">{"".join(columns)}</tr>' if kind else f"<tr>{''.join(columns)}</tr>"
 
 
 def _kind(heading: str) -> str:
-    """Words stand on the left, sentences may wrap, numbers stand on the right."""
+    """Return the class of a column: words are left-aligned, sentences wrap, numbers are right-aligned."""
     if heading in SENTENCES:
         return ' class="sentence"'
     return ' class="word"' if heading in (*show.WORDS, *WORDS) else ""

@@ -1,4 +1,4 @@
-"""Makes one self-contained page of an evaluation: figures, charts, targets, peers, data and licences."""
+"""Writes one self-contained HTML page of an evaluation: figures, charts, targets, peers, licences."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from models.files import writable
 def write_page(
     path: Path, results: Sequence[dict[str, Any]], measured: Sequence[dict[str, Any]] = ()
 ) -> Path:
-    """Write the page of what was evaluated and measured, whole or not at all; return its path."""
+    """Write the page of evaluations and measures atomically; return its path."""
     with writable(path):
         return write_text(path, render_page(results, measured))
 
 
 def render_page(results: Sequence[dict[str, Any]], measured: Sequence[dict[str, Any]] = ()) -> str:
-    """Return the page as HTML; it asks for nothing from anywhere."""
+    """Return the page as HTML, which loads no external resource."""
     titles = [*(result["model"] for result in results), *(result["measure"] for result in measured)]
     names = ", ".join(titles)
     links = "".join(f'<a href="#{_id(title)}">{escape(title)}</a>' for title in titles)
     intro = (
         f"<h1>Evaluation</h1><nav>{links}</nav><p>Figures of the int8 TFLite files unless another "
-        "variant is named, on people whom the file that answers never saw. Intervals are 95 % bootstraps; "
+        "variant is named, on held-out people. Intervals are 95 % bootstrap intervals; "
         f"chance is {100 / len(LABELS):.0f} %.</p>"
     )
     parts = [*map(_model, results), *map(_measure, measured)]
@@ -40,8 +40,8 @@ def render_page(results: Sequence[dict[str, Any]], measured: Sequence[dict[str, 
 
 
 def _model(result: dict[str, Any]) -> str:
-    sections = [_head(result), _targets(result), _overview(result), _spoilt(result), _parts(result)]
-    sections += [_closer(name, variants["int8"]) for name, variants in _clean_sets(result)]
+    sections = [_head(result), _targets(result), _overview(result), _corrupted(result), _parts(result)]
+    sections += [_errors(name, variants["int8"]) for name, variants in _clean_sets(result)]
     sections += [_peers(result), _origin(result), _notes(result)]
     return f'<article id="{_id(result["model"])}">{"".join(sections)}</article>'
 
@@ -57,7 +57,9 @@ def _head(result: dict[str, Any]) -> str:
     facts = [("task", result["task"]), ("version", result["version"])]
     if int8:
         facts += [("int8 file", f"{int8['bytes'] / 1000:.0f} kB"), ("sha256", int8["sha256"][:12])]
-    facts += [(f"median answer, {variant}", f"{ms:.2f} ms") for variant, ms in result["latency_ms"].items()]
+    facts += [
+        (f"median inference, {variant}", f"{ms:.2f} ms") for variant, ms in result["latency_ms"].items()
+    ]
     if result["folds"]:
         facts.append(("fold models", str(len(result["folds"]))))
     cells = "".join(f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in facts)
@@ -108,11 +110,11 @@ def _overview(result: dict[str, Any]) -> str:
     tables = details("All figures", table((*show.FIGURES, *show.INTERVALS[2:]), rows))
     difference = list(show.quantization_rows(result))
     if difference:
-        tables += details("What int8 costs against float16", table(show.QUANTIZATION, difference))
-    return section("Accuracy on people never seen", chart + tables)
+        tables += details("Difference of int8 to float16", table(show.QUANTIZATION, difference))
+    return section("Accuracy on held-out people", chart + tables)
 
 
-def _spoilt(result: dict[str, Any]) -> str:
+def _corrupted(result: dict[str, Any]) -> str:
     sets = result["sets"]
     charts = []
     for name, variants in sets.items():
@@ -123,7 +125,7 @@ def _spoilt(result: dict[str, Any]) -> str:
             charts.append(figure(name, loss_chart(losses, limit=JITTER_LOSS)))
     for title, pattern, limit in (
         ("bad webcam", "*-bad-webcam", None),
-        ("babble 10 dB under the speech", "*-babble-10db", BABBLE_LOSS),
+        ("babble 10 dB below the speech", "*-babble-10db", BABBLE_LOSS),
         ("telephone", "*-telephone", None),
     ):
         losses = [
@@ -136,8 +138,8 @@ def _spoilt(result: dict[str, Any]) -> str:
     if not charts:
         return ""
     what = "accuracy" if result["task"] == "face" else "UAR"
-    numbers = details("In figures", table(show.CORRUPTED, list(show.corrupted_rows(sets))))
-    title = f"Points of {what} lost when the input is spoilt"
+    numbers = details("As a table", table(show.CORRUPTED, list(show.corrupted_rows(sets))))
+    title = f"Loss of {what} in points with corrupted input"
     return section(title, f'<div class="grid">{"".join(charts)}</div>{numbers}')
 
 
@@ -146,8 +148,8 @@ def _parts(result: dict[str, Any]) -> str:
     return section("Speakers and folds", table(show.PARTS, rows)) if rows else ""
 
 
-def _closer(name: str, figures: dict[str, Any]) -> str:
-    """Show where one set goes wrong: confusion, reliability, and each class."""
+def _errors(name: str, figures: dict[str, Any]) -> str:
+    """Return the errors on one set: confusion, reliability, recall and precision of each class."""
     rows = [
         (label, show.percent(figures["recall"][label]), show.percent(figures["precision"][label]))
         for label in LABELS
@@ -155,7 +157,7 @@ def _closer(name: str, figures: dict[str, Any]) -> str:
     charts = (
         figure("confusion, rows are true", confusion_chart(figures["confusion"]))
         + figure(f"reliability, ECE {figures['ece']:.3f}", reliability_chart(figures["reliability"]))
-        + figure("each class", table(("class", "recall %", "precision %"), rows))
+        + figure("per class", table(("class", "recall %", "precision %"), rows))
     )
     accuracy, average = show.percent(figures["accuracy"]), show.percent(figures["uar"])
     head = f"{name}: {accuracy} % of {figures['n']}, UAR {average} %"
@@ -170,7 +172,7 @@ def _peers(result: dict[str, Any]) -> str:
         for row in result["peers"]["rows"]
     ]
     method = f'<p class="small">{escape(result["peers"]["method"])}</p>'
-    return section("Beside others", raw_table(show.PEERS, rows) + method)
+    return section("Comparison with other recognisers", raw_table(show.PEERS, rows) + method)
 
 
 def _origin(result: dict[str, Any]) -> str:
@@ -189,7 +191,7 @@ def _notes(result: dict[str, Any]) -> str:
     if not result["notes"]:
         return ""
     items = "".join(f"<li>{escape(note)}</li>" for note in result["notes"])
-    return section("What to know about these figures", f"<ul>{items}</ul>")
+    return section("Notes", f"<ul>{items}</ul>")
 
 
 def _clean_sets(result: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""The loaders read every published layout, keep test people out of training, and say what they left out."""
+"""The loaders read every published layout, keep test people out of training, and report unused files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.helpers import trees
 
 
 def test_fer2013_splits_are_the_official_ones(tmp_path: Path) -> None:
-    """Each usage of labels.csv gives its own pictures, with label and votes in the order of LABELS."""
+    """Each usage of labels.csv has its own images, with labels and votes in the order of LABELS."""
     trees.write_fer2013(tmp_path)
     for usage in ("Training", "PublicTest", "PrivateTest"):
         faces = load_fer2013(tmp_path, usage)
@@ -35,7 +35,7 @@ def test_fer2013_splits_are_the_official_ones(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", ["labels.csv", "fer2013.csv"])
 def test_exact_copies_of_test_images_leave_training(tmp_path: Path, layout: str) -> None:
-    """A training picture with the pixels of a test picture is dropped, whatever its label; tests stay."""
+    """A training image with the pixels of a test image is left out; the test splits stay complete."""
     rows = trees.fer_rows()
     public = next(row for row in rows if row[0] == "PublicTest")
     private = next(row for row in rows if row[0] == "PrivateTest")
@@ -48,22 +48,22 @@ def test_exact_copies_of_test_images_leave_training(tmp_path: Path, layout: str)
 
 
 @pytest.mark.parametrize(("votes", "kept"), [(4, 15), (5, 14), (6, 14)])
-def test_what_half_the_voters_call_no_face_leaves_training(tmp_path: Path, votes: int, kept: int) -> None:
-    """Five of ten NF votes drop a training picture, four do not."""
+def test_training_leaves_out_images_voted_not_a_face(tmp_path: Path, votes: int, kept: int) -> None:
+    """5 of 10 NF votes exclude a training image, 4 do not."""
     rows = [*trees.fer_rows(), ("Training", "fear", trees.face(9999), {"NF": votes})]
     trees.write_fer2013(tmp_path, rows)
     assert len(load_fer2013(tmp_path, "Training")) == kept
 
 
 def test_no_face_votes_leave_test_splits_whole(tmp_path: Path) -> None:
-    """Test figures are over every picture of the split, easy or not."""
+    """Test splits keep images with NF votes."""
     rows = [*trees.fer_rows(), ("PrivateTest", "fear", trees.face(9999), {"NF": 10})]
     trees.write_fer2013(tmp_path, rows)
     assert len(load_fer2013(tmp_path, "PrivateTest")) == 15
 
 
 def test_kaggle_csv_equals_the_tree(tmp_path: Path) -> None:
-    """The owners' two CSV files give the pictures, labels and votes that the tree gives."""
+    """The two published CSV files give the same images, labels and votes as the directory tree."""
     rows = trees.fer_rows()
     tree = load_fer2013(trees.write_fer2013(tmp_path / "tree", rows), "PrivateTest")
     table = load_fer2013(trees.write_kaggle(tmp_path / "csv", rows), "PrivateTest")
@@ -73,7 +73,7 @@ def test_kaggle_csv_equals_the_tree(tmp_path: Path) -> None:
 
 
 def test_kaggle_folders_are_read(tmp_path: Path) -> None:
-    """train/angry and test/angry are read, PublicTest and PrivateTest told apart by file names."""
+    """train/angry and test/angry are read; file names distinguish PublicTest and PrivateTest."""
     for folder, name in (("train", "Training_1"), ("test", "PublicTest_2"), ("test", "PrivateTest_3")):
         for seed, word in enumerate(("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")):
             path = tmp_path / folder / word / f"{name}.jpg"
@@ -84,27 +84,27 @@ def test_kaggle_folders_are_read(tmp_path: Path) -> None:
 
 
 def test_fer_plus_of_another_length_is_refused(tmp_path: Path) -> None:
-    """Votes are joined by row, so a table of another length is an error that gives both counts."""
+    """Votes are joined by row, so a table of another length is an error with both counts."""
     trees.write_kaggle(tmp_path, trees.fer_rows())
     lines = (tmp_path / "fer2013new.csv").read_text().splitlines(keepends=True)
     (tmp_path / "fer2013new.csv").write_text("".join(lines[:-1]))
-    with pytest.raises(DataError, match=r"41 rows beside 42 of fer2013\.csv"):
+    with pytest.raises(DataError, match=r"41 rows, but fer2013\.csv has 42"):
         load_fer2013(tmp_path, "Training")
 
 
 def test_unreadable_pictures_are_counted(tmp_path: Path) -> None:
-    """Empty and missing files are said by count and name; the rest is used."""
+    """A note has number and name of empty and missing files; the others are used."""
     trees.write_fer2013(tmp_path)
     files = sorted((tmp_path / "private_test").rglob("*.png"))
     files[0].write_bytes(b"")
     files[5].unlink()
     faces = load_fer2013(tmp_path, "PrivateTest")
     assert len(faces) == 12
-    assert faces.notes == (f"fer2013 PrivateTest: 2 of 14 pictures cannot be read (first {files[0].name})",)
+    assert faces.notes == (f"fer2013 PrivateTest: 2 of 14 images cannot be read (first {files[0].name})",)
 
 
-def test_rows_that_say_nothing_are_counted(tmp_path: Path) -> None:
-    """A class that is none of ours, a number that is none and a line cut off are left out and said."""
+def test_unusable_rows_are_counted(tmp_path: Path) -> None:
+    """An unknown class, an invalid number and a truncated line are left out and counted in a note."""
     trees.write_fer2013(tmp_path)
     lines = (tmp_path / "labels.csv").read_text().splitlines()
     lines[1] = lines[1].replace(",anger,", ",boredom,")
@@ -118,38 +118,38 @@ def test_rows_that_say_nothing_are_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"path,usage\na.png,PrivateTest\n", b"\xff\xfe\x00binary"])
-def test_a_table_of_something_else_is_one_sentence(tmp_path: Path, content: bytes) -> None:
-    """Empty, other columns, no text: the error names the file."""
+def test_invalid_table_is_an_error(tmp_path: Path, content: bytes) -> None:
+    """The error for an empty table, other columns or binary content names the file."""
     (tmp_path / "labels.csv").write_bytes(content)
     with pytest.raises(DataError, match=r"^labels\.csv: "):
         load_fer2013(tmp_path, "PrivateTest")
 
 
-def test_folders_and_names_that_are_no_emotion_are_counted(tmp_path: Path) -> None:
-    """Contempt is known and not ours; any other folder of ckplus48 and any other name of jaffe is said."""
+def test_unknown_folders_and_names_are_counted(tmp_path: Path) -> None:
+    """Unknown folders of ckplus48, except contempt, and unknown names of jaffe are counted in notes."""
     trees.write_ckplus48(tmp_path / "ck")
     (tmp_path / "ck" / "anger").rename(tmp_path / "ck" / "rage")
     assert load_ckplus48(tmp_path / "ck").notes == (
-        "ckplus48: 2 pictures lie in folders that are no emotion (first S010_004_00000010.png)",
+        "ckplus48: 2 images are in folders that are not an emotion (first S010_004_00000010.png)",
     )
     trees.write_jaffe(tmp_path / "jaffe")
     (tmp_path / "jaffe" / "KA.AN1.0.tiff").rename(tmp_path / "jaffe" / "holiday.tiff")
     assert load_jaffe(tmp_path / "jaffe").notes == (
-        "jaffe: 1 pictures have names that say no emotion (first holiday.tiff)",
+        "jaffe: 1 images have names without an emotion (first holiday.tiff)",
     )
 
 
 def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
-    """A table without its pictures is an error with the number that was tried."""
+    """A table without its images is an error with the number of tried files."""
     trees.write_fer2013(tmp_path)
     for path in tmp_path.rglob("*.png"):
         path.unlink()
-    with pytest.raises(DataError, match="no picture can be read, 14 tried"):
+    with pytest.raises(DataError, match="no image can be read, 14 tried"):
         load_fer2013(tmp_path, "PrivateTest")
 
 
 def test_missing_set_and_class_are_named(tmp_path: Path) -> None:
-    """The sentence names the data set that is not there, or the classes without an example."""
+    """The error names the missing data set, or the classes without an example."""
     with pytest.raises(DataError, match="data set jaffe: not in"):
         find_set(tmp_path, "jaffe")
     labels = np.array([0, 1, 2, 3, 6], dtype=np.int64)
@@ -158,7 +158,7 @@ def test_missing_set_and_class_are_named(tmp_path: Path) -> None:
 
 
 def test_ckplus_leaves_contempt_out(tmp_path: Path) -> None:
-    """Six classes of two subjects are read; contempt and neutral are none of them."""
+    """Six classes of two subjects are read, without contempt and neutral."""
     faces = load_ckplus48(trees.write_ckplus48(tmp_path))
     found = counts(faces.labels)
     assert found.pop("neutral") == 0
@@ -168,7 +168,7 @@ def test_ckplus_leaves_contempt_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".tiff", ".webp", ".png"])
 def test_jaffe_is_read_by_its_names(tmp_path: Path, suffix: str) -> None:
-    """KA.AN1.39.tiff says subject and label; whole pictures stay 256 pixels wide."""
+    """Names such as KA.AN1.39.tiff give subject and label; images keep their 256 pixels."""
     faces = load_jaffe(trees.write_jaffe(tmp_path, suffix=suffix))
     assert counts(faces.labels) == dict.fromkeys(LABELS, 1)
     assert set(faces.subjects) == {"KA"}
@@ -176,7 +176,7 @@ def test_jaffe_is_read_by_its_names(tmp_path: Path, suffix: str) -> None:
 
 
 def test_corpora_give_speaker_and_label(tmp_path: Path) -> None:
-    """All three naming patterns are understood; calm is neutral, pleasant_surprise is surprise."""
+    """All three naming patterns are parsed; calm is neutral, pleasant_surprise is surprise."""
     trees.write_speech(tmp_path)
     tess, _ = list_clips(tmp_path, "tess")
     ravdess, _ = list_clips(tmp_path, "ravdess")
@@ -191,8 +191,8 @@ def test_corpora_give_speaker_and_label(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["OA_bite_neutral.wav", "YAF_date_ps.wav", "OAF_back_angry.wav"])
-def test_owners_names_of_tess(tmp_path: Path, name: str) -> None:
-    """The owners' ps, angry and the one OA file are read as they are meant."""
+def test_published_names_of_tess(tmp_path: Path, name: str) -> None:
+    """ps, angry and the misnamed OA file have the right speaker and label."""
     trees.write_wav(tmp_path / "tess" / name, trees.buzz(0, 0.1))
     (clip,), notes = list_clips(tmp_path, "tess")
     assert (clip.speaker, clip.label) == {
@@ -202,7 +202,7 @@ def test_owners_names_of_tess(tmp_path: Path, name: str) -> None:
 
 
 def test_ravdess_twin_counts_once(tmp_path: Path) -> None:
-    """03-01-03-01-02-01-07 and -02-02-07 are one recording, so one of them is left out."""
+    """03-01-03-01-02-01-07 and -02-02-07 are the same recording; one is left out."""
     for name in ("03-01-03-01-02-01-07", "03-01-03-01-02-02-07"):
         trees.write_wav(tmp_path / "ravdess" / "Actor_07" / f"{name}.wav", trees.buzz(0, 0.1))
     clips, _ = list_clips(tmp_path, "ravdess")
@@ -210,29 +210,29 @@ def test_ravdess_twin_counts_once(tmp_path: Path) -> None:
 
 
 def test_strange_names_and_broken_clips_are_counted(tmp_path: Path) -> None:
-    """A name without an emotion and a file without sound are said; the others are used."""
+    """Notes count a name without an emotion and an unreadable file; the others are used."""
     trees.write_speech(tmp_path)
     trees.write_wav(tmp_path / "speech/nemo/holiday.wav", trees.buzz(0, 0.1))
     broken = tmp_path / "speech/nemo/EB0_anger_1.wav"
     broken.write_bytes(b"RIFF nothing")
     clips, notes = list_clips(tmp_path, "nemo")
-    assert notes == ["nemo: 1 files with names that say no emotion (first holiday.wav)"]
+    assert notes == ["nemo: 1 files with names without an emotion (first holiday.wav)"]
     speech = load_speech("nemo", clips, notes=notes)
     assert len(speech) == 17
     assert speech.notes[-1] == "nemo: 1 of 18 clips cannot be read (first EB0_anger_1.wav)"
 
 
 def test_stereo_at_another_rate_is_the_same_clip(tmp_path: Path) -> None:
-    """The owners' 48 kHz stereo gives as many frames, as loud, as 16 kHz mono."""
+    """48 kHz stereo gives the same number of frames and level as 16 kHz mono."""
     trees.write_wav(tmp_path / "nemo/EB0_anger_1.wav", trees.buzz(3, 1.0))
     trees.write_wav(tmp_path / "nemo/EB0_anger_2.wav", trees.buzz(3, 1.0, 48_000), rate_hz=48_000, channels=2)
     clips, _ = list_clips(tmp_path, "nemo")
     mono, stereo = (window.mfcc for window in load_speech("nemo", clips).windows)
     assert abs(len(mono) - len(stereo)) <= 2
-    # The log energy; the fine spectrum depends on the filter that resamples.
+    # Only the log energy: the fine spectrum depends on the resampling filter.
     np.testing.assert_allclose(mono[:, 0].mean(), stereo[:, 0].mean(), atol=1.5)
 
 
-def test_nobody_is_in_two_parts() -> None:
-    """No held-out speaker is one on whom choices are made."""
+def test_held_out_and_validation_speakers_are_disjoint() -> None:
+    """No held-out speaker is a validation speaker."""
     assert not set(HELD_OUT) & set(VALIDATION)

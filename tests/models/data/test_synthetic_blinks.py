@@ -1,4 +1,4 @@
-"""Rendered minutes are what they say, and the monitor finds in them what was put in."""
+"""Rendered minutes have the stated blinks, and the fatigue monitor finds them."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from models.evaluation.figures.fatigue import (
     frame_times,
     pairs_with_models,
     recognised_pairs,
+    run_monitor,
     simulate_minute,
     summary,
-    watch,
 )
 
 
 def eye(*, dark_rows: slice, side: int = 24) -> UInt8:
-    """Return a bright square with a dark band, which is an open eye's iris or a shut one's lashes."""
+    """Return a bright square with a dark band: the iris of an open eye or the lashes of a closed one."""
     image = np.full((side, side), 200, np.uint8)
     image[dark_rows] = 40
     return image
@@ -47,17 +47,17 @@ OPENED, SHUT = eye(dark_rows=slice(8, 17)), eye(dark_rows=slice(17, 20))
 PAIR = EyePair("made:1", (OPENED, OPENED), (SHUT, SHUT))
 
 
-def read(crops: Sequence[Float32]) -> float | None:
-    """Judge like a network that knows these eyes: by how dark the middle is."""
+def classify(crops: Sequence[Float32]) -> float | None:
+    """Classify these drawn eyes by the brightness of their centre."""
     middle = float(np.mean([crop[11:22].mean() for crop in crops]))
     return float(np.clip((middle - 0.1) / 0.5, 0, 1))
 
 
-READER = CropClassifier(32, read)
+CLASSIFIER = CropClassifier(32, classify)
 
 
-def test_a_closure_covers_for_as_long_as_it_was_made() -> None:
-    """Two blinks and a long one: counted, and covered by 80 % for the time that their ramps say."""
+def test_closures_have_the_stated_covered_time() -> None:
+    """Two blinks and a long closure are counted, and PERCLOS follows from their ramps."""
     course = LidMotion(10, (Closure(1, 1.1, 1.2, 1.4), Closure(3, 3.1, 3.2, 3.4), Closure(5, 5.2, 6.0, 6.4)))
     assert course.blinks == 2
     seconds = 2 * (0.02 + 0.1 + 0.04) + 0.04 + 0.8 + 0.08
@@ -69,8 +69,8 @@ def test_a_closure_covers_for_as_long_as_it_was_made() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_minutes_are_drawn_as_people_blink(seed: int) -> None:
-    """Blinks do not overlap and have the lengths of blinks, a microsleep covers for half a second."""
+def test_drawn_blinks_are_plausible(seed: int) -> None:
+    """Blinks do not overlap and have plausible lengths; a microsleep covers at least 0.5 s."""
     course = draw_lid_motion(np.random.default_rng(seed), microsleeps=2)
     ends = [0.0, *(closure.end_s for closure in course.closures)]
     assert all(closure.start_s > end for closure, end in zip(course.closures, ends, strict=False))
@@ -83,12 +83,12 @@ def test_minutes_are_drawn_as_people_blink(seed: int) -> None:
 
 
 def test_the_same_seed_draws_the_same() -> None:
-    """Figures can be had again."""
+    """The seed determines the result."""
     assert draw_lid_motion(np.random.default_rng(3)) == draw_lid_motion(np.random.default_rng(3))
 
 
-def test_eyes_are_those_of_the_pictures_at_both_ends() -> None:
-    """Open looks like the open picture, shut like the shut one, and half way the upper half is shut."""
+def test_rendering_blends_from_open_to_closed() -> None:
+    """At both ends the crop equals the source image; half way the upper half is closed."""
     course = LidMotion(4, (Closure(1, 2, 3, 4),))
     opened, half, shut = (
         crops[0]
@@ -113,27 +113,27 @@ def eyes_of(*cells: tuple[str, int], seed: int = 0) -> PatchSet:
     )
 
 
-def test_people_with_both_states_are_paired_with_themselves() -> None:
-    """Somebody with one state only is not used then."""
+def test_people_with_both_states_are_preferred() -> None:
+    """If a person has both states, people with one state are not used."""
     eyes = eyes_of(("a", OPEN), ("a", CLOSED), ("a", CLOSED), ("b", OPEN), ("c", CLOSED))
     assert [pair.person for pair in pair_eyes(eyes, most=3, seed=1)] == ["a", "a", "a"]
 
 
-def test_where_nobody_has_both_the_most_alike_are_joined() -> None:
-    """Two open eyes of one photograph get two shut ones of another, in the same light."""
+def test_without_both_states_similar_people_are_paired() -> None:
+    """Two open eyes of one photograph get two closed ones of another, with equal brightness."""
     eyes = eyes_of(("a", OPEN), ("a", OPEN), ("b", CLOSED), ("b", CLOSED), ("c", CLOSED))
     (pair,) = pair_eyes(eyes, most=5, seed=1)
     assert pair.person == "a"
     assert len(pair.opened) == len(pair.shut) == 2
     assert pair.shut[0].mean() == pytest.approx(pair.opened[0].mean(), abs=3)
-    with pytest.raises(DataError, match="nobody has open and shut eyes"):
+    with pytest.raises(DataError, match="no open and closed eyes to pair"):
         pair_eyes(eyes_of(("a", OPEN), ("a", OPEN)), most=5, seed=1)
 
 
-def test_pairs_that_are_not_seen_for_what_they_are_are_counted() -> None:
-    """A reader that knows these eyes is right about both states, one that always says open about one."""
+def test_recognised_pairs_are_counted() -> None:
+    """A perfect classifier recognises both states; one that always predicts open recognises one."""
     blind = CropClassifier(32, lambda _crops: 0.1)
-    assert recognised_pairs([(PAIR, READER), (PAIR, blind)]) == {"n": 2, "opened": 2, "shut": 1}
+    assert recognised_pairs([(PAIR, CLASSIFIER), (PAIR, blind)]) == {"n": 2, "opened": 2, "shut": 1}
     assert recognised_pairs([(PAIR, CropClassifier(32, lambda _crops: None))]) == {
         "n": 1,
         "opened": 0,
@@ -142,15 +142,15 @@ def test_pairs_that_are_not_seen_for_what_they_are_are_counted() -> None:
 
 
 def test_figures_need_fold_models(tmp_path: Path) -> None:
-    """Nobody's eyes are judged by a network that learnt them."""
+    """Without fold models there is an error, since no model holds the people out."""
     with pytest.raises(DataError, match="no fold model of eye-state"):
         pairs_with_models(eyes_of(("a", OPEN), ("a", CLOSED)), tmp_path)
 
 
 @pytest.mark.parametrize(("hz", "dropped"), [(10, 0.0), (30, 0.2)])
-def test_a_reader_that_sees_finds_what_was_rendered(hz: float, dropped: float) -> None:
-    """Blinks within a tenth, closed time within 0.03, also with lost frames."""
-    minute = simulate_minute(PAIR, READER, hz=hz, dropped=dropped, seed=5)
+def test_monitor_finds_the_rendered_blinks(hz: float, dropped: float) -> None:
+    """With a perfect classifier blinks are within 10 % and PERCLOS within 0.03, also with lost frames."""
+    minute = simulate_minute(PAIR, CLASSIFIER, hz=hz, dropped=dropped, seed=5)
     assert minute.blink_error is not None
     assert abs(minute.blink_error) <= 0.1
     assert minute.found_perclos == pytest.approx(minute.perclos, abs=0.03)
@@ -158,22 +158,22 @@ def test_a_reader_that_sees_finds_what_was_rendered(hz: float, dropped: float) -
 
 
 def test_the_alarm_of_a_rendered_closure_comes_in_time() -> None:
-    """Within 1.5 s of the moment when 80 % are covered."""
+    """The alarm comes within 1.5 s after 80 % are covered."""
     course = draw_alarm_motion(np.random.default_rng(1), at_s=8.0, closed_s=3.0)
-    states = watch(PAIR, course, READER, hz=10, dropped=0.1, seed=1)
+    states = run_monitor(PAIR, course, CLASSIFIER, hz=10, dropped=0.1, seed=1)
     first = next(t_s for t_s, state in states if state.level in ALARMS)
     assert 0.8 <= first - course.closures[-1].covered_s <= 1.5
 
 
-def test_frames_come_late_and_get_lost_but_stay_in_order() -> None:
-    """As many as asked for, save those that are lost."""
+def test_frame_times_are_ordered_and_some_are_lost() -> None:
+    """Times increase, and their number matches rate and loss."""
     t_s = frame_times(60, hz=30, dropped=0.25, random=np.random.default_rng(2))
     assert np.all(np.diff(t_s) > 0)
     assert t_s.size == pytest.approx(1350, rel=0.05)
 
 
-def test_errors_are_those_of_minutes() -> None:
-    """10 of 10 and 8 of 10 blinks are off by a tenth on average; without a rate nothing is said."""
+def test_errors_are_averaged_over_minutes() -> None:
+    """10 of 10 and 8 of 10 blinks are an error of 10 %; without a blink rate there is no error."""
     minutes = [Minute("a", 10, found, 0.05, 0.07, 1, 1, frozenset({"alert"})) for found in (10.0, 8.0)]
     found = summary(minutes)
     assert found["blinks"]["mean_error"] == pytest.approx(0.1)

@@ -1,12 +1,11 @@
-"""Figures come from the shipped files, and what is missing is said."""
+"""Figures are computed with the shipped files; missing data is noted."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +14,14 @@ from edge.inference.card import artifacts_directory, load_card
 from edge.inference.classifier import open_classifier
 from edge.inference.features import CropSpec
 from edge.values import LABELS
+from models.__main__ import main
 from models.data.corruption import CLEAN, JITTER
 from models.data.datasets import DataError
 from models.evaluation.evaluate import NOT_IN_CARDS, evaluate_model
 from models.evaluation.face_sets import face_sets
 from models.family import Family
 from tests.helpers import trees
+from tests.helpers.commands import run_here
 
 FIGURES = [
     "n", "accuracy", "uar", "macro_f1", "ece", "interval_95", "uar_interval_95", "recall", "precision",
@@ -31,28 +32,40 @@ KEYS = [
     "targets",
 ]  # fmt: skip
 CLEAN_FACES = ("fer2013-private", "fer2013-private-ferplus", "ckplus48-six")
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Data with every set, tiny."""
+    """Return tiny data with every set."""
     directory = tmp_path_factory.mktemp("data")
     trees.write_fer2013(directory / "faces" / "fer2013")
     trees.write_ckplus48(directory / "faces" / "ckplus48")
-    return trees.write_speech(directory)
+    return trees.write_speech(directory, seconds=0.4)
 
 
 @pytest.fixture
 def no_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A machine on which the detector weights were never fetched."""
+    """Hide the detector weights."""
     monkeypatch.setenv("EMOTION_EDGE_WEIGHTS", str(tmp_path / "nothing"))
 
 
-@pytest.mark.usefixtures("no_weights")
-def test_face_model_is_measured_on_every_set_there(data: Path) -> None:
-    """Both variants on fer2013 under both labellings and on ckplus48; what is missing is a note by name."""
-    result = evaluate_model("report-face", data, bar=trees.no_bar)
+@pytest.fixture(scope="module")
+def face(data: Path) -> dict[str, Any]:
+    """Return the evaluation of report-face without detector weights."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMOTION_EDGE_WEIGHTS", str(data / "nothing"))
+        return evaluate_model("report-face", data, bar=trees.no_bar)
+
+
+@pytest.fixture(scope="module")
+def voice(data: Path) -> dict[str, Any]:
+    """Return the evaluation of report-voice."""
+    return evaluate_model("report-voice", data, bar=trees.no_bar)
+
+
+def test_face_model_is_measured_on_every_set(face: dict[str, Any]) -> None:
+    """Both variants are measured on fer2013 with both labels and on ckplus48; notes name what is missing."""
+    result = face
     assert list(result) == [*KEYS, "peers"]
     assert {name: figures["int8"]["n"] for name, figures in result["sets"].items()} == {
         "fer2013-private": 14,
@@ -70,9 +83,8 @@ def test_face_model_is_measured_on_every_set_there(data: Path) -> None:
     )
 
 
-@pytest.mark.usefixtures("no_weights")
-def test_figures_come_from_the_shipped_file(data: Path) -> None:
-    """The accuracy is what the int8 classifier of the device gives on those very pictures."""
+def test_figures_are_of_the_shipped_file(face: dict[str, Any]) -> None:
+    """The accuracy is that of the int8 classifier of the device on the same images."""
     classifier = open_classifier("report-face", task="face")
     right = [
         int(
@@ -82,13 +94,12 @@ def test_figures_come_from_the_shipped_file(data: Path) -> None:
         for usage, label, pixels, _ in trees.fer_rows()
         if usage == "PrivateTest"
     ]
-    result = evaluate_model("report-face", data, bar=trees.no_bar)
-    assert result["sets"]["fer2013-private"]["int8"]["accuracy"] == round(sum(right) / len(right), 4)
+    assert face["sets"]["fer2013-private"]["int8"]["accuracy"] == round(sum(right) / len(right), 4)
 
 
 @pytest.mark.usefixtures("no_weights")
-def test_given_crops_are_levelled_where_the_card_says_so(data: Path) -> None:
-    """A model of levelled crops reads them as the daemon cuts them: mean 0.5, whatever the light was."""
+def test_crops_are_levelled_if_the_card_requires_it(data: Path) -> None:
+    """Levelled crops have mean 0.5 and standard deviation 0.2, as in the daemon."""
     card = load_card("report-face")
     features = card.spec(CropSpec).model_copy(update={"levelled": True})
     levelled = card.model_copy(update={"input": card.input.model_copy(update={"features": features})})
@@ -99,10 +110,9 @@ def test_given_crops_are_levelled_where_the_card_says_so(data: Path) -> None:
     assert crop.std() == pytest.approx(0.2, abs=0.02)
 
 
-@pytest.mark.usefixtures("no_weights")
-def test_wrong_boxes_are_told_one_by_one(data: Path) -> None:
-    """Each kind has its figures; the loss is clean accuracy minus their mean, the worst is named."""
-    sets = evaluate_model("report-face", data, bar=trees.no_bar)["sets"]
+def test_each_box_error_has_figures(face: dict[str, Any]) -> None:
+    """The loss is the clean accuracy minus the mean of all kinds; the worst kind is named."""
+    sets = face["sets"]
     clean, jitter = sets["ckplus48-six"]["int8"], sets["ckplus48-six-crop-jitter"]["int8"]
     assert list(jitter["kinds"]) == list(JITTER)
     mean = np.mean([kind["accuracy"] for kind in jitter["kinds"].values()])
@@ -111,10 +121,9 @@ def test_wrong_boxes_are_told_one_by_one(data: Path) -> None:
     assert jitter["worst"]["loss_points"] == max(losses.values()) == losses[jitter["worst"]["kind"]]
 
 
-@pytest.mark.usefixtures("no_weights")
-def test_quantization_is_told_in_points(data: Path) -> None:
-    """Every set with both variants has int8 minus float16, of accuracy and UAR."""
-    result = evaluate_model("report-face", data, bar=trees.no_bar)
+def test_quantization_loss_is_in_points(face: dict[str, Any]) -> None:
+    """Every set with both variants has int8 minus float16 of accuracy and UAR."""
+    result = face
     assert list(result["int8_minus_float"]) == list(CLEAN_FACES)
     for name, difference in result["int8_minus_float"].items():
         int8, float16 = result["sets"][name]["int8"], result["sets"][name]["float16"]
@@ -122,17 +131,16 @@ def test_quantization_is_told_in_points(data: Path) -> None:
             assert difference[key] == pytest.approx(100 * (int8[key] - float16[key]), abs=0.01)
 
 
-@pytest.mark.usefixtures("no_weights")
-def test_answers_are_timed(data: Path) -> None:
-    """Each variant has its median time of an answer in ms."""
-    latency = evaluate_model("report-face", data, bar=trees.no_bar)["latency_ms"]
+def test_inference_time_is_measured(face: dict[str, Any]) -> None:
+    """Each variant has a median inference time in ms."""
+    latency = face["latency_ms"]
     assert list(latency) == ["int8", "float16"]
     assert all(0 < ms < 1000 for ms in latency.values())
 
 
 @pytest.mark.usefixtures("no_weights")
 def test_ferplus_counts_only_majorities(tmp_path: Path) -> None:
-    """A picture on which no class has more than half of the votes is not in the FER+ figures."""
+    """Images without a majority of the votes do not count in the FER+ figures."""
     rows = trees.fer_rows()
     half = {"anger": 5, "sadness": 5, "NF": 0}
     rows = [
@@ -144,9 +152,9 @@ def test_ferplus_counts_only_majorities(tmp_path: Path) -> None:
     assert result["sets"]["fer2013-private-ferplus"]["int8"]["n"] == 12
 
 
-def test_voice_model_is_measured_on_held_out_speakers(data: Path) -> None:
-    """Only the clips of the speakers that training never heard: 7 of YAF, 8 of actor 17, 6 of WR0."""
-    result = evaluate_model("report-voice", data, bar=trees.no_bar)
+def test_voice_model_is_measured_on_held_out_speakers(voice: dict[str, Any]) -> None:
+    """Only clips of held-out speakers count: 7 of YAF, 8 of actor 17, 6 of WR0."""
+    result = voice
     assert list(result) == KEYS
     clean = {name: figures for name, figures in result["sets"].items() if name.endswith("-unseen")}
     assert {name: figures["int8"]["n"] for name, figures in clean.items()} == {
@@ -158,18 +166,18 @@ def test_voice_model_is_measured_on_held_out_speakers(data: Path) -> None:
     assert any("3 of 4 held-out people are missing (ravdess:18, " in note for note in result["notes"])
 
 
-def test_voice_without_noise_is_measured_by_telephone_only(data: Path) -> None:
-    """Missing babble is a note; band-limited clips are measured all the same, in int8 only."""
-    result = evaluate_model("report-voice", data, bar=trees.no_bar)
-    spoilt = [name for name in result["sets"] if not name.endswith("-unseen")]
-    assert spoilt == [f"{corpus}-unseen-telephone" for corpus in ("tess", "ravdess", "nemo")]
+def test_without_noise_only_the_telephone_is_measured(voice: dict[str, Any]) -> None:
+    """Missing babble is a note; the telephone is measured, in int8 only."""
+    result = voice
+    corrupted = [name for name in result["sets"] if not name.endswith("-unseen")]
+    assert corrupted == [f"{corpus}-unseen-telephone" for corpus in ("tess", "ravdess", "nemo")]
     assert list(result["sets"]["tess-unseen-telephone"]) == ["int8"]
     assert any("voices in babble are not measured" in note for note in result["notes"])
 
 
-def test_babble_is_found_and_its_loss_told(data: Path, tmp_path: Path) -> None:
-    """With noise/ there each corpus is heard in babble too; the loss is clean UAR minus that in babble."""
-    shutil.copytree(data / "speech", tmp_path / "speech")
+def test_loss_in_babble_is_measured(data: Path, tmp_path: Path) -> None:
+    """With a babble recording the loss is the clean UAR minus the UAR in babble."""
+    shutil.copytree(data / "speech" / "nemo", tmp_path / "speech" / "nemo")
     trees.write_wav(tmp_path / "noise" / "any" / "babble.wav", trees.buzz(77, 2.0))
     sets = evaluate_model("report-voice", tmp_path, bar=trees.no_bar)["sets"]
     clean, babble = (sets[name]["int8"] for name in ("nemo-unseen", "nemo-unseen-babble-10db"))
@@ -178,8 +186,8 @@ def test_babble_is_found_and_its_loss_told(data: Path, tmp_path: Path) -> None:
 
 
 def test_broken_clips_are_counted_and_the_rest_measured(data: Path, tmp_path: Path) -> None:
-    """A file without sound is a note with count and name, and leaves every condition."""
-    shutil.copytree(data / "speech", tmp_path / "speech")
+    """A note has number and name of broken files; they count in no condition."""
+    shutil.copytree(data / "speech" / "nemo", tmp_path / "speech" / "nemo")
     (tmp_path / "speech" / "nemo" / "WR0_anger_1.wav").write_bytes(b"RIFF nothing")
     result = evaluate_model("report-voice", tmp_path, bar=trees.no_bar)
     assert result["sets"]["nemo-unseen"]["int8"]["n"] == 5
@@ -191,7 +199,7 @@ def test_broken_clips_are_counted_and_the_rest_measured(data: Path, tmp_path: Pa
 
 @pytest.mark.usefixtures("no_weights")
 def test_a_missing_class_is_a_note_that_names_it(tmp_path: Path, data: Path) -> None:
-    """fer2013 without fear is not measured and said so; ckplus48 still is."""
+    """fer2013 without fear is not measured, ckplus48 is."""
     shutil.copytree(data / "faces" / "ckplus48", tmp_path / "ckplus48")
     rows = [row for row in trees.fer_rows() if row[1] != "fear"]
     trees.write_fer2013(tmp_path / "fer2013", rows)
@@ -202,22 +210,22 @@ def test_a_missing_class_is_a_note_that_names_it(tmp_path: Path, data: Path) -> 
 
 @pytest.mark.usefixtures("no_weights")
 def test_nothing_to_measure_names_every_set(tmp_path: Path) -> None:
-    """An empty directory is an error with all the sets that it lacks."""
+    """An empty directory is an error that names all missing sets."""
     with pytest.raises(DataError, match=r"fer2013.*ckplus48.*jaffe"):
         evaluate_model("report-face", tmp_path, bar=trees.no_bar)
 
 
 def test_write_cards_puts_figures_into_the_card(data: Path, tmp_path: Path) -> None:
-    """The command prints JSON and leaves the same figures, without confusions, in a card that still loads."""
+    """The command prints JSON and saves the same figures, without confusions, in the card."""
     for path in artifacts_directory().glob("report-voice.*"):
         shutil.copy(path, tmp_path)
     card = json.loads((tmp_path / "report-voice.json").read_text())
     card["metrics"] = {"kept": {"int8": {"n": 1}}}
     (tmp_path / "report-voice.json").write_text(json.dumps(card))
-    done = subprocess.run(
-        [sys.executable, "-m", "models", "evaluate", "report-voice", "--data", str(data),
-         "--models", str(tmp_path), "--json", "--write-cards"],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    shutil.copytree(data / "speech" / "nemo", tmp_path / "data" / "nemo")
+    done = run_here(
+        main, "evaluate", "report-voice", "--data", tmp_path / "data", "--models", tmp_path, "--json",
+        "--write-cards",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""What is measured beside single faces and voices is told in numbers, in tables and on the page."""
+"""Measures are reported as figures, as tables and on the page."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from models.run import Bar
 
 
 def measure_nothing(_data: Path, _directory: Path, _bar: Bar) -> Measured:
-    """Find one figure, which is missed."""
-    row = Target("rightness", "%", ">=", 85).judge([("here", 80.0)])
+    """Return one figure, which misses its target."""
+    row = Target("rightness", "%", ">=", 85).compare([("here", 80.0)])
     table = Table("by place", ("data set", "right %"), (("here <b>", "80.0"),))
     cards = {"visual": {"here": {"int8": {"n": 5, "accuracy": 0.8}}}}
     return Measured({"right": 0.8}, [table], [row], ["one place only"], cards)
@@ -31,7 +31,7 @@ def _measure(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_measure")
 def test_json_has_figures_tables_and_targets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Programs read the numbers, whether the target is met, and the notes."""
+    """JSON has the figures, the comparison with the target, and the notes."""
     assert main(["evaluate", "made", "--data", str(tmp_path), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["evaluations"] == []
@@ -44,7 +44,7 @@ def test_json_has_figures_tables_and_targets(tmp_path: Path, capsys: pytest.Capt
 
 @pytest.mark.usefixtures("_measure")
 def test_cards_get_the_figures_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`--write-cards` adds sets to the card of the model that was measured, and `list` shows them."""
+    """`--write-cards` adds sets to the card of the measured model, and `list` prints them."""
     before = load_card("visual")
     shutil.copy(artifacts_directory() / "visual.json", tmp_path)
     where = ["--data", str(tmp_path), "--models", str(tmp_path)]
@@ -61,8 +61,8 @@ def test_cards_get_the_figures_when_asked(tmp_path: Path, capsys: pytest.Capture
 
 
 @pytest.mark.usefixtures("_measure")
-def test_people_read_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A table and its target are printed, and stand on the page with their markup made harmless."""
+def test_tables_are_printed_and_on_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A table and its target are printed, and are on the page with escaped markup."""
     page = tmp_path / "page.html"
     assert main(["evaluate", "made", "--data", str(tmp_path), "--html", str(page)]) == 0
     out = capsys.readouterr().out
@@ -71,9 +71,7 @@ def test_people_read_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "here &lt;b&gt;" in page.read_text(encoding="utf-8")
 
 
-def test_a_model_without_a_measure_of_its_name_says_which(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The multimodal network is measured beside the rules that it competes with."""
+def test_multimodal_model_names_its_measure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error for the multimodal model names the measure `fusion`."""
     assert main(["evaluate", "multimodal", "--data", str(tmp_path)]) == 1
-    assert "`evaluate fusion`" in capsys.readouterr().err
+    assert "`emotion-models evaluate fusion`" in capsys.readouterr().err

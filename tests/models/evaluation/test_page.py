@@ -1,4 +1,4 @@
-"""The page and the tables say what was measured, for people and for pipes, and ask for nothing."""
+"""The page and the printed tables have all results, and the page loads no external resource."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VOID = {"meta", "link", "br", "img", "input"}
 
 @pytest.fixture(scope="module")
 def face(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What `evaluate` says of report-face on tiny data."""
+    """Return the evaluation of report-face on tiny data."""
     directory = tmp_path_factory.mktemp("data")
     trees.write_fer2013(directory / "fer2013")
     trees.write_ckplus48(directory / "ckplus48")
@@ -32,23 +32,23 @@ def face(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def voice(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What `evaluate` says of report-voice on tiny data."""
-    directory = trees.write_speech(tmp_path_factory.mktemp("data"), actors=("17",))
+    """Return the evaluation of report-voice on tiny data."""
+    directory = trees.write_speech(tmp_path_factory.mktemp("data"), actors=("17",), seconds=0.3)
     return evaluate_model("report-voice", directory, bar=trees.no_bar)
 
 
 class Tags(HTMLParser):
-    """Counts open elements and keeps every attribute that could ask for something."""
+    """Counts open elements and keeps every attribute that could load a resource."""
 
     def __init__(self) -> None:
         super().__init__()
         self.open: list[str] = []
-        self.asked: list[str] = []
+        self.links: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag not in VOID:
             self.open.append(tag)
-        self.asked += [str(value) for name, value in attrs if name in ("src", "href", "srcset", "data")]
+        self.links += [str(value) for name, value in attrs if name in ("src", "href", "srcset", "data")]
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.handle_starttag(tag, attrs)
@@ -59,18 +59,18 @@ class Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_page_is_whole_and_asks_for_nothing(face: dict[str, Any], voice: dict[str, Any]) -> None:
-    """Every element is closed; there is no script, and every link stays on the page."""
+def test_page_is_well_formed_and_self_contained(face: dict[str, Any], voice: dict[str, Any]) -> None:
+    """Every element is closed, there is no script, and every link is internal."""
     page = render_page([face, voice])
     tags = Tags()
     tags.feed(page)
     assert tags.open == []
-    assert all(asked.startswith("#") for asked in tags.asked)
+    assert all(link.startswith("#") for link in tags.links)
     assert not re.search(r"<script|url\(|@import|https?://", page)
 
 
 def test_page_has_every_set_chart_and_licence(face: dict[str, Any], voice: dict[str, Any]) -> None:
-    """Names, hash, terms, peers and notes of both models; a confusion and a reliability a clean set."""
+    """The page has names, hash, licences, peers and notes of both models, and charts of every clean set."""
     page = render_page([face, voice])
     for result in (face, voice):
         assert result["files"]["int8"]["sha256"] in page
@@ -83,8 +83,8 @@ def test_page_has_every_set_chart_and_licence(face: dict[str, Any], voice: dict[
     assert "voices in babble are not measured" in page
 
 
-def test_what_a_data_set_is_called_cannot_break_the_page(face: dict[str, Any]) -> None:
-    """Names from a card are text, whatever they hold."""
+def test_names_are_escaped(face: dict[str, Any]) -> None:
+    """Names from a card are escaped."""
     result = copy.deepcopy(face)
     result["data"][0]["name"] = "<script>alert(1)</script>"
     result["notes"].append("a & b < c")
@@ -93,31 +93,31 @@ def test_what_a_data_set_is_called_cannot_break_the_page(face: dict[str, Any]) -
     assert "a &amp; b &lt; c" in page
 
 
-def test_page_is_written_whole_into_a_new_directory(face: dict[str, Any], tmp_path: Path) -> None:
-    """The directory is made, the former page replaced, and nothing else is left there."""
+def test_page_is_written_atomically_into_a_new_directory(face: dict[str, Any], tmp_path: Path) -> None:
+    """The directory is created, an old page is replaced, and no temporary file is left."""
     path = tmp_path / "runs" / "page.html"
     write_page(path, [face])
     assert write_page(path, [face]).read_text().endswith("</html>\n")
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_page_that_cannot_be_written_is_one_sentence(face: dict[str, Any], tmp_path: Path) -> None:
-    """A file where the directory should be is an error with the path."""
+def test_page_that_cannot_be_written_is_an_error(face: dict[str, Any], tmp_path: Path) -> None:
+    """If the directory cannot be created, the error has the path."""
     (tmp_path / "file").write_text("")
     with pytest.raises(EdgeError, match=r"page\.html: cannot be written"):
         write_page(tmp_path / "file" / "page.html", [face])
 
 
-def test_pipes_get_every_table(
+def test_every_table_is_printed_in_a_pipe(
     face: dict[str, Any], voice: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Figures, intervals, losses, quantization, classes, targets, peers and speakers, in plain lines."""
+    """Figures, intervals, losses, quantization, classes, targets, peers and speakers are plain lines."""
     for result in (face, voice):
         show_evaluation(result)
     printed = capsys.readouterr().out
     for title in (
-        "intervals over examples", "speakers and folds", "spoilt on purpose", "int8 minus float16",
-        "recall % a class", "precision % a class", "targets", "beside others",
+        "intervals over examples", "speakers and folds", "corrupted input", "int8 minus float16",
+        "recall % per class", "precision % per class", "targets", "comparison with other recognisers",
     ):  # fmt: skip
         assert f"\n{title}" in printed
     assert re.search(r"accuracy on fer2013-private +fer2013-private .* (met|missed by)", printed)
@@ -128,7 +128,7 @@ def test_pipes_get_every_table(
 def test_float16_alone_is_shown_without_charts(
     face: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A model without an int8 file still has its figures on the page and in the tables."""
+    """A model without an int8 file has its figures on the page and in the tables."""
     result = copy.deepcopy(face)
     result["sets"] = {
         name: {"float16": variants["float16"]}

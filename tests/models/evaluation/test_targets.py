@@ -1,4 +1,4 @@
-"""Targets compare the worst of what was measured, and a peer's figures stand as they were measured."""
+"""Targets compare the worst value with the limit; figures of peers are constants."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def verdict(result: dict[str, Any], name: str) -> dict[str, Any]:
     ("accuracy", "met", "missed_by"), [(0.71, True, None), (0.7, True, None), (0.6999, False, 0.01)]
 )
 def test_at_least(accuracy: float, met: bool, missed_by: float | None) -> None:
-    """The limit itself is enough, a hundredth of a point under it is missed by that."""
+    """The limit itself meets the target; 0.01 points below misses it by 0.01."""
     row = verdict(made_result("face", {"fer2013-private": {"accuracy": accuracy, "ece": 0.1}}),
                   "accuracy on fer2013-private")  # fmt: skip
     assert (row["met"], row["missed_by"]) == (met, missed_by)
@@ -44,13 +44,13 @@ def test_at_least(accuracy: float, met: bool, missed_by: float | None) -> None:
 
 @pytest.mark.parametrize(("bytes_", "met"), [(1_999_999, True), (2_000_000, False)])
 def test_less_than(bytes_: int, met: bool) -> None:
-    """Two megabytes are not under two megabytes."""
+    """The limit itself does not meet a target with <."""
     files = {"int8": {"file": "tiny.int8.tflite", "bytes": bytes_}}
     assert verdict(made_result("face", {}, files=files), "size of the int8 file")["met"] is met
 
 
 def test_the_worst_set_decides_and_is_named() -> None:
-    """Of several losses the largest counts, whichever sign the quantization's difference has."""
+    """The largest loss counts, and the largest absolute difference of the quantization."""
     sets = {"a-crop-jitter": {"loss_points": 1.0}, "b-crop-jitter": {"loss_points": 3.5}}
     differences = {"a": {"accuracy": 0.2}, "b": {"accuracy": -0.6}}
     result = made_result("face", sets, int8_minus_float=differences)
@@ -61,8 +61,8 @@ def test_the_worst_set_decides_and_is_named() -> None:
     assert (quantization["where"], quantization["measured"]) == ("b", 0.6)
 
 
-def test_mean_of_speakers_is_what_tess_is_judged_by() -> None:
-    """Not the pooled accuracy."""
+def test_tess_target_uses_the_mean_of_speakers() -> None:
+    """The target of tess uses the mean of its speakers, not the total accuracy."""
     figures = {"accuracy": 0.9, "ece": 0.0, "mean_of_groups": {"accuracy": 0.7}}
     row = verdict(made_result("voice", {"tess-folds": figures}), "accuracy on tess-folds, mean of speakers")
     assert row["measured"] == 70
@@ -70,14 +70,14 @@ def test_mean_of_speakers_is_what_tess_is_judged_by() -> None:
 
 @pytest.mark.parametrize("task", TARGETS)
 def test_nothing_measured_is_neither_met_nor_missed(task: str) -> None:
-    """A missing set is told as not measured."""
+    """A target on a missing set is neither met nor missed."""
     rows = check_targets(made_result(task, {}))
     assert [row["target"] for row in rows] == [target.name for target in TARGETS[task]]
     assert all(row["met"] is row["measured"] is row["missed_by"] is None for row in rows)
 
 
-def test_peers_stand_beside_ours_and_the_report_s(tmp_path: Path) -> None:
-    """This run first, then report-face by its card, then the others with their method."""
+def test_comparison_with_peers(tmp_path: Path) -> None:
+    """The measured model comes first, then report-face by its card, then the peers, with the method."""
     shutil.copy(artifacts_directory() / "report-face.json", tmp_path)
     sets = {"fer2013-private": {"accuracy": 0.71}}
     peers = compare(made_result("face", sets, latency_ms={"int8": 1.5}), tmp_path)
@@ -90,6 +90,6 @@ def test_peers_stand_beside_ours_and_the_report_s(tmp_path: Path) -> None:
 
 
 def test_peers_without_the_report_s_card(tmp_path: Path) -> None:
-    """A directory of one's own models compares with the others alone."""
+    """Without the card of report-face only the peers are compared."""
     rows = compare(made_result("face", {}), tmp_path)["rows"]
     assert len(rows) == 1 + len(PEERS)

@@ -1,4 +1,4 @@
-"""The recipes of the eye and mouth models: their inputs, their splits, and an epoch on drawn data."""
+"""The recipes of the eye and mouth models: inputs, splits, and one epoch on drawn data."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ pytest.importorskip("keras", reason="needs the [train] extra")
 
 from models.recipes import eye_state, mouth_state
 
-# TensorFlow's tensors do not know NumPy 2's copy keyword yet, and Keras asks them.
+# TensorFlow's tensors do not support the copy keyword of NumPy 2 yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 MRL_PEOPLE = ("s0001", "s0002", "s0003", "s0004", "s0005", "s0006", "s0019")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eyes of 24 and of seven people, faces, mouths, and sequences, all drawn."""
+    """Return drawn eyes of 24 and of seven people, and faces."""
     data = tmp_path_factory.mktemp("data")
     trees.write_cew(data / "eyes" / "cew", people=24)
     trees.write_mrl(data / "eyes" / "mrl", people=MRL_PEOPLE, per_state=4)
@@ -37,17 +37,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Directory in which the whole eye recipe ran for one epoch a model, in two folds for the time."""
+    """Return the directory in which the eye recipe ran for one epoch a model, with two folds and one view."""
     out = tmp_path_factory.mktemp("trained")
     run = Run(data, out, epochs=1, resume=False, report=lambda _: None, bar=trees.no_bar)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(eye_state, "FOLDS", 2)
+        patch.setattr(eye_state, "VIEWS", 1)
         assert eye_state.train_eye_state(run) == out / "eye-state.json"
     return out
 
 
-def test_shipped_model_knows_everybody_but_the_validation_people(trained: Path) -> None:
-    """Its card names them, and each fold's card names its own people; together these are all the others."""
+def test_only_validation_people_are_held_out_of_the_shipped_model(trained: Path) -> None:
+    """Its card names them; the cards of the folds together name all others."""
     held_out = set(load_card("eye-state", directory=trained).held_out)
     assert "mrl:s0019" in held_out
     assert any(person.startswith("cew:") for person in held_out)
@@ -57,8 +58,8 @@ def test_shipped_model_knows_everybody_but_the_validation_people(trained: Path) 
     assert not held_out & others
 
 
-def test_card_says_how_eyes_are_cut(trained: Path) -> None:
-    """The device reads size, width and limit from it; inputs to calibrate with lie beside it."""
+def test_card_has_the_eye_crop(trained: Path) -> None:
+    """The card has size, width and limit of the crop; calibration inputs are written too."""
     card = load_card("eye-state", directory=trained)
     assert card.labels == ("closed", "open", "hidden")
     assert card.spec(EyeSpec) == eye_state.SPEC
@@ -66,8 +67,8 @@ def test_card_says_how_eyes_are_cut(trained: Path) -> None:
     assert inputs.shape[1:] == card.input.shape[1:]
 
 
-def test_every_state_of_every_set_comes_as_often(data: Path) -> None:
-    """However many pictures a person has, cew and mrl, shut and open are drawn alike."""
+def test_states_and_data_sets_are_balanced(data: Path) -> None:
+    """cew and mrl, closed and open have the same total weight, regardless of the number of images."""
     eyes = joined(load_cew(data / "eyes" / "cew"), load_mrl(data / "eyes" / "mrl"))
     weights = eye_state.weights_of(eyes)
     is_mrl = np.array([person.startswith("mrl:") for person in eyes.people])
@@ -76,8 +77,8 @@ def test_every_state_of_every_set_comes_as_often(data: Path) -> None:
             assert weights[(eyes.labels == label) & part].sum() == pytest.approx(1)
 
 
-def test_an_epoch_is_the_same_again_and_mirrors_half(data: Path) -> None:
-    """Its number decides what is drawn, so that a resumed training ends as an unbroken one."""
+def test_number_determines_the_epoch(data: Path) -> None:
+    """The number determines the examples, so that a resumed training equals an uninterrupted one."""
     eyes = load_cew(data / "eyes" / "cew")
     views = eye_state.make_views(eyes, np.stack([trees.face(k) for k in range(4)]))
     first, targets = eye_state.epoch_of(views, 3, seed=1)
@@ -90,8 +91,8 @@ def test_an_epoch_is_the_same_again_and_mirrors_half(data: Path) -> None:
     np.testing.assert_allclose(first.mean(axis=(1, 2, 3)), 0.5, atol=0.1)
 
 
-def test_spoilt_eye_is_still_one_and_a_hidden_one_is_none() -> None:
-    """A spoilt eye keeps more of its picture than one with something over it, on the average."""
+def test_augmented_eyes_keep_more_than_hidden_ones() -> None:
+    """On average an augmented eye correlates more with its image than an occluded one."""
     random = np.random.default_rng(0)
     kept = {augment_eye: list[float](), occlude_eye: list[float]()}
     for seed in range(60):
@@ -106,9 +107,9 @@ def test_spoilt_eye_is_still_one_and_a_hidden_one_is_none() -> None:
 
 
 def test_mouth_recipe(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An epoch a model on drawn mouths leaves cards whose folds share no cluster."""
+    """One epoch a model on drawn mouths writes cards whose folds share no cluster."""
     if find_weights(DETECTOR) is None:
-        pytest.skip("the detector weights are not here: emotion-models fetch")
+        pytest.skip("the detector weights are missing: emotion-models fetch")
     trees.write_yawns(data / "mouths" / "yawn", shots=24, frames=3)
     trees.write_sequences(data / "faces" / "ckplus_sequences", subjects=("S010",), frames=4)
     monkeypatch.setattr(mouth_state, "FOLDS", 2)

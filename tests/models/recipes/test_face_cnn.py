@@ -1,9 +1,7 @@
-"""The recipe of the shipped face model: its input, its targets, and all its stages on a tiny data set."""
+"""The recipe of the shipped face model: input, targets, and all kinds of stages on a tiny data set."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,18 +27,12 @@ from models.training import engine
 from models.training.engine import Epoch
 from models.training.torch_network import Network
 
-# TensorFlow's tensors do not know NumPy 2's copy keyword yet, and Keras asks them.
+# TensorFlow's tensors do not support the copy keyword of NumPy 2 yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
-@contextlib.contextmanager
-def no_bar(_title: str) -> Iterator[Progress]:
-    """A progress bar that nobody sees."""
-    yield lambda _done, _total: None
-
-
 def face_set(votes: list[list[int]]) -> FaceSet:
-    """Faces of anger with these votes."""
+    """Return faces of anger with these votes."""
     count = len(votes)
     return FaceSet(
         name="toy",
@@ -51,8 +43,8 @@ def face_set(votes: list[list[int]]) -> FaceSet:
     )
 
 
-def test_input_is_what_the_card_says() -> None:
-    """Crops become levelled floats in [0, 1] of the card's side."""
+def test_input_matches_the_card() -> None:
+    """Crops become levelled floats in [0, 1] of the size in the card."""
     inputs = face_crops.as_input(np.stack([trees.face(k) for k in range(3)]))
     assert inputs.shape == (3, *face_crops.CROP_SHAPE)
     assert inputs.dtype == np.float32
@@ -61,7 +53,7 @@ def test_input_is_what_the_card_says() -> None:
 
 
 def test_targets_mix_label_votes_and_teacher() -> None:
-    """Each has its share; a face without votes has its label in their place; all sum to 1."""
+    """Each part has its share; without votes the label replaces them; all sum to 1."""
     teacher = np.zeros((2, 7), np.float32)
     teacher[:, 6] = 1
     faces = face_set([[0, 0, 0, 10, 0, 0, 0], [0] * 7])
@@ -74,7 +66,7 @@ def test_targets_mix_label_votes_and_teacher() -> None:
 
 
 def test_sequences_begin_neutral_and_end_with_their_emotion(tmp_path: Path) -> None:
-    """Of eight frames three are neutral, the fourth is left out, the second half has the folder's emotion."""
+    """Of eight frames three are neutral, the fourth is left out, the second half has the emotion."""
     trees.write_sequences(tmp_path, subjects=("S010", "S011"), frames=8)
     faces = load_ckplus_sequences(tmp_path)
     assert np.bincount(faces.labels, minlength=7).tolist() == [8, 0, 0, 0, 6, 0, 0]
@@ -83,9 +75,11 @@ def test_sequences_begin_neutral_and_end_with_their_emotion(tmp_path: Path) -> N
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Directory in which the whole recipe ran for one epoch a stage, with a teacher of this test."""
+    """Return the directory in which the recipe ran for one epoch a stage, with a fake teacher and two stages
+    on FER2013.
+    """
     data, out = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("trained")
-    trees.write_fer2013(data / "faces" / "fer2013", trees.fer_rows(3))
+    trees.write_fer2013(data / "faces" / "fer2013", trees.fer_rows(1))
     trees.write_ckplus48(data / "faces" / "ckplus48")
     trees.write_sequences(data / "faces" / "ckplus_sequences", subjects=("S010", "S011"), frames=3)
 
@@ -103,24 +97,24 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(face_cnn, "train", kept_train)
-        # The network of others is tested by itself; here it would need a download.
+        # The real teacher has its own test; here it would need a download.
         patch.setattr(face_cnn, "fetch_teacher", lambda _directory, **_: None)
         patch.setattr(face_cnn, "load_teacher", lambda _directory: {})
         patch.setattr(face_cnn, "predict_with_teacher", ask)
         small = [
-            replace(stage, schedule=replace(stage.schedule, batch=8))
+            replace(stage, schedule=replace(stage.schedule, batch=4))
             for stage in (*face_cnn.WILD_STAGES, face_cnn.POSED_STAGE, face_cnn.PRUNED_STAGE)
         ]
-        patch.setattr(face_cnn, "WILD_STAGES", tuple(small[:-2]))
+        patch.setattr(face_cnn, "WILD_STAGES", tuple(small[:2]))
         patch.setattr(face_cnn, "POSED_STAGE", small[-2])
         patch.setattr(face_cnn, "PRUNED_STAGE", small[-1])
-        run = Run(data, out, epochs=1, resume=True, report=lambda _: None, bar=no_bar)
+        run = Run(data, out, epochs=1, resume=True, report=lambda _: None, bar=trees.no_bar)
         face_cnn.train_face_cnn(run)
     return out
 
 
-def test_recipe_leaves_the_model_and_its_folds(trained: Path) -> None:
-    """One card a model; only the folds have people whom they never saw."""
+def test_recipe_writes_the_model_and_its_folds(trained: Path) -> None:
+    """Every model has a card; only the folds have held-out people."""
     card = load_card("face-cnn", directory=trained)
     assert card.held_out == ()
     assert card.spec(CropSpec).levelled is True
@@ -129,16 +123,16 @@ def test_recipe_leaves_the_model_and_its_folds(trained: Path) -> None:
 
 
 def test_folds_hold_every_posed_person_out_once(trained: Path) -> None:
-    """Together the folds have left out everybody, nobody twice."""
+    """Every person is held out by exactly one fold."""
     left_out = [
         person for k in range(2) for person in load_card(f"face-cnn-fold{k}", directory=trained).held_out
     ]
     assert sorted(left_out) == ["ckplus:S010", "ckplus:S011"]
 
 
-def test_what_is_shipped_is_slim(trained: Path) -> None:
-    """Filters inside the blocks are cut; what a block gives, so the embedding too, is as wide as before."""
-    for name, inside in (("face-cnn-wide", face_cnn.WIDTHS), ("face-cnn", face_cnn.SLIM)):
+def test_shipped_model_is_pruned(trained: Path) -> None:
+    """Filters inside the blocks are pruned; the output of a block and the embedding keep their size."""
+    for name, inside in (("face-cnn-wide", face_cnn.WIDTHS), ("face-cnn", face_cnn.PRUNED_WIDTHS)):
         model = keras.models.load_model(trained / f"{name}.keras", compile=False)
         assert [tuple(w.shape) for w in model.weights] == [
             tuple(w.shape) for w in face_cnn.build(inside=inside).weights
@@ -146,13 +140,13 @@ def test_what_is_shipped_is_slim(trained: Path) -> None:
         assert model.layers[-1].input.shape == (None, face_cnn.WIDTHS[-1])
 
 
-def test_uncut_network_teaches_the_slim_one(trained: Path) -> None:
-    """Half of a target is what the uncut network says of the same picture, the rest label and teacher."""
+def test_unpruned_network_is_the_teacher_of_the_pruned_one(trained: Path) -> None:
+    """Half of a target is the prediction of the unpruned network, the rest label and teacher."""
     epoch = np.load(trained / "face-cnn-slim.npz")
     wide = keras.models.load_model(trained / "face-cnn-wide.keras", compile=False)
     np.testing.assert_allclose(epoch["targets"].sum(axis=1), 1, atol=1e-5)
-    said = Network(wide).predict(epoch["inputs"])
-    rest = np.sort(epoch["targets"] - face_cnn.UNPRUNED_SHARE * said, axis=1)
-    # A posed face has one label, and this test's teacher no opinion: all other emotions are equally unlikely.
+    predicted = Network(wide).predict(epoch["inputs"])
+    rest = np.sort(epoch["targets"] - face_cnn.UNPRUNED_SHARE * predicted, axis=1)
+    # A posed face has one label and the fake teacher is uniform: the other classes are equally likely.
     assert np.mean(rest[:, 5] - rest[:, 0] < 1e-5) > 0.4
     assert np.mean(np.ptp(np.sort(epoch["targets"], axis=1)[:, :6], axis=1) < 1e-5) == 0

@@ -1,4 +1,4 @@
-"""Plots are drawn from arrays alone, whatever the classes, and never half."""
+"""Plots need only arrays, support any number of classes, and are written atomically."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from models.recipes.report_plots import (
 
 
 def test_history_of_one_epoch_and_of_folds(tmp_path: Path) -> None:
-    """One epoch, several folds and a run with a score alone are drawn."""
+    """One epoch, several folds and a run with only a score are plotted."""
     short = [{"epoch": 1, "loss": 2.0, "validation": 0.3}]
     folds = [[{"epoch": e, "loss": 1.0 / e, "accuracy": 0.5} for e in (1, 2, 3)] for _ in range(2)]
     scores = [{"epoch": 1, "uar": 0.2}, {"epoch": 2, "uar": 0.3}]
@@ -28,7 +28,7 @@ def test_history_of_one_epoch_and_of_folds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("classes", [2, 7, 11])
 def test_any_number_of_classes(tmp_path: Path, classes: int) -> None:
-    """Confusion and curves are drawn for 2 to 11 classes, one of them without an example."""
+    """Confusion and curves are plotted for 2 to 11 classes, one of them without examples."""
     random = np.random.default_rng(0)
     labels = random.integers(0, classes - 1, 40)
     p = random.random((40, classes), dtype=np.float32)
@@ -41,15 +41,15 @@ def test_any_number_of_classes(tmp_path: Path, classes: int) -> None:
 
 
 def test_curve_counts_equal_scores_together() -> None:
-    """Two distinct scores are two points, whatever the order of the equal ones."""
+    """Two distinct scores are two points, regardless of the order of equal ones."""
     score = np.array([0.9, 0.5, 0.5, 0.5], dtype=np.float32)
     recall, precision = precision_recall_curve(score, np.array([True, False, True, False]))
     assert recall.tolist() == [0.5, 1.0]
     assert precision.tolist() == [1.0, 0.5]
 
 
-def test_plot_into_a_file_is_one_sentence(tmp_path: Path) -> None:
-    """A directory that cannot be made is named."""
+def test_plot_in_an_invalid_directory_is_an_error(tmp_path: Path) -> None:
+    """The error names the plot whose directory cannot be created."""
     (tmp_path / "file").write_text("")
     with pytest.raises(EdgeError, match=r"c\.png: cannot be written"):
         plot_confusion(np.eye(2, dtype=np.int64), ("a", "b"), tmp_path / "file" / "c.png")

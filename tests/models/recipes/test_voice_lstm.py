@@ -1,9 +1,7 @@
-"""The recipe of the shipped voice model: who is held out, what it hears, its folds on a tiny corpus."""
+"""The recipe of the shipped voice model: held-out speakers, augmentation, and training on a tiny corpus."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from edge.sources.media_files import read_audio
 from edge.voice.model_input import window_input
 from edge.voice.windows import clip_window
 from models.data.speech import Clip
-from models.run import Progress, Run
+from models.run import Run
 from models.training.augmentation import augment_frames, change_tempo, mask_frames, shift_pitch
 from tests.helpers import trees
 
@@ -27,20 +25,15 @@ keras = pytest.importorskip("keras", reason="needs the [train] extra")
 from models.recipes import voice_lstm  # noqa: E402
 from models.training import engine  # noqa: E402
 
-# TensorFlow's tensors do not know NumPy 2's copy keyword yet, and Keras asks them.
+# TensorFlow's tensors do not support the copy keyword of NumPy 2 yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-ACTORS = tuple(f"{number:02d}" for number in range(1, 6))
-
-
-@contextlib.contextmanager
-def no_bar(_title: str) -> Iterator[Progress]:
-    """A progress bar that nobody sees."""
-    yield lambda _done, _total: None
+ACTORS = ("01", "02")
+FOLDS, CALIBRATION = 2, 8
 
 
 def test_every_speaker_is_held_out_once() -> None:
-    """Five folds take four of 20 actors and one of five nemo speakers each; tess is in the first two."""
+    """Each of five folds has four of 20 actors and one of five nemo speakers; tess is in the first two."""
     nemo = [f"nemo:{name}" for name in ("EB0", "IC0", "MK0", "SM0", "WR0")]
     people = ["tess:OAF", "tess:YAF", *nemo, *(f"ravdess:{number:02d}" for number in range(1, 21))]
     folds = [voice_lstm.held_out_speakers(people, fold) for fold in range(voice_lstm.FOLDS)]
@@ -49,24 +42,24 @@ def test_every_speaker_is_held_out_once() -> None:
     assert all(sum(person.startswith("nemo:") for person in fold) == 1 for fold in folds)
 
 
-def test_spoilt_frames_keep_energy_and_melody() -> None:
-    """Another throat and line change the bands only, and what is cut out of nothing stays finite."""
+def test_augmented_frames_keep_energy_and_pitch() -> None:
+    """Augmented frames keep energy and pitch and stay finite."""
     frames = np.random.default_rng(1).normal(0, 5, (50, 42)).astype(np.float32)
-    spoilt = augment_frames(frames, np.random.default_rng(2))
-    np.testing.assert_array_equal(spoilt[:, 0], frames[:, 0])
-    np.testing.assert_array_equal(spoilt[:, 40:], frames[:, 40:])
-    assert np.all(np.isfinite(spoilt))
-    assert not np.allclose(spoilt[:, 1:40], frames[:, 1:40], atol=0.1)
+    augmented = augment_frames(frames, np.random.default_rng(2))
+    np.testing.assert_array_equal(augmented[:, 0], frames[:, 0])
+    np.testing.assert_array_equal(augmented[:, 40:], frames[:, 40:])
+    assert np.all(np.isfinite(augmented))
+    assert not np.allclose(augmented[:, 1:40], frames[:, 1:40], atol=0.1)
 
 
 def test_tempo_changes_the_length_only() -> None:
-    """At double speed a ramp is as high and half as long."""
+    """At double speed a ramp has the same values in half the length."""
     ramp = np.arange(101, dtype=np.float32)
     np.testing.assert_allclose(change_tempo(ramp, 2.0), np.arange(0, 100, 2))
 
 
-def test_hidden_frames_are_zero_and_few() -> None:
-    """At most two stretches of 40 are hidden, in place."""
+def test_masked_frames_are_zero_and_few() -> None:
+    """At most two spans of 40 frames are masked, in place."""
     frames = np.ones((298, 40), np.float32)
     for seed in range(10):
         mask_frames(frames, np.random.default_rng(seed))
@@ -76,8 +69,8 @@ def test_hidden_frames_are_zero_and_few() -> None:
     assert np.count_nonzero(frames[:, 0] == 0) <= 80
 
 
-def test_another_voice_has_no_pitch_where_there_was_none() -> None:
-    """The height moves as a whole, the melody keeps its shape, and silence stays silence."""
+def test_pitch_shift_keeps_unvoiced_frames() -> None:
+    """The pitch is shifted, its range is scaled, and unvoiced frames stay unvoiced."""
     height = np.array([0, 0.5, 0.7, 0], np.float32)
     melody = np.array([0, -0.1, 0.1, 0], np.float32)
     moved, wider = height.copy(), melody.copy()
@@ -91,8 +84,8 @@ def test_another_voice_has_no_pitch_where_there_was_none() -> None:
     np.testing.assert_allclose(wider, factor * melody, rtol=1e-6)
 
 
-def test_sixteen_voices_count_four_times_as_much_as_one() -> None:
-    """Of as many clips, those of more speakers are drawn more often, by the root of their number."""
+def test_weight_grows_with_the_root_of_the_speakers() -> None:
+    """With equal numbers of clips, 16 speakers have four times the weight of one."""
     one = [Clip(Path("a"), "tess", "tess:YAF", "anger")] * 32
     many = [Clip(Path("b"), "ravdess", f"ravdess:{i % 16:02d}", "anger") for i in range(32)]
     weights = voice_lstm.weights_of(one + many)
@@ -100,8 +93,8 @@ def test_sixteen_voices_count_four_times_as_much_as_one() -> None:
     assert weights[32:].sum() / weights[:32].sum() == pytest.approx(4)
 
 
-def test_more_clips_of_a_voice_count_by_their_root() -> None:
-    """Four times the clips of one voice and emotion are drawn twice as often."""
+def test_weight_grows_with_the_root_of_the_clips() -> None:
+    """Four times the clips of a speaker and emotion have twice the weight."""
     few = [Clip(Path("a"), "tess", "tess:YAF", "fear")] * 10
     more = [Clip(Path("b"), "tess", "tess:YAF", "anger")] * 40
     weights = voice_lstm.weights_of(few + more)
@@ -110,14 +103,14 @@ def test_more_clips_of_a_voice_count_by_their_root() -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Directory in which the whole recipe ran for one epoch, beside its data."""
+    """Return the directory in which the whole recipe ran for one epoch, with fewer folds and clips."""
     base = tmp_path_factory.mktemp("voice")
     data, out = base / "data", base / "out"
-    trees.write_speech(data, actors=ACTORS, seconds=0.6)
+    trees.write_speech(data, actors=ACTORS, seconds=0.4)
     trees.write_wav(data / "noise" / "hum.wav", trees.buzz(1, 1.5))
 
     def recorded(build: Any, epoch_of: Any, scores: Any, *, name: str, **how: Any) -> Any:
-        """Keep what a model is to learn in its first epoch."""
+        """Save the targets of the first epoch."""
         np.save(out / f"{name}.targets.npy", epoch_of(0)[1])
         return engine.train(build, epoch_of, scores, name=name, **how)
 
@@ -125,14 +118,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(voice_lstm, "train", recorded)
         patch.setattr(voice_lstm, "VERSIONS", 1)
+        patch.setattr(voice_lstm, "FOLDS", FOLDS)
+        patch.setattr(voice_lstm, "TO_CALIBRATE", CALIBRATION)
         patch.setattr(voice_lstm, "SCHEDULE", replace(voice_lstm.SCHEDULE, batch=8))
-        run = Run(data, out, epochs=1, resume=False, report=lambda _: None, bar=no_bar)
+        run = Run(data, out, epochs=1, resume=False, report=lambda _: None, bar=trees.no_bar)
         voice_lstm.train_voice_lstm(run)
     return out
 
 
-def test_recipe_leaves_the_model_and_its_folds(trained: Path) -> None:
-    """One card a model, each with its own people, features and terms."""
+def test_recipe_writes_the_model_and_its_folds(trained: Path) -> None:
+    """Every model has a card with its held-out people, features and licences."""
     card = load_card("voice-lstm", directory=trained)
     assert card.held_out == ()
     assert card.input.shape == (1, 298, 40)
@@ -142,28 +137,28 @@ def test_recipe_leaves_the_model_and_its_folds(trained: Path) -> None:
     assert any(name.startswith("noise") for name in licences)
     people = [
         person
-        for k in range(voice_lstm.FOLDS)
+        for k in range(FOLDS)
         for person in load_card(f"voice-lstm-fold{k}", directory=trained).held_out
     ]
     assert len(people) == len(set(people)) == 2 + 3 + len(ACTORS)
 
 
 def test_second_generation_learns_from_the_first(trained: Path) -> None:
-    """The teacher learns labels, its pupil labels and what the teacher says; only the pupil has a card."""
+    """The first generation learns labels, the second also the first's predictions; only it has a card."""
     names = ("voice-lstm-fold0-teacher", "voice-lstm-fold0")
     first, second = (np.load(trained / f"{name}.targets.npy") for name in names)
     lowest = voice_lstm.SMOOTHING / 7
     np.testing.assert_allclose(first.min(axis=1), lowest, rtol=1e-5)
     np.testing.assert_allclose(second.sum(axis=1), 1, rtol=1e-5)
-    assert np.abs(second.min(axis=1) - lowest).min() > 1e-5, "the teacher has no say"
+    assert np.abs(second.min(axis=1) - lowest).min() > 1e-5, "the teacher has no influence"
     teacher, pupil = (keras.models.load_model(trained / f"{name}.keras") for name in names)
     assert not np.allclose(teacher.get_weights()[0], pupil.get_weights()[0])
     assert not (trained / "voice-lstm-fold0-teacher.json").exists()
-    assert np.load(trained / "voice-lstm-fold0.calibration.npy").shape == (voice_lstm.TO_CALIBRATE, 298, 40)
+    assert np.load(trained / "voice-lstm-fold0.calibration.npy").shape == (CALIBRATION, 298, 40)
 
 
 def test_training_and_device_compute_the_same_features(trained: Path) -> None:
-    """The card's features of a clip are what the recipe made of it: nothing can drift."""
+    """The features by the card are the inputs that the recipe makes of a clip."""
     card = load_card("voice-lstm", directory=trained)
     path = next((trained.parent / "data" / "speech" / "ravdess").rglob("*.wav"))
     window = clip_window(read_audio(path))

@@ -1,4 +1,4 @@
-"""Training sound is spoilt as asked: so much noise, that band, the same for the same seed."""
+"""Training audio is augmented with the requested noise and band, determined by the seed."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from tests.helpers import trees
 
 @pytest.fixture
 def random() -> np.random.Generator:
-    """A generator that is the same in every test."""
+    """Return a generator with a fixed seed."""
     return np.random.default_rng(11)
 
 
 def tone(hz: float, *, seconds: float = 1.0) -> Float32:
-    """A sine at half amplitude."""
+    """Return a sine with amplitude 0.5."""
     t = np.arange(int(seconds * 16_000)) / 16_000
     return (0.5 * np.sin(2 * np.pi * hz * t)).astype(np.float32)
 
 
 def level_db(samples: Float32) -> float:
-    """Root mean square in dB of full scale."""
+    """Return the level in dB of full scale."""
     return float(10 * np.log10(np.mean(np.square(samples.astype(np.float64)))))
 
 
 @pytest.mark.parametrize("snr_db", [0.0, 10.0, 20.0])
 @pytest.mark.parametrize("noise_s", [0.5, 1.0, 7.0])
-def test_noise_lies_as_far_below_as_asked(random: np.random.Generator, snr_db: float, noise_s: float) -> None:
-    """Whatever the noise's own level and length, it ends `snr_db` below the speech."""
+def test_noise_has_the_requested_level(random: np.random.Generator, snr_db: float, noise_s: float) -> None:
+    """For any level and length of the noise it is `snr_db` below the speech."""
     speech = tone(440)
     noise = 0.03 * random.standard_normal(int(noise_s * 16_000)).astype(np.float32)
     added = mix_noise(speech, noise, snr_db=snr_db, random=random) - speech
@@ -48,7 +48,7 @@ def test_noise_lies_as_far_below_as_asked(random: np.random.Generator, snr_db: f
 
 
 def test_silence_around_speech_does_not_count(random: np.random.Generator) -> None:
-    """The level of speech is that of its loud half."""
+    """The speech level is that of the louder half."""
     speech = np.concatenate([np.zeros(16_000, np.float32), tone(440)])
     noise = random.standard_normal(32_000).astype(np.float32)
     added = mix_noise(speech, noise, snr_db=10, random=random) - speech
@@ -63,7 +63,7 @@ def test_telephone_keeps_its_band_only() -> None:
 
 
 def test_echo_keeps_length_and_direct_sound(random: np.random.Generator) -> None:
-    """A click stays where it was, and something follows it."""
+    """A click keeps its position and is followed by reverberation."""
     click = np.zeros(16_000, np.float32)
     click[1000] = 1
     echoed = add_echo(click, random)
@@ -73,38 +73,38 @@ def test_echo_keeps_length_and_direct_sound(random: np.random.Generator) -> None
     assert np.abs(echoed[1001:]).max() > 1e-3
 
 
-def test_same_seed_same_sound() -> None:
-    """What is spoilt depends on the generator only, is finite, and is not what it was."""
+def test_seed_determines_the_result() -> None:
+    """The result depends only on the generator and is finite."""
     sounds = tuple(np.random.default_rng(k).standard_normal(20_000).astype(np.float32) for k in range(6))
-    around = NoiseSources(sounds[:2], sounds)
-    first, second = (augment_audio(tone(300), around, np.random.default_rng(5)) for _ in range(2))
+    sources = NoiseSources(sounds[:2], sounds)
+    first, second = (augment_audio(tone(300), sources, np.random.default_rng(5)) for _ in range(2))
     np.testing.assert_array_equal(first, second)
     for seed in range(20):
-        assert np.all(np.isfinite(augment_audio(tone(300), around, np.random.default_rng(seed))))
+        assert np.all(np.isfinite(augment_audio(tone(300), sources, np.random.default_rng(seed))))
 
 
-def test_noises_are_read_and_short_silent_or_babbling_ones_left_out(tmp_path: Path) -> None:
-    """A sound of a second counts; a shorter one, silence and the babble of the figures do not."""
+def test_short_silent_and_babble_files_are_left_out(tmp_path: Path) -> None:
+    """Only files of at least 1 s that are neither silent nor babble are noises."""
     trees.write_wav(tmp_path / "a" / "long.wav", tone(200, seconds=1.0))
     trees.write_wav(tmp_path / "short.wav", tone(200, seconds=0.9))
     trees.write_wav(tmp_path / "babble.wav", tone(200, seconds=3.0))
     trees.write_wav(tmp_path / "silent.wav", np.zeros(20_000, np.float32))
     (tmp_path / "broken.wav").write_bytes(b"no sound")
-    around = read_noise_sources(tmp_path)
-    assert [noise.size for noise in around.noises] == [16_000]
-    assert around.talkers == ()
+    sources = read_noise_sources(tmp_path)
+    assert [noise.size for noise in sources.noises] == [16_000]
+    assert sources.talkers == ()
 
 
 def test_babble_is_several_people_at_once(tmp_path: Path, random: np.random.Generator) -> None:
-    """Some draws are noise as it is, the others hold the voices of at least four people, equally loud."""
+    """Some draws are an unchanged noise, the others contain at least four equally loud voices."""
     trees.write_wav(tmp_path / "noise" / "hiss.wav", 0.1 * random.standard_normal(16_000).astype(np.float32))
     for k, hz in enumerate((500, 1000, 1500, 2000, 2500, 3000)):
         trees.write_wav(tmp_path / "talking" / f"{hz}.wav", (tone(hz) / (k + 1)).astype(np.float32))
-    around = read_noise_sources(tmp_path / "noise", tmp_path / "talking")
+    sources = read_noise_sources(tmp_path / "noise", tmp_path / "talking")
     voices = []
     for _ in range(40):
-        drawn = around.draw(random, size=16_000)
-        if drawn is not around.noises[0]:
+        drawn = sources.draw(random, size=16_000)
+        if drawn is not sources.noises[0]:
             spectrum = np.abs(np.fft.rfft(drawn))
             voices.append(int((spectrum[500:3001:500] > spectrum.max() / 2).sum()))
     assert 5 <= len(voices) <= 35
@@ -113,6 +113,6 @@ def test_babble_is_several_people_at_once(tmp_path: Path, random: np.random.Gene
 
 
 def test_no_noise_is_an_error(tmp_path: Path) -> None:
-    """A directory without sound is named."""
-    with pytest.raises(DataError, match="noise: no sound of a second or more in"):
+    """The error names the directory without audio."""
+    with pytest.raises(DataError, match="noise: no audio file of 1 s or more in"):
         read_noise_sources(tmp_path)

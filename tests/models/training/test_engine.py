@@ -1,4 +1,4 @@
-"""The training engine computes what Keras does, gives every weight back, and goes on where it was killed."""
+"""The training engine computes the same as Keras, copies weights exactly, and resumes killed runs."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from torch.nn import functional  # noqa: E402
 from models.training.engine import Schedule, train  # noqa: E402
 from models.training.torch_network import Network  # noqa: E402
 
-# TensorFlow's tensors do not know NumPy 2's copy keyword yet, and Keras asks them.
+# TensorFlow's tensors do not support the copy keyword of NumPy 2 yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
 def face_network() -> Any:
-    """A small residual CNN with every layer that the engine knows for pictures."""
+    """Return a small residual CNN with every supported layer for images."""
     x = face = keras.Input((12, 10, 1))
     x = layers.Conv2D(4, 3, strides=2, padding="same", use_bias=False)(x)
     x = layers.ReLU()(layers.BatchNormalization()(x))
@@ -40,7 +40,7 @@ def face_network() -> Any:
 
 
 def voice_network() -> Any:
-    """A small recurrent network with every layer that the engine knows for sequences."""
+    """Return a small recurrent network with every supported layer for sequences."""
     x = voice = keras.Input((15, 6))
     x = layers.Conv1D(8, 5, strides=2, padding="same", use_bias=False)(x)
     x = layers.LSTM(5, return_sequences=True)(layers.ReLU()(layers.BatchNormalization()(x)))
@@ -49,7 +49,7 @@ def voice_network() -> Any:
 
 
 def examples_of(number: int) -> tuple[Float32, Float32]:
-    """Made pictures whose brightness is their class."""
+    """Return synthetic images whose brightness is their class."""
     random = np.random.default_rng([1, number])
     labels = random.integers(0, 7, 48)
     pictures = random.normal(labels[:, None, None, None] / 7, 0.05, (48, 12, 10, 1))
@@ -58,17 +58,17 @@ def examples_of(number: int) -> tuple[Float32, Float32]:
 
 @contextlib.contextmanager
 def no_bar(_title: str) -> Iterator[Progress]:
-    """A progress bar that nobody sees."""
+    """Show no progress bar."""
     yield lambda _done, _total: None
 
 
 def run_in(directory: Path, *, resume: bool = False, report: Callable[[str], None] = lambda _: None) -> Run:
-    """A run that writes into `directory`."""
+    """Return a run that writes into `directory`."""
     return Run(directory, directory, epochs=None, resume=resume, report=report, bar=no_bar)
 
 
 @pytest.mark.parametrize(("build", "shape"), [(face_network, (12, 10, 1)), (voice_network, (15, 6))])
-def test_network_says_what_keras_says(build: Callable[[], Any], shape: tuple[int, ...]) -> None:
+def test_network_equals_keras(build: Callable[[], Any], shape: tuple[int, ...]) -> None:
     """The same weights and inputs give the same probabilities."""
     model = shaken(build())
     inputs = np.random.default_rng(2).random((5, *shape)).astype(np.float32)
@@ -76,8 +76,8 @@ def test_network_says_what_keras_says(build: Callable[[], Any], shape: tuple[int
 
 
 @pytest.mark.parametrize("build", [face_network, voice_network])
-def test_weights_come_back_as_they_were(build: Callable[[], Any]) -> None:
-    """What was pulled out of Keras and pushed back is equal to the bit."""
+def test_weights_are_copied_exactly(build: Callable[[], Any]) -> None:
+    """Weights that are pulled from Keras and pushed back are bit-identical."""
     model = shaken(build())
     before = model.get_weights()
     network = Network(model)
@@ -88,15 +88,15 @@ def test_weights_come_back_as_they_were(build: Callable[[], Any]) -> None:
 
 
 def test_unknown_layer_is_named() -> None:
-    """A layer without a counterpart is an error that says which."""
+    """The error names the unsupported layer."""
     face = keras.Input((4, 4, 1))
     model = keras.Model(face, layers.Flatten(name="flat")(face))
     with pytest.raises(EdgeError, match="flat: Flatten"):
         Network(model)
 
 
-def test_training_learns_and_keeps_the_last_epoch(tmp_path: Path) -> None:
-    """The loss falls; without scores every epoch is as good as the one before, so the last is written."""
+def test_loss_falls_and_the_last_epoch_is_kept(tmp_path: Path) -> None:
+    """The loss falls; without scores the history has all epochs and the last is saved."""
     schedule = Schedule(epochs=6, batch=16, rate=2e-2)
     train(face_network, examples_of, None, name="toy", schedule=schedule, run=run_in(tmp_path))
     history = json.loads((tmp_path / "toy.history.json").read_text())
@@ -104,12 +104,12 @@ def test_training_learns_and_keeps_the_last_epoch(tmp_path: Path) -> None:
     assert history[-1]["loss"] < history[0]["loss"] - 0.05
 
 
-@pytest.mark.parametrize("has_it", [True, False])
-def test_bfloat16_only_where_the_cpu_has_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_it: bool
+@pytest.mark.parametrize("is_supported", [True, False])
+def test_bfloat16_only_where_the_cpu_is_supported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_supported: bool
 ) -> None:
-    """An imitated bfloat16 is many times slower than float32, and the user reads which one it is."""
-    capabilities = {"avx2": True, "avx512_bf16": has_it, "amx_bf16": False}
+    """bfloat16 is used only with hardware support; otherwise the run reports it."""
+    capabilities = {"avx2": True, "avx512_bf16": is_supported, "amx_bf16": False}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     seen, reported = set(), list[str]()
     linear = functional.linear
@@ -124,12 +124,12 @@ def test_bfloat16_only_where_the_cpu_has_it(
     schedule = Schedule(epochs=1, batch=16)
     run = run_in(tmp_path, report=reported.append)
     train(face_network, examples_of, None, name="small", schedule=schedule, run=run)
-    assert seen == {torch.bfloat16 if has_it else torch.float32}
-    assert any("no bfloat16" in line for line in reported) == (not has_it)
+    assert seen == {torch.bfloat16 if is_supported else torch.float32}
+    assert any("no bfloat16" in line for line in reported) == (not is_supported)
 
 
-def test_killed_training_ends_as_the_whole_one(tmp_path: Path) -> None:
-    """A run that dies in its third epoch and is resumed ends with the very weights of one that lived."""
+def test_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    """A run that is interrupted in the third epoch and resumed ends with identical weights."""
     schedule = Schedule(epochs=4, batch=16)
 
     def dying(number: int) -> tuple[Float32, Float32]:
@@ -141,16 +141,16 @@ def test_killed_training_ends_as_the_whole_one(tmp_path: Path) -> None:
     expected = train(face_network, examples_of, None, name="toy", schedule=schedule, run=run_in(whole))
     with pytest.raises(KeyboardInterrupt):
         train(face_network, dying, None, name="toy", schedule=schedule, run=run_in(cut))
-    said: list[str] = []
-    again = run_in(cut, resume=True, report=said.append)
+    reports: list[str] = []
+    again = run_in(cut, resume=True, report=reports.append)
     found = train(face_network, examples_of, None, name="toy", schedule=schedule, run=again)
-    assert "toy.state.pt: resumed after epoch 2" in said
+    assert "toy.state.pt: resumed after epoch 2" in reports
     for weight, other in zip(expected.get_weights(), found.get_weights(), strict=True):
         np.testing.assert_array_equal(weight, other)
 
 
 def test_best_epoch_is_kept(tmp_path: Path) -> None:
-    """With scores the epoch that scores best is written, not the last."""
+    """The epoch with the best score is saved."""
     marks = iter([0.2, 0.9, 0.4])
     schedule = Schedule(epochs=3, batch=16, rate=1e-2)
     seen: list[Float32] = []
@@ -166,7 +166,7 @@ def test_best_epoch_is_kept(tmp_path: Path) -> None:
 
 
 def test_too_few_examples_are_refused(tmp_path: Path) -> None:
-    """Less than one step is an error with both numbers."""
+    """The error has the numbers of examples and of examples per step."""
     with pytest.raises(EdgeError, match="48 training examples: fewer than one step of 64"):
         train(
             face_network, examples_of, None, name="toy", schedule=Schedule(1, batch=64), run=run_in(tmp_path)

@@ -1,4 +1,4 @@
-"""A network cut to fewer filters keeps the heavy ones and what they know."""
+"""Pruning keeps the filters with the largest weights and their function."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from keras import layers  # noqa: E402  # after the skip
 
 from models.training.pruning import prune_filters  # noqa: E402
 
-# TensorFlow's tensors do not know NumPy 2's copy keyword yet, and Keras asks them.
+# TensorFlow's tensors do not support the copy keyword of NumPy 2 yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 FACES = np.random.default_rng(7).random((5, 12, 10, 1), dtype=np.float32)
 
 
 def network(inside: int, *, depth: int = 1) -> Any:
-    """A residual CNN with `inside` filters between the two convolutions of each block."""
+    """Return a residual CNN with `inside` filters between the two convolutions of each block."""
     x = face = keras.Input((12, 10, 1))
     for _ in range(depth):
         y = layers.Conv2D(inside, 3, padding="same", use_bias=False)(x)
@@ -34,19 +34,19 @@ def network(inside: int, *, depth: int = 1) -> Any:
 
 
 def convolutions(model: Any) -> list[Any]:
-    """The first convolution of each block."""
+    """Return the first convolution of each block."""
     return [layer for layer in model.layers if isinstance(layer, layers.Conv2D)][::3]
 
 
 def norm_after(model: Any, convolution: Any) -> Any:
-    """The normalisation that reads `convolution`."""
+    """Return the normalisation after `convolution`."""
     norms = [layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
     return next(norm for norm in norms if norm.input is convolution.output)
 
 
 @pytest.mark.parametrize("depth", [1, 2])
-def test_filters_that_do_nothing_are_cut_without_a_change(depth: int) -> None:
-    """Where the filters that are cut gave nothing, the slim network says what the wide one said."""
+def test_pruning_zero_filters_changes_nothing(depth: int) -> None:
+    """If the pruned filters have zero weights, the output stays the same."""
     wide = shaken(network(8, depth=depth))
     for convolution in convolutions(wide):
         norm = norm_after(wide, convolution)
@@ -59,8 +59,8 @@ def test_filters_that_do_nothing_are_cut_without_a_change(depth: int) -> None:
     np.testing.assert_allclose(slim(FACES).numpy(), wide(FACES).numpy(), atol=1e-6)
 
 
-def test_what_the_normalisation_makes_heavy_is_kept() -> None:
-    """A filter's weight is what comes out of the normalisation after it, not its kernel alone."""
+def test_normalisation_counts_for_the_weight() -> None:
+    """The weight of a filter includes the scale of the normalisation after it."""
     wide = shaken(network(4))
     convolution = convolutions(wide)[0]
     (kernel,) = convolution.get_weights()
@@ -68,7 +68,7 @@ def test_what_the_normalisation_makes_heavy_is_kept() -> None:
     convolution.set_weights([kernel])
     norm = norm_after(wide, convolution)
     gamma, beta, mean, variance = norm.get_weights()
-    gamma[:], variance[:] = [-9, 1, 1, 2], [1, 1, 25, 1]  # filters weigh 9, 2, 0.6 and 8
+    gamma[:], variance[:] = [-9, 1, 1, 2], [1, 1, 25, 1]  # weights of the filters: 9, 2, 0.6 and 8
     norm.set_weights([gamma, beta, mean, variance])
     slim = prune_filters(wide, network(2))
     np.testing.assert_array_equal(convolutions(slim)[0].get_weights()[0], kernel[..., [0, 3]])
@@ -76,7 +76,7 @@ def test_what_the_normalisation_makes_heavy_is_kept() -> None:
 
 
 def test_the_same_size_is_a_copy() -> None:
-    """With room for every filter nothing is cut."""
+    """With the same number of filters all weights are copied."""
     wide = shaken(network(4))
     copy = prune_filters(wide, network(4))
     for mine, theirs in zip(copy.get_weights(), wide.get_weights(), strict=True):
@@ -85,6 +85,6 @@ def test_the_same_size_is_a_copy() -> None:
 
 @pytest.mark.parametrize("narrow", [network(4, depth=2), network(6)], ids=["another depth", "wider"])
 def test_another_network_is_refused(narrow: Any) -> None:
-    """What is not the same network with fewer filters cannot be made out of it."""
+    """A network with other layers or more filters is an error."""
     with pytest.raises(ValueError, match=r"shape|argument"):
         prune_filters(shaken(network(4)), narrow)

