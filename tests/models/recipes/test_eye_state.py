@@ -37,12 +37,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the directory in which the eye recipe ran for one epoch a model, with two folds and one view."""
+    """Return the directory in which the eye recipe ran for one epoch a model, with fewer folds and views."""
     out = tmp_path_factory.mktemp("trained")
     run = Run(data, out, epochs=1, resume=False, report=lambda _: None, bar=trees.no_bar)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(eye_state, "FOLDS", 2)
-        patch.setattr(eye_state, "VIEWS", 1)
+        patch.setattr(eye_state, "VIEWS", 2)
         assert eye_state.train_eye_state(run) == out / "eye-state.json"
     return out
 
