@@ -76,15 +76,7 @@ def run_epochs(
     out = run.out / f"{name}.keras"
     state = run.out / f"{name}.state.keras"
     run.out.mkdir(parents=True, exist_ok=True)
-    history: list[dict[str, float]] = []
-    if run.resume and state.exists():
-        with zipfile.ZipFile(state) as kept:
-            history = json.loads(kept.read(HISTORY))
-        model = keras.models.load_model(state)
-        run.report(f"{state.name}: resumed after epoch {len(history)}")
-    else:
-        keras.utils.set_random_seed(recipe.seed)
-        model = build()
+    model, history = _open_model(build, state, recipe, run)
     best = max((entry["validation"] for entry in history), default=-1.0)
     for number in range(len(history), recipe.epochs):
         x, targets = epoch_of(number)
@@ -113,6 +105,21 @@ def run_epochs(
         scored = f"loss {found:.4f}, validation {entry['validation']:.4f}"
         run.report(f"{name}: epoch {number + 1}/{recipe.epochs}, {scored}")
     return keras.models.load_model(out, compile=False)
+
+
+def _open_model(
+    build: Callable[[], Any], state: Path, recipe: Recipe, run: Run
+) -> tuple[Any, list[dict[str, float]]]:
+    """Return the model and history of the checkpoint that `run` resumes, else a new model."""
+    import keras
+
+    if run.resume and state.exists():
+        with zipfile.ZipFile(state) as checkpoint:
+            history: list[dict[str, float]] = json.loads(checkpoint.read(HISTORY))
+        run.report(f"{state.name}: resumed after epoch {len(history)}")
+        return keras.models.load_model(state), history
+    keras.utils.set_random_seed(recipe.seed)
+    return build(), []
 
 
 def predict(model: Any, inputs: Float32) -> Float32:
