@@ -34,7 +34,7 @@ PINNED = {
 SOURCE = Source(
     name="face-api 1.7.15 expression network",
     use="teacher: its probabilities for the training pictures are part of the targets; it is not known on "
-    "whose faces it was trained, so it may have features people of ckplus48 whom a fold holds out",
+    "whose faces it was trained, so it may have seen people of ckplus48 whom a fold holds out",
     licence="MIT",
 )
 
