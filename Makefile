@@ -11,6 +11,10 @@ unexport PYTHONDONTWRITEBYTECODE
 APT_PACKAGES := mosquitto portaudio19-dev libasound2-plugins systemd gcc libc6-dev chromium libvulkan1 \
   pulseaudio pulseaudio-utils gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good
 
+# Python keeps what it compiles: or each process that a test starts compiles its modules anew, which takes
+# 8 s for TensorFlow.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup run test test-install test-tflite check chaos soak bench evaluate clean apt weights
 
 setup: $(VENV)/run.stamp
@@ -49,7 +53,7 @@ $(VENV)/microphone.stamp: $(VENV)/test.stamp
 # tflite-runtime 2.14 has no wheel for Python above 3.11; ai-edge-litert is removed because it takes precedence.
 $(TFLITE)/test.stamp: pyproject.toml
 	$(PYTHON) -m venv $(TFLITE)
-	$(TFLITE)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[tflite-runtime]' 'pytest>=8.2,<10' 'pytest-timeout>=2.3,<3'
+	$(TFLITE)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[tflite-runtime]' 'pytest>=8.2,<10' 'pytest-timeout>=2.3,<3' 'pytest-xdist>=3.6,<4'
 	$(TFLITE)/bin/python -m pip uninstall --quiet --yes ai-edge-litert
 	touch $@
 
@@ -66,7 +70,7 @@ test: apt $(VENV)/test.stamp $(VENV)/microphone.stamp weights test-tflite $(HA)/
 # Models and delegates on tflite-runtime.
 test-tflite:
 	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
-	  $(MAKE) --no-print-directory $(TFLITE)/test.stamp && $(TFLITE)/bin/python -m pytest tests/edge/inference/test_backends.py tests/edge/inference/test_fallback.py tests/edge/inference/test_delegates.py; \
+	  $(MAKE) --no-print-directory $(TFLITE)/test.stamp && $(TFLITE)/bin/python -m pytest -n 2 --dist loadgroup tests/edge/inference/test_backends.py tests/edge/inference/test_fallback.py tests/edge/inference/test_delegates.py; \
 	else echo "tflite-runtime is not tested: it needs Python 3.11"; fi
 
 check: $(VENV)/test.stamp
