@@ -11,10 +11,6 @@ unexport PYTHONDONTWRITEBYTECODE
 APT_PACKAGES := mosquitto portaudio19-dev libasound2-plugins systemd gcc libc6-dev chromium libvulkan1 \
   pulseaudio pulseaudio-utils gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good
 
-# Python keeps what it compiles: or each process that a test starts compiles its modules anew, which takes
-# 8 s for TensorFlow.
-unexport PYTHONDONTWRITEBYTECODE
-
 .PHONY: setup run test test-install test-tflite check chaos soak bench evaluate clean apt weights
 
 setup: $(VENV)/run.stamp
