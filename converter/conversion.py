@@ -50,7 +50,7 @@ def convert_here(job: Job, report: Report) -> bytes:
     try:
         import tensorflow as tf
     except ImportError as error:
-        raise EdgeError(f"{error.name}: not installed; type `pip install 'emotion-edge[train]'`") from None
+        raise EdgeError(f"{error.name}: not installed; in a clone, type `pip install '.[train]'`") from None
     scratch = job.target.parent  # created for this job; `converter.jobs.convert` removes it
     exported = scratch / "saved_model"
     is_integer = job.kind in INTEGERS

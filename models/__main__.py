@@ -137,7 +137,7 @@ def _train(args: argparse.Namespace) -> int:
         import matplotlib  # noqa: F401
         import tensorflow  # noqa: F401
     except ImportError as error:
-        raise EdgeError(f"{error.name}: not installed; `pip install 'emotion-edge[train]'`") from None
+        raise EdgeError(f"{error.name}: not installed; in a clone, type `pip install '.[train]'`") from None
     run = Run(args.data, args.out, epochs=args.epochs, resume=args.resume, report=print_note, bar=bar)
     if args.name in REPORTS:
         return _repeat_report(args, run)

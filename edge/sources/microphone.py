@@ -206,7 +206,7 @@ def _portaudio(token: str) -> Any:
         raise DeviceError(
             f"{token}: PyAudio is not installed; `sudo apt install python3-pyaudio` and a venv with "
             "--system-site-packages, or `sudo apt install portaudio19-dev` and "
-            "`pip install emotion-edge[microphone]`",
+            "`pip install PyAudio`",
             reason="unsupported",
         ) from None
     return pyaudio.PyAudio()

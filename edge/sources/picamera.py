@@ -99,7 +99,7 @@ def open_picamera(token: str, *, fps: float, width: int, height: int) -> Source[
     except ImportError:
         raise DeviceError(
             f"{token}: picamera2 is not installed; `sudo apt install python3-picamera2` and a venv with "
-            "--system-site-packages, or `pip install emotion-edge[picamera]`",
+            "--system-site-packages, or `pip install picamera2`",
             reason="unsupported",
         ) from None
     if not hasattr(picamera2.Picamera2, "cancel_all_and_flush"):

@@ -137,7 +137,7 @@ def test_training_without_tensorflow_names_the_extra(tmp_path: Path) -> None:
     (tmp_path / "keras.py").write_text("raise ImportError('no', name='keras')\n")
     done = run_command("train", "report-face", "--data", tmp_path, environment={"PYTHONPATH": str(tmp_path)})
     assert done.returncode == 1
-    assert "keras: not installed; `pip install 'emotion-edge[train]'`" in done.stderr
+    assert "keras: not installed; in a clone, type `pip install '.[train]'`" in done.stderr
 
 
 def test_fetch_writes_missing_files(pinned: dict[str, bytes], tmp_path: Path) -> None:

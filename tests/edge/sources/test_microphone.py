@@ -331,7 +331,7 @@ def test_without_pyaudio(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DeviceError) as caught:
         open_microphone("alsa:default")
     assert "apt install python3-pyaudio" in str(caught.value)
-    assert "pip install emotion-edge[microphone]" in str(caught.value)
+    assert "pip install PyAudio" in str(caught.value)
     assert caught.value.reason == "unsupported"
     with pytest.raises(DeviceError) as absent:
         open_microphone("auto")
