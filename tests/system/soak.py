@@ -37,7 +37,7 @@ from edge.delivery.outbox.queue import Outbox
 from edge.settings import Config, DeviceSettings, OutboxSettings
 from edge.sources.replay import clip_path
 from tests.chaos.audit import Auditor
-from tests.helpers.brokers import Mosquitto, free_port, running
+from tests.helpers.brokers import Mosquitto, free_port, running, wait_until
 from tests.helpers.samples import Sample, save_samples, take_sample, waiting
 
 ROOT = Path(__file__).parents[2]
@@ -110,6 +110,8 @@ def soak(
         Auditor([(broker.host, broker.port)], topic="emotion/lab/event") as auditor,
         _daemon(broker, clips, directory) as (process, port),
     ):
+        # The time counts from the first event, however long the daemon takes to start.
+        wait_until(lambda: auditor.arrived or process.poll() is not None, "an event", timeout_s=DRAIN_S)
         mischief = _Mischief(random.Random(seed), broker, clips, without)
         samples = _watch(process, port, minutes, mischief, result, progress, has_page="page" not in without)
         process.send_signal(signal.SIGTERM)
