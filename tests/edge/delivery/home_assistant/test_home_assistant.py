@@ -81,6 +81,11 @@ def state_of(watcher: Watcher, topic: str) -> Any:
     return json.loads(seen[-1]) if seen else None
 
 
+def windows_of(watcher: Watcher) -> int:
+    """Return the number of audio windows in the newest statistics, which omit a counter of 0."""
+    return int((state_of(watcher, "stats") or {"counters": {}})["counters"].get("windows", 0))
+
+
 def has_clip_open(pid: int) -> bool:
     """Tell whether the process holds the file that stands for camera and microphone."""
     clip = clip_path().resolve()
@@ -207,8 +212,8 @@ def test_switched_off_devices_are_closed_and_stay_so(mosquitto: Mosquitto, tmp_p
             watcher.publish(f"{root}/camera/enabled/set", "OFF")
             watcher.wait_for(f"{root}/camera/enabled/state", b"OFF")
             wait_until(lambda: state_of(watcher, "face/state")["count"] == 0, "no face", timeout_s=2)
-            windows = state_of(watcher, "stats")["counters"]["windows"]
-            wait_until(lambda: state_of(watcher, "stats")["counters"]["windows"] > windows, "more sound")
+            windows = windows_of(watcher)
+            wait_until(lambda: windows_of(watcher) > windows, "another audio window")
             watcher.publish(f"{root}/microphone/enabled/set", "OFF")
             wait_until(lambda: state_of(watcher, "status")["state"] == "paused", "`paused`")
             wait_until(lambda: not has_clip_open(process.pid), "closed devices")
