@@ -237,7 +237,7 @@ def _worse(a: FatigueState | None, b: FatigueState) -> FatigueState:
 
 
 def _fatigue(state: FatigueState | None) -> dict[str, Any] | None:
-    return None if state is None else messages.fatigue_facts(state)
+    return None if state is None else messages.fatigue_fields(state)
 
 
 def _voice(voice_result: VoiceResult | None) -> dict[str, Any] | None:

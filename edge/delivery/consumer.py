@@ -1,8 +1,8 @@
-"""What a consumer of `emotion/<device>/event` has to do, in one page to copy: it needs nothing else.
+"""A consumer of `emotion/<device>/event` in one file without other dependencies, to copy.
 
-The device sends every event at least once, in order, with an `id` of its own and a `sequence` that has no
-hole. Whoever wants each event once drops the ids that came already; whoever wants to know what is missing
-compares the numbers. With paho, and a session that the broker keeps while you are away:
+The device sends every event at least once, in order, with a unique `id` and a `sequence` without gaps. To
+process each event once, drop the ids that have arrived before; to notice missing events, compare the
+sequences. With paho, and a session that the broker keeps while the client is disconnected:
 
     consumer = Consumer()
 
@@ -26,15 +26,15 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-MAX_IDS = 10_000  # remembered; what is repeated comes soon, after a reconnect
+MAX_IDS = 10_000  # that are kept; a repetition comes soon, after a reconnect
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A CloudEvent that is new here, and how many numbers of its device were left out just before it.
+    """A CloudEvent that arrived for the first time, and how many events of its device are missing before it.
 
-    `missing` is None where that cannot be told: for the first event of a device, for one that its device
-    could not store and sent without a number, and for a late one, such as a dead letter that was retried.
+    `missing` is None if that is not known: for the first event of a device, for one that the device could not
+    store and sent without a sequence, and for a late one, such as a dead letter that was retried.
     """
 
     body: dict[str, Any]
@@ -42,17 +42,17 @@ class Event:
 
 
 class Consumer:
-    """Each event once, and every gap told, for any number of devices."""
+    """Finds repeated and missing events, for any number of devices."""
 
     def __init__(self) -> None:
         self._ids: OrderedDict[str, None] = OrderedDict()
         self._newest: dict[str, int] = {}  # by device
 
     def take(self, payload: bytes) -> Event | None:
-        """Return the event, or None where it came before; raise `ValueError` where it is no CloudEvent."""
+        """Return the event, or None if it has arrived before; raise `ValueError` if it is no CloudEvent."""
         body = json.loads(payload)
         if not isinstance(body, dict) or "id" not in body:
-            raise ValueError("no CloudEvent: not a JSON object with an id")
+            raise ValueError("not a CloudEvent: not a JSON object with an id")
         event_id, device, sequence = str(body["id"]), str(body.get("source")), body.get("sequence")
         if event_id in self._ids:
             return None
@@ -62,5 +62,5 @@ class Consumer:
         newest = self._newest.get(device)
         if not isinstance(sequence, int) or (newest is not None and 1 < sequence <= newest):
             return Event(body, None)
-        self._newest[device] = sequence  # 1 again: the device was set up anew
+        self._newest[device] = sequence  # 1 again: the device has a new outbox
         return Event(body, None if newest is None or sequence == 1 else sequence - newest - 1)

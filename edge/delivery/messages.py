@@ -1,4 +1,4 @@
-"""Builds what goes over the wire, topic by topic, from values; `schemas/` describes each payload."""
+"""Builds the payload of each MQTT topic from values; `schemas/` describes each payload."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ COMMAND_SCHEMAS = (
     "devices",
     "doctor",
     "bench",
-)  # what `--json` prints
+)  # the output of `--json`
 SCHEMAS = (
     "availability",
     "status",
@@ -66,16 +66,16 @@ def status(
 ) -> dict[str, Any]:
     """Describe the daemon: `state` is starting, running, degraded, paused or stopping.
 
-    `device` says in which context it stands and on which basis everything leaves there all the same.
-    `backends` has for each modality the `backend` that answers and those `passed_over`, each with its reason;
-    `preview` tells that somebody at the device looks through its camera just now.
+    `device` has the context, and the legal basis if the device publishes everything in a restricted context.
+    `backends` has for each modality the `backend` in use and those `passed_over`, each with its reason;
+    `preview` is whether a person at the device views the camera preview.
     """
     return {
         "state": state,
         "reasons": list(reasons),
         "since": rfc3339(since),
         "version": version,
-        "backends": {modality: dict(facts) for modality, facts in backends.items()},
+        "backends": {modality: dict(fields) for modality, fields in backends.items()},
         "preview": preview,
         "context": device.context,
         "acknowledged_basis": device.acknowledged_basis,
@@ -91,12 +91,12 @@ def state(
     time: datetime,
     speaker: Speaker = NO_SPEAKER,
 ) -> dict[str, Any]:
-    """Describe the room now; `fatigue` is None where nobody looks for it."""
+    """Describe the room now; `fatigue` is None where it is not measured."""
     return {
         **_emotion(room),
         "faces": faces,
         "present": present,
-        "fatigue": None if fatigue is None else fatigue_facts(fatigue),
+        "fatigue": None if fatigue is None else fatigue_fields(fatigue),
         "speaker": speaker.label,
         "time": rfc3339(time),
     }
@@ -105,7 +105,7 @@ def state(
 def face_state(
     faces: Sequence[SubjectState], *, time: datetime, speaker: Speaker = NO_SPEAKER
 ) -> dict[str, Any]:
-    """Describe every face in view, in the order given, and which of them speaks."""
+    """Describe every face in view, in the order given, and who of them is speaking."""
     people = [
         {
             "subject": face.subject,
@@ -119,21 +119,21 @@ def face_state(
 
 
 def voice_state(voice: SubjectState, *, time: datetime) -> dict[str, Any]:
-    """Describe the voice alone; `absent` while nobody speaks."""
+    """Describe the voice alone; `absent` without speech."""
     return {**_emotion(voice), "quality": _quality(voice.voice), "time": rfc3339(time)}
 
 
 def fatigue_state(room: FatigueState, people: Sequence[FatigueState], *, time: datetime) -> dict[str, Any]:
-    """Describe how tired the room looks, which is whoever is worst off, and everybody in view."""
+    """Describe the fatigue of the room, which is that of the most tired person, and of each person."""
     return {
-        **fatigue_facts(room),
-        "people": [{"subject": person.subject, **fatigue_facts(person)} for person in people],
+        **fatigue_fields(room),
+        "people": [{"subject": person.subject, **fatigue_fields(person)} for person in people],
         "time": rfc3339(time),
     }
 
 
 def group_state(counts: Mapping[str, int] | None, *, time: datetime) -> dict[str, Any]:
-    """Count faces per emotion; None, from `Policy.group_counts`, withholds both the counts and their sum."""
+    """Count faces per emotion; None, from `Policy.group_counts`, withholds the counts and their sum."""
     return {
         "faces": None if counts is None else sum(counts.values()),
         "counts": None if counts is None else dict(counts),
@@ -160,7 +160,7 @@ def stats(
 
 
 def outbox_counts(counts: Counts) -> dict[str, int]:
-    """Name the counts of the outbox, for `stats` and for `emotion-edge outbox --json`."""
+    """Return the counts of the outbox as JSON, for `stats` and for `emotion-edge outbox --json`."""
     return {
         "waiting": counts.waiting,
         "waiting_bytes": counts.waiting_bytes,
@@ -171,12 +171,12 @@ def outbox_counts(counts: Counts) -> dict[str, int]:
 
 
 def probe(token: str) -> dict[str, str]:
-    """Return what the device publishes for itself under MQTT 3.1.1: 16 hexadecimal digits to recognise."""
+    """Return the message that the device publishes to itself under MQTT 3.1.1; the token identifies it."""
     return {"token": token}
 
 
 def enabled(is_on: bool) -> str:
-    """Return the payload of `camera/enabled/state` and its kin, which is a bare word, not JSON."""
+    """Return the payload of `camera/enabled/state` and `microphone/enabled/state`: plain text, not JSON."""
     return "ON" if is_on else "OFF"
 
 
@@ -191,9 +191,9 @@ def event_data(
 ) -> dict[str, Any]:
     """Return the data of `emotion.changed`.
 
-    `models` has `face` and `voice`, each `name@sha256[:12]` or None, `video` where faces are judged over
-    time, and `fusion` where a network fuses; `latency_ms` runs from the capture of the newest input to the
-    event.
+    `models` has `face` and `voice`, each `name@sha256[:12]` or None, `video` where a model classifies faces
+    over time, and `fusion` where a network fuses the modalities; `latency_ms` is the time from the capture of
+    the newest input to the event.
     """
     model = {"face": models.get("face"), "voice": models.get("voice")}
     model |= {task: models[task] for task in ("video", "fusion") if task in models}
@@ -211,17 +211,17 @@ def event_data(
 
 
 def presence_data(subject: str, *, faces: int) -> dict[str, Any]:
-    """Return the data of `presence.gained` and `presence.lost`; `faces` is how many are in view after it."""
+    """Return the data of `presence.gained` and `presence.lost`; `faces` counts the faces in view after it."""
     return {"subject": subject, "faces": faces}
 
 
 def fatigue_data(state: FatigueState, *, previous: str) -> dict[str, Any]:
     """Return the data of `fatigue.changed`."""
-    return {"subject": state.subject, "previous": previous, **fatigue_facts(state)}
+    return {"subject": state.subject, "previous": previous, **fatigue_fields(state)}
 
 
-def fatigue_facts(state: FatigueState) -> dict[str, Any]:
-    """Return level, reasons and numbers of one subject, without its name."""
+def fatigue_fields(state: FatigueState) -> dict[str, Any]:
+    """Return level, reasons and measurements of one subject, without its name."""
     return {
         "level": state.level,
         "score": round(state.score, 3),
@@ -245,7 +245,7 @@ def device_data(part: str, *, reason: str) -> dict[str, Any]:
 
 
 def ha_event(event: EmotionEvent) -> dict[str, Any]:
-    """Return the payload of Home Assistant's event entity: the type, and the words worth a trigger."""
+    """Return the payload of Home Assistant's event entity: the type, and what an automation may test."""
     words = {key: event.data[key] for key in ("emotion", "previous", "level", "reason") if key in event.data}
     return {"event_type": event.type, "subject": str(event.data.get("subject", "room")), **words}
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from edge.delivery.messages import OFFLINE
 from edge.delivery.mqtt.connection import Connection, ConnectionFailed, Connector
 from edge.delivery.mqtt.connection_state import ConnectionLog, ConnectionState
 from edge.delivery.mqtt.mailbox import Handler, Mailbox, Outgoing
@@ -181,7 +182,7 @@ class Publisher:
 
     def _connect_and_serve(self) -> str:
         """Return why the connection ended; raise `ConnectionFailed` where there was none."""
-        connection = self._connector.open(will=(self._topics.availability, b"offline"))
+        connection = self._connector.open(will=(self._topics.availability, OFFLINE.encode()))
         opened_s = time.monotonic()
         session = self._new_session(connection)
         reason = "internal"

@@ -37,9 +37,9 @@ class Listener:
     """Messages of some topics, in order; reconnects by itself, and misses what is sent meanwhile.
 
     A message on a topic that ends in `/event` is yielded once for each CloudEvents `id`, with the number of
-    events missing before it, from `edge.delivery.consumer`. `refusal` says why every broker refuses the
-    connection, or all of the topics; it is empty otherwise, also while no broker is reachable. The connection
-    is served by the thread that iterates; `close` may be called from any other thread and ends the iteration.
+    events missing before it, from `edge.delivery.consumer`. `refusal` is the reason why every broker refuses
+    the connection, or all of the topics; it is empty otherwise, also while no broker is reachable. The
+    connection is served by the thread that iterates; any thread may `close`, which ends the iteration.
     """
 
     def __init__(self, settings: MqttSettings, *topics: str, password: str | None = None) -> None:
@@ -123,7 +123,7 @@ class Listener:
             self._log_fault(error.reason)
             self._refusals = self._refusals + 1 if error.reason in LASTING else 0
             if self._refusals >= self._connector.brokers:
-                remedy = REMEDIES.get(error.reason, "the broker's log says why")
+                remedy = REMEDIES.get(error.reason, "see the broker's log")
                 self.refusal = f"mqtt.host {self._connector.address}: {error.reason}; {remedy}"
             return None
         self._log_once.clear_all()

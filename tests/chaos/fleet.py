@@ -43,7 +43,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Link:
+class ConnectionChange:
     """A device's connection came or went, at `t_s` of the monotonic clock."""
 
     device: str
@@ -85,16 +85,16 @@ class Fleet:
         """End it with -9."""
         self._end(signal.SIGKILL)
 
-    def links(self) -> list[Link]:
+    def connection_changes(self) -> list[ConnectionChange]:
         """Return how connections came and went so far."""
-        path = self._directory / "links.jsonl"
+        path = self._directory / "connections.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         # A process that was killed may have left half a line.
-        return [Link(**json.loads(line)) for line in lines if line.endswith("}")]
+        return [ConnectionChange(**json.loads(line)) for line in lines if line.endswith("}")]
 
     def connected(self) -> set[str]:
         """Return the devices whose last word was that they are connected."""
-        last = {link.device: link.connected for link in self.links()}
+        last = {change.device: change.connected for change in self.connection_changes()}
         return {device for device, is_connected in last.items() if is_connected}
 
     def counts(self) -> dict[str, Counts]:
@@ -129,11 +129,11 @@ def run(plan: Plan) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 16_000)), hard))
     stop = []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
-    with (Path(plan.directory) / "links.jsonl").open("a", buffering=1) as log:
+    with (Path(plan.directory) / "connections.jsonl").open("a", buffering=1) as log:
 
         def note(device: str, state: ConnectionState) -> None:
-            link = Link(device, state.connected, state.reason, state.since_ns / 1e9)
-            log.write(json.dumps(dataclasses.asdict(link)) + "\n")
+            change = ConnectionChange(device, state.connected, state.reason, state.since_ns / 1e9)
+            log.write(json.dumps(dataclasses.asdict(change)) + "\n")
 
         outboxes = {device: open_outbox(plan, device) for device in plan.devices}
         publishers = {}

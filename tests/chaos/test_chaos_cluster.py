@@ -49,7 +49,11 @@ def test_cluster_loses_one_node_after_the_other(
 
                 def dropped() -> int:
                     return len(
-                        {link.device for link in fleet.links() if not link.connected and link.t_s > killed_s}
+                        {
+                            change.device
+                            for change in fleet.connection_changes()
+                            if not change.connected and change.t_s > killed_s
+                        }
                     )
 
                 # One of its clients may have been the auditor.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.chaos.audit import Auditor
-from tests.chaos.fleet import Fleet, Link, Plan
+from tests.chaos.fleet import ConnectionChange, Fleet, Plan
 from tests.chaos.outcome import Outcome, pick
 from tests.helpers.brokers import running, wait_until
 from tests.helpers.sites import SiteMosquitto
@@ -22,12 +22,12 @@ MOST_IN_A_BIN = max(12, DEVICES // 10)
 PASSWORD = "of-this-test"
 
 
-def connects(links: Sequence[Link], since_s: float) -> list[float]:
+def connects(changes: Sequence[ConnectionChange], since_s: float) -> list[float]:
     """Return when each device was connected for the first time after `since_s`, in seconds from then."""
     first: dict[str, float] = {}
-    for link in links:
-        if link.connected and link.t_s > since_s:
-            first.setdefault(link.device, link.t_s - since_s)
+    for change in changes:
+        if change.connected and change.t_s > since_s:
+            first.setdefault(change.device, change.t_s - since_s)
     return sorted(first.values())
 
 
@@ -62,9 +62,11 @@ def test_broker_restart_under_a_fleet(
         broker.stop()
         broker.start()
         restarted_s = time.time()
-        wait_until(lambda: len(connects(fleet.links(), down_s)) == DEVICES, "all back", timeout_s=120)
+        wait_until(
+            lambda: len(connects(fleet.connection_changes(), down_s)) == DEVICES, "all back", timeout_s=120
+        )
         wait_until(lambda: has_arrived(total), "all events", timeout_s=SECONDS * 3)
-        times_s = connects(fleet.links(), down_s)
+        times_s = connects(fleet.connection_changes(), down_s)
         histogram = Counter(int(t_s / BIN_S) for t_s in times_s)
         busiest = max(histogram.values())
         lost = sum(len(auditor.lost(device, EVENTS)) for device in devices)

@@ -49,7 +49,7 @@ class Network:
 
     def has_reconnected_since(self, t_s: float) -> bool:
         """Return whether the device lost its connection after `t_s` (monotonic) and has a new one."""
-        return any(link.connected and link.t_s > t_s for link in self.device.links())
+        return any(change.connected and change.t_s > t_s for change in self.device.connection_changes())
 
     def outcome(self, fault: str, recover_s: float, note: str = "") -> Outcome:
         """Wait for the remaining events and return the outcome."""
@@ -103,7 +103,7 @@ def test_black_hole(network: Network, record: Record) -> None:
 
 
 def test_slow_link(network: Network, record: Record) -> None:
-    """A link that is slower than the events come delays them and costs nothing, nor the connection."""
+    """A network slower than the events delays them, and loses neither an event nor the connection."""
     network.wait_for(EVENTS // 4)
     started_s = time.monotonic()
     network.proxy.slow(bytes_per_s=16_000, delay_s=0.3)

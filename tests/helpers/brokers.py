@@ -61,7 +61,7 @@ class Mosquitto:
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._config = directory / "mosquitto.conf"
-        # Killed with -9 it keeps what it acknowledged only when it writes at every change.
+        # After kill -9 it has its acknowledged messages only if it writes at every change.
         keep = ["persistence true", f"persistence_location {directory}/", "autosave_interval 1"]
         keep += [
             "autosave_on_changes true",
@@ -91,11 +91,11 @@ class Mosquitto:
             return probe.connect_ex((self.host, self.port)) == 0
 
     def kill(self) -> None:
-        """End it without a chance to write anything."""
+        """End it with SIGKILL."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """Ask it to end; also where it was stopped by SIGSTOP."""
+        """Terminate it, also if it was stopped by SIGSTOP."""
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
         self._end(signal.SIGTERM)
@@ -108,14 +108,14 @@ class Mosquitto:
 
 
 class Nats(EmbeddedBroker):
-    """The embedded broker, with the names that the tests use for mosquitto, too."""
+    """The embedded broker, with the attributes of `Mosquitto`."""
 
     name = "nats"
     protocol = MQTTProtocolVersion.MQTTv311
 
 
 class NatsServer:
-    """nats-server with a configuration of the test's own, which names `{port}`; MQTT 3.1.1."""
+    """nats-server with a configuration that has a `{port}`; MQTT 3.1.1."""
 
     name = "nats"
     host = "127.0.0.1"
@@ -147,7 +147,7 @@ class NatsServer:
             )
 
     def stop(self) -> None:
-        """Ask it to end."""
+        """Terminate it."""
         process, self._process = self._process, None
         if process is not None:
             process.terminate()
@@ -224,7 +224,7 @@ class Watcher:
 
 @contextmanager
 def watching(broker: Broker, *filters: str, client_id: str = "", durable: bool = False) -> Iterator[Watcher]:
-    """Watch topics while the block lasts; `durable`: the broker keeps what comes while either is away."""
+    """Watch topics while the block lasts; `durable`: the broker keeps messages while it is offline."""
     watcher = Watcher(broker, *filters, client_id=client_id, durable=durable)
     try:
         yield watcher
@@ -251,7 +251,7 @@ def is_alive(pid: int) -> bool:
 
 
 def pause(pid: int) -> None:
-    """Stop a process as a hung one is: its sockets stay open, nothing is answered."""
+    """Stop a process with SIGSTOP: its sockets stay open, nothing is answered."""
     os.kill(pid, signal.SIGSTOP)
 
 

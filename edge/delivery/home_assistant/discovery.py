@@ -1,4 +1,4 @@
-"""Announces the device to Home Assistant, in one retained payload, and takes the announcement back."""
+"""Announces the device to Home Assistant, in one retained payload, and removes the announcement."""
 
 from __future__ import annotations
 
@@ -17,52 +17,55 @@ from edge.values import encode
 
 log = logging.getLogger(__name__)
 
-BIRTH_SPREAD_S = 5.0  # a house full of devices must not answer a restarted Home Assistant all at once
+BIRTH_SPREAD_S = 5.0  # many devices must not answer a restarted Home Assistant at the same moment
 CLEAR_TIMEOUT_S = 10.0
 
 
 def discovery_topic(config: Config) -> str:
-    """Return where Home Assistant looks for this device."""
+    """Return the topic of the announcement."""
     return f"{config.mqtt.discovery_prefix}/device/{config.device.id}/config"
 
 
 class DiscoveryPublisher:
     """Keeps the announcement in the broker; `start` once, before the publisher connects.
 
-    It is sent at every connect, as all retained topics are, and again 0 to 5 s after Home Assistant says
-    `online`. When somebody clears it (`emotion-edge discovery remove`), it stays away until a restart.
+    It is sent at every connect, as all retained topics are, and again 0 to 5 s after Home Assistant
+    publishes `online`. After `emotion-edge discovery remove` it is not sent again until a restart.
     """
 
-    def __init__(self, config: Config, publisher: Publisher) -> None:
+    def __init__(
+        self, config: Config, publisher: Publisher, *, birth_spread_s: float = BIRTH_SPREAD_S
+    ) -> None:
         self._topic = discovery_topic(config)
         self._birth_topic = f"{config.mqtt.discovery_prefix}/status"
         self._payload = encode(discovery_payload(config))
         self._publisher = publisher
+        self._birth_spread_s = birth_spread_s
         self._is_withdrawn = False
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
 
     def start(self) -> None:
-        """Announce, then listen for the birth of Home Assistant and for a removal."""
+        """Announce, then subscribe to the birth message of Home Assistant and to a removal."""
         self._publisher.publish_retained(self._topic, self._payload)
         self._publisher.subscribe_topic(self._birth_topic, self._on_birth)
         self._publisher.subscribe_topic(self._topic, self._on_announcement)
 
     def close(self) -> None:
-        """Forget an announcement that is due."""
+        """Cancel an announcement that is due."""
         with self._lock:
             self._is_withdrawn = True
             if self._timer is not None:
                 self._timer.cancel()
 
     def _on_birth(self, payload: bytes, retained: bool) -> None:
-        # A stored `online` says nothing new: what the connect brought is enough.
+        # A retained `online` is from before the connect, which has sent the announcement already.
         if retained or payload != b"online":
             return
         with self._lock:
             if self._is_withdrawn or (self._timer is not None and self._timer.is_alive()):
                 return
-            self._timer = threading.Timer(random.uniform(0, BIRTH_SPREAD_S), self._announce)
+            self._timer = threading.Timer(random.uniform(0, self._birth_spread_s), self._announce)
             self._timer.daemon = True
             self._timer.start()
 
@@ -76,8 +79,8 @@ class DiscoveryPublisher:
             if payload or self._is_withdrawn:
                 return
             self._is_withdrawn = True
-            log.info("%s: removed by somebody; announced again after a restart", self._topic)
-            # Else the next connect would bring it back.
+            log.info("%s: removed at the broker; announced again after a restart", self._topic)
+            # Otherwise the next connect would send it again.
             self._publisher.publish_retained(self._topic, b"")
 
 

@@ -1,7 +1,8 @@
-"""Lists what Home Assistant makes of this device: entities, each with the topic and template that it reads.
+"""The Home Assistant entities of this device, each with the topic and the template that it reads.
 
-https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload. Only what `policy` lets leave the
-device is described; the rest is named as removed, so that Home Assistant drops what it knew from before.
+https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload. Only
+entities whose topics `policy` permits are described; the others are marked as removed, so that Home Assistant
+deletes those of an earlier context.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from edge.settings import Config
 from edge.values import ABSENT, LABELS, PARTS, UNCERTAIN
 
 STATS_SLACK_S = 30
-# Three times in a row nobody told the state, which happens every 30 s: nobody is there to tell it.
+# The state is published at least every 30 s; after three missing messages the value expires.
 EXPIRE = {"expire_after": int(3 * STATE_INTERVAL_S)}
 
-# Key: platform, subtopic, what else Home Assistant needs. Where a value comes from one topic only, another
-# topic cannot set it back to unknown. The names make the entity ids: `sensor.<device>_<key>`.
+# Key: platform, subtopic, further fields. Each entity reads a single topic, so that no other topic can reset
+# it to unknown. The key is part of the entity id: `sensor.<device>_<key>`.
 ENTITIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "emotion": (
         "sensor",
@@ -63,7 +64,7 @@ ENTITIES: dict[str, tuple[str, str, dict[str, Any]]] = {
         "group/state",
         {
             "state_class": "measurement",
-            "value_template": "{{ value_json.faces }}",  # null, and so unknown, where it is withheld
+            "value_template": "{{ value_json.faces }}",  # null, and therefore unknown, if withheld
             "json_attributes_template": "{{ (value_json.counts or {}) | tojson }}",
             "icon": "mdi:account-group",
             **EXPIRE,
@@ -112,7 +113,7 @@ DIAGNOSTICS: dict[str, dict[str, Any]] = {
         "state_class": "measurement",
         "value_template": "{{ (value_json.counters.rss_bytes / 1e6) | round(1) }}",
     },
-    # Not every device says how hot it is.
+    # Not every device measures its temperature.
     "temperature": {
         "device_class": "temperature",
         "unit_of_measurement": "°C",
@@ -145,7 +146,7 @@ DIAGNOSTICS: dict[str, dict[str, Any]] = {
         "state_class": "total_increasing",
         "value_template": "{{ (value_json.counters.audio_gap_samples | default(0) / 16000) | round(2) }}",
     },
-    # No outbox, no number: the disk may be away.
+    # Without the outbox, as with a failed disk, there is no number.
     "events_waiting": {
         "state_class": "measurement",
         "value_template": "{{ value_json.outbox.waiting if value_json.outbox else None }}",
@@ -165,18 +166,18 @@ DIAGNOSTICS: dict[str, dict[str, Any]] = {
 
 
 def entity_ids(config: Config) -> set[str]:
-    """Return the default ids of everything that is announced, such as `sensor.room_emotion`."""
+    """Return the default ids of all announced entities, such as `sensor.room_emotion`."""
     components = discovery_payload(config)["components"].values()
     return {component["default_entity_id"] for component in components if "unique_id" in component}
 
 
 def object_prefix(device: str) -> str:
-    """Return the device id as it stands in entity ids: words joined by `_`."""
+    """Return the device id as part of entity ids: words joined by `_`."""
     return re.sub("[^a-z0-9]+", "_", device).strip("_") or "emotion_edge"
 
 
 def discovery_payload(config: Config) -> dict[str, Any]:
-    """Describe the device and its entities; those that may not or cannot exist have a `platform` only."""
+    """Describe the device and its entities; removed entities have a `platform` only."""
     root = f"{config.mqtt.prefix}/{config.device.id}"
     components = {
         **{key: _entity(config, key, *entity) for key, entity in ENTITIES.items()},
@@ -201,7 +202,7 @@ def discovery_payload(config: Config) -> dict[str, Any]:
 def _entity(
     config: Config, key: str, platform: str, subtopic: str, more: Mapping[str, Any], **shared: Any
 ) -> dict[str, Any]:
-    """Describe one entity, or only name its platform where its topic may not leave: that removes it."""
+    """Describe one entity, or return only its platform, which removes it, if its topic is not permitted."""
     is_measured = subtopic != "fatigue/state" or config.watches_fatigue
     if not is_measured or not allowed(config.device).permits_topic(subtopic):
         return {"platform": platform}
@@ -221,7 +222,7 @@ def _entity(
 
 
 def _switch(config: Config, part: str) -> dict[str, Any]:
-    """Describe the switch of a part that this device has."""
+    """Describe the switch of the camera or microphone, or remove it if the device has none."""
     if getattr(config, part).source == "none":
         return {"platform": "switch"}
     command_topic = f"{config.mqtt.prefix}/{config.device.id}/{part}/enabled/set"
@@ -231,7 +232,7 @@ def _switch(config: Config, part: str) -> dict[str, Any]:
 
 
 def _diagnostic(config: Config, key: str, more: Mapping[str, Any]) -> dict[str, Any]:
-    """Describe one number of `stats`, which goes stale when two of them fail to come."""
+    """Describe one number of `stats`, which expires after two missing messages."""
     interval_s = config.mqtt.stats_interval_s
     if not interval_s:
         return {"platform": "sensor"}

@@ -35,10 +35,10 @@ REMEDIES = {
     "tls": "check mqtt.tls, mqtt.ca_file, mqtt.cert_file and the name in the broker's certificate",
     "websocket": "no MQTT over websockets on that port; check mqtt.transport, mqtt.path and mqtt.port",
     "not_authorized": "check mqtt.username and mqtt.password_file",
-    "unsupported_protocol": "the broker speaks neither MQTT 5 nor 3.1.1",
-    "closed": "the broker closed the connection; its log says why",
+    "unsupported_protocol": "the broker supports neither MQTT 5 nor 3.1.1",
+    "closed": "the broker closed the connection; see its log",
     "session_taken_over": "another client uses this device.id; give each device its own",
-    "no_ack": "the broker acknowledges nothing; its log or its disk may say why",
+    "no_ack": "the broker acknowledges nothing; check its log and its disk",
 }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edge.delivery.messages import OFFLINE, ONLINE
 from edge.delivery.mqtt.topics import Topics
 from edge.delivery.mqtt.wakeup import WakeUp
 
@@ -44,7 +45,7 @@ class Mailbox:
         self.live_dropped = 0
         self._topics = topics
         self._changed = threading.Condition()
-        self._retained = {topics.availability: _Retained(b"online")}
+        self._retained = {topics.availability: _Retained(ONLINE.encode())}
         self._pending: dict[str, None] = {}  # topics of `_retained` that the connection has to send, in order
         self._live: deque[Outgoing] = deque(maxlen=max_live)
         self._handlers: dict[str, Handler] = {}
@@ -79,7 +80,7 @@ class Mailbox:
             return {topic: retained.state for topic, retained in items if retained.state is not None}
 
     def close(self, *, deadline_s: float) -> None:
-        """Order the MQTT thread to say goodbye and to end by `deadline_s` (monotonic)."""
+        """Order the MQTT thread to publish `offline` and to end by `deadline_s` (monotonic)."""
         with self._changed:
             self._deadline_s = deadline_s
             self._changed.notify_all()
@@ -112,7 +113,7 @@ class Mailbox:
     def begin_farewell(self) -> None:
         """Replace everything that waits by `offline`."""
         with self._changed:
-            self._retained[self._topics.availability] = _Retained(b"offline")
+            self._retained[self._topics.availability] = _Retained(OFFLINE.encode())
             self._pending = {self._topics.availability: None}
             self._live.clear()
 

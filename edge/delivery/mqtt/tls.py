@@ -1,4 +1,4 @@
-"""TLS towards the broker: always verified, authority and host name, with or without a client certificate."""
+"""TLS to the broker: certificate and host name are always verified; a client certificate is optional."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from edge.settings import MqttSettings
 
 
 def tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
-    """Return the context for `mqtt.tls`; None without TLS. There is no way to turn verification off.
+    """Return the context for `mqtt.tls`; None without TLS. Verification cannot be turned off.
 
-    Authorities are those of `mqtt.ca_file`, else the system's; `mqtt.cert_file` and `mqtt.key_file` identify
-    this device. Raises `ConfigError` for a file that is missing, is no PEM, or does not fit the other.
+    The trusted authorities are those of `mqtt.ca_file`, else those of the system; `mqtt.cert_file` and
+    `mqtt.key_file` identify this device. Raises `ConfigError` for a file that is missing or not PEM, and for
+    a key that does not match the certificate.
     """
     if not settings.tls:
         return None
@@ -24,7 +25,7 @@ def tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
         ) from None
     if settings.cert_file is not None:
         try:
-            # A passphrase that nobody can type must be no prompt on a terminal.
+            # An encrypted key must fail here: OpenSSL would ask for its passphrase on the terminal.
             context.load_cert_chain(settings.cert_file, settings.key_file, password=lambda: b"")
         except (OSError, ValueError) as error:
             raise ConfigError(
@@ -36,7 +37,7 @@ def tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
 
 
 class _TlsSocket(ssl.SSLSocket):
-    """Closes itself when the handshake fails: paho-mqtt 2.2 leaves such a socket open."""
+    """Closes itself when the handshake fails: paho-mqtt 2.2 leaves it open."""
 
     def do_handshake(self, block: bool = False) -> None:
         try:

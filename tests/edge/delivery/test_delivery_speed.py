@@ -73,7 +73,7 @@ def cpu_s(name: str) -> float:
 
 
 def test_idle_publisher_sleeps(broker: Broker, outbox: Outbox, record_property: Record) -> None:
-    """Connected with nothing to do, the thread takes at most 1 % of a core."""
+    """Connected and idle, the thread uses at most 1 % of a core."""
     if not Path("/proc/self/schedstat").exists():
         pytest.skip("the kernel keeps no CONFIG_SCHED_INFO")
     availability = "emotion/kitchen/availability"

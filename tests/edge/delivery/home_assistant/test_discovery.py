@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-import edge.delivery.home_assistant.discovery
 from edge.__main__ import main
 from edge.delivery import messages
 from edge.delivery.home_assistant.discovery import DiscoveryPublisher, discovery_topic
@@ -24,7 +23,7 @@ from edge.people.fatigue import FatigueState
 from edge.policy import allowed
 from edge.settings import CameraSettings, Config, Context, DeviceSettings, MqttSettings
 from edge.values import ABSENT, LABELS, UNCERTAIN, SubjectState, encode
-from tests.helpers.brokers import Broker, free_port, settings_of, wait_until, watching
+from tests.helpers.brokers import BRISK, Broker, free_port, settings_of, wait_until, watching
 
 ROOT = Path(__file__).parents[4]
 TOPIC = "homeassistant/device/kitchen/config"
@@ -85,7 +84,7 @@ def payloads(
 
 
 def test_home_assistant_accepts_and_understands_every_entity() -> None:
-    """Its schemas lose no key of ours, and its templates make of our payloads what we mean."""
+    """Its schemas keep every key, and its templates turn the payloads into the right states."""
     config = Config(device=DeviceSettings(id="room-12"))
     counts = Counts(waiting=3, waiting_bytes=1, refused=2, dropped=1, last_sequence=9)
     busy = home_assistant(config, payloads(config, ANGRY, faces=2, status="degraded", outbox=counts))
@@ -130,7 +129,7 @@ def test_home_assistant_accepts_and_understands_every_entity() -> None:
 
 @pytest.mark.parametrize("device", ["a--b-", "-7-", "--"])
 def test_odd_device_names_make_the_same_entity_ids_there(device: str) -> None:
-    """Whatever an id consists of, what we call an entity is what Home Assistant calls it."""
+    """For any device id, the announced entity id is the one that Home Assistant uses."""
     config = Config(device=DeviceSettings(id=device))
     if device == "--":  # nothing is left of such a name; the wish is then the only one
         assert "sensor.emotion_edge_emotion" in entity_ids(config)
@@ -140,7 +139,7 @@ def test_odd_device_names_make_the_same_entity_ids_there(device: str) -> None:
 
 
 def test_values_that_a_sensor_may_take_are_all_listed() -> None:
-    """An enum sensor refuses what is not among its options."""
+    """An enum sensor refuses a value that is not among its options."""
     components = discovery_payload(Config())["components"]
     assert components["emotion"]["options"] == [*LABELS, UNCERTAIN, ABSENT]
     level = messages.load_schema("fatigue_state")["$defs"]["level"]["enum"]
@@ -152,7 +151,7 @@ def test_values_that_a_sensor_may_take_are_all_listed() -> None:
 
 @pytest.mark.parametrize("context", ["education", "workplace"])
 def test_restricted_context_announces_no_person_and_removes_who_was_there(context: Context) -> None:
-    """Only what the policy lets out is an entity; the rest is named so that it goes."""
+    """Only permitted topics have entities; the others are announced as removed."""
     config = Config(device=DeviceSettings(context=context))
     policy = allowed(config.device)
     components = discovery_payload(config)["components"]
@@ -182,17 +181,17 @@ def test_stale_values_expire_after_some_that_failed_to_come() -> None:
 
 
 @contextmanager
-def announcing(broker: Broker, outbox: Outbox) -> Iterator[Publisher]:
-    """Run a publisher with an announcer while the block lasts."""
+def announcing(broker: Broker, outbox: Outbox, *, birth_spread_s: float = 0.0) -> Iterator[Publisher]:
+    """Run a publisher that announces the device while the block lasts."""
     config = Config(device=DeviceSettings(id="kitchen"), mqtt=settings_of(broker))
-    publisher = Publisher(config.mqtt, device="kitchen", outbox=outbox)
-    announcer = DiscoveryPublisher(config, publisher)
-    announcer.start()
+    publisher = Publisher(config.mqtt, device="kitchen", outbox=outbox, tuning=BRISK)
+    discovery = DiscoveryPublisher(config, publisher, birth_spread_s=birth_spread_s)
+    discovery.start()
     publisher.start()
     try:
         yield publisher
     finally:
-        announcer.close()
+        discovery.close()
         publisher.close()
 
 
@@ -217,41 +216,37 @@ def test_announced_before_online_at_every_connect(broker: Broker, outbox: Outbox
             assert later.seen[0].retained
 
 
-def test_announced_again_at_a_birth_but_not_at_a_stored_one(
-    broker: Broker, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`online` just now is answered once, by chance within the spread; `offline` and a stored one are not."""
-    monkeypatch.setattr(edge.delivery.home_assistant.discovery, "BIRTH_SPREAD_S", 0.3)
+def test_announced_again_at_a_birth_but_not_at_a_retained_one(broker: Broker, outbox: Outbox) -> None:
+    """Two `online` in a row are answered once, within the spread; `offline` and a retained one are not."""
     with watching(broker, TOPIC, "emotion/kitchen/availability") as watcher:
         watcher.publish("homeassistant/status", "online", retain=True)
-        with announcing(broker, outbox) as publisher:
+        with announcing(broker, outbox, birth_spread_s=0.3) as publisher:
             watcher.wait_for("emotion/kitchen/availability", b"online")
-            heard = []
-            publisher.subscribe("echo", lambda *message: heard.append(message))
+            echoes = []
+            publisher.subscribe("echo", lambda *message: echoes.append(message))
 
-            def heard_probe() -> bool:
+            def has_echo() -> bool:
                 watcher.publish("emotion/kitchen/echo", "x")
-                return bool(heard)
+                return bool(echoes)
 
-            wait_until(heard_probe, "all subscriptions")
+            wait_until(has_echo, "all subscriptions")
             for word in ("offline", "online", "online"):
                 watcher.publish("homeassistant/status", word)
             wait_until(lambda: len(watcher.on(TOPIC)) == 2, "a second announcement")
-            heard.clear()
-            wait_until(heard_probe, "an answer after the answer")
+            echoes.clear()
+            wait_until(has_echo, "an answer after the answer")
             assert len(watcher.on(TOPIC)) == 2
             assert watcher.on(TOPIC)[0] == watcher.on(TOPIC)[1]
 
 
-def test_removed_with_one_command_and_away_until_a_restart(
+def test_removed_with_one_command_until_a_restart(
     broker: Broker, outbox: Outbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A running daemon hears the removal, and neither a reconnect nor a birth brings it back."""
-    monkeypatch.setattr(edge.delivery.home_assistant.discovery, "BIRTH_SPREAD_S", 0.0)
+    """A running daemon receives the removal; neither a reconnect nor a birth announces the device again."""
     for name, value in {"DEVICE__ID": "kitchen", "MQTT__PORT": str(broker.port)}.items():
         monkeypatch.setenv(f"EMOTION_EDGE__{name}", value)
     with watching(broker, TOPIC, "emotion/kitchen/availability") as watcher:
-        with announcing(broker, outbox) as publisher:
+        with announcing(broker, outbox, birth_spread_s=0.0) as publisher:
             watcher.wait_for("emotion/kitchen/availability", b"online")
             assert main(["discovery", "remove"]) == 0
             assert f"{TOPIC}: removed" in capsys.readouterr().out
@@ -270,10 +265,10 @@ def test_removed_with_one_command_and_away_until_a_restart(
             wait_until(lambda: watcher.on(TOPIC)[-1] != b"", "the announcement of the next life")
 
 
-def test_remove_works_without_the_daemon_and_says_when_it_cannot(
+def test_remove_works_without_the_daemon_and_fails_without_a_broker(
     broker: Broker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What an earlier daemon left goes away; no broker is exit code 6."""
+    """The announcement of an earlier daemon is removed; without a broker the exit code is 6."""
     monkeypatch.setenv("EMOTION_EDGE__DEVICE__ID", "kitchen")
     monkeypatch.setenv("EMOTION_EDGE__MQTT__PORT", str(broker.port))
     with watching(broker) as other:

@@ -24,7 +24,7 @@ from edge.sources.replay import clip_path
 from tests.helpers.brokers import Mosquitto, Watcher, free_port, wait_until, watching
 from tests.system.test_system import daemon, environment
 
-# MQTT 5 tells of a refusal by itself.
+# MQTT 5 reports a refusal by itself.
 ONLY_311 = {"emotion/{device}/probe"}
 METRIC = re.compile(r"\b(?:emotion_edge|process)_[a-z_]+")
 
@@ -50,7 +50,7 @@ def address_of(topic: str) -> str:
 def living(
     broker: Mosquitto, directory: Path, watcher: Watcher, **more: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """Run a daemon with a dashboard until it saw and heard something; give it and its address."""
+    """Run a daemon with a dashboard until it has face and voice results; yield it and its address."""
     bind = f"127.0.0.1:{free_port()}"
     settings = {"DASHBOARD__BIND": bind, "MQTT__STATS_INTERVAL_S": "2", **more}
     env = environment(broker.host, broker.port, directory)
@@ -151,7 +151,7 @@ def check_grafana(dashboard: dict[str, Any], metrics: str) -> None:
 
 
 def test_node_red_flow_uses_topics_that_exist_and_leads_somewhere() -> None:
-    """What it reads the device sends, what it sends the device takes; each wire ends at a node."""
+    """It uses topics that the device publishes or subscribes; each wire ends at a node."""
     flow = json.loads(render_integration("node-red", Config()))
     by_id = {node["id"]: node for node in flow}
     assert len(by_id) == len(flow)
@@ -201,7 +201,7 @@ def test_integration_is_printed_for_the_configured_device(
 
 
 def test_switched_off_devices_are_closed_and_stay_so(mosquitto: Mosquitto, tmp_path: Path) -> None:
-    """OFF closes the camera, the voice goes on; both off is `paused`, after a restart, too."""
+    """OFF closes the camera, the voice continues; both off is `paused`, also after a restart."""
     root = "emotion/lab"
     with watching(mosquitto, f"{root}/#") as watcher:
         with living(mosquitto, tmp_path, watcher) as (process, _):
@@ -222,7 +222,7 @@ def test_switched_off_devices_are_closed_and_stay_so(mosquitto: Mosquitto, tmp_p
                 lambda: state_of(watcher, "voice/state")["emotion"] == "absent", "no voice", timeout_s=2
             )
             process.kill()
-        # Stored by a careless client: whoever starts must not obey it.
+        # Retained by a careless client: a daemon that starts must ignore it.
         watcher.publish(f"{root}/camera/enabled/set", "ON", retain=True)
         before = len(watcher.seen)
         with living(mosquitto, tmp_path, watcher) as (process, _):

@@ -1,4 +1,4 @@
-"""How the publisher finds its broker: versions, reasons why not, TLS, and the pauses in between."""
+"""Connecting to one broker: versions, reasons of a failure, TLS."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.helpers.brokers import (
 
 
 def test_broker_absent_at_start(broker: Broker, outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing listens at first: the reason is told once, and everything arrives when the broker comes."""
+    """Nothing listens at first: the reason is logged once, and everything arrives when the broker starts."""
     broker.stop()
     states: list[ConnectionState] = []
     caplog.set_level(logging.WARNING, logger="edge.delivery.mqtt.connection_state")
@@ -49,8 +49,8 @@ def test_broker_absent_at_start(broker: Broker, outbox: Outbox, caplog: pytest.L
     assert warning.startswith(f"mqtt.host 127.0.0.1:{broker.port}: refused; ")
 
 
-def test_protocol_is_the_best_that_the_broker_speaks(broker: Broker, outbox: Outbox) -> None:
-    """mosquitto gets MQTT 5, NATS 3.1.1."""
+def test_protocol_is_the_newest_that_the_broker_supports(broker: Broker, outbox: Outbox) -> None:
+    """MQTT 5 with mosquitto, 3.1.1 with NATS."""
     with publishing(settings_of(broker), outbox) as publisher:
         wait_until(lambda: publisher.connection_state.connected, "a connection")
         assert publisher.connection_state.protocol == ("5" if isinstance(broker, Mosquitto) else "3.1.1")
@@ -58,7 +58,7 @@ def test_protocol_is_the_best_that_the_broker_speaks(broker: Broker, outbox: Out
 
 @contextmanager
 def closing_on_mqtt5(target: Mosquitto) -> Iterator[int]:
-    """Stand in front of a broker as an old one does that hangs up on a version it does not know."""
+    """A proxy that closes MQTT 5 connections, as an old broker does with a version that it does not know."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def relay(source: socket.socket, sink: socket.socket) -> None:
@@ -103,7 +103,7 @@ def closing_on_mqtt5(target: Mosquitto) -> Iterator[int]:
         assert 5 not in versions[2:], "the version that works was forgotten"
 
 
-def test_broker_that_hangs_up_on_mqtt5_gets_3_1_1(mosquitto: Mosquitto, outbox: Outbox) -> None:
+def test_broker_that_closes_mqtt_5_gets_3_1_1(mosquitto: Mosquitto, outbox: Outbox) -> None:
     """A connection closed without an answer is tried again with 3.1.1, which is remembered."""
     with (
         closing_on_mqtt5(mosquitto) as port,
@@ -134,7 +134,7 @@ def test_wrong_password_is_named(tmp_path: Path, outbox: Outbox, caplog: pytest.
     assert "wrong" not in caplog.text
 
 
-def test_name_that_is_not_known(outbox: Outbox) -> None:
+def test_unknown_host_name_is_dns(outbox: Outbox) -> None:
     """A host without an address is `dns`."""
     with publishing(MqttSettings(host="no-such-host.invalid"), outbox) as publisher:
         wait_until(lambda: publisher.connection_state.failures, "a failure", timeout_s=60)
@@ -186,7 +186,7 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
 def test_tls_checks_authority_and_name(
     tmp_path: Path, outbox: Outbox, certificate: tuple[Path, Path], host: str, is_trusted: bool, reason: str
 ) -> None:
-    """A certificate is believed only from the given authority and for the name that was asked for."""
+    """A certificate is accepted only from the given authority and for the configured host name."""
     lines = (f"certfile {certificate[0]}", f"keyfile {certificate[1]}")
     with running(Mosquitto(tmp_path, *lines)) as broker:
         authority = certificate[0] if is_trusted else None
@@ -201,7 +201,7 @@ def test_tls_checks_authority_and_name(
 
 
 def test_ca_file_that_is_none(tmp_path: Path, outbox: Outbox) -> None:
-    """A wrong `ca_file` is a mistake in the config, told at once."""
+    """A wrong `ca_file` is a `ConfigError` at start."""
     settings = MqttSettings(tls=True, ca_file=tmp_path / "missing.pem")
     with pytest.raises(ConfigError, match=r"mqtt\.ca_file .*missing\.pem"):
         Publisher(settings, device="kitchen", outbox=outbox)
@@ -229,8 +229,8 @@ def read_publish(peer: socket.socket) -> bytes:
     return body[after_topic : after_topic + 2]
 
 
-def test_window_that_the_broker_asks_for_is_kept(outbox: Outbox) -> None:
-    """Who asks for two unacknowledged messages at a time gets a third only for an acknowledgement."""
+def test_receive_maximum_of_the_broker_is_kept(outbox: Outbox) -> None:
+    """A broker that allows two unacknowledged messages gets a third only after an acknowledgement."""
     outbox.append_many([make_event(n) for n in range(9)])
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
@@ -248,4 +248,4 @@ def test_window_that_the_broker_asks_for_is_kept(outbox: Outbox) -> None:
             peer.settimeout(10)
             peer.sendall(b"\x40\x02" + waiting.pop(0))
             waiting.append(read_publish(peer))
-        server.close()  # nobody to come back to: the publisher need not try
+        server.close()  # no broker is left to reconnect to

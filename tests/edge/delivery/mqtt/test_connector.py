@@ -1,4 +1,4 @@
-"""More than one way to a broker: several hosts, a client certificate, websockets."""
+"""Several hosts, a client certificate, websockets."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_brokers_are_tried_in_turn_from_an_order_of_chance() -> None:
 
 
 def test_second_broker_takes_over(tmp_path: Path, outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
-    """When one broker dies the other gets the rest, in order; the log names each, and each fault once."""
+    """When one broker ends, the other gets the remaining events, in order; each fault is logged once."""
     caplog.set_level(logging.INFO, logger="edge.delivery.mqtt.connection_state")
     for name in "ab":
         (tmp_path / name).mkdir()
@@ -113,7 +113,7 @@ def test_password_in_the_clear_is_warned_of_once(caplog: pytest.LogCaptureFixtur
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Path:
-    """A directory with ca.pem, and certificates with keys of `localhost`, `kitchen` and a stranger."""
+    """A directory with ca.pem, and certificates with keys of `localhost`, `kitchen` and a foreign device."""
 
     def openssl(*words: str) -> None:
         subprocess.run(["openssl", *words], cwd=tmp_path, check=True, capture_output=True)
@@ -122,7 +122,7 @@ def authority(tmp_path: Path) -> Path:
     for ca in ("ca", "strange"):
         openssl("req", "-x509", *curve, "-days", "2", "-subj", f"/CN={ca}", "-out", f"{ca}.pem",
                 "-keyout", f"{ca}.key")  # fmt: skip
-    for name, ca in (("localhost", "ca"), ("kitchen", "ca"), ("stranger", "strange")):
+    for name, ca in (("localhost", "ca"), ("kitchen", "ca"), ("foreign", "strange")):
         openssl("req", *curve, "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}",
                 "-out", f"{name}.csr", "-keyout", f"{name}.key")  # fmt: skip
         openssl("x509", "-req", "-in", f"{name}.csr", "-CA", f"{ca}.pem", "-CAkey", f"{ca}.key", "-days", "2",
@@ -130,7 +130,7 @@ def authority(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(("name", "reason"), [("kitchen", "connected"), ("stranger", None), (None, None)])
+@pytest.mark.parametrize(("name", "reason"), [("kitchen", "connected"), ("foreign", None), (None, None)])
 def test_client_certificate_opens_the_broker(
     tmp_path: Path, outbox: Outbox, authority: Path, name: str | None, reason: str | None
 ) -> None:
@@ -154,14 +154,14 @@ def test_client_certificate_opens_the_broker(
 
 
 def test_key_of_another_certificate_is_refused(authority: Path, outbox: Outbox) -> None:
-    """Certificate and key that do not fit, or a key with a passphrase, are told at start."""
+    """A key that does not match, is encrypted or missing is a `ConfigError` at start."""
     subprocess.run(
         ["openssl", "ec", "-aes128", "-passout", "pass:x", "-in", "kitchen.key", "-out", "locked.key"],
         cwd=authority,
         check=True,
         capture_output=True,
     )
-    for key in ("stranger.key", "locked.key", "missing.key"):
+    for key in ("foreign.key", "locked.key", "missing.key"):
         settings = MqttSettings(tls=True, cert_file=authority / "kitchen.pem", key_file=authority / key)
         with pytest.raises(ConfigError, match=rf"mqtt\.key_file .*{key}"):
             Publisher(settings, device="kitchen", outbox=outbox)

@@ -1,4 +1,4 @@
-"""The publish probe finds out what MQTT 3.1.1 cannot say, and events never wait for it."""
+"""The publish probe detects what MQTT 3.1.1 cannot report, and events never wait for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sender's place in the outbox: nothing twice in flight, nothing at the head for ever."""
+"""The sender's position in the outbox: no event is in flight twice, none blocks the head for ever."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def take(queue: SendQueue, limit: int) -> list[int]:
 
 
 def test_takes_in_order_and_again_after_a_restart(outbox: Outbox) -> None:
-    """Each event is handed out once a connection; a new connection gets what was not answered."""
+    """Each event is handed out once per connection; a new connection gets the unanswered ones."""
     outbox.append_many([make_event(n) for n in range(5)])
     queue = SendQueue(outbox)
     assert take(queue, 3) == [1, 2, 3]
@@ -40,7 +40,7 @@ def test_takes_in_order_and_again_after_a_restart(outbox: Outbox) -> None:
 def test_connection_that_ends_right_after_an_acknowledgement(
     outbox: Outbox, after_s: float, again: list[int]
 ) -> None:
-    """A broker that was killed may have forgotten what it acknowledged last: it is sent once more."""
+    """A killed broker may have lost the events that it acknowledged last: they are sent again."""
     outbox.append_many([make_event(n) for n in range(3)])
     queue = SendQueue(outbox)
     take(queue, 3)
@@ -73,8 +73,8 @@ def test_only_withheld_events_leave_an_idle_queue(outbox: Outbox) -> None:
     assert outbox.counts().refused == 2500
 
 
-def test_goodbye_confirms_what_was_acknowledged(outbox: Outbox) -> None:
-    """Where we end the connection ourselves, nothing is sent again at the next one."""
+def test_disconnect_confirms_acknowledged_events(outbox: Outbox) -> None:
+    """After a disconnect by the device, nothing is sent again on the next connection."""
     outbox.append(make_event(1))
     queue = SendQueue(outbox)
     take(queue, 1)
@@ -97,7 +97,7 @@ def test_payload_above_the_broker_s_size_is_refused(outbox: Outbox, spare: int, 
 def test_event_that_ends_every_connection_is_a_dead_letter(
     outbox: Outbox, losses: int, is_refused: bool
 ) -> None:
-    """After the first loss the oldest goes alone; ending connections again and again, it is put aside."""
+    """After the first loss the oldest event is sent alone; after `MAX_LOSSES` it is a dead letter."""
     outbox.append_many([make_event(n) for n in range(3)])
     queue = SendQueue(outbox)
     assert take(queue, 10) == [1, 2, 3]
@@ -112,7 +112,7 @@ def test_event_that_ends_every_connection_is_a_dead_letter(
 
 
 def test_suspected_event_that_passes_opens_the_window_again(outbox: Outbox) -> None:
-    """A broker that was only restarted costs one event sent alone, not a slow queue or a dead letter."""
+    """After a restart of the broker one event is sent alone; there is no slow queue and no dead letter."""
     outbox.append_many([make_event(n) for n in range(3)])
     queue = SendQueue(outbox)
     for _ in range(MAX_LOSSES * 2):
@@ -140,7 +140,7 @@ def test_silent_broker_is_not_the_event_s_fault(outbox: Outbox) -> None:
 
 
 def test_suspect_that_was_dropped_does_not_hold_the_others(tmp_path: Path) -> None:
-    """The oldest may fall out of a full outbox while it is suspected; the queue goes on behind it."""
+    """The suspect may be dropped from a full outbox; the queue continues behind it."""
     outbox = Outbox(tmp_path / "outbox.db", device="kitchen", max_events=3, max_bytes=BIG)
     outbox.append_many([make_event(n) for n in range(3)])
     queue = SendQueue(outbox)

@@ -1,4 +1,4 @@
-"""How long a session waits for the network, and what it knows of unacknowledged messages."""
+"""How long a session waits for the network, and its unacknowledged messages."""
 
 from __future__ import annotations
 

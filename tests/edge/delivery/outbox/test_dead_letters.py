@@ -1,4 +1,4 @@
-"""`emotion-edge outbox`: a second process looks into the queue of a daemon, and puts right what it finds."""
+"""`emotion-edge outbox`: a second process reads and repairs the queue of a daemon."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_show_as_json_and_as_a_table(filled: Outbox) -> None:
 
 
 def test_retry_while_the_publisher_runs(tmp_path: Path, outbox: Outbox) -> None:
-    """What an access list refused is sent, in order and as it was, when one says so."""
+    """Events that an access list refused are sent after `retry`, unchanged and in order."""
     access = tmp_path / "acl"
     access.write_text("topic read emotion/#\ntopic readwrite emotion/kitchen/availability\n")
     broker = Mosquitto(tmp_path, f"acl_file {access}")
@@ -128,7 +128,7 @@ def test_export_pages_through_many(outbox: Outbox) -> None:
 
 
 def test_purge_needs_yes(filled: Outbox) -> None:
-    """Without --yes it says what would go and does nothing; with it, what was named is gone for good."""
+    """Without --yes it only prints what it would delete; with --yes it deletes the chosen parts."""
     asked = command(filled.path, "purge")
     assert asked.returncode == 1
     assert "would delete 2 events that were never sent and 2 dead letters" in asked.stdout
@@ -145,7 +145,7 @@ def test_purge_needs_yes(filled: Outbox) -> None:
 
 @pytest.mark.parametrize("action", ["show", "retry", "export", "purge"])
 def test_no_outbox_is_made_or_set_aside(tmp_path: Path, action: str) -> None:
-    """Where none is, or a damaged one, there is a sentence, exit code 1, and every file as it was."""
+    """With a missing or damaged outbox the command exits with 1, and every file stays as it was."""
     path = tmp_path / "outbox.sqlite3"
     missing = command(path, action)
     assert missing.returncode == 1
@@ -160,8 +160,8 @@ def test_no_outbox_is_made_or_set_aside(tmp_path: Path, action: str) -> None:
     assert path.read_bytes() == b"\xa5" * 8192
 
 
-def test_locked_outbox_is_told(filled: Outbox) -> None:
-    """While another process writes there is a sentence instead of a wait."""
+def test_locked_outbox_is_an_error(filled: Outbox) -> None:
+    """While another process writes, the command fails with a message instead of waiting."""
     with closing(sqlite3.connect(filled.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         done = command(filled.path, "retry")

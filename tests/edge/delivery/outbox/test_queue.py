@@ -34,7 +34,7 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
 
 
 def test_row_is_the_cloudevent_of_the_event(outbox: Outbox) -> None:
-    """What waits is the JSON that goes over the wire, with its own sequence inside."""
+    """A waiting row has the JSON that is published, including its sequence."""
     event = make_event(1)
     outbox.append(event)
     (row,) = outbox.waiting(10)
@@ -42,7 +42,7 @@ def test_row_is_the_cloudevent_of_the_event(outbox: Outbox) -> None:
     assert json.loads(row.payload) == event.to_cloudevent(device="kitchen", sequence=1)
 
 
-def test_waiting_goes_on_after_a_sequence(outbox: Outbox) -> None:
+def test_waiting_continues_after_a_sequence(outbox: Outbox) -> None:
     """A limit and a place to start from page through the events, oldest first."""
     outbox.append_many([make_event(n) for n in range(1, 6)])
     assert [row.sequence for row in outbox.waiting(2)] == [1, 2]
@@ -159,14 +159,14 @@ def test_dead_letters_are_bounded_but_counted(tmp_path: Path) -> None:
 
 
 def test_unknown_sequences_are_ignored(outbox: Outbox) -> None:
-    """An acknowledgement for what was dropped in the meantime harms nothing."""
+    """An acknowledgement of an event that was dropped in the meantime is harmless."""
     outbox.append(make_event(1))
     outbox.acknowledge([7, 1, 1, -3])
     assert outbox.counts().waiting == outbox.counts().waiting_bytes == 0
 
 
 def test_event_that_is_no_json_leaves_no_trace(outbox: Outbox) -> None:
-    """A batch with a value that JSON does not know is refused as a whole, and costs no number."""
+    """A batch with a value that JSON cannot represent is rejected as a whole, and uses no sequence."""
     bad = EmotionEvent(id="bad", type="emotion.changed", time=MOMENT, t_ns=0, data={"p": float("nan")})
     with pytest.raises(ValueError, match="not JSON compliant"):
         outbox.append_many([make_event(1), bad])
@@ -190,7 +190,7 @@ def test_threads_share_one_outbox(outbox: Outbox) -> None:
 
 
 def test_directory_and_file_are_private(tmp_path: Path) -> None:
-    """The outbox says what people felt: nobody else may read it."""
+    """The outbox has emotions of people: no other user may read it."""
     path = tmp_path / "state" / "outbox.sqlite3"
     with closing(open_outbox(path)) as outbox:
         outbox.append(make_event(1))
@@ -228,7 +228,7 @@ def test_events_older_than_max_age_are_dropped(tmp_path: Path, lived_h: int, dro
 
 
 def test_age_counts_over_restarts_and_not_while_off(tmp_path: Path) -> None:
-    """Each process has a monotonic clock of its own, and what the wall clock says in between is nothing."""
+    """The age continues over restarts, whose monotonic clocks differ; the wall clock does not matter."""
     path = tmp_path / "outbox.sqlite3"
     for number, boot_s in enumerate((50_000.0, 3.0, 9e9)):
         with closing(open_outbox(path, max_age_s=86_400)) as outbox:

@@ -1,4 +1,4 @@
-"""Whatever breaks under the outbox: disk, file, lock or process, it says so and loses nothing it promised."""
+"""A disk, file, lock or process that fails is an error with a reason, and no stored event is lost."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def failing_disk(monkeypatch: pytest.MonkeyPatch) -> type[FailingConnection]:
 def test_every_failing_statement_leaves_whole_transactions(
     tmp_path: Path, failing_disk: type[FailingConnection]
 ) -> None:
-    """Whichever statement fails: the batch is there or not at all, totals fit, no number is skipped."""
+    """Whichever statement fails, the batch is stored whole or not at all, and no sequence is skipped."""
     failures = 0
     for nth in range(1, 200):
         with closing(open_outbox(tmp_path / f"{nth}.sqlite3", max_events=3)) as outbox:
@@ -86,7 +86,7 @@ def _acknowledged(outbox: Outbox) -> int:
         return int(reader.execute("SELECT count(*) FROM done").fetchone()[0])
 
 
-def test_full_disk_is_told_and_survived(tmp_path: Path) -> None:
+def test_full_disk_is_an_error_and_survived(tmp_path: Path) -> None:
     """Under every limit on file sizes an append works or raises `OutboxError`; with room it works again."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with closing(open_outbox(tmp_path / "outbox.sqlite3")) as outbox:
@@ -122,7 +122,7 @@ def test_outbox_waits_for_its_directory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["garbage", "page"])
 def test_corrupt_file_is_set_aside(tmp_path: Path, damage: str) -> None:
-    """A damaged file is kept under a new name, byte for byte, and a new one takes over."""
+    """A damaged file is kept under a new name, byte for byte, and replaced by a new one."""
     path = tmp_path / "outbox.sqlite3"
     with closing(open_outbox(path)) as outbox:
         outbox.append_many([make_event(n, padding=500) for n in range(50)])
@@ -138,8 +138,8 @@ def test_corrupt_file_is_set_aside(tmp_path: Path, damage: str) -> None:
         assert outbox.append(make_event(1)) == 1
 
 
-def test_corruption_while_running_costs_no_number_twice(tmp_path: Path) -> None:
-    """A file that goes bad under the daemon is replaced, and numbers go on where they were."""
+def test_corruption_while_running_repeats_no_sequence(tmp_path: Path) -> None:
+    """A file that is corrupted while the daemon runs is replaced, and the sequence continues."""
     path = tmp_path / "outbox.sqlite3"
     with closing(open_outbox(path)) as outbox:
         outbox.append_many([make_event(n, padding=500) for n in range(50)])
@@ -190,7 +190,7 @@ def test_kill_9_loses_nothing_that_was_returned(tmp_path: Path) -> None:
         promised = last
 
 
-def test_reasons_are_told_apart(tmp_path: Path) -> None:
+def test_reasons_differ(tmp_path: Path) -> None:
     """What is wrong has a stable code, and the time that a caller waits for a lock is bounded."""
     path = tmp_path / "outbox.sqlite3"
     with closing(open_outbox(path)) as outbox:
@@ -202,7 +202,7 @@ def test_reasons_are_told_apart(tmp_path: Path) -> None:
                 outbox.append(make_event(2))
             assert time.monotonic() - started_s < 1.0
             assert caught.value.reason == "locked"
-            assert sequences(outbox) == [1]  # reading goes on
+            assert sequences(outbox) == [1]  # reading still works
         assert outbox.append(make_event(2)) == 2
     with closing(open_outbox(tmp_path)) as directory, pytest.raises(OutboxError) as caught:
         directory.append(make_event(1))

@@ -1,4 +1,4 @@
-"""Events reach the disk off the caller's thread; a disk that fails is named, survived and taken up again."""
+"""The writer never blocks its caller; a failing disk is reported, and used again when it works."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EVENT = "emotion/kitchen/event"
 
 
 class Bench:
-    """A recorder with a real outbox, a real publisher, and what the health said."""
+    """A writer with a real outbox and a real publisher, and the reasons that it reported."""
 
     def __init__(self, path: Path, publisher: Publisher, outbox: Outbox) -> None:
         self.path = path
@@ -50,7 +50,7 @@ class Bench:
 def recording(
     path: Path, broker: Mosquitto, *, max_events: int = 1000, max_age_s: float = 0
 ) -> Iterator[Bench]:
-    """Run a recorder while the block lasts."""
+    """Run a writer while the block lasts."""
     with ExitStack() as stack:
         outbox = Outbox(path, device="kitchen", max_events=max_events, max_bytes=1 << 20, max_age_s=max_age_s)
         stack.callback(outbox.close)
@@ -61,8 +61,8 @@ def recording(
         yield bench
 
 
-def test_what_comes_together_is_one_commit(tmp_path: Path, mosquitto: Mosquitto) -> None:
-    """Events of several threads within milliseconds are stored in few transactions, each once, and sent."""
+def test_events_that_come_together_are_one_commit(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    """Events of several threads within milliseconds are stored in few transactions, and sent once."""
     with watching(mosquitto, EVENT) as watcher, recording(tmp_path / "o.db", mosquitto) as bench:
         commits: list[int] = []
         append = bench.outbox.append_many
@@ -98,7 +98,7 @@ def test_withheld_event_is_not_stored(tmp_path: Path) -> None:
         publisher.close()
 
 
-def test_close_stores_what_was_taken(tmp_path: Path, mosquitto: Mosquitto) -> None:
+def test_close_stores_recorded_events(tmp_path: Path, mosquitto: Mosquitto) -> None:
     """The last events before a stop are in the outbox when `close` returns."""
     path = tmp_path / "o.db"
     mosquitto.stop()
@@ -108,8 +108,8 @@ def test_close_stores_what_was_taken(tmp_path: Path, mosquitto: Mosquitto) -> No
         assert outbox.counts().waiting == 9
 
 
-def test_locked_outbox_holds_nobody_up(tmp_path: Path, mosquitto: Mosquitto) -> None:
-    """Another process's lock: callers return at once, events go out live and without a number."""
+def test_locked_outbox_blocks_no_caller(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    """While another process locks the outbox, events are published live, without a sequence."""
     with watching(mosquitto, EVENT) as watcher, recording(tmp_path / "o.db", mosquitto) as bench:
         with closing(sqlite3.connect(bench.path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -127,8 +127,8 @@ def test_locked_outbox_holds_nobody_up(tmp_path: Path, mosquitto: Mosquitto) -> 
         assert bench.reasons == ["locked", "recovered"]
 
 
-def test_short_lock_costs_no_number(tmp_path: Path, mosquitto: Mosquitto) -> None:
-    """A lock of half a second, such as that of `outbox purge`, is waited for: the event is stored."""
+def test_event_waits_for_a_short_lock(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    """During a lock of half a second, such as that of `outbox purge`, the event waits and is stored."""
     with watching(mosquitto, EVENT) as watcher, recording(tmp_path / "o.db", mosquitto) as bench:
         with closing(sqlite3.connect(bench.path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -153,7 +153,7 @@ def small_disk(directory: Path, size: str) -> Iterator[Path]:
 
 
 def test_full_disk(tmp_path: Path, mosquitto: Mosquitto) -> None:
-    """Filled by others: `disk_full`, events live; what waited is still there when there is room again."""
+    """A disk that other files fill: `disk_full`, live events; waiting events are sent later."""
     mosquitto.stop()
     with small_disk(tmp_path / "disk", "1m") as disk, recording(disk / "o.db", mosquitto) as bench:
         bench.writer.record([make_event(n) for n in range(50)])
@@ -179,7 +179,7 @@ def test_full_disk(tmp_path: Path, mosquitto: Mosquitto) -> None:
 
 
 def test_queue_larger_than_the_disk(tmp_path: Path, mosquitto: Mosquitto) -> None:
-    """A disk of 1 MB: the oldest are dropped, counted and told; then the rest drains."""
+    """On a disk of 1 MB the oldest events are dropped, counted and reported; the others are sent."""
     mosquitto.stop()
     with small_disk(tmp_path / "disk", "1m") as disk, recording(disk / "o.db", mosquitto) as bench:
         for start in range(0, 2000, 20):
@@ -199,14 +199,14 @@ def test_queue_larger_than_the_disk(tmp_path: Path, mosquitto: Mosquitto) -> Non
 
 
 def test_read_only_file_system(tmp_path: Path, mosquitto: Mosquitto) -> None:
-    """Mounted read-only: `read_only`, events live; writable again: recovered, and nothing is gone."""
+    """Mounted read-only: `read_only`, live events; writable again: recovered, and nothing is lost."""
     mosquitto.stop()
     with small_disk(tmp_path / "disk", "4m") as disk, recording(disk / "o.db", mosquitto) as bench:
         bench.writer.record([make_event(1)])
         wait_until(lambda: bench.outbox.counts().waiting == 1, "one event")
         bench.outbox.close()  # the kernel refuses this mount while a file is open for writing
 
-        # The checks of the recorder open it again at once, hence the tries.
+        # The checks of the writer open it again at once, hence several tries.
         def remount() -> bool:
             bench.outbox.close()
             return subprocess.run(["mount", "-o", "remount,ro", disk], check=False).returncode == 0
@@ -222,8 +222,8 @@ def test_read_only_file_system(tmp_path: Path, mosquitto: Mosquitto) -> None:
         assert bench.outbox.counts().last_sequence == 1
 
 
-def test_corrupt_file_is_told_until_it_is_moved_away(tmp_path: Path, mosquitto: Mosquitto) -> None:
-    """A damaged outbox is set aside and replaced; `corrupt` stands until somebody took the file."""
+def test_corrupt_file_is_reported_until_it_is_moved_away(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    """A damaged outbox is set aside and replaced; `corrupt` is reported until the file is moved away."""
     path = tmp_path / "o.db"
     path.write_bytes(b"\xa5" * 8192)
     with watching(mosquitto, EVENT) as watcher, recording(path, mosquitto) as bench:
@@ -235,10 +235,10 @@ def test_corrupt_file_is_told_until_it_is_moved_away(tmp_path: Path, mosquitto: 
         wait_until(lambda: not bench.health.reasons, "recovered")
 
 
-def test_dropped_events_are_told_until_there_is_room(
+def test_dropped_events_are_reported_until_there_is_room(
     tmp_path: Path, mosquitto: Mosquitto, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At the bound: one log line for the whole episode, `dropping`, and an end when the broker is back."""
+    """At the bound there is one log line and `dropping`, until the broker is back."""
     mosquitto.stop()
     with recording(tmp_path / "o.db", mosquitto, max_events=10) as bench:
         for number in range(15):
@@ -253,7 +253,7 @@ def test_dropped_events_are_told_until_there_is_room(
 
 
 def test_event_that_is_no_json_ends_nothing(tmp_path: Path, mosquitto: Mosquitto) -> None:
-    """A mistake of our own in one event is logged, and those around it are stored."""
+    """An event that JSON cannot represent is logged, and those around it are stored."""
     with watching(mosquitto, EVENT) as watcher, recording(tmp_path / "o.db", mosquitto) as bench:
         bad = make_event(1)
         bad = type(bad)(bad.id, bad.type, bad.time, 0, {"p": float("nan")})
