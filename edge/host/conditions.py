@@ -1,6 +1,6 @@
-"""Reads what the device itself is like: temperature, power, disk, clock.
+"""Reads the conditions of the device: temperature, power, disk, clock.
 
-Everything comes from /sys, /run and /usr below a root, so that a test can build a machine.
+All files are read below a root directory, so that a test can build a machine in another one.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from pathlib import Path
 
 from edge.files import ROOT
 
-# https://www.raspberrypi.com/documentation/computers/os.html#get_throttled: what is so now; the same 16 bits
-# further up is what was so since the boot.
+# https://www.raspberrypi.com/documentation/computers/os.html#get_throttled: bits of now; the same
+# bits shifted up by 16 are set if it happened since the boot.
 THROTTLED = {"under_voltage": 0x1, "frequency_capped": 0x2, "throttled": 0x4, "soft_limit": 0x8}
 SINCE_BOOT = 16
 VCGENCMD_S = 2.0
 _PROCESSOR = ("cpu", "gpu", "soc", "core", "pkg", "k10temp")
-_TIME_ERROR = 5  # what adjtimex(2) returns while nobody steers the clock
+_TIME_ERROR = 5  # adjtimex(2) returns it while the clock is not synchronised
 
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """The device at one moment; None where it does not say.
+    """The device at one moment; None where a value is not known.
 
-    `temperature_c` is that of the hottest of its processors; `throttled` are the bits of `THROTTLED`, now and
-    since the boot; `disk_free_bytes` is what is left for state.
+    `temperature_c` is that of the hottest processor; `throttled` has the bits of `THROTTLED`, now and since
+    the boot; `disk_free_bytes` is the free space for the state directory.
     """
 
     temperature_c: float | None = None
@@ -39,16 +39,16 @@ class Conditions:
 
     @property
     def limits(self) -> tuple[str, ...]:
-        """Names of `THROTTLED` that hold now."""
+        """Names of the `THROTTLED` bits that are set now."""
         return names_of(self.throttled or 0)
 
     @property
     def limits_since_boot(self) -> tuple[str, ...]:
-        """Names of `THROTTLED` that held at any time since the boot."""
+        """Names of the `THROTTLED` bits that were set at any time since the boot."""
         return names_of((self.throttled or 0) >> SINCE_BOOT)
 
     def numbers(self) -> dict[str, int | float]:
-        """Name what is known, for `stats` and `/metrics`."""
+        """Return the known values by name, for `stats` and `/metrics`."""
         numbers = {
             "temperature_c": self.temperature_c,
             "throttled": self.throttled,
@@ -64,9 +64,9 @@ def names_of(bits: int) -> tuple[str, ...]:
 
 
 def kernel_clock() -> bool | None:
-    """Ask the kernel whether somebody steers the clock; None where that is not allowed."""
+    """Return whether the kernel's clock is synchronised; None where this process may not ask."""
     libc = ctypes.CDLL(None)
-    timex = ctypes.create_string_buffer(512)  # struct timex, all zeros: only look
+    timex = ctypes.create_string_buffer(512)  # struct timex, all zeros: read only
     state: int = libc.adjtimex(timex)
     return None if state < 0 else state != _TIME_ERROR
 
@@ -74,7 +74,7 @@ def kernel_clock() -> bool | None:
 def read_conditions(
     state: Path, *, root: Path = ROOT, ask_kernel: Callable[[], bool | None] = kernel_clock
 ) -> Conditions:
-    """Read all; `state` is the directory, there or yet to be made, whose disk counts."""
+    """Read all conditions; `state` is the directory whose disk counts, even before it exists."""
     return Conditions(
         temperature_c=_temperature_c(root),
         throttled=_throttled(root),
@@ -84,16 +84,16 @@ def read_conditions(
 
 
 def disk_free_bytes(directory: Path) -> int | None:
-    """Return what this user may still write to the disk of `directory`, or of the nearest one above it."""
-    for there in (directory, *directory.parents):
+    """Return the space that this user may fill on the disk of `directory` or its nearest existing parent."""
+    for existing in (directory, *directory.parents):
         with suppress(OSError):
-            facts = os.statvfs(there)
-            return facts.f_bavail * facts.f_frsize
+            disk = os.statvfs(existing)
+            return disk.f_bavail * disk.f_frsize
     return None
 
 
 def _temperature_c(root: Path) -> float | None:
-    """Return the hottest processor: of the thermal zones, else of hwmon, else the hottest of whatever."""
+    """Return the hottest processor of the thermal zones, else of hwmon, else the hottest sensor."""
     zones = list(_zones(root)) or list(_hwmon(root))
     processors = [c for name, c in zones if any(word in name.lower() for word in _PROCESSOR)]
     return max(processors or [c for _, c in zones], default=None)
@@ -102,8 +102,8 @@ def _temperature_c(root: Path) -> float | None:
 def _zones(root: Path) -> Iterable[tuple[str, float]]:
     for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
         name = _text(zone / "type")
-        celsius = _celsius(zone / "temp")  # a Jetson's part that sleeps gives an error
-        if celsius is not None and name != "PMIC-Die":  # which a Jetson always reports as 100 degrees
+        celsius = _celsius(zone / "temp")  # a sleeping part of a Jetson gives an error
+        if celsius is not None and name != "PMIC-Die":  # a Jetson always reports it as 100 degrees
             yield name, celsius
 
 
@@ -119,24 +119,24 @@ def _celsius(file: Path) -> float | None:
         celsius = int(_text(file)) / 1000
     except ValueError:
         return None
-    return round(celsius, 1) if -40 <= celsius <= 150 else None  # no reading, but what a dead sensor gives
+    return round(celsius, 1) if -40 <= celsius <= 150 else None  # outside: a broken sensor
 
 
 def _throttled(root: Path) -> int | None:
-    """Return the firmware's word of a Raspberry Pi, with what the kernel's voltage alarm adds to it."""
-    # soc/soc:firmware, with addresses in both names on a Pi 5.
+    """Return the firmware's bits of a Raspberry Pi, including the kernel's voltage alarm."""
+    # soc/soc:firmware; on a Pi 5 both names contain addresses.
     files = (root / "sys/devices/platform").glob("soc*/*firmware/get_throttled")
-    word = next(filter(None, map(_text, files)), "") or _ask_vcgencmd(root)
+    text = next(filter(None, map(_text, files)), "") or _run_vcgencmd(root)
     bits: int | None = None
     with suppress(ValueError):
-        bits = int(word.removeprefix("throttled="), 16)
+        bits = int(text.removeprefix("throttled="), 16)
     for chip in (root / "sys/class/hwmon").glob("hwmon*"):
         if _text(chip / "name") == "rpi_volt":
             bits = (bits or 0) | (_text(chip / "in0_lcrit_alarm") == "1")
     return bits
 
 
-def _ask_vcgencmd(root: Path) -> str:
+def _run_vcgencmd(root: Path) -> str:
     command = root / "usr/bin/vcgencmd"
     if not command.exists():
         return ""
@@ -159,9 +159,9 @@ def _is_synchronised(root: Path, ask_kernel: Callable[[], bool | None]) -> bool 
     timesyncd = root / "run/systemd/timesync"
     if (timesyncd / "synchronized").exists():
         return True
-    # Another program may steer the clock (chrony, ntpd, a hypervisor), and a sandbox may hide the answer.
-    answer = ask_kernel()
-    return False if answer is None and timesyncd.exists() else answer
+    # Another program may set the clock (chrony, ntpd, a hypervisor), and a sandbox may forbid the call.
+    is_synchronised = ask_kernel()
+    return False if is_synchronised is None and timesyncd.exists() else is_synchronised
 
 
 def _text(file: Path) -> str:

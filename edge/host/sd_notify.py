@@ -8,28 +8,28 @@ from collections.abc import Mapping
 
 
 class Notifier:
-    """Speaks systemd's sd_notify protocol; does nothing outside systemd."""
+    """Sends to systemd by the sd_notify protocol; does nothing outside systemd."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         address = environ.get("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
-        # Half of the time systemd allows, as sd_watchdog_enabled(3) advises.
+        # Half of the interval that systemd permits, as sd_watchdog_enabled(3) advises.
         self.watchdog_s = int(environ.get("WATCHDOG_USEC", "0")) / 2e6
 
     def ready(self) -> None:
-        """Say that start-up is over."""
+        """Report that start-up is complete."""
         self._send("READY=1")
 
     def status(self, text: str) -> None:
-        """Show one line in `systemctl status`."""
+        """Set the line that `systemctl status` shows."""
         self._send(f"STATUS={text}")
 
     def alive(self) -> None:
-        """Feed the watchdog."""
+        """Ping the watchdog."""
         self._send("WATCHDOG=1")
 
     def stopping(self) -> None:
-        """Say that shutdown has begun."""
+        """Report that shutdown has begun."""
         self._send("STOPPING=1")
 
     def _send(self, message: str) -> None:
@@ -40,4 +40,4 @@ class Notifier:
                 unix.connect(self._address)
                 unix.send(message.encode())
             except OSError:
-                self._address = ""  # nobody listens any more; that must not stop the daemon
+                self._address = ""  # systemd no longer listens; the daemon runs on without it

@@ -1,43 +1,45 @@
-"""Remembers whether the camera and the microphone may be opened, and takes the commands that say so.
+"""Stores whether the camera and the microphone may be opened, and accepts the commands that change it.
 
-The choice lies in a small file and survives restarts. A file that cannot be understood keeps both off:
-whoever wanted not to be seen must not be seen because of a full disk.
+The choice is kept in a small file and survives restarts. An unreadable file keeps both off: a person who
+switched the camera off must not be recorded because of a damaged file.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import queue
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from edge.files import write_json
 from edge.health import Health
+from edge.log_once import LogOnce
 from edge.values import PARTS
 
 log = logging.getLogger(__name__)
 
-WORDS = {b"ON": True, b"OFF": False}
-SHOWN = 32  # bytes of a refused payload that reach the log
+COMMANDS = {b"ON": True, b"OFF": False}
+SHOWN = 32  # bytes of a refused payload in the log
 MAX_WAITING = 64  # commands not yet carried out
 
 
 class Switches:
-    """A switch for each of `PARTS`, on until somebody touches it; `parts` are those that this device has.
+    """One switch for each of `PARTS`, on until it is switched off; `parts` are those that this device has.
 
-    `command` is for the MQTT thread and returns at once: closing a device and writing to a card take time.
+    `command` returns at once, because closing a device and writing to an SD card take time.
     """
 
     def __init__(self, path: Path, *, parts: Sequence[str], health: Health) -> None:
+        self.parts = tuple(parts)
         self._path = path
         self._health = health
-        self.parts = tuple(parts)
-        # Also of a part that is not configured now: it comes back as it was left.
-        self._is_on = {**dict.fromkeys(PARTS, True), **self._load()}
-        self._told: set[str] = set()  # parts of which a bad command is in the log already
+        # All parts: one that is not configured now keeps its choice.
+        self._is_on = read_switches(path)
+        self._refusals = LogOnce(log)
+        self._refusals_lock = threading.Lock()  # commands come from the MQTT thread and from the page
         self._commands: queue.Queue[tuple[str, bool] | None] = queue.Queue(MAX_WAITING)
         self._thread: threading.Thread | None = None
 
@@ -50,48 +52,43 @@ class Switches:
         self._thread.start()
 
     def close(self) -> None:
-        """Finish the commands that came, at most for a second."""
+        """Carry out the waiting commands, for at most a second."""
         with suppress(queue.Full):
             self._commands.put_nowait(None)
         if self._thread is not None:
             self._thread.join(1.0)
 
     def is_on(self, part: str) -> bool:
-        """Tell whether the part may be opened."""
+        """Return whether the part may be opened."""
         return self._is_on[part]
 
     @property
     def are_all_off(self) -> bool:
-        """Tell whether this device has a part, and none that is on."""
+        """Whether this device has parts and all of them are off."""
         return bool(self.parts) and not any(self._is_on[part] for part in self.parts)
 
     def command(self, part: str, payload: bytes, retained: bool) -> None:
-        """Take `ON` or `OFF` for a part; refuse everything else, and what the broker had stored."""
+        """Accept `ON` or `OFF` for a part; refuse other payloads and ignore retained messages."""
         if retained:
-            # Stored long ago for whoever subscribes: it would undo a choice at every reconnect.
+            # The broker sends it at every connect, where it would undo a newer choice.
             log.info("%s/enabled/set: a retained command is ignored; send it without the retain flag", part)
             return
-        if payload not in WORDS:
+        if payload not in COMMANDS:
             self._refuse(part, payload)
             return
-        self._told.discard(part)
+        with self._refusals_lock:
+            self._refusals.clear(part)
         try:
-            self._commands.put_nowait((part, WORDS[payload]))
+            self._commands.put_nowait((part, COMMANDS[payload]))
         except queue.Full:
             log.warning("%s/enabled/set: %d commands wait already; this one is lost", part, MAX_WAITING)
 
     def _refuse(self, part: str, payload: bytes) -> None:
         self._health.counters["commands_refused"] += 1
-        if part not in self._told:
-            more = "..." if len(payload) > SHOWN else ""
-            log.warning(
-                "%s/enabled/set: %d bytes %r%s refused; send ON or OFF",
-                part,
-                len(payload),
-                payload[:SHOWN],
-                more,
-            )
-            self._told.add(part)
+        more = "..." if len(payload) > SHOWN else ""
+        message = "%s/enabled/set: %d bytes %r%s refused; send ON or OFF"
+        with self._refusals_lock:
+            self._refusals.report(part, "refused", message, part, len(payload), payload[:SHOWN], more)
 
     def _run(self, apply: Callable[[str, bool], None]) -> None:
         while (command := self._commands.get()) is not None:
@@ -102,44 +99,33 @@ class Switches:
             self._save()
             try:
                 apply(part, is_on)
-            except Exception:  # outermost loop: the next command must find somebody here
-                log.exception("%s: the switch failed", part)
-
-    def _load(self) -> dict[str, bool]:
-        try:
-            known = json.loads(self._path.read_bytes())
-            if not isinstance(known, dict) or not all(isinstance(value, bool) for value in known.values()):
-                raise ValueError("not an object of true and false")
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
-            log.error(
-                "%s: cannot be read (%s); camera and microphone stay off until they are switched on, "
-                "or until the file is deleted and the daemon restarted",
-                self._path,
-                error,
-            )
-            return dict.fromkeys(PARTS, False)
-        return {part: known[part] for part in PARTS if part in known}
+            except Exception:  # outermost loop: the next command must still be carried out
+                log.exception("%s: internal error, the switch failed", part)
 
     def _save(self) -> None:
-        """Replace the file as a whole: a crash leaves the old one or the new one."""
-        draft = self._path.with_name(f"{self._path.name}.new")
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with draft.open("w", encoding="utf-8") as file:
-                json.dump(self._is_on, file)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self._path)
-            directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            write_json(self._path, self._is_on)
         except OSError as error:
-            self._health.fault(
-                "switches", "not_writable", f"{self._path}: {error.strerror}; a restart forgets the switches"
-            )
+            detail = f"{self._path}: {error.strerror}; a restart forgets the switches"
+            self._health.fault("switches", "not_writable", detail)
         else:
             self._health.clear("switches")
+
+
+def read_switches(path: Path) -> dict[str, bool]:
+    """Return which of `PARTS` are on, as the file at `path` has them; an unreadable file is all off."""
+    try:
+        stored = json.loads(path.read_bytes())
+        if not isinstance(stored, dict) or not all(isinstance(value, bool) for value in stored.values()):
+            raise ValueError("not an object of true and false")
+    except FileNotFoundError:
+        return dict.fromkeys(PARTS, True)
+    except (OSError, ValueError) as error:
+        log.error(
+            "%s: cannot be read (%s); camera and microphone stay off until they are switched on, "
+            "or until the file is deleted and the daemon restarted",
+            path,
+            error,
+        )
+        return dict.fromkeys(PARTS, False)
+    return {part: stored.get(part, True) for part in PARTS}

@@ -63,8 +63,6 @@ LINES_IN_A_FILE = 400
 LINES_IN_A_FUNCTION = 60
 ATTRIBUTES_OF_A_CLASS = 12
 ARGUMENT_PARSERS = {"edge.__main__._parser", "models.__main__._parser", "converter.__main__._parser"}
-# Exceptions that are being removed; no entry is added.
-PENDING_SIZES = ("edge.host.monitor.Monitor",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,12 +242,7 @@ def test_folders_are_small() -> None:
         if module.path.name != "__init__.py":
             counts[module.path.parent] = counts.get(module.path.parent, 0) + 1
     large = {str(p.relative_to(ROOT)): n for p, n in counts.items() if n > MODULES_IN_A_FOLDER}
-    assert beyond_pending(large) == {"converter": counts[ROOT / "converter"]}, "the converter alone is flat"
-
-
-def beyond_pending(found: dict[str, int]) -> dict[str, int]:
-    """Return the sizes whose names are not in `PENDING_SIZES`."""
-    return {name: size for name, size in found.items() if name not in PENDING_SIZES}
+    assert large == {"converter": counts[ROOT / "converter"]}, "the converter alone is flat"
 
 
 def test_files_and_functions_are_short() -> None:
@@ -259,7 +252,7 @@ def test_files_and_functions_are_short() -> None:
         for module in modules().values()
         if (lines := len(module.path.read_text(encoding="utf-8").splitlines())) > LINES_IN_A_FILE
     }
-    assert beyond_pending(long_files) == {}
+    assert long_files == {}
     long_functions = {
         name: lines
         for module in modules().values()
@@ -267,7 +260,7 @@ def test_files_and_functions_are_short() -> None:
         if name not in ARGUMENT_PARSERS
         and (lines := (node.end_lineno or 0) - node.lineno + 1) > LINES_IN_A_FUNCTION
     }
-    assert beyond_pending(long_functions) == {}
+    assert long_functions == {}
 
 
 def test_classes_have_few_attributes() -> None:
@@ -280,4 +273,4 @@ def test_classes_have_few_attributes() -> None:
         and not is_value(node)
         and len(found := attributes(node)) > ATTRIBUTES_OF_A_CLASS
     }
-    assert beyond_pending(large) == {}
+    assert large == {}

@@ -10,8 +10,7 @@ import numpy as np
 from edge.commands.doctor.finding import Finding, failed, without_subject
 from edge.config import switches_path
 from edge.errors import DeviceError
-from edge.health import Health
-from edge.host.switches import Switches
+from edge.host.switches import read_switches
 from edge.masking import mask_credentials
 from edge.page.live_view import level_db
 from edge.settings import Config
@@ -31,7 +30,7 @@ def check_sources(config: Config, *, is_running: bool) -> Iterator[Finding]:
 
     `is_running`: a daemon runs, so it may hold the device.
     """
-    switches = Switches(switches_path(config), parts=(), health=Health())
+    is_on = read_switches(switches_path(config))
     parts: tuple[tuple[str, str, Callable[[], tuple[str, str]]], ...] = (
         ("camera", config.camera.source, lambda: check_camera(config)),
         ("microphone", config.microphone.source, lambda: check_microphone(config)),
@@ -40,7 +39,7 @@ def check_sources(config: Config, *, is_running: bool) -> Iterator[Finding]:
         name = mask_credentials(token)
         if token == "none":
             yield Finding(part, name, "skipped", "not configured")
-        elif not switches.is_on(part):
+        elif not is_on[part]:
             yield Finding(part, name, "skipped", "switched off over MQTT or on the page, so it is not opened")
         else:
             yield check_source(part, name, check, is_running=is_running)

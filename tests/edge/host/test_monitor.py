@@ -40,7 +40,7 @@ class Watched:
 
     def at(self, second: float, **conditions: object) -> list[str]:
         """Check at so many seconds after the start; return what is wrong then."""
-        self.watch.take(Conditions(**conditions), self.origin_s + second)  # type: ignore[arg-type]
+        self.watch.update(Conditions(**conditions), self.origin_s + second)  # type: ignore[arg-type]
         return self.health.reasons
 
 

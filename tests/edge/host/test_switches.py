@@ -84,14 +84,13 @@ def test_file_that_cannot_be_understood_keeps_both_off(
 def test_file_that_cannot_be_written_is_a_fault_and_the_switch_works(tmp_path: Path) -> None:
     """The device is closed all the same; the status says that a restart forgets it."""
     path = tmp_path / "switches.json"
-    blocker = tmp_path / "switches.json.new"
-    blocker.mkdir()
     health = Health()
     with switching(path, health=health) as (switches, applied):
+        path.mkdir()
         switches.command("camera", b"OFF", False)
         wait_until(lambda: applied == [("camera", False)], "the camera to be off")
         assert health.reasons == ["switches:not_writable"]
-        blocker.rmdir()
+        path.rmdir()
         switches.command("camera", b"OFF", False)
         wait_until(lambda: len(applied) == 2, "the second command")
         assert health.reasons == []
