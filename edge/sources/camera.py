@@ -4,8 +4,8 @@ v4l2:/dev/v4l/by-id/...   rtsp://...   http://...    opencv_camera.py
 gstreamer:PIPELINE   gstreamer:nvarguscamerasrc      gstreamer.py
 picamera:0                                           picamera.py
 file:clip.mp4[?loop]   fake:pattern                  replay.py, fakes.py
-auto                     a Pi camera, a Jetson's, or the first USB camera that delivers
-none                     nothing, for ever
+auto                     a Pi camera, a Jetson camera, or the first USB camera that sends frames
+none                     no frames
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from edge.errors import DeviceError
 from edge.masking import mask_credentials
 from edge.sources.devices import list_cameras
 from edge.sources.driver_threads import call_with_timeout
-from edge.sources.fakes import Nothing, open_fake_camera
+from edge.sources.fakes import EmptySource, open_fake_camera
 from edge.sources.gstreamer import open_gstreamer
 from edge.sources.opencv_camera import open_network, open_v4l2
 from edge.sources.picamera import open_picamera
@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 
 
 def open_camera(token: str, *, fps: float, width: int, height: int) -> Source[Frame]:
-    """Open the camera that `token` names; the size is a wish, a file or a network camera keeps its own.
+    """Open the camera that `token` names; files and network cameras keep their own size.
 
-    Blocks for at most `drivers.CALL_S`. Raises `DeviceError` with a reason and a remedy; the reason `absent`
-    is that of `auto` where there is no camera at all.
+    Blocks for at most `driver_threads.CALL_S`. Raises `DeviceError` with a reason and a remedy; the reason is
+    `absent` if `auto` finds no camera at all.
     """
     if token == "auto":
         return _open_auto(fps=fps, width=width, height=height)
@@ -62,7 +62,7 @@ def _open_auto(*, fps: float, width: int, height: int) -> Source[Frame]:
         except DeviceError as error:
             failure = error
         camera.close()
-    # One that is there and does not work is a fault; none at all is how the device was built.
+    # A camera that does not work is a fault; having no camera is a valid setup.
     raise failure or DeviceError("camera auto: none found; connect one", reason="absent")
 
 
@@ -70,8 +70,8 @@ def _open_file(token: str, *, fps: float, width: int, height: int) -> Source[Fra
     return FileCamera(token, fps=fps)
 
 
-def _open_none(token: str, *, fps: float, width: int, height: int) -> Source[Frame]:  # noqa: ARG001 - nothing needs none
-    return cast(Source[Frame], Nothing(token))
+def _open_none(token: str, *, fps: float, width: int, height: int) -> Source[Frame]:  # noqa: ARG001 - it has no frames
+    return cast(Source[Frame], EmptySource(token))
 
 
 _OPENERS: dict[str, Callable[..., Source[Frame]]] = {

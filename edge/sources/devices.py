@@ -1,6 +1,6 @@
 """Lists cameras, microphones and accelerators with the token to put in the config.
 
-Everything is read from /dev, /proc, /sys, /usr and /etc below a root, so that a test can build a machine.
+All files are read below a root directory, so that a test can build a machine in another one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _VULKAN_REMEDY = "no Vulkan; `sudo apt install libvulkan1 mesa-vulkan-drivers`"
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One thing that can be named in the config. `detail` says what it is, or why it is not `usable`."""
+    """A device for the config. `detail` describes it, or gives the reason why it is not `usable`."""
 
     kind: Literal["camera", "microphone", "accelerator"]
     name: str
@@ -35,7 +35,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class AlsaCard:
-    """A sound card: the number of this boot, the id for `alsa:CARD=`, `vid:pid` if it is on USB."""
+    """A sound card: its number at this boot, its id for `alsa:CARD=`, and `vid:pid` if it is on USB."""
 
     index: int
     id: str
@@ -50,7 +50,7 @@ def list_devices(root: Path = ROOT) -> list[Device]:
 
 
 def list_cameras(root: Path = ROOT) -> list[Device]:
-    """Return Pi cameras, then those on a Jetson's ribbon cables, then USB cameras by their lasting names."""
+    """Return Pi cameras, then Jetson cameras, then USB cameras by names that stay the same."""
     return [*_pi_cameras(root), *_jetson_cameras(root), *_v4l2_cameras(root)]
 
 
@@ -62,12 +62,12 @@ def list_microphones(root: Path = ROOT) -> list[Device]:
         if not card.captures:
             continue
         node = root / pcm_node(card.index).relative_to("/")
-        trouble = fault
-        if not trouble and node.exists() and not _may_use(node):
-            trouble = "; not permitted, `sudo usermod -aG audio $USER`"
+        problem = fault
+        if not problem and node.exists() and not _may_use(node):
+            problem = "; not permitted, `sudo usermod -aG audio $USER`"
         usb = f", usb:{card.usb_id}" if card.usb_id else ""
-        detail = f"card {card.index}{usb}{_used_by(node, root)}{trouble}"
-        devices.append(Device("microphone", card.title, f"alsa:CARD={card.id}", detail, not trouble))
+        detail = f"card {card.index}{usb}{_used_by(node, root)}{problem}"
+        devices.append(Device("microphone", card.title, f"alsa:CARD={card.id}", detail, not problem))
     server = _sound_server(root)
     if server is not None:
         detail = f"its default source, {server}{fault}"
@@ -76,7 +76,7 @@ def list_microphones(root: Path = ROOT) -> list[Device]:
 
 
 def alsa_cards(root: Path = ROOT) -> list[AlsaCard]:
-    """Read /proc/asound: every card, also those that only play."""
+    """Return every card in /proc/asound, also those without an input."""
     cards = []
     for directory in _glob(root / "proc/asound", "card[0-9]*"):
         index, card_id = directory.name.removeprefix("card"), _text(directory / "id")
@@ -112,9 +112,9 @@ def forbidden_gpus(root: Path = ROOT) -> list[Path]:
 
 
 def _pi_cameras(root: Path) -> Iterator[Device]:
-    """Ask picamera2; a machine that is not this one has none."""
+    """Return what picamera2 finds; none if `root` is not this machine."""
     from edge.sources.picamera import (
-        load_picamera2,  # OpenCV with it, which a list of microphones does without
+        load_picamera2,  # it imports OpenCV, which a list of microphones does not need
     )
 
     if root != ROOT:
@@ -132,7 +132,7 @@ def _pi_cameras(root: Path) -> Iterator[Device]:
 
 
 def _jetson_cameras(root: Path) -> Iterator[Device]:
-    """Find what NVIDIA's capture driver shows as V4L2: raw sensors, which only GStreamer can develop."""
+    """Find the raw sensors of NVIDIA's V4L2 driver; only GStreamer can convert their frames."""
     number = 0
     for node in _glob(root / "sys/class/video4linux", "video*"):
         name = _text(node / "name")
@@ -148,7 +148,7 @@ def _jetson_cameras(root: Path) -> Iterator[Device]:
 
 def _v4l2_cameras(root: Path) -> Iterator[Device]:
     by_id = _glob(root / "dev/v4l/by-id", "*-video-index0")  # the others carry metadata
-    # Two cameras of one kind without a serial number share one name: the second one is found by its plug.
+    # Equal cameras without a serial number share one by-id name, so the second one is found by its port.
     by_path = _glob(root / "dev/v4l/by-path", "*-usb-*-video-index0")
     seen = set()
     for link in [*by_id, *by_path]:
@@ -169,18 +169,18 @@ def _v4l2_cameras(root: Path) -> Iterator[Device]:
 def _edge_tpus(root: Path) -> Iterator[Device]:
     library = _library(root, "libedgetpu.so.1")
     for node in edge_tpu_nodes(root):
-        where = f"PCIe /dev/{node.name}" if node.name.startswith("apex_") else "USB"
+        bus = f"PCIe /dev/{node.name}" if node.name.startswith("apex_") else "USB"
         if library is None:
-            detail, usable = f"{where}; {_CORAL_REMEDY}", False
+            detail, usable = f"{bus}; {_CORAL_REMEDY}", False
         elif not _may_use(node):
-            detail, usable = f"{where}, not permitted; `sudo usermod -aG plugdev,apex $USER`", False
+            detail, usable = f"{bus}, not permitted; `sudo usermod -aG plugdev,apex $USER`", False
         else:
-            detail, usable = f"{where}, {library}", True
+            detail, usable = f"{bus}, {library}", True
         yield Device("accelerator", "Coral Edge TPU", "edgetpu", detail, usable)
 
 
 def _gpus(root: Path) -> Iterator[Device]:
-    """A GPU can be used when Vulkan has a driver for it; which one fits is Vulkan's business."""
+    """Return the GPUs, usable if Vulkan and any of its drivers are installed."""
     drivers = [
         driver.name
         for directory in ("usr/share/vulkan/icd.d", "usr/local/share/vulkan/icd.d", "etc/vulkan/icd.d")
@@ -188,13 +188,13 @@ def _gpus(root: Path) -> Iterator[Device]:
     ]
     loader = _library(root, "libvulkan.so.1")
     if root == ROOT and (named := os.environ.get("VK_ICD_FILENAMES")):
-        # Vulkan then knows only the drivers named there; a software one has no node below /dev/dri.
+        # Vulkan then uses only the drivers in that variable; a software driver has no node below /dev/dri.
         detail = f"Vulkan {Path(named).name}" if loader else f"{named}; {_VULKAN_REMEDY}"
         yield Device("accelerator", "Vulkan", "gpu", detail, loader is not None)
         return
     for node in _glob(root / "dev/dri", "renderD*"):
-        facts = _text(root / "sys/class/drm" / node.name / "device/uevent").splitlines()
-        name = next((line.removeprefix("DRIVER=") for line in facts if line.startswith("DRIVER=")), "GPU")
+        uevent = _text(root / "sys/class/drm" / node.name / "device/uevent").splitlines()
+        name = next((line.removeprefix("DRIVER=") for line in uevent if line.startswith("DRIVER=")), "GPU")
         if loader is None or not drivers:
             detail, usable = _VULKAN_REMEDY, False
         elif not _may_use(node):
@@ -220,7 +220,7 @@ def _library(root: Path, name: str) -> Path | None:
 
 
 def _card_title(root: Path, index: int) -> str:
-    """Find the long name in /proc/asound/cards: ` 1 [Device         ]: USB-Audio - USB PnP Sound Device`."""
+    """Return the title in /proc/asound/cards: ` 1 [Device         ]: USB-Audio - USB PnP Sound Device`."""
     for line in _text(root / "proc/asound/cards").splitlines():
         number, _, title = line.partition("]:")
         if number.split("[")[0].strip() == str(index):

@@ -1,7 +1,7 @@
-"""Calls into drivers on threads of their own: one that does not return is left behind and counted.
+"""Calls drivers on threads of their own, so that a call that never returns can be abandoned.
 
-Nothing can stop a thread that waits in a driver. It is abandoned, the device is tried again, and after
-`TRIES` failures while such a thread hangs only a new process helps: the daemon leaves with exit code 5.
+A thread that waits in a driver cannot be stopped. It is abandoned and the device is opened again. After
+`TRIES` failures while such a thread hangs, only a new process helps: the daemon exits with code 5.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NotYet
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, TypeVar
 
 from edge.errors import DeviceError
 
-CALL_S = 10.0  # to open a device; a Pi camera or PortAudio on a slow card takes up to four
-CLOSE_S = 0.4  # what closing may wait; the daemon has two seconds to stop
-LATE_S = 2.0  # until then an abandoned call is only slow
+CALL_S = 10.0  # to open a device; a Pi camera, or PortAudio on a slow card, takes up to 4 s
+CLOSE_S = 0.4  # to close a device; the daemon has 2 s to stop
+LATE_S = 2.0  # after which an abandoned call counts as hanging; before, it is only slow
 TRIES = 3
 
 T = TypeVar("T")
 
 
 class DriverThread(threading.Thread):
-    """A thread that talks to the driver of a `kind` of device, `camera` or `microphone`."""
+    """A thread that calls the driver of a `kind` of device, `camera` or `microphone`."""
 
     def __init__(self, kind: str, work: Callable[[], None]) -> None:
         super().__init__(target=work, name=f"{kind}-driver", daemon=True)
@@ -32,14 +32,14 @@ class DriverThread(threading.Thread):
         self.abandoned_s: float | None = None
 
     def leave(self, wait_s: float = CLOSE_S) -> None:
-        """Wait a little for its end; what then still runs is abandoned."""
+        """Wait up to `wait_s` for its end, then abandon it."""
         if threading.current_thread() is not self:
             self.join(wait_s)
             self.abandoned_s = time.monotonic()
 
 
 def is_hanging(kind: str | None = None, *, for_s: float = 0.0) -> bool:
-    """Tell whether a call that was abandoned `for_s` ago has not come back, of one kind of device or any."""
+    """Return whether a call abandoned at least `for_s` ago still runs, for one kind of device or any."""
     limit_s = time.monotonic() - for_s
     return any(
         isinstance(thread, DriverThread)
@@ -51,13 +51,13 @@ def is_hanging(kind: str | None = None, *, for_s: float = 0.0) -> bool:
 
 
 def call_with_timeout(kind: str, name: str, work: Callable[[], T], *, limit_s: float | None = None) -> T:
-    """Return what `work` returns on a thread of its own, or raise what it raises.
+    """Run `work` on a thread of its own; return its result or raise its error.
 
-    After `limit_s` (else `CALL_S`) it is abandoned: `DeviceError` with the reason `stuck`. A source that
-    it opens too late is closed, or it would hold the device for ever.
+    After `limit_s` (default `CALL_S`) the call is abandoned and `DeviceError` with the reason `stuck` is
+    raised. A source that the call still opens later is closed, so that it does not hold the device.
     """
     limit_s = CALL_S if limit_s is None else limit_s
-    answer: Future[T] = Future()
+    future: Future[T] = Future()
 
     def run() -> None:
         result: Any = None
@@ -66,18 +66,18 @@ def call_with_timeout(kind: str, name: str, work: Callable[[], T], *, limit_s: f
             result = work()
         except Exception as raised:  # handed to the caller
             error = raised
-        if answer.set_running_or_notify_cancel():
-            answer.set_exception(error) if error else answer.set_result(result)
+        if future.set_running_or_notify_cancel():
+            future.set_exception(error) if error else future.set_result(result)
         elif hasattr(result, "close"):
             result.close()
 
     thread = DriverThread(kind, run)
     thread.start()
     try:
-        return answer.result(limit_s)
-    except NotYet:
-        if not answer.cancel():
-            return answer.result()
+        return future.result(limit_s)
+    except FutureTimeoutError:
+        if not future.cancel():
+            return future.result()
     thread.leave(0)
     raise DeviceError(
         f"{name}: its driver has not answered for {limit_s:g} s; connect it again", reason="stuck"
@@ -92,7 +92,7 @@ class FailureCounter:
         self._count = 0
 
     def add(self) -> bool:
-        """Note a failure; True when it was the last one that was worth a try."""
-        # The failure that the call began with counts, too.
+        """Count a failure; return whether it was the last try."""
+        # The failure that abandoned the call counts, too.
         self._count = max(1, self._count) + 1 if is_hanging(self._kind, for_s=LATE_S) else 0
         return self._count >= TRIES

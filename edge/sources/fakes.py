@@ -1,8 +1,8 @@
-"""Cameras and microphones without hardware, to try the daemon and to provoke its failure rules.
+"""Cameras and microphones without hardware, to try the daemon and to simulate failures.
 
-`fake:NAME[?after=SECONDS]`. Cameras: `pattern` (a moving test card), `black`, `still` (the same picture for
-ever), `freeze` (one picture, then nothing), `unplug` (fails after 2 s, or `after`), `hang` (one picture,
-then a call that never returns). Microphones: `tone` (440 Hz), `noise`, `silence`, `unplug`.
+`fake:NAME[?after=SECONDS]`. Cameras: `pattern` (a moving test card), `black`, `still` (repeats one frame),
+`freeze` (one frame, then none), `unplug` (fails after 2 s, or `after`), `hang` (one frame, then a call that
+never returns). Microphones: `tone` (440 Hz), `noise`, `silence`, `unplug`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import numpy as np
 from edge.errors import DeviceError
 from edge.sources.live_camera import LiveCamera
 from edge.sources.rate import CHUNK, NS_PER_SAMPLE
-from edge.sources.resampling import Silence
+from edge.sources.resampling import SilenceDetector
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Float32, Frame, UInt8
 
 TONE_HZ = 440.0
 
 
-class Nothing:
-    """A source that has nothing to say and ends when it is closed: the token `none`."""
+class EmptySource:
+    """A source without items, which ends when it is closed: the token `none`."""
 
     def __init__(self, name: str = "none") -> None:
         self.name = name
@@ -39,7 +39,7 @@ class Nothing:
 
 
 class FakeDriver:
-    """A camera of (height, width, 3) at `fps`, drawn."""
+    """A driver that draws frames (height, width, 3) at `fps`."""
 
     def __init__(self, token: str, *, fps: float, width: int, height: int) -> None:
         self._kind, self._after_s = _parse(token, CAMERAS)
@@ -53,7 +53,7 @@ class FakeDriver:
             threading.Event().wait()
         if self._number >= 0 and self._kind == "freeze":
             self._cancelled.wait()
-        # A reader that falls behind misses pictures, as with a camera.
+        # A slow reader misses frames, as with a camera.
         self._number = max(self._number + 1, int((time.monotonic() - self._origin_s) * self._fps))
         due_s = self._number / self._fps
         self._cancelled.wait(max(0.0, self._origin_s + due_s - time.monotonic()))
@@ -66,11 +66,11 @@ class FakeDriver:
         self._cancelled.set()
 
     def release(self) -> None:
-        """There is nothing to give back."""
+        """A fake holds no device."""
 
 
 class FakeMicrophone:
-    """Chunks of 20 ms, computed."""
+    """A microphone that computes chunks of 20 ms."""
 
     def __init__(self, token: str) -> None:
         self.name = token
@@ -80,7 +80,7 @@ class FakeMicrophone:
     def __iter__(self) -> Iterator[AudioChunk]:
         origin_ns = time.monotonic_ns()
         first = 0
-        silence = Silence(self.name, rate_hz=SAMPLE_RATE_HZ)
+        silence = SilenceDetector(self.name, rate_hz=SAMPLE_RATE_HZ)
         while True:
             t_ns, end_ns = (origin_ns + n * NS_PER_SAMPLE for n in (first, first + CHUNK))
             if self._closed.wait(max(0.0, (end_ns - time.monotonic_ns()) / 1e9)):
@@ -97,13 +97,13 @@ class FakeMicrophone:
 
 
 def open_fake_camera(token: str, *, fps: float, width: int, height: int) -> LiveCamera:
-    """Open a drawn camera; only `still` is watched for repeating itself, or `freeze` would show nothing."""
+    """Open a fake camera; only `still` is checked for repeated frames, or `freeze` would deliver none."""
     driver = FakeDriver(token, fps=fps, width=width, height=height)
     return LiveCamera(token, driver, fps=fps, from_sensor=token == "fake:still")
 
 
 def _pattern(number: int, height: int, width: int) -> UInt8:
-    """Draw eight colour bars that move four pixels a frame, over a grey ramp."""
+    """Draw eight colour bars that move four pixels a frame, above a grey ramp."""
     bars = ((np.arange(width) + 4 * number) * 8 // width) % 8
     card = np.empty((height, width, 3), np.uint8)
     card[:] = np.stack([(bars >> bit & 1) * 255 for bit in (2, 1, 0)], axis=1)  # (w,) -> (w, 3)

@@ -1,7 +1,7 @@
-"""Cameras that only GStreamer can open, first of all the one on a Jetson's ribbon cable.
+"""Opens cameras through GStreamer, such as the one on a Jetson's ribbon cable.
 
-OpenCV from PyPI has no GStreamer, and NVIDIA's sources can hang or take the process with them. So
-`gst-launch-1.0` runs the pipeline as a child and writes raw pictures into a pipe; a child can be killed.
+OpenCV from PyPI has no GStreamer, and NVIDIA's sources can hang or crash their process. So a child process,
+`gst-launch-1.0`, runs the pipeline and writes raw frames into a pipe; a child can be killed.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from edge.masking import mask_credentials
 from edge.sources.live_camera import LiveCamera
 from edge.values import Frame, Source, UInt8
 
-OPEN_TIMEOUT_S = 8.0  # NVIDIA's camera daemon takes its time for the first picture
-_PIPE_BYTES = 1 << 20  # what an unprivileged user may have: fewer changes between the processes
-# Only the name of NVIDIA's source and its properties: the rest of the pipeline is always the same.
+OPEN_TIMEOUT_S = 8.0  # NVIDIA's camera daemon is slow to deliver the first frame
+_PIPE_BYTES = 1 << 20  # the limit for unprivileged users; a large pipe needs fewer context switches
+# NVIDIA's source and its properties alone; the rest of such a pipeline is always the same.
 _JETSON = re.compile(r"nvarguscamerasrc(\s+[\w-]+=\S+)*\s*")
 _JETSON_REST = (
     " ! video/x-raw(memory:NVMM),width=1280,height=720,framerate=30/1"
@@ -38,13 +38,13 @@ _FAULT = re.compile(r"(?:ERROR: from element \S+|WARNING: erroneous pipeline): (
 
 
 class GstDriver:
-    """A running `gst-launch-1.0`: what it says is read by one thread, its pictures by another."""
+    """A running `gst-launch-1.0`: one thread reads its messages, another its frames."""
 
     def __init__(self, pipeline: str, *, fps: float) -> None:
         self._pixels: UInt8 | None = None
         self._size: tuple[int, int] | None = None
         self._fault = ""
-        self._told = threading.Event()
+        self._ready = threading.Event()  # the size is known, or the process has ended
         read_end, write_end = os.pipe()
         with suppress(PermissionError):
             fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
@@ -63,30 +63,32 @@ class GstDriver:
             )
         finally:
             os.close(write_end)
-        self._pictures = open(read_end, "rb", buffering=0)  # noqa: SIM115, PTH123 - closed by `release`
-        threading.Thread(target=self._listen, name="gstreamer", daemon=True).start()
+        self._pipe = open(read_end, "rb", buffering=0)  # noqa: SIM115, PTH123 - closed by `release`
+        threading.Thread(target=self._read_messages, name="gstreamer", daemon=True).start()
 
     def wait_ready(self) -> None:
-        """Wait until the size of the pictures is known. Raises `DeviceError`."""
-        self._told.wait(OPEN_TIMEOUT_S)
+        """Wait until the size of the frames is known. Raises `DeviceError`."""
+        self._ready.wait(OPEN_TIMEOUT_S)
         if self._size is None:
-            fault, is_over = self._fault, self._told.is_set()
+            fault, is_over = self._fault, self._ready.is_set()
             self.release()
             if is_over:
                 raise DeviceError(f"{fault or 'ended at once'}; try it with gst-launch-1.0")
             raise DeviceError(
-                f"no picture in {OPEN_TIMEOUT_S:g} s; try it with gst-launch-1.0", reason="timeout"
+                f"no frame in {OPEN_TIMEOUT_S:g} s; try it with gst-launch-1.0", reason="timeout"
             )
 
     def grab(self) -> bool:
         assert self._size is not None
         width, height = self._size
         pixels = self._pixels
-        if pixels is None:  # else the one before was not wanted
-            pixels = np.empty((height, -(-3 * width // 4) * 4), np.uint8)  # rows are filled up to four bytes
+        if pixels is None:  # else reuse the buffer of a frame that was not retrieved
+            pixels = np.empty(
+                (height, -(-3 * width // 4) * 4), np.uint8
+            )  # rows are padded to a multiple of 4 bytes
         left = pixels.data.cast("B")
         while left:
-            count = self._pictures.readinto(left)
+            count = self._pipe.readinto(left)
             if not count:
                 self._pixels = None
                 return False
@@ -96,10 +98,10 @@ class GstDriver:
 
     def retrieve(self) -> UInt8 | None:
         pixels, self._pixels = self._pixels, None
-        assert pixels is not None, "grabbed before"
+        assert pixels is not None, "`grab` comes first"
         assert self._size is not None
         width, height = self._size
-        # (h, w * 3, filled up) -> (h, w, 3), without a copy where nothing was filled up
+        # (h, padded w * 3) -> (h, w, 3), without a copy if there is no padding
         return np.ascontiguousarray(pixels[:, : 3 * width]).reshape(height, width, 3)
 
     def cancel(self) -> None:
@@ -109,27 +111,27 @@ class GstDriver:
     def release(self) -> None:
         self.cancel()
         self._process.wait()
-        self._pictures.close()
+        self._pipe.close()
 
-    def _listen(self) -> None:
-        """Read the words of gst-launch to their end: the size of the pictures, and why it ended."""
+    def _read_messages(self) -> None:
+        """Read the output of gst-launch to its end, for the size of the frames and the error."""
         assert self._process.stdout is not None
-        with self._process.stdout as words:
-            for line in words:
+        with self._process.stdout as lines:
+            for line in lines:
                 text = line.decode(errors="replace")
                 if (match := _CAPS.search(text)) and self._size is None:
                     self._size = int(match[1]), int(match[2])
-                    self._told.set()
+                    self._ready.set()
                 elif (match := _FAULT.search(text)) and not self._fault:
                     self._fault = match[1].strip().rstrip(".")
-        self._told.set()
+        self._ready.set()
 
 
 def open_gstreamer(token: str, *, fps: float, width: int, height: int) -> Source[Frame]:  # noqa: ARG001 - 16:9
-    """Open `gstreamer:PIPELINE`: what stands before a `! fdsink`, as for gst-launch-1.0 in a shell.
+    """Open `gstreamer:PIPELINE`, a pipeline for gst-launch-1.0 without its sink.
 
-    `gstreamer:nvarguscamerasrc` and its properties are enough for a Jetson's camera; `width`
-    counts only there, its pictures are 16:9. Raises `DeviceError`.
+    `gstreamer:nvarguscamerasrc` and its properties are enough for a Jetson's camera. Only there `width` is
+    used; its frames are 16:9. Raises `DeviceError`.
     """
     name = mask_credentials(token)
     if shutil.which("gst-launch-1.0") is None:
@@ -140,12 +142,12 @@ def open_gstreamer(token: str, *, fps: float, width: int, height: int) -> Source
         )
     pipeline = token.removeprefix("gstreamer:")
     if is_jetson := _JETSON.fullmatch(pipeline) is not None:
-        width -= width % 32  # both sides even, and the rows whole
+        width -= width % 32  # even sides and rows without padding
         pipeline += _JETSON_REST.format(width=width, height=width * 9 // 16)
     try:
         driver = GstDriver(pipeline, fps=fps)
         driver.wait_ready()
-    except ValueError as error:  # of shlex
+    except ValueError as error:  # from shlex
         raise DeviceError(f"{name}: {error}; quote it as in a shell", reason="unsupported") from None
     except DeviceError as error:
         raise DeviceError(f"{name}: {error}", reason=error.reason) from None
@@ -153,7 +155,7 @@ def open_gstreamer(token: str, *, fps: float, width: int, height: int) -> Source
 
 
 def _registry() -> str:
-    """Return where GStreamer may keep its list of plug-ins, or it would look through all at each start."""
+    """Return the file in which GStreamer caches its plug-ins, so that it does not scan them at each start."""
     directory = state_directory()
     with suppress(OSError):
         directory.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Names the programs that hold a device, so that "busy" says who."""
+"""Finds the programs that hold a device, so that an error for a busy device can name them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from edge.files import ROOT
 
 
 def holders(*nodes: Path, root: Path = ROOT) -> list[tuple[int, str]]:
-    """Return process number and command of everyone who has one of `nodes` open, as far as this user may see.
+    """Return process id and command of each process that has one of `nodes` open and is visible to this user.
 
-    Sound devices also tell their owner in /proc/asound, to everybody.
+    The owner of a sound device is visible to all users, in /proc/asound.
     """
     wanted = {str(node.resolve()) for node in nodes}
     pids = {int(pid) for pid in _numbers(root / "proc") if wanted & _open_files(root / "proc" / pid / "fd")}
@@ -21,15 +21,15 @@ def holders(*nodes: Path, root: Path = ROOT) -> list[tuple[int, str]]:
 
 
 def in_use(*nodes: Path, root: Path = ROOT) -> str:
-    """Say who has one of `nodes` and what to do: `in use by 812 (motion); stop that program`."""
+    """Describe who holds one of `nodes`, with a remedy: `in use by 812 (motion); stop that program`."""
     found = holders(*nodes, root=root)
     if not found:
         return f"in use; stop the other program (`sudo fuser -v {' '.join(map(str, nodes))}` names it)"
-    who = ", ".join(
+    names = ", ".join(
         f"{pid} (this process)" if pid == os.getpid() else f"{pid} ({command or 'unknown'})"
         for pid, command in found
     )
-    return f"in use by {who}; stop that program"
+    return f"in use by {names}; stop that program"
 
 
 def pcm_node(card: int, device: int = 0) -> Path:
@@ -38,15 +38,15 @@ def pcm_node(card: int, device: int = 0) -> Path:
 
 
 def _numbers(proc: Path) -> list[str]:
-    return [name for name in os.listdir(proc) if name.isdigit()] if proc.is_dir() else []  # noqa: PTH208 - a name each, thousands of them
+    return [name for name in os.listdir(proc) if name.isdigit()] if proc.is_dir() else []  # noqa: PTH208 - faster, for thousands of names
 
 
 def _open_files(directory: Path) -> set[str]:
     files = set()
-    with suppress(OSError):  # another user's, or it has ended
+    with suppress(OSError):  # a process of another user, or one that has ended
         for link in os.scandir(directory):
             with suppress(OSError):
-                files.add(os.readlink(link.path))  # noqa: PTH115 - hot: every open file of the machine
+                files.add(os.readlink(link.path))  # noqa: PTH115 - faster, for every open file of the machine
     return files
 
 

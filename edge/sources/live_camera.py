@@ -1,4 +1,4 @@
-"""Fetches the pictures of a live camera, of which only the newest one waits, and sees when it is stuck."""
+"""Reads a live camera: keeps only the newest frame, and detects a camera that is stuck."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from edge.sources.driver_threads import DriverThread
 from edge.sources.rate import FrameRateLimiter
 from edge.values import Frame, UInt8
 
-FROZEN_S = 4.0  # a camera that shows nothing new for so long is stuck, whatever its driver believes
-_SPARSE = 24  # every so many pixels are compared first
-_BLACK = 8  # steps of brightness: in a dark room one picture is like the other
+FROZEN_S = 4.0  # a camera without a new frame for this long is stuck, whatever its driver reports
+_SPARSE = 24  # step of the pixels that are compared first
+_BLACK = 8  # range of brightness in a dark room, where frames may be equal
 
 
 class Driver(Protocol):
-    """A camera that is open, used by one thread except for `cancel`."""
+    """An open camera; one thread uses it, except for `cancel`."""
 
     def grab(self) -> bool:
-        """Block until the next picture; False when there will be none."""
+        """Block until the next frame; return False when no more will come."""
 
     def retrieve(self) -> UInt8 | None:
-        """Convert what was grabbed to (h, w, 3) uint8 RGB; None where it is damaged."""
+        """Convert the grabbed frame to (h, w, 3) uint8 RGB; None if it is damaged."""
 
     def cancel(self) -> None:
-        """Make `grab` return soon, where the driver has a way; called by any thread."""
+        """Make `grab` return soon, if the driver can; may be called from any thread."""
 
     def release(self) -> None:
-        """Give the device back; may hang in the driver."""
+        """Release the device; may hang in the driver."""
 
 
-class Sensor:
-    """Tells a stuck sensor from a quiet scene: noise makes every true picture another one.
+class FrozenDetector:
+    """Distinguishes a stuck sensor from a still scene: because of noise, two real frames are never equal.
 
-    Only for pictures as a sensor gives them: a video stream repeats itself where nothing moves.
+    Only for the raw frames of a sensor: a video stream repeats frames while nothing moves.
     """
 
     def __init__(self) -> None:
@@ -48,10 +48,10 @@ class Sensor:
         self._is_alive = False
 
     def is_alive(self, pixels: UInt8, t_ns: int) -> bool:
-        """Take the next picture (h, w, 3); False until one differed from the picture before it.
+        """Add a frame (h, w, 3); return False until one differed from the frame before it.
 
-        So a stuck camera that is opened again does not seem to recover. Raises `DeviceError` after `FROZEN_S`
-        of the same picture, bit by bit. A dark room is not stuck: there one picture is like the other.
+        So a stuck camera does not seem to recover when it is reopened. Raises `DeviceError` after `FROZEN_S`
+        of identical frames. Dark frames are never stuck, because they may be equal.
         """
         last, self._last = self._last, pixels
         if self._moved_ns is None:
@@ -60,7 +60,7 @@ class Sensor:
             self._moved_ns, self._is_alive = t_ns, True
         elif t_ns - self._moved_ns > FROZEN_S * 1e9:
             raise DeviceError(
-                f"the same picture for {FROZEN_S:g} s; switch the camera off and on", reason="frozen"
+                f"the same frame for {FROZEN_S:g} s; switch the camera off and on", reason="frozen"
             )
         return self._is_alive
 
@@ -76,21 +76,20 @@ def _are_same(one: UInt8, other: UInt8) -> bool:
 
 
 class LiveCamera:
-    """A device whose pictures are fetched by a thread of its own, so that only the newest one waits.
+    """A camera read by a thread of its own, so that only the newest frame waits.
 
-    At most `fps` pictures a second are converted; the others are thrown away as the driver hands them out.
-    Iterating raises `DeviceError` when the driver fails, is silent or (with `from_sensor`) repeats itself
-    for `FROZEN_S`.
+    At most `fps` frames a second are converted; the others are dropped before. Iterating raises `DeviceError`
+    when the driver fails, or sends no frame or (with `from_sensor`) the same frame for `FROZEN_S`.
     """
 
     def __init__(self, name: str, driver: Driver, *, fps: float, from_sensor: bool = False) -> None:
         self.name = name
         self._driver = driver
         self._limiter = FrameRateLimiter(fps)
-        self._sensor = Sensor() if from_sensor else None
-        self._news = threading.Condition()
+        self._frozen = FrozenDetector() if from_sensor else None
+        self._changed = threading.Condition()
         self._frame: Frame | None = None
-        self._dropped = 0  # since the frame that was taken last
+        self._dropped = 0  # since the last frame that was read
         self._error: DeviceError | None = None
         self._closed = False
         self._grabbed_s = time.monotonic()
@@ -99,8 +98,8 @@ class LiveCamera:
 
     def __iter__(self) -> Iterator[Frame]:
         while True:
-            with self._news:
-                self._news.wait_for(lambda: self._closed or self._frame or self._error, FROZEN_S / 8)
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or self._frame or self._error, FROZEN_S / 8)
                 if self._closed:
                     return
                 frame, self._frame = self._frame, None
@@ -113,15 +112,15 @@ class LiveCamera:
                 raise error
             elif time.monotonic() - self._grabbed_s > FROZEN_S:
                 raise DeviceError(
-                    f"{self.name}: no picture for {FROZEN_S:g} s; check its cable and power", reason="timeout"
+                    f"{self.name}: no frame for {FROZEN_S:g} s; check its cable and power", reason="timeout"
                 )
 
     def close(self) -> None:
-        """End the iteration at once and release the device; a driver that hangs is left behind."""
-        with self._news:
+        """End the iteration at once and release the device; a driver that hangs is abandoned."""
+        with self._changed:
             self._closed = True
             self._frame = None
-            self._news.notify_all()
+            self._changed.notify_all()
         self._driver.cancel()
         self._thread.leave()
 
@@ -129,29 +128,29 @@ class LiveCamera:
         try:
             while not self._closed:
                 if not self._driver.grab():
-                    raise DeviceError("stopped sending pictures; connect it again")
+                    raise DeviceError("stopped sending frames; connect it again")
                 t_ns = time.monotonic_ns()
                 self._grabbed_s = t_ns / 1e9
                 if self._limiter.accepts(t_ns):
-                    self._show(t_ns)
+                    self._convert(t_ns)
         except DeviceError as error:
-            self._tell(error=DeviceError(f"{self.name}: {error}", reason=error.reason))
-        except Exception as error:  # the outermost loop of a thread: a driver may throw anything
-            self._tell(error=DeviceError(f"{self.name}: the driver failed ({error}); connect it again"))
+            self._offer(error=DeviceError(f"{self.name}: {error}", reason=error.reason))
+        except Exception as error:  # outermost loop of a thread: a driver may raise anything
+            self._offer(error=DeviceError(f"{self.name}: the driver failed ({error}); connect it again"))
         finally:
             self._driver.release()
 
-    def _show(self, t_ns: int) -> None:
+    def _convert(self, t_ns: int) -> None:
         pixels = self._driver.retrieve()
         if pixels is None:
-            with self._news:
+            with self._changed:
                 self._dropped += 1
             return
-        if self._sensor is None or self._sensor.is_alive(pixels, t_ns):
-            self._tell(frame=Frame(pixels, t_ns))
+        if self._frozen is None or self._frozen.is_alive(pixels, t_ns):
+            self._offer(frame=Frame(pixels, t_ns))
 
-    def _tell(self, *, frame: Frame | None = None, error: DeviceError | None = None) -> None:
-        with self._news:
+    def _offer(self, *, frame: Frame | None = None, error: DeviceError | None = None) -> None:
+        with self._changed:
             self._dropped += self._frame is not None
             self._frame, self._error = frame, error
-            self._news.notify_all()
+            self._changed.notify_all()

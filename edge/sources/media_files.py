@@ -1,7 +1,7 @@
-"""Reads pictures, sound and video files as users have them: any content, or one clear `MediaError`.
+"""Reads image, audio and video files of any content, or raises one clear `MediaError`.
 
-Sound and video are decoded by PyAV, pictures by OpenCV with PyAV behind it. Time counts from the
-earliest stream of a file, so that picture and sound of one file share their zero.
+PyAV decodes audio and video. OpenCV decodes images, and PyAV those that OpenCV cannot. Time counts from the
+earliest stream of a file, so that its video and audio have the same zero.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, cast
 
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # these are read when cv2 is imported, not later
-os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "4")  # seconds, as `capture.FROZEN_S`
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # read when cv2 is imported, not later
+os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "4")  # seconds, as `live_camera.FROZEN_S`
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 27))  # a 100-kB bomb can claim a gigapixel
 
 import av
@@ -28,18 +28,18 @@ from edge.errors import MediaError
 from edge.values import SAMPLE_RATE_HZ, Float32, Frame, UInt8
 
 MAX_SIDE_PX = 2048
-MAX_HOLE_S = 10.0  # a larger jump of the time stamps is damage, not silence
+MAX_HOLE_S = 10.0  # a larger jump of the time stamps is damage and not filled with silence
 _LATE_HOLE_S = 0.05
 
-# What may be opened at all. FFmpeg also reads playlists, subtitles and text as "video"; a playlist that is
-# named clip.mp4 would make it open other files and addresses.
+# The permitted formats. FFmpeg also reads playlists, subtitles and text as "video"; a playlist that is named
+# clip.mp4 would make it open other files and addresses.
 _CONTAINERS = (
     "image2,3gp,aac,ac3,aiff,amr,amrnb,amrwb,apng,asf,au,avi,caf,dv,eac3,flac,flv,gif,h264,hevc,ivf,"
     "m4v,matroska,mjpeg,mov,mp3,mpeg,mpegts,mpegvideo,ogg,rm,tta,voc,w64,wav,webm,wv,"
     "bmp_pipe,jpeg_pipe,jpegls_pipe,pam_pipe,pbm_pipe,pgm_pipe,png_pipe,ppm_pipe,psd_pipe,qoi_pipe,sgi_pipe,"
     "tiff_pipe,webp_pipe"
 )
-# `pattern_type`: a picture called img%03d.jpg is that file, not a row of files.
+# `pattern_type`: an image named img%03d.jpg is that file, not a sequence of files.
 _OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file", "pattern_type": "none"}
 _DECODE_ERRORS = (av.error.FFmpegError, ValueError, TypeError, OverflowError, EOFError, MemoryError)
 _IMAGE_REMEDY = "save it again as JPEG or PNG"
@@ -47,7 +47,7 @@ _MEDIA_REMEDY = "convert it, for example to MP4 or WAV"
 
 
 def kind_of(path: Path) -> Literal["image", "audio", "video"]:
-    """Tell what a file is by its content. A sound with a cover picture is audio, a mute film video."""
+    """Return the kind of a file by its content; audio with a cover image is audio."""
     with open_media(path) as container:
         if _is_image(container):
             return "image"
@@ -56,81 +56,81 @@ def kind_of(path: Path) -> Literal["image", "audio", "video"]:
             return "video"
         if container.streams.audio:
             return "audio"
-    raise MediaError(f"{path}: no picture or sound in it can be decoded; {_MEDIA_REMEDY}")
+    raise MediaError(f"{path}: it has no image, video or audio that can be decoded; {_MEDIA_REMEDY}")
 
 
 def has_audio(path: Path) -> bool:
-    """Tell whether a sound or video file has a sound track; False for pictures."""
+    """Return whether an audio or video file has an audio track; False for images."""
     with open_media(path) as container:
         return bool(container.streams.audio)
 
 
 def read_audio(path: Path) -> Float32:
-    """Read any sound file, or the sound track of a video: (n,) float32 in [-1, 1] at 16 kHz, mono.
+    """Read an audio file or the audio track of a video: (n,) float32 in [-1, 1] at 16 kHz, mono.
 
-    Sample 0 is the zero of the file: where the picture starts first, silence fills up to the sound.
-    Raises `MediaError` where no sound is in it or none of it can be decoded.
+    Sample 0 is the zero of the file: if the video starts first, the audio begins with silence.
+    Raises `MediaError` if the file has no audio or none of it can be decoded.
     """
     with open_media(path) as container:
         if not container.streams.audio:
-            raise MediaError(f"{path}: has no sound track; give a sound file or a video with sound")
+            raise MediaError(f"{path}: has no audio track; use an audio file or a video with audio")
         blocks = list(audio_blocks(container))
     if not blocks:
-        raise MediaError(f"{path}: its sound track is empty or damaged; {_MEDIA_REMEDY}")
+        raise MediaError(f"{path}: its audio track is empty or damaged; {_MEDIA_REMEDY}")
     return np.concatenate(blocks)
 
 
 def read_image(path: Path) -> UInt8:
-    """Read a picture: (h, w, 3) uint8 RGB, upright, at most 2048 pixels on the long side.
+    """Read an image: (h, w, 3) uint8 RGB, upright, at most 2048 pixels on the long side.
 
-    Grey, alpha, CMYK and 16 bits become 8-bit RGB; of an animation the first picture is taken.
-    Raises `MediaError` for what is empty, cut off or no picture.
+    Grey, alpha, CMYK and 16 bits become 8-bit RGB; of an animation the first frame is read.
+    Raises `MediaError` for a file that is empty, cut off or not an image.
     """
     data = _read_bytes(path)
     flags = cv2.IMREAD_COLOR
     if data.startswith(b"\xff\xd8"):
-        long_side_px, complete = _scan_jpeg(data)
-        # JPEG can be decoded at 1/2, 1/4, 1/8, which spares 8000x8000 its 192 MB.
+        long_side_px, is_complete = _scan_jpeg(data)
+        # JPEG can be decoded at 1/2 and 1/4 of its size: 8000x8000 pixels would need 192 MB.
         for divisor, reduced in ((2, cv2.IMREAD_REDUCED_COLOR_2), (4, cv2.IMREAD_REDUCED_COLOR_4)):
             if long_side_px // divisor >= MAX_SIDE_PX:
                 flags = reduced
     else:
-        # PNG, TIFF, WebP and BMP that end early are refused by the decoder itself.
-        complete = not data.startswith(b"GIF8") or data.rstrip(b"\0").endswith(b";")
-    if not complete:
-        raise MediaError(f"{path}: the picture is cut off; copy it again")
+        # The decoder itself refuses PNG, TIFF, WebP and BMP that end early.
+        is_complete = not data.startswith(b"GIF8") or data.rstrip(b"\0").endswith(b";")
+    if not is_complete:
+        raise MediaError(f"{path}: the image is cut off; copy it again")
     try:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise MediaError(f"{path}: cannot be decoded ({error.err}); {_IMAGE_REMEDY}") from None
     if bgr is None:
-        return _limit_size(_first_picture(path))
+        return _limit_size(_first_frame(path))
     return _limit_size(cast(UInt8, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)))
 
 
 def read_video_frames(path: Path, every_s: float | None = None) -> Iterator[Frame]:
-    """Read the pictures of a video, all or the first one of every `every_s`; `t_ns` is the time in the file.
+    """Read the frames of a video, all or the first one of every `every_s`; `t_ns` is the time in the file.
 
-    Damaged parts are skipped. Raises `MediaError` where there is no picture at all.
+    Damaged parts are skipped. Raises `MediaError` if there is no frame at all.
     """
     with open_media(path) as container:
         stream = video_stream(container)
         due_s, found = 0.0, False
-        for at_s, picture in decode_video(container, stream) if stream is not None else ():
+        for at_s, image in decode_video(container, stream) if stream is not None else ():
             if every_s is not None:
                 # Half a millisecond: 0.3 s is stored as 299.97 ms in some time bases.
                 if at_s < due_s - 0.0005:
                     continue
                 due_s = (np.floor(at_s / every_s + 1e-3) + 1) * every_s
             found = True
-            yield Frame(to_rgb(picture), round(at_s * 1e9))
+            yield Frame(to_rgb(image), round(at_s * 1e9))
     if not found:
-        raise MediaError(f"{path}: no picture in it can be decoded; {_MEDIA_REMEDY}")
+        raise MediaError(f"{path}: no frame in it can be decoded; {_MEDIA_REMEDY}")
 
 
 @contextmanager
 def open_media(path: Path) -> Iterator[InputContainer]:
-    """Open a file for `decode_video` and `audio_blocks`; whatever the decoder throws becomes `MediaError`."""
+    """Open a file for `decode_video` and `audio_blocks`; every error of the decoder becomes `MediaError`."""
     _read_bytes(path, limit=1)
     try:
         # `file:` keeps FFmpeg from reading a protocol out of the name.
@@ -140,18 +140,18 @@ def open_media(path: Path) -> Iterator[InputContainer]:
             metadata_errors="ignore",
         ) as container:
             if container.metadata.get("major_brand", "").strip() in ("heic", "heix", "mif1", "msf1"):
-                # FFmpeg would hand out one tile of the picture.
-                raise MediaError(f"{path}: HEIC pictures are not supported; {_IMAGE_REMEDY}")
+                # FFmpeg would return one tile of the image.
+                raise MediaError(f"{path}: HEIC images are not supported; {_IMAGE_REMEDY}")
             yield container
     except MediaError:
         raise
     except _DECODE_ERRORS as error:
-        what = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise MediaError(f"{path}: not a picture, sound or video ({what}); {_MEDIA_REMEDY}") from None
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise MediaError(f"{path}: not an image, audio or video file ({reason}); {_MEDIA_REMEDY}") from None
 
 
 def video_stream(container: InputContainer) -> VideoStream | None:
-    """Return the film of a container, None where there is none; a cover picture is no film."""
+    """Return the video of a container, or None; a cover image is not a video."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
             stream.thread_type = "AUTO"
@@ -162,27 +162,27 @@ def video_stream(container: InputContainer) -> VideoStream | None:
 def decode_video(
     container: InputContainer, stream: VideoStream, *, from_s: float = 0.0
 ) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Decode the pictures from `from_s` on, each with its time in the file; nothing is converted yet."""
+    """Decode the frames from `from_s` on, unconverted, each with its time in the file."""
     start_s = _start_s(container)
     _seek(container, from_s + start_s)
     step_s = float(1 / stream.average_rate) if stream.average_rate else 0.04
     at_s = from_s - step_s
     for frame in _decoded(container, stream):
-        # Raw streams have no time stamps: count.
+        # Raw streams have no time stamps: count frames.
         at_s = frame.time - start_s if frame.time is not None else at_s + step_s
         if at_s >= from_s:
             yield at_s, frame
 
 
-def to_rgb(picture: av.VideoFrame) -> UInt8:
-    """Convert a decoded picture to (h, w, 3) uint8 RGB, turned as its metadata asks."""
-    rgb = cast(UInt8, picture.to_ndarray(format="rgb24"))
-    turns = round(picture.rotation / 90) % 4  # counter-clockwise, as in np.rot90
+def to_rgb(frame: av.VideoFrame) -> UInt8:
+    """Convert a decoded frame to (h, w, 3) uint8 RGB, rotated as its metadata requires."""
+    rgb = cast(UInt8, frame.to_ndarray(format="rgb24"))
+    turns = round(frame.rotation / 90) % 4  # counter-clockwise, as in np.rot90
     return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
 
 
 def audio_blocks(container: InputContainer, *, from_s: float = 0.0) -> Iterator[Float32]:
-    """Decode the first sound track from `from_s` on: blocks of (n,) float32, 16 kHz, mono, without holes.
+    """Decode the first audio track from `from_s` on: blocks of (n,) float32, 16 kHz, mono, without gaps.
 
     Missing time at the start or between packets is filled with silence.
     """
@@ -205,7 +205,7 @@ def audio_blocks(container: InputContainer, *, from_s: float = 0.0) -> Iterator[
 
 
 def duration_s(container: InputContainer) -> float:
-    """Measure where the last packet ends, without decoding: what headers state may be an estimate."""
+    """Return the end of the last packet, without decoding; the duration in the header may be an estimate."""
     start_s, end_s = _start_s(container), 0.0
     with suppress(av.error.FFmpegError):  # cut off: it ends where reading ends
         for packet in container.demux():
@@ -215,7 +215,7 @@ def duration_s(container: InputContainer) -> float:
 
 
 def _resampled(frames: Iterator[av.AudioFrame]) -> Iterator[tuple[float | None, Float32]]:
-    """Convert to mono blocks; the time is that of the first frame after a start, and of every later one."""
+    """Convert to mono blocks, each with its time; the time is None for the rest of the resampler."""
     resampler = None
     shape = None
     for frame in frames:
@@ -238,7 +238,7 @@ def _mono(frame: av.AudioFrame) -> Float32:
 
 
 def _decoded(container: InputContainer, stream: VideoStream | av.AudioStream) -> Iterator[Any]:
-    """Decode a stream to its end, packet by packet, so that one bad packet costs one packet."""
+    """Decode a stream to its end, packet by packet, so that a damaged packet does not affect others."""
     packets = container.demux(stream)
     while True:
         try:
@@ -256,7 +256,7 @@ def _decoded(container: InputContainer, stream: VideoStream | av.AudioStream) ->
 def _seek(container: InputContainer, to_s: float) -> None:
     if to_s <= _start_s(container):
         return
-    with suppress(av.error.FFmpegError):  # raw streams cannot: decode from the beginning and skip
+    with suppress(av.error.FFmpegError):  # raw streams cannot seek: decode from the beginning and skip
         container.seek(int(to_s * 1e6))
 
 
@@ -268,12 +268,12 @@ def _is_image(container: InputContainer) -> bool:
     return container.format.name.endswith("_pipe") or container.format.name in ("gif", "apng", "image2")
 
 
-def _first_picture(path: Path) -> UInt8:
+def _first_frame(path: Path) -> UInt8:
     with open_media(path) as container:
         stream = video_stream(container) if _is_image(container) else None
         first = next(decode_video(container, stream), None) if stream is not None else None
         if first is None:
-            raise MediaError(f"{path}: not a picture; {_IMAGE_REMEDY}")
+            raise MediaError(f"{path}: not an image; {_IMAGE_REMEDY}")
         return to_rgb(first[1])
 
 
@@ -287,9 +287,9 @@ def _limit_size(rgb: UInt8) -> UInt8:
 
 
 def _scan_jpeg(data: bytes) -> tuple[int, bool]:
-    """Return the longer side in pixels, and whether the picture reaches its end marker.
+    """Return the longer side in pixels, and whether the image reaches its end marker.
 
-    libjpeg fills what is missing with grey and calls it a picture. Marker layout: ITU-T T.81, annex B.
+    libjpeg fills missing parts with grey and reports no error. Marker layout: ITU-T T.81, annex B.
     """
     at, long_side_px = 2, 0
     while at + 9 <= len(data) and data[at] == 0xFF:

@@ -1,10 +1,10 @@
-"""Opens microphones by token and brings every one of them to 16 kHz, mono, 20 ms.
+"""Opens microphones by token; each delivers 16 kHz mono in chunks of 20 ms.
 
 alsa:CARD=Device   a card by the name that /proc/asound gives it; alsa:NAME for any other ALSA device
-usb:VID:PID        a card by its USB ids, whatever number it got at boot
+usb:VID:PID        a card by its USB ids, whatever its number at boot
 file:  fake:       replay.py, fakes.py
-auto               the first card that delivers, else ALSA's default
-none               nothing, for ever
+auto               the first card that delivers audio, else ALSA's default
+none               no audio
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from edge.errors import DeviceError
 from edge.native_output import held_output
 from edge.sources.devices import alsa_cards
 from edge.sources.driver_threads import DriverThread, call_with_timeout
-from edge.sources.fakes import FakeMicrophone, Nothing
+from edge.sources.fakes import EmptySource, FakeMicrophone
 from edge.sources.holders import in_use, pcm_node
 from edge.sources.rate import CHUNK, NS_PER_SAMPLE
 from edge.sources.replay import FileMicrophone
-from edge.sources.resampling import LouderChannel, Resampler, Silence
+from edge.sources.resampling import LoudestChannel, Resampler, SilenceDetector
 from edge.values import SAMPLE_RATE_HZ, AudioChunk, Source
 
 log = logging.getLogger(__name__)
 
-NO_DATA_S = 3.0  # a driver that delivers nothing for so long is gone; silence would be zeros
+NO_DATA_S = 3.0  # a driver without data for this long is gone; silence would be zeros
 MAX_WAITING = 500  # blocks of 20 ms that may wait for a slow reader
 _INPUT_OVERFLOW = 0x2  # paInputOverflow
-_DEVICE_UNAVAILABLE = -9985  # paDeviceUnavailable: somebody else has it
+_DEVICE_UNAVAILABLE = -9985  # paDeviceUnavailable: another program has it
 _LIST = "`emotion-edge devices` lists microphones"
-# ALSA and JACK report every device that they try. What the daemon itself logs meanwhile passes.
+# ALSA and JACK report every device that they try. Log lines of the daemon itself pass.
 _NOT_OURS = re.compile(rb"(?!(DEBUG|INFO|WARNING|ERROR|CRITICAL) |emotion-edge: )")
 
 
 class LiveMicrophone:
-    """An open PortAudio input: its callback thread only queues, the reader converts.
+    """An open PortAudio input: its callback only queues blocks, the reader converts them.
 
     Iterating raises `DeviceError` when the device is gone or delivers nothing for `NO_DATA_S`.
     """
@@ -54,7 +54,7 @@ class LiveMicrophone:
         self.name = name
         self._portaudio = portaudio
         self._rate_hz, self._channels = rate_hz, channels
-        # Bytes, when their last sample was captured, how many were lost in front of them. None: the end.
+        # Bytes, capture time of their last sample, number of samples lost before them. None: the end.
         self._blocks: queue.SimpleQueue[tuple[bytes, int, int] | None] = queue.SimpleQueue()
         self._lost = 0
         self._last_ns = 0
@@ -73,8 +73,8 @@ class LiveMicrophone:
         )
 
     def __iter__(self) -> Iterator[AudioChunk]:
-        louder = LouderChannel(self._channels)
-        silence = Silence(self.name, rate_hz=self._rate_hz)
+        loudest = LoudestChannel(self._channels)
+        silence = SilenceDetector(self.name, rate_hz=self._rate_hz)
         resampler = Resampler(self._rate_hz, SAMPLE_RATE_HZ)
         rest = np.zeros(0, np.float32)
         gap = 0
@@ -83,15 +83,15 @@ class LiveMicrophone:
             if block is None:
                 return
             data, end_ns, lost = block
-            # ALSA's null device hands out memory as it finds it, which one NaN would make silent for ever.
+            # ALSA's null device returns uninitialised memory; one NaN would silence the resampler for good.
             frames = np.nan_to_num(np.frombuffer(data, np.float32))
             np.clip(frames, -1, 1, out=frames)
             frames = frames.reshape(-1, self._channels)  # (n * channels,) -> (n, channels)
             if not silence.is_alive(frames):
                 continue
-            rest = np.concatenate((rest, resampler.push(louder.pick(frames))))
+            rest = np.concatenate((rest, resampler.push(loudest.select(frames))))
             gap += lost * SAMPLE_RATE_HZ // self._rate_hz
-            # The filter holds the newest samples back, so what is in hand ended a little earlier.
+            # The filter holds back the newest samples, so `rest` ends a little earlier than the block.
             start_ns = end_ns - (len(rest) + resampler.delay) * NS_PER_SAMPLE
             while len(rest) >= CHUNK:
                 yield AudioChunk(rest[:CHUNK].clip(-1, 1), start_ns, gap=gap)
@@ -99,11 +99,11 @@ class LiveMicrophone:
                 start_ns += CHUNK * NS_PER_SAMPLE
 
     def close(self) -> None:
-        """End the iteration at once and release the device, waiting a little for its driver."""
+        """End the iteration at once and release the device; a driver that hangs is abandoned."""
         self._closed.set()
         self._blocks.put(None)
         if self._closing.acquire(blocking=False):
-            # Stopping a stream whose device was pulled out can hang in the driver: not our thread.
+            # Stopping the stream of an unplugged device can hang in the driver, so use another thread.
             release = DriverThread("microphone", self._release)
             release.start()
             release.leave()
@@ -115,17 +115,17 @@ class LiveMicrophone:
                 return self._blocks.get(timeout=0.25)
             except queue.Empty:
                 if not self._closed.is_set() and not self._stream.is_active():
-                    raise DeviceError(f"{self.name}: stopped sending sound; check its plug") from None
+                    raise DeviceError(f"{self.name}: stopped sending audio; check its plug") from None
                 if time.monotonic() > deadline_s:
                     raise DeviceError(
-                        f"{self.name}: no sound for {NO_DATA_S:g} s; connect it again", reason="timeout"
+                        f"{self.name}: no audio for {NO_DATA_S:g} s; connect it again", reason="timeout"
                     ) from None
 
     def _receive(self, data: bytes, count: int, _times: Mapping[str, float], status: int) -> tuple[None, int]:
-        """Queue one block; PortAudio calls this from its own thread and must not be kept."""
+        """Queue one block; PortAudio calls this on its own thread, which must not be blocked."""
         now_ns = time.monotonic_ns()
         if status & _INPUT_OVERFLOW:
-            # PortAudio tells that samples were lost, not how many: the time without any tells.
+            # PortAudio reports that samples were lost but not how many: the time since the last block does.
             silent_ns = now_ns - self._last_ns if self._last_ns else 0
             self._lost += max(0, silent_ns * self._rate_hz // 1_000_000_000 - count)
         self._last_ns = now_ns
@@ -144,7 +144,7 @@ class LiveMicrophone:
 def open_microphone(token: str) -> Source[AudioChunk]:
     """Open the microphone that `token` names. Raises `DeviceError` with a reason and a remedy.
 
-    The reason `absent` is that of `auto` where there is no microphone at all.
+    The reason is `absent` if `auto` finds no microphone at all.
     """
     if token == "auto":
         return _open_auto()
@@ -153,7 +153,7 @@ def open_microphone(token: str) -> Source[AudioChunk]:
         raise DeviceError(f"{token}: not a kind of microphone; {_LIST}", reason="unsupported")
     if opener not in (_open_alsa, _open_usb):
         return opener(token)
-    # Held by this thread, not by the one that may hang: stderr would be lost with it.
+    # Held by this thread and not by the one that may hang, which would never give stderr back.
     with held_output(_NOT_OURS):
         return call_with_timeout("microphone", token, lambda: opener(token))
 
@@ -218,23 +218,22 @@ def _find(
     infos = [portaudio.get_device_info_by_index(i) for i in range(portaudio.get_device_count())]
     inputs = [info for info in infos if info["maxInputChannels"] > 0]
     for info in inputs:
-        # PortAudio calls hardware "Title: PCM name (hw:1,0)", everything else by its ALSA name.
+        # PortAudio names hardware "Title: PCM name (hw:1,0)" and all other devices by their ALSA name.
         if hardware is not None and f"(hw:{hardware[0]},{hardware[1]})" in info["name"]:
             return cast(Mapping[str, Any], info)
         if device is not None and info["name"] == device:
             return cast(Mapping[str, Any], info)
     if hardware is not None:
-        # PortAudio leaves out hardware that it could not open when it made its list.
+        # PortAudio does not list hardware that it could not open.
         raise _busy(token, pcm_node(*hardware))
     raise DeviceError(f"{token}: no such ALSA input; {_LIST}")
 
 
 def _format(portaudio: Any, token: str, info: Mapping[str, Any]) -> tuple[int, int]:
-    """Choose rate and channels so that nobody but us resamples or mixes.
+    """Choose rate and channels so that only `LiveMicrophone` resamples and mixes.
 
-    Hardware is asked for 16 kHz first. A mixer (`default`, `pulse`, dsnoop) would take any rate and
-    interpolate, with what lies above 8 kHz folded into speech, and would average two channels: it is asked
-    for its own 48 kHz, and for both.
+    Hardware is opened at 16 kHz if possible. A mixer (`default`, `pulse`, dsnoop) accepts any rate, but
+    resamples with aliasing and averages the channels: it is opened at 48 kHz with both channels.
     """
     pyaudio = importlib.import_module("pyaudio")
     is_hardware = "(hw:" in info["name"]
@@ -244,7 +243,7 @@ def _format(portaudio: Any, token: str, info: Mapping[str, Any]) -> tuple[int, i
     )
     most = int(info["maxInputChannels"])
     for rate_hz in dict.fromkeys(rates_hz):
-        # Cards with many inputs often take all of them or none.
+        # Cards with many inputs often accept all of them or none.
         for channels in dict.fromkeys((min(2, most), 1, min(8, most))):
             try:
                 portaudio.is_format_supported(
@@ -259,13 +258,15 @@ def _format(portaudio: Any, token: str, info: Mapping[str, Any]) -> tuple[int, i
                 continue
             return rate_hz, channels
     if not is_hardware:
-        raise DeviceError(f"{token}: its sound server has nothing to record; connect a microphone to it")
-    raise DeviceError(f"{token}: does neither 16, 44.1 nor 48 kHz; use another device", reason="unsupported")
+        raise DeviceError(f"{token}: its sound server has nothing to record; connect a microphone")
+    raise DeviceError(
+        f"{token}: supports neither 16, 44.1 nor 48 kHz; use another device", reason="unsupported"
+    )
 
 
 def _busy(token: str, node: Path | None) -> DeviceError:
-    who = in_use(node) if node is not None else "in use; stop the other program"
-    return DeviceError(f"{token}: {who}, or share it by alsa:default", reason="busy")
+    holder = in_use(node) if node is not None else "in use; stop the other program"
+    return DeviceError(f"{token}: {holder}, or share it by alsa:default", reason="busy")
 
 
 def _open_auto() -> Source[AudioChunk]:
@@ -283,12 +284,12 @@ def _open_auto() -> Source[AudioChunk]:
         failure = failure or fault
         microphone.close()
     if cards and failure is not None:
-        raise failure  # one that is there and does not work; none at all is how the device was built
+        raise failure  # a card that does not work is a fault; having no card is a valid setup
     raise DeviceError("microphone auto: none found; connect one", reason="absent")
 
 
 def _fault(microphone: Source[AudioChunk]) -> DeviceError | None:
-    """Wait for a first chunk, which is lost, and return what went wrong."""
+    """Wait for a first chunk, which is dropped, and return the error if none comes."""
     try:
         next(iter(microphone), None)
     except DeviceError as error:
@@ -297,7 +298,7 @@ def _fault(microphone: Source[AudioChunk]) -> DeviceError | None:
 
 
 def _open_none(token: str) -> Source[AudioChunk]:
-    return cast(Source[AudioChunk], Nothing(token))
+    return cast(Source[AudioChunk], EmptySource(token))
 
 
 _OPENERS: dict[str, Callable[[str], Source[AudioChunk]]] = {

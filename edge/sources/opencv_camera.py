@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import cast
 
-# Read when OpenCV opens its first stream. Without them FFmpeg writes to stderr and loses pictures over UDP.
-# Not `nobuffer`: it throws away the key picture that opening has read, and the next may be 10 s away.
+# Read when OpenCV opens its first stream. Without them FFmpeg writes to stderr and loses frames over UDP.
+# Not `nobuffer`: it drops the key frame that opening has read, and the next one may be 10 s away.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|flags;low_delay")
@@ -24,7 +24,7 @@ from edge.sources.live_camera import FROZEN_S, LiveCamera
 from edge.values import Frame, Source, UInt8
 
 OPEN_TIMEOUT_S = 4.0
-READ_TIMEOUT_S = FROZEN_S - 0.3  # so that `grab` comes back before anybody thinks that it hangs
+READ_TIMEOUT_S = FROZEN_S - 0.3  # so that `grab` returns before it counts as hanging
 _LIST = "`emotion-edge devices` lists cameras"
 
 # linux/videodev2.h: VIDIOC_QUERYCAP fills struct v4l2_capability, 104 bytes; device_caps is at byte 88.
@@ -40,35 +40,35 @@ class OpenCvDriver:
 
     def grab(self) -> bool:
         started_s = time.monotonic()
-        is_there = self._capture.grab()
+        is_grabbed = self._capture.grab()
         if time.monotonic() - started_s >= READ_TIMEOUT_S:
-            # FFmpeg gives up, and its decoder then gives away what it had kept: not a picture of now.
+            # FFmpeg timed out, and its decoder then returned a frame that it had buffered: an old one.
             raise DeviceError(
-                f"no picture for {READ_TIMEOUT_S:g} s; check its cable and power", reason="timeout"
+                f"no frame for {READ_TIMEOUT_S:g} s; check its cable and power", reason="timeout"
             )
-        return is_there
+        return is_grabbed
 
     def retrieve(self) -> UInt8 | None:
         ok, bgr = self._capture.retrieve()
         return cast(UInt8, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)) if ok else None
 
     def cancel(self) -> None:
-        """OpenCV cannot be interrupted; its time-outs end `grab`."""
+        """Do nothing: OpenCV cannot be interrupted, its timeouts end `grab`."""
 
     def release(self) -> None:
         self._capture.release()
 
 
 def open_v4l2(token: str, *, fps: float, width: int, height: int) -> Source[Frame]:
-    """Open `v4l2:/dev/...`; raises `DeviceError` with what OpenCV keeps to itself."""
+    """Open `v4l2:/dev/...`; raise `DeviceError` with the reason, which OpenCV does not report."""
     path = Path(token.removeprefix("v4l2:"))
     _check_v4l2(token, path)
-    # By its real node: OpenCV takes names other than /dev/videoN for files in some versions.
+    # By its real node: some versions of OpenCV treat names other than /dev/videoN as files.
     capture = cv2.VideoCapture(str(path.resolve()), cv2.CAP_V4L2)
     if not capture.isOpened():
         raise DeviceError(f"{token}: {in_use(path)}", reason="busy")
     if width * height > 640 * 480:
-        # Uncompressed, USB 2 carries only a few large pictures a second.
+        # USB 2 carries only a few large uncompressed frames a second.
         capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
     for key, value in (
         (cv2.CAP_PROP_FRAME_WIDTH, width),
@@ -81,7 +81,7 @@ def open_v4l2(token: str, *, fps: float, width: int, height: int) -> Source[Fram
 
 
 def open_network(token: str, *, fps: float, width: int, height: int) -> Source[Frame]:  # noqa: ARG001 - the camera decides
-    """Open `rtsp://...` or `http://...`; opening and reading give up after a few seconds."""
+    """Open `rtsp://...` or `http://...`; opening and reading time out after a few seconds."""
     name = mask_credentials(token)
     started_s = time.monotonic()
     capture = cv2.VideoCapture(
@@ -102,7 +102,7 @@ def open_network(token: str, *, fps: float, width: int, height: int) -> Source[F
 
 
 def _check_v4l2(token: str, path: Path) -> None:
-    """Find out why a node cannot be opened."""
+    """Raise `DeviceError` with the reason if a node cannot be opened as a camera."""
     try:
         node = os.open(path, os.O_RDWR | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -124,4 +124,4 @@ def _check_v4l2(token: str, path: Path) -> None:
     finally:
         os.close(node)
     if not int.from_bytes(capability[88:92], "little") & _CAPTURE:
-        raise DeviceError(f"{token}: a video device that takes no pictures; {_LIST}", reason="unsupported")
+        raise DeviceError(f"{token}: a video device that cannot capture; {_LIST}", reason="unsupported")

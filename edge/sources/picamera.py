@@ -16,8 +16,8 @@ from edge.sources.holders import in_use
 from edge.sources.live_camera import FROZEN_S, LiveCamera
 from edge.values import Frame, Source, UInt8
 
-_LEAST_FPS = 5.0  # slower is thinned: nobody waits ten seconds to see that a camera is stuck
-_LOOK_S = 0.25  # how soon a closed camera stops waiting for its picture
+_LEAST_FPS = 5.0  # a lower rate is reached by dropping frames, so that a stuck camera is detected in time
+_POLL_S = 0.25  # how soon a closed camera stops waiting for a frame
 
 
 def load_picamera2() -> Any:
@@ -27,9 +27,9 @@ def load_picamera2() -> Any:
 
 
 class PiDriver:
-    """An open camera whose small stream comes as YUV 4:2:0 in the camera's own memory.
+    """An open camera that delivers YUV 4:2:0 in its own memory, scaled in hardware.
 
-    The Pi scales it in hardware; it is converted straight out of that memory, once.
+    Frames are converted directly from that memory, once.
     """
 
     def __init__(self, picamera2: Any, camera: Any, *, fps: float, width: int, height: int) -> None:
@@ -37,15 +37,15 @@ class PiDriver:
         self._camera = camera
         self._cancelled = threading.Event()
         self._request: Any = None
-        size = (width - width % 2, height - height % 2)  # YUV 4:2:0 has a colour for every 2x2 pixels
+        size = (width - width % 2, height - height % 2)  # YUV 4:2:0 has one colour for 2x2 pixels
         frame_us = round(1e6 / max(fps, _LEAST_FPS))
-        # "lores" is the stream that every Pi can give as YUV; it may not be larger than "main".
+        # "lores" is the stream that every Pi delivers as YUV; it may not be larger than "main".
         configuration = camera.create_video_configuration(
             main={"size": size, "format": "YUV420"},
             lores={"size": size, "format": "YUV420"},
             raw=None,
             buffer_count=4,
-            queue=False,  # a picture that waits is an old one
+            queue=False,  # a queued frame would be old
             encode="lores",
             controls={"FrameDurationLimits": (frame_us, frame_us)},
         )
@@ -54,39 +54,39 @@ class PiDriver:
         camera.start()
 
     def grab(self) -> bool:
-        self._let_go()
+        self._release_request()
         job = self._camera.capture_request(wait=False)
-        for _ in range(round(FROZEN_S / _LOOK_S)):
+        for _ in range(round(FROZEN_S / _POLL_S)):
             try:
-                self._request = self._camera.wait(job, timeout=_LOOK_S)
+                self._request = self._camera.wait(job, timeout=_POLL_S)
             except TimeoutError:
                 if self._cancelled.is_set():
                     break
             else:
                 return True
-        # What picamera2 advises before closing a camera that went dumb: stop and close wait for its jobs.
+        # As picamera2 advises before closing a camera that stopped: `stop` and `close` wait for its jobs.
         self._camera.cancel_all_and_flush()
         if self._cancelled.is_set():
             return False
-        raise DeviceError(f"no picture for {FROZEN_S:g} s; check the ribbon cable", reason="timeout")
+        raise DeviceError(f"no frame for {FROZEN_S:g} s; check the ribbon cable", reason="timeout")
 
     def retrieve(self) -> UInt8 | None:
         with self._mapped(self._request, "lores", write=False) as mapped:
-            yuv = mapped.array  # (h * 3 / 2, stride) uint8, a row may end in padding
+            yuv = mapped.array  # (h * 3 / 2, stride) uint8, rows may be padded
             rgb = cast(UInt8, cv2.cvtColor(yuv, cv2.COLOR_YUV2RGB_I420))
-            del yuv  # the camera's memory; it may not be seen after its release
-        self._let_go()
+            del yuv  # memory of the camera, invalid after its release
+        self._release_request()
         return rgb if rgb.shape[1] == self._width else np.ascontiguousarray(rgb[:, : self._width])
 
     def cancel(self) -> None:
         self._cancelled.set()
 
     def release(self) -> None:
-        self._let_go()
+        self._release_request()
         self._camera.stop()
         self._camera.close()
 
-    def _let_go(self) -> None:
+    def _release_request(self) -> None:
         request, self._request = self._request, None
         if request is not None:
             request.release()
@@ -123,7 +123,7 @@ def open_picamera(token: str, *, fps: float, width: int, height: int) -> Source[
         camera = picamera2.Picamera2(number)
         driver = PiDriver(picamera2, camera, fps=fps, width=width, height=height)
     except RuntimeError as error:
-        # What libcamera says of a camera that another process has.
+        # libcamera's error for a camera that another process has opened.
         if camera is not None:
             camera.close()
         raise DeviceError(f"{token}: {error}; {in_use(*_media_nodes())}", reason="busy") from None

@@ -1,4 +1,4 @@
-"""Brings live sound to 16 kHz, block by block, picks the better of several channels, and hears silence."""
+"""Resamples live audio block by block, selects the loudest channel, and detects a dead microphone."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ import soxr
 from edge.errors import DeviceError
 from edge.values import Float32
 
-SILENT_S = 4.0  # of the same value again and again; any microphone that works has noise
+SILENT_S = 4.0  # of one constant value; a working microphone has noise
 
 
 class Resampler:
-    """Resamples a signal that arrives in blocks, as soxr would the whole of it."""
+    """Resamples a signal in blocks; the result equals that of the whole signal."""
 
     def __init__(self, from_hz: int, to_hz: int) -> None:
-        # HQ is soxr's default; None: there is nothing to do.
+        # None: the rates are equal. HQ is soxr's default quality.
         self._stream = soxr.ResampleStream(from_hz, to_hz, 1, dtype="float32") if from_hz != to_hz else None
 
     @property
     def delay(self) -> int:
-        """How many output samples the input so far is still good for: the filter needs what follows."""
+        """Number of output samples that the filter still holds back until more input comes."""
         return round(self._stream.delay()) if self._stream is not None else 0
 
     def push(self, samples: Float32) -> Float32:
-        """Take (n,) float32, return what can be said for sure: (m,) float32."""
+        """Add samples (n,) float32; return the output (m,) float32 that is complete."""
         if self._stream is None:
             return samples
         result: Float32 = self._stream.resample_chunk(np.ascontiguousarray(samples))
         return result
 
 
-class Silence:
-    """Tells a dead or muted microphone from a quiet room: sound that does not move at all is none."""
+class SilenceDetector:
+    """Distinguishes a dead or muted microphone, whose signal is constant, from a quiet room."""
 
     def __init__(self, name: str, *, rate_hz: int) -> None:
         self._name = name
@@ -41,10 +41,10 @@ class Silence:
         self._is_alive = False
 
     def is_alive(self, frames: Float32) -> bool:
-        """Take the next (n, channels) float32; False until there was sound.
+        """Add samples (n, channels) float32; return False until the signal has changed.
 
-        So a dead microphone that is opened again does not seem to recover. Raises `DeviceError` after
-        `SILENT_S` without any.
+        So a dead microphone does not seem to recover when it is reopened. Raises `DeviceError` after
+        `SILENT_S` of a constant signal.
         """
         if (frames != frames[:1]).any():
             self._still, self._is_alive = 0, True
@@ -58,20 +58,19 @@ class Silence:
         return self._is_alive
 
 
-class LouderChannel:
-    """Makes mono out of many channels by following the loudest one.
+class LoudestChannel:
+    """Makes mono from several channels by selecting the loudest one.
 
-    An average would cancel two microphones that are wired against each other and halve a dead one's
-    neighbour. It changes channel only for one that is 6 dB louder over about a second, since every
-    change is audible.
+    An average would cancel two microphones of opposite polarity, and halve the level beside a dead one. The
+    channel changes only for one that is 6 dB louder over about a second, because a change is audible.
     """
 
     def __init__(self, channels: int) -> None:
         self._power = np.zeros(channels)
         self._channel = 0
 
-    def pick(self, frames: Float32) -> Float32:
-        """Take (n, channels) float32, return (n,) of the channel in use."""
+    def select(self, frames: Float32) -> Float32:
+        """Add samples (n, channels) float32; return those of the selected channel, (n,)."""
         if not len(frames):
             return frames[:, 0]
         self._power += 0.02 * (np.mean(np.square(frames, dtype=np.float64), axis=0) - self._power)

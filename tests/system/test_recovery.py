@@ -142,7 +142,7 @@ def test_driver_that_never_returns_ends_the_daemon(tmp_path: Path) -> None:
         )
         assert done.returncode == 5, done.stderr
         messages = collect(listener, lambda seen: seen and seen[-1].payload == b"offline", 5)
-    assert "fake:hang: no picture for 1 s" in done.stderr
+    assert "fake:hang: no frame for 1 s" in done.stderr
     assert "its driver hangs, given up after 3 tries" in done.stderr
     assert "Traceback" not in done.stderr
     assert status_with("camera:timeout")(messages)

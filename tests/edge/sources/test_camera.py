@@ -54,7 +54,7 @@ def test_network_camera_that_hangs_up() -> None:
     """The end of a stream is a fault of the device, not the end of a file."""
     with media.MjpegServer(media.picture(), count=20) as server:
         source = open_camera(server.url, **SIZE)
-        with pytest.raises(DeviceError, match="stopped sending pictures; ") as caught:
+        with pytest.raises(DeviceError, match="stopped sending frames; ") as caught:
             list(source)
         source.close()
     assert caught.value.reason == "no_device"
@@ -65,7 +65,7 @@ def test_network_camera_that_freezes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capture, "FROZEN_S", 0.6)
     with media.MjpegServer(media.picture(), count=20, then="stall") as server:
         source = open_camera(server.url, **SIZE)
-        with pytest.raises(DeviceError, match=r"no picture for .+ s; ") as caught:
+        with pytest.raises(DeviceError, match=r"no frame for .+ s; ") as caught:
             list(source)
         started_s = time.monotonic()
         source.close()

@@ -59,7 +59,7 @@ def test_clip_is_a_camera(tmp_path: Path) -> None:
     token = f'gstreamer:filesrc location="{clip}" ! matroskademux ! jpegdec ! clocksync'
     source = open_camera(token, **SIZE)
     frames: list[Frame] = []
-    with pytest.raises(DeviceError, match=r"stopped sending pictures; ") as caught:
+    with pytest.raises(DeviceError, match=r"stopped sending frames; ") as caught:
         frames.extend(source)
     source.close()
     assert 15 <= len(frames) <= 21
@@ -102,7 +102,7 @@ def test_pipeline_that_says_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     silent = tmp_path / "silent"
     os.mkfifo(silent)
     keep_open = os.open(silent, os.O_RDWR)
-    with pytest.raises(DeviceError, match="no picture in 1 s") as caught:
+    with pytest.raises(DeviceError, match="no frame in 1 s") as caught:
         open_camera(f"gstreamer:filesrc location={silent} ! matroskademux ! jpegdec", **SIZE)
     os.close(keep_open)
     assert caught.value.reason == "timeout"
@@ -125,7 +125,7 @@ def test_killed_process_is_a_fault() -> None:
     (child,) = [child for child in psutil.Process().children() if "gst-launch" in " ".join(child.cmdline())]
     threading.Timer(0.3, child.kill).start()
     started_s = time.monotonic()
-    with pytest.raises(DeviceError, match="stopped sending pictures"):
+    with pytest.raises(DeviceError, match="stopped sending frames"):
         list(source)
     source.close()
     assert time.monotonic() - started_s < 2

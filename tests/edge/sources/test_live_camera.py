@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge.errors import DeviceError
-from edge.sources.live_camera import FROZEN_S, LiveCamera, Sensor
+from edge.sources.live_camera import FROZEN_S, FrozenDetector, LiveCamera
 from tests.helpers.brokers import wait_until
 
 SHAPE = (48, 64, 3)
@@ -22,43 +22,43 @@ def noise(seed: int) -> np.ndarray:
 
 def test_sensor_with_noise_is_alive() -> None:
     """From the second picture on, and for ever."""
-    sensor = Sensor()
-    assert [sensor.is_alive(noise(n), n * STEP_NS) for n in range(9)] == [False] + [True] * 8
+    detector = FrozenDetector()
+    assert [detector.is_alive(noise(n), n * STEP_NS) for n in range(9)] == [False] + [True] * 8
 
 
 def test_sensor_that_gets_stuck() -> None:
     """Exactly `FROZEN_S` of one picture is waited for, one nanosecond more is a fault."""
-    sensor = Sensor()
-    sensor.is_alive(noise(0), 0)
-    assert sensor.is_alive(noise(1), 0)
-    assert [sensor.is_alive(noise(1), n * STEP_NS) for n in range(1, 5)] == [True] * 4
-    with pytest.raises(DeviceError, match="the same picture for 4 s; ") as caught:
-        sensor.is_alive(noise(1), 4 * STEP_NS + 1)
+    detector = FrozenDetector()
+    detector.is_alive(noise(0), 0)
+    assert detector.is_alive(noise(1), 0)
+    assert [detector.is_alive(noise(1), n * STEP_NS) for n in range(1, 5)] == [True] * 4
+    with pytest.raises(DeviceError, match="the same frame for 4 s; ") as caught:
+        detector.is_alive(noise(1), 4 * STEP_NS + 1)
     assert caught.value.reason == "frozen"
 
 
 def test_sensor_that_is_stuck_from_the_start() -> None:
     """Opened again, a stuck camera shows nothing at all: it would seem to recover."""
-    sensor = Sensor()
-    assert [sensor.is_alive(noise(1), n * STEP_NS) for n in range(5)] == [False] * 5
+    detector = FrozenDetector()
+    assert [detector.is_alive(noise(1), n * STEP_NS) for n in range(5)] == [False] * 5
     with pytest.raises(DeviceError):
-        sensor.is_alive(noise(1), 5 * STEP_NS)
+        detector.is_alive(noise(1), 5 * STEP_NS)
 
 
 def test_one_pixel_is_life_enough() -> None:
     """A difference of one step in one pixel, between the sampled ones, counts."""
-    sensor = Sensor()
-    sensor.is_alive(noise(1), 0)
+    detector = FrozenDetector()
+    detector.is_alive(noise(1), 0)
     changed = noise(1)
     changed[13, 17, 1] ^= 1
-    assert sensor.is_alive(changed, 9 * STEP_NS)
+    assert detector.is_alive(changed, 9 * STEP_NS)
 
 
 def test_dark_room_is_not_a_fault() -> None:
     """At night all pictures may be black and the same."""
-    sensor = Sensor()
+    detector = FrozenDetector()
     black = np.full(SHAPE, 16, np.uint8)
-    assert [sensor.is_alive(black.copy(), n * STEP_NS) for n in range(20)] == [True] * 20
+    assert [detector.is_alive(black.copy(), n * STEP_NS) for n in range(20)] == [True] * 20
 
 
 class Handed:

@@ -145,9 +145,9 @@ def test_kinds_and_what_is_none(tmp_path: Path) -> None:
         )
         with pytest.raises(MediaError, match=rf"{name}: .+; .+"):
             kind_of(tmp_path / name)
-    with pytest.raises(MediaError, match="no picture"):
+    with pytest.raises(MediaError, match="no frame"):
         list(read_video_frames(heard))
-    with pytest.raises(MediaError, match="no sound track"):
+    with pytest.raises(MediaError, match="no audio track"):
         read_audio(disguised)
 
 

@@ -21,7 +21,7 @@ from edge.sources import resampling as resample
 from edge.sources.devices import AlsaCard, alsa_cards
 from edge.sources.driver_threads import is_hanging
 from edge.sources.microphone import LiveMicrophone, open_microphone
-from edge.sources.resampling import LouderChannel, Resampler, Silence
+from edge.sources.resampling import LoudestChannel, Resampler, SilenceDetector
 from tests.helpers import media
 from tests.helpers.brokers import wait_until
 from tests.helpers.sound_server import SoundServer, sound_server  # noqa: F401 - a fixture
@@ -76,20 +76,20 @@ def test_same_rate_is_untouched() -> None:
 
 def test_louder_channel_wins_and_stays() -> None:
     """A much louder channel is taken; a slightly louder one is no reason to change."""
-    louder = LouderChannel(2)
+    loudest = LoudestChannel(2)
     quiet, loud = media.tone(0.02, amplitude=0.1), media.tone(0.02, amplitude=0.5)
     for _ in range(50):
-        picked = louder.pick(np.stack([quiet, loud], axis=1))
+        picked = loudest.select(np.stack([quiet, loud], axis=1))
     np.testing.assert_array_equal(picked, loud)
     for _ in range(200):
-        picked = louder.pick(np.stack([1.3 * loud, loud], axis=1))
+        picked = loudest.select(np.stack([1.3 * loud, loud], axis=1))
     np.testing.assert_array_equal(picked, loud)
 
 
 def test_opposite_channels_do_not_cancel() -> None:
     """Two channels wired against each other give sound."""
     wave = media.tone(0.02)
-    assert np.abs(LouderChannel(2).pick(np.stack([wave, -wave], axis=1))).max() > 0.4
+    assert np.abs(LoudestChannel(2).select(np.stack([wave, -wave], axis=1))).max() > 0.4
 
 
 @pytest.mark.usefixtures("alsa")
@@ -161,7 +161,7 @@ def test_nothing_is_folded_into_speech(tmp_path: Path, monkeypatch: pytest.Monke
 def test_silence_is_a_fault_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exactly `SILENT_S` of one value is still waited for, one block more is not; noise starts it anew."""
     monkeypatch.setattr(resample, "SILENT_S", 0.1)
-    silence = Silence("mic", rate_hz=16_000)
+    silence = SilenceDetector("mic", rate_hz=16_000)
     zeros = np.zeros((320, 2), np.float32)
     assert [silence.is_alive(zeros) for _ in range(5)] == [False] * 5
     with pytest.raises(DeviceError, match=r"^mic: perfect silence for 0\.1 s; ") as caught:

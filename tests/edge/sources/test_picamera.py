@@ -62,7 +62,7 @@ def test_loose_cable(picamera2: type[Picamera2], monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(picamera, "FROZEN_S", 0.5)
     source = open_camera("picamera:0", fps=50, width=64, height=48)
     with pytest.raises(
-        DeviceError, match=r"picamera:0: no picture for 0\.5 s; check the ribbon cable"
+        DeviceError, match=r"picamera:0: no frame for 0\.5 s; check the ribbon cable"
     ) as caught:
         list(source)
     source.close()
@@ -75,7 +75,7 @@ def test_stuck_sensor(picamera2: type[Picamera2], monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(picamera2, "still", True)
     monkeypatch.setattr(capture, "FROZEN_S", 0.5)
     source = open_camera("picamera:0", fps=50, width=64, height=48)
-    with pytest.raises(DeviceError, match=r"picamera:0: the same picture for 0\.5 s; ") as caught:
+    with pytest.raises(DeviceError, match=r"picamera:0: the same frame for 0\.5 s; ") as caught:
         pytest.fail(f"a picture of {next(iter(source)).t_ns}")
     source.close()
     assert caught.value.reason == "frozen"

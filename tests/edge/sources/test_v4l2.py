@@ -88,9 +88,9 @@ def test_webcam_by_its_lasting_name(camera: Path) -> None:
 @pytest.mark.parametrize(
     ("mode", "reason", "says"),
     [
-        ("freeze", "timeout", "no picture for "),
-        ("unplug", "no_device", "stopped sending pictures; connect it again"),
-        ("still", "frozen", "the same picture for 4 s; "),
+        ("freeze", "timeout", "no frame for "),
+        ("unplug", "no_device", "stopped sending frames; connect it again"),
+        ("still", "frozen", "the same frame for 4 s; "),
     ],
 )
 def test_webcam_that_fails(camera: Path, mode: str, reason: str, says: str) -> None:
