@@ -1,4 +1,4 @@
-"""Writes small files whole: a crash leaves the old content or the new one, never half of it."""
+"""Writes small files atomically: after a crash the file has either its old or its new content."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path("/")  # below it lie /sys, /dev and /proc; tests pass another direct
 
 
 def write_text(path: Path, text: str, *, mode: int = 0o644) -> Path:
-    """Replace `path` by `text`, synced to disk; create missing directories; raise `OSError`."""
+    """Replace the content of `path`, synced to disk; create missing directories. Raises `OSError`."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

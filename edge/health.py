@@ -1,4 +1,4 @@
-"""Current faults, progress of the threads, and counters of the daemon."""
+"""Keeps the current faults, the progress of the threads, and the counters of the daemon."""
 
 from __future__ import annotations
 
@@ -55,19 +55,19 @@ class Health:
             listener(component, reason, detail)
 
     def progress(self, worker: str, *, limit_s: float = STUCK_S) -> None:
-        """Note that a worker got something done, even if that was waiting in vain for a device.
+        """Record that a worker makes progress; waiting for a missing device is progress, too.
 
-        It counts as stuck unless it says so again within `limit_s`.
+        The worker counts as stuck unless it calls this again within `limit_s`.
         """
         self._deadlines_ns[worker] = time.monotonic_ns() + int(limit_s * 1e9)
 
     def stuck(self) -> list[str]:
-        """Return the workers without progress for longer than they may be, sorted."""
+        """Return the names of the workers without progress within their limit, sorted."""
         now_ns = time.monotonic_ns()
         return sorted(name for name, t_ns in list(self._deadlines_ns.items()) if now_ns > t_ns)
 
     @property
     def reasons(self) -> list[str]:
-        """The present faults as `component:reason`, sorted."""
+        """The current faults as `component:reason`, sorted."""
         with self._lock:
             return sorted(f"{component}:{reason}" for component, reason in self._faults.items())

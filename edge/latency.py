@@ -9,28 +9,28 @@ from contextlib import contextmanager
 
 import numpy as np
 
-KEPT = 256  # newest measurements of a stage; at ten frames a second about the last half minute
+KEPT = 256  # newest durations of a stage; at 10 frames a second, the last 26 s
 
 
 class Latencies:
-    """The newest durations of each stage (`see`, `hear`, `publish`); one thread a stage may add."""
+    """The newest durations of each stage (`see`, `hear`, `publish`); each stage is added to by one thread."""
 
     def __init__(self) -> None:
         self._stages: dict[str, deque[float]] = {}
 
     def add(self, stage: str, seconds: float) -> None:
-        """Note one duration."""
+        """Add one duration."""
         self._stages.setdefault(stage, deque(maxlen=KEPT)).append(seconds)
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
-        """Note how long the block takes, unless it fails."""
+        """Add the duration of the block, unless it raises."""
         start_s = time.perf_counter()
         yield
         self.add(stage, time.perf_counter() - start_s)
 
     def quantiles_ms(self) -> dict[str, dict[str, float]]:
-        """Return `p50` and `p95` of each stage that was measured, in milliseconds."""
+        """Return `p50` and `p95` of each measured stage, in milliseconds."""
         return {
             stage: {f"p{q}": round(1e3 * float(np.percentile(values, q)), 3) for q in (50, 95)}
             for stage, values in ((stage, list(kept)) for stage, kept in list(self._stages.items()))

@@ -1,4 +1,4 @@
-"""Holds back what native libraries write to stdout and stderr: no setting of theirs stops it."""
+"""Filters what native libraries write to stdout and stderr, where they have no setting for it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import tempfile
 import threading
 from collections.abc import Iterator
 
-# One at a time: the descriptors belong to the whole process.
+# One block at a time, because the descriptors belong to the whole process.
 _holding = threading.Lock()
 
 NOTICES = re.compile(rb"INFO: ")
-# The forms of LiteRT, of glog, of Dawn's warnings and of the lines that continue them.
+# Lines of LiteRT, of glog and of Dawn, and their continuation lines.
 ALL_NATIVE = re.compile(
     rb"(INFO|VERBOSE|WARNING|ERROR): |[IWEF]\d{4} \d\d:|Warning: "
     rb"|=== Source|third_party/| - |    at |\xe2\x94\x94|\s*$"
@@ -23,9 +23,9 @@ ALL_NATIVE = re.compile(
 
 @contextlib.contextmanager
 def held_output(drop: re.Pattern[bytes]) -> Iterator[list[bytes]]:
-    """Hold both streams while the block lasts, then pass on the lines that do not begin like `drop`.
+    """Hold both streams during the block, then write the lines whose beginning does not match `drop`.
 
-    The list is empty inside the block and has every line after it.
+    The yielded list is empty inside the block and has all lines after it.
     """
     lines: list[bytes] = []
     with _holding, contextlib.ExitStack() as stack:

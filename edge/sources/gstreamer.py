@@ -83,9 +83,8 @@ class GstDriver:
         width, height = self._size
         pixels = self._pixels
         if pixels is None:  # else reuse the buffer of a frame that was not retrieved
-            pixels = np.empty(
-                (height, -(-3 * width // 4) * 4), np.uint8
-            )  # rows are padded to a multiple of 4 bytes
+            # GStreamer pads rows to a multiple of 4 bytes.
+            pixels = np.empty((height, -(-3 * width // 4) * 4), np.uint8)
         left = pixels.data.cast("B")
         while left:
             count = self._pipe.readinto(left)

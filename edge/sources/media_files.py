@@ -28,8 +28,8 @@ from edge.errors import MediaError
 from edge.values import SAMPLE_RATE_HZ, Float32, Frame, UInt8
 
 MAX_SIDE_PX = 2048
-MAX_HOLE_S = 10.0  # a larger jump of the time stamps is damage and not filled with silence
-_LATE_HOLE_S = 0.05
+MAX_GAP_S = 10.0  # a larger jump of the time stamps is damage and not filled with silence
+_LATE_GAP_S = 0.05
 
 # The permitted formats. FFmpeg also reads playlists, subtitles and text as "video"; a playlist that is named
 # clip.mp4 would make it open other files and addresses.
@@ -193,12 +193,12 @@ def audio_blocks(container: InputContainer, *, from_s: float = 0.0) -> Iterator[
     index = first
     for at_s, block in _resampled(_decoded(container, stream)):
         if at_s is not None:
-            hole = round((at_s - start_s) * SAMPLE_RATE_HZ) - index
-            if hole < 0 and index == first:
-                block = block[-hole:]  # before `from_s`: seeking stops at the packet in front of it
-            elif (index == first and hole > 0) or hole > _LATE_HOLE_S * SAMPLE_RATE_HZ:
-                hole = min(hole, int(MAX_HOLE_S * SAMPLE_RATE_HZ))
-                block = np.concatenate((np.zeros(hole, np.float32), block))
+            gap = round((at_s - start_s) * SAMPLE_RATE_HZ) - index
+            if gap < 0 and index == first:
+                block = block[-gap:]  # before `from_s`: seeking stops at an earlier packet
+            elif (index == first and gap > 0) or gap > _LATE_GAP_S * SAMPLE_RATE_HZ:
+                gap = min(gap, int(MAX_GAP_S * SAMPLE_RATE_HZ))
+                block = np.concatenate((np.zeros(gap, np.float32), block))
         if len(block):
             index += len(block)
             yield block

@@ -1,4 +1,4 @@
-// Draws what /stream sends: the payloads that the broker got, and what only this page may know (boxes, level).
+// Draws the messages of /stream: the published payloads, and what only this page shows (boxes, level).
 "use strict";
 
 const LABELS = ["anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"];
@@ -14,24 +14,24 @@ if (given) {
 }
 if (new URLSearchParams(location.search).has("kiosk")) document.body.classList.add("kiosk");
 
-function ask(path, options = {}) {
+function request(path, options = {}) {
   const headers = { ...options.headers };
   const token = sessionStorage.getItem("token");
   if (token) headers.Authorization = `Bearer ${token}`;
   return fetch(path, { ...options, headers, cache: "no-store", credentials: "omit" });
 }
 
-async function follow() {
-  const answer = await ask("stream");
-  if (answer.status === 401) {
+async function readStream() {
+  const response = await request("stream");
+  if (response.status === 401) {
     sessionStorage.removeItem("token");
     $("ask").hidden = false;
     $("content").hidden = true;
     $("token").focus();
     return false;
   }
-  if (!answer.ok) throw new Error(`stream: ${answer.status}`);
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  if (!response.ok) throw new Error(`stream: ${response.status}`);
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
     const { value, done } = await reader.read();
@@ -46,10 +46,10 @@ async function follow() {
   }
 }
 
-async function stay() {
+async function stayConnected() {
   for (;;) {
     try {
-      if (!(await follow())) return;
+      if (!(await readStream())) return;
     } catch {
       $("lost").hidden = false;
     }
@@ -79,21 +79,21 @@ function bar(share, kind) {
   return made;
 }
 
-function draw(seen) {
+function draw(message) {
   $("lost").hidden = $("ask").hidden = true;
   $("content").hidden = false;
-  const told = seen.payloads;
-  $("device").textContent = seen.device;
-  document.title = told.state ? `${told.state.emotion} - ${seen.device}` : seen.device;
-  drawStatus(told.status, seen.broker);
-  drawNow(told.state, told["group/state"], told["fatigue/state"]);
-  drawBars(told);
-  drawFatigue(told["fatigue/state"]);
-  drawBoxes(seen.boxes, told["face/state"], seen.frame);
-  drawLevel(seen.level_db);
-  if (seen.hour !== null) drawHour(seen.hour);
-  drawFacts(seen);
-  drawButtons(seen);
+  const payloads = message.payloads;
+  $("device").textContent = message.device;
+  document.title = payloads.state ? `${payloads.state.emotion} - ${message.device}` : message.device;
+  drawStatus(payloads.status, message.broker);
+  drawNow(payloads.state, payloads["group/state"], payloads["fatigue/state"]);
+  drawBars(payloads);
+  drawFatigue(payloads["fatigue/state"]);
+  drawBoxes(message.boxes, payloads["face/state"], message.frame);
+  drawLevel(message.level_db);
+  if (message.hour !== null) drawHour(message.hour);
+  drawFacts(message);
+  drawButtons(message);
 }
 
 function drawStatus(status, broker) {
@@ -109,13 +109,13 @@ function drawNow(state, group, fatigue) {
   set($("emotion"), emotion || (group ? "group" : "\u00a0"));
   $("emotion").className = emotion ? `is-${emotion}` : "";
   const faces = state ? state.faces : group && group.faces;
-  const words = [];
-  if (state && emotion !== "absent") words.push(`${Math.round(100 * state.confidence)} % sure`);
-  if (faces !== null && faces !== undefined) words.push(faces === 1 ? "1 face" : `${faces} faces`);
-  if (state && emotion === "absent") words.push("nobody seen, nobody heard");
-  if (state && state.speaker) words.push(state.speaker === "uncertain" ? "somebody speaks" : `${state.speaker} speaks`);
-  if (fatigue) words.push(`fatigue: ${fatigue.level}`);
-  $("summary").textContent = words.join(" \u00b7 ");
+  const parts = [];
+  if (state && emotion !== "absent") parts.push(`${Math.round(100 * state.confidence)} % confidence`);
+  if (faces !== null && faces !== undefined) parts.push(faces === 1 ? "1 face" : `${faces} faces`);
+  if (state && emotion === "absent") parts.push("no face, no voice");
+  if (state && state.speaker) parts.push(state.speaker === "uncertain" ? "speaker uncertain" : `${state.speaker} speaks`);
+  if (fatigue) parts.push(`fatigue: ${fatigue.level}`);
+  $("summary").textContent = parts.join(" \u00b7 ");
   const share = state ? state.confidence : 0;
   $("confidence").firstElementChild.style.width = `${Math.round(100 * share)}%`;
   $("confidence").firstElementChild.className = emotion ? `is-${emotion}` : "";
@@ -123,16 +123,16 @@ function drawNow(state, group, fatigue) {
 }
 
 function set(node, text) {
-  // Only a change is read out by a screen reader.
+  // Screen readers announce only changes.
   if (node.textContent !== text) node.textContent = text;
 }
 
-function drawBars(told) {
+function drawBars(payloads) {
   const columns = [];
-  if (told.state) columns.push(["room", told.state.probabilities]);
-  for (const face of (told["face/state"] || { faces: [] }).faces)
+  if (payloads.state) columns.push(["room", payloads.state.probabilities]);
+  for (const face of (payloads["face/state"] || { faces: [] }).faces)
     columns.push([face.speaking ? `${face.subject} speaks` : face.subject, face.probabilities]);
-  const voice = told["voice/state"];
+  const voice = payloads["voice/state"];
   if (voice && voice.emotion !== "absent") columns.push(["voice", voice.probabilities]);
   const head = element("tr");
   head.append(element("th"), ...columns.map(([name]) => element("th", name)));
@@ -149,22 +149,19 @@ function drawBars(told) {
     return row;
   });
   $("bars").tBodies[0].replaceChildren(...(columns.length ? rows : []));
-  const group = told["group/state"];
-  $("withheld").hidden = Boolean(told.state) || !group;
-  if (group && !told.state) {
+  const group = payloads["group/state"];
+  $("withheld").hidden = Boolean(payloads.state) || !group;
+  if (group && !payloads.state) {
     const counts = Object.entries(group.counts || {}).map(([label, n]) => `${label} ${n}`);
-    const none = group.counts
-      ? "No emotion is on enough faces to be told here."
-      : "Fewer than five faces: no emotion leaves the device here.";
-    $("withheld").textContent = counts.length ? `In fives: ${counts.join(", ")}` : none;
+    $("withheld").textContent = group.counts ? `Faces: ${counts.join(", ")}` : "Fewer than five faces: no emotion is published.";
   }
 }
 
 function drawFatigue(fatigue) {
   $("fatigue").hidden = !fatigue || fatigue.level === "absent";
   if ($("fatigue").hidden) return;
-  const why = fatigue.reasons.join(", ").replaceAll("_", " ");
-  set($("tired"), why ? `${fatigue.level}: ${why}` : fatigue.level);
+  const reasons = fatigue.reasons.join(", ").replaceAll("_", " ");
+  set($("tired"), reasons ? `${fatigue.level}: ${reasons}` : fatigue.level);
   const score = Math.round(100 * fatigue.score);
   $("tiredness").firstElementChild.style.width = `${score}%`;
   $("tiredness").firstElementChild.className = `is-${fatigue.level}`;
@@ -217,7 +214,7 @@ function drawLevel(level) {
 }
 
 function drawHour(hour) {
-  // [seconds ago, label], oldest first: each lasts until the next.
+  // [seconds ago, label], oldest first: each emotion lasts until the next one.
   const spans = hour.map(([ago, label], i) => {
     const from = Math.min(3600, ago);
     const until = i + 1 < hour.length ? hour[i + 1][0] : 0;
@@ -226,29 +223,29 @@ function drawHour(hour) {
     return span;
   });
   $("hour").replaceChildren(...spans);
-  const there = [...LABELS, "uncertain"].filter((label) => hour.some(([, seen]) => seen === label));
-  $("legend").replaceChildren(...there.map((label) => {
+  const present = [...LABELS, "uncertain"].filter((label) => hour.some(([, emotion]) => emotion === label));
+  $("legend").replaceChildren(...present.map((label) => {
     const entry = element("span", "", `is-${label}`);
     entry.append(element("b", label));
     return entry;
   }));
 }
 
-function drawFacts(seen) {
-  const reasons = (seen.payloads.status || { reasons: [] }).reasons;
-  const facts = seen.facts.map(([name, value]) => [name, value, reasons.some((reason) => reason.startsWith(`${name}:`))]);
+function drawFacts(message) {
+  const reasons = (message.payloads.status || { reasons: [] }).reasons;
+  const facts = message.facts.map(([name, value]) => [name, value, reasons.some((reason) => reason.startsWith(`${name}:`))]);
   $("facts").replaceChildren(...facts.flatMap(([name, value, bad]) => [element("dt", name), element("dd", value, bad ? "bad" : "")]));
 }
 
-function drawButtons(seen) {
+function drawButtons(message) {
   for (const part of ["camera", "microphone"]) {
-    const on = seen.enabled[part];
+    const on = message.enabled[part];
     $(part).hidden = on === null;
     $(part).setAttribute("aria-pressed", on === false);
     set($(part), on === false ? `Resume ${part}` : `Pause ${part}`);
   }
-  $("preview").hidden = seen.preview_s === null || seen.enabled.camera === false;
-  const left = seen.preview_s || 0;
+  $("preview").hidden = message.preview_s === null || message.enabled.camera === false;
+  const left = message.preview_s || 0;
   set($("preview"), left > 0 ? `Hide the camera (${Math.ceil(left)} s)` : "Show the camera for 60 s");
   $("preview").setAttribute("aria-pressed", left > 0);
   if (left > 0) watch();
@@ -261,25 +258,25 @@ async function watch() {
   watching = true;
   try {
     for (;;) {
-      const answer = await ask("preview.jpg");
-      if (!answer.ok) break;
-      const url = URL.createObjectURL(await answer.blob());
+      const response = await request("preview.jpg");
+      if (!response.ok) break;
+      const url = URL.createObjectURL(await response.blob());
       const old = $("picture").src;
       $("picture").src = url;
       $("picture").hidden = false;
       if (old.startsWith("blob:")) URL.revokeObjectURL(old);
       await new Promise((resolve) => setTimeout(resolve, 200));
     }
-  } catch { /* the stream tells that the device is gone */ }
+  } catch { /* the stream reports a lost connection */ }
   $("picture").hidden = true;
   $("picture").removeAttribute("src");
   watching = false;
 }
 
 async function press(path, on) {
-  // A JSON body makes the browser ask first when another site tries this; the server checks Host and Origin, too.
-  const answer = await ask(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ on }) });
-  if (!answer.ok) set($("lost"), await answer.text()), ($("lost").hidden = false);
+  // A JSON body makes browsers send a preflight request for other sites; the server also checks Host and Origin.
+  const response = await request(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ on }) });
+  if (!response.ok) set($("lost"), await response.text()), ($("lost").hidden = false);
 }
 
 for (const part of ["camera", "microphone"]) {
@@ -290,6 +287,6 @@ $("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   sessionStorage.setItem("token", $("token").value);
   $("ask").hidden = true;
-  stay();
+  stayConnected();
 });
-stay();
+stayConnected();

@@ -1,4 +1,4 @@
-"""The status page in a real browser, before a real daemon and a real broker."""
+"""The status page in a real browser, with a real daemon and a real broker."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CANARY = "canary-0123456789abcdef"
 
 
 class Site:
-    """A daemon with its page and its broker; `start` again after `kill` keeps the port."""
+    """A daemon with its page and its broker; a restart keeps the port."""
 
     def __init__(self, directory: Path, broker: EmbeddedBroker, **more: str) -> None:
         self.port = free_port()
@@ -63,7 +63,7 @@ class Site:
         self._context.__exit__(None, None, None)
 
     def answers(self, path: str, headers: dict[str, str]) -> bool:
-        """Tell whether the server answers 200."""
+        """Return whether the server answers 200."""
         try:
             return self.ask("GET", path, headers=headers)[0] == 200
         except OSError:
@@ -106,7 +106,7 @@ def serving(directory: Path, **more: str) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """One daemon for all tests that leave it as it was."""
+    """One daemon for all tests that do not change it."""
     with serving(tmp_path_factory.mktemp("site")) as running:
         yield running
 
@@ -117,7 +117,7 @@ def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("chromium is not installed: sudo apt install chromium")
     with sync_playwright() as playwright:
-        # Root has no sandbox; the pages are ours.
+        # Chromium has no sandbox for root; these pages are trusted.
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield chromium
         chromium.close()
@@ -125,7 +125,7 @@ def browser() -> Iterator[Browser]:
 
 @contextmanager
 def open_page(browser: Browser, url: str, **context: Any) -> Iterator[Page]:
-    """Open the page in a browser of its own; fail when its console complains or it asks anybody else."""
+    """Open the page in a fresh browser context; fail on console errors and on requests to other hosts."""
     complaints: list[str] = []
     with closing(browser.new_context(**context)) as fresh:
         page = fresh.new_page()
@@ -142,8 +142,8 @@ def open_page(browser: Browser, url: str, **context: Any) -> Iterator[Page]:
 
 
 @contextmanager
-def voice_result(site: Site, *subtopics: str) -> Iterator[Listener]:
-    """Listen to topics of the device."""
+def subscribed(site: Site, *subtopics: str) -> Iterator[Listener]:
+    """Subscribe to topics of the device."""
     settings = MqttSettings(host=site.broker.host, port=site.broker.port)
     with closing(listen(settings, *(f"emotion/lab/{subtopic}" for subtopic in subtopics))) as listener:
         assert listener.wait_ready(10)
@@ -151,21 +151,21 @@ def voice_result(site: Site, *subtopics: str) -> Iterator[Listener]:
 
 
 def next_where(listener: Listener, condition: Any) -> Any:
-    """Return the next payload that fulfils a condition."""
+    """Return the next payload that meets a condition."""
     for _ in range(200):
         message = listener.receive(10)
-        assert message is not None, "nothing came"
+        assert message is not None, "no message in 10 s"
         payload = json.loads(message.payload) if message.payload[:1] == b"{" else message.payload.decode()
         if condition(payload):
             return payload
-    raise AssertionError("200 messages, none of them right")
+    raise AssertionError("none of 200 messages meets the condition")
 
 
-def test_shows_what_the_broker_got(site: Site, browser: Browser) -> None:
-    """The emotion on the page is that of the newest `state` at the broker, and all bars are drawn."""
-    with open_page(browser, site.url) as page, voice_result(site, "state") as listener:
-        told = next_where(listener, lambda state: state["emotion"] in ("happiness", "surprise"))
-        expect(page.locator("#emotion")).to_have_text(told["emotion"], timeout=3000)
+def test_shows_what_was_published(site: Site, browser: Browser) -> None:
+    """The emotion on the page is that of the newest `state` message, and all bars are drawn."""
+    with open_page(browser, site.url) as page, subscribed(site, "state") as listener:
+        payload = next_where(listener, lambda state: state["emotion"] in ("happiness", "surprise"))
+        expect(page.locator("#emotion")).to_have_text(payload["emotion"], timeout=3000)
         expect(page.locator("#device")).to_have_text("lab")
         expect(page.locator("#status")).to_have_text("running")
         expect(page.locator("#broker")).to_contain_text("MQTT 3.1.1")
@@ -176,7 +176,7 @@ def test_shows_what_the_broker_got(site: Site, browser: Browser) -> None:
 
 
 def drawn_fatigue(page: Page, room: FatigueState, *people: FatigueState) -> dict[str, Any]:
-    """Have the page draw a state as the broker would get it; return what can be read of it then."""
+    """Make the page draw a published fatigue state; return the texts and numbers that it shows."""
     payload = fatigue_state(room, people, time=datetime(2026, 1, 2, tzinfo=UTC))
     read: dict[str, Any] = page.evaluate(
         """(state) => {
@@ -184,7 +184,7 @@ def drawn_fatigue(page: Page, room: FatigueState, *people: FatigueState) -> dict
             const meter = document.getElementById("tiredness");
             return {
                 hidden: document.getElementById("fatigue").hidden,
-                words: document.getElementById("tired").textContent,
+                text: document.getElementById("tired").textContent,
                 score: meter.getAttribute("aria-valuenow"),
                 value: meter.getAttribute("aria-valuetext"),
                 width: meter.firstElementChild.style.width,
@@ -197,15 +197,15 @@ def drawn_fatigue(page: Page, room: FatigueState, *people: FatigueState) -> dict
     return read
 
 
-def test_gauge_of_fatigue_says_level_reason_and_numbers(site: Site, browser: Browser) -> None:
-    """The meter, its words for a screen reader, and a column a person; nothing where nobody is."""
+def test_fatigue_meter_shows_level_reasons_and_numbers(site: Site, browser: Browser) -> None:
+    """The meter, its text for screen readers and a column for each person; hidden when nobody is present."""
     one = FatigueState("person-1", "drowsy", 0.71, ("perclos", "microsleeps"), perclos=0.214, microsleeps=1)
     two = FatigueState("person-2", "uncertain", 0.0, ("eyes_not_visible",))
     with open_page(browser, site.url) as page:
         expect(page.locator("#content")).to_be_visible()
         shown = drawn_fatigue(page, replace(one, subject="room"), one, two)
         assert not shown["hidden"]
-        assert shown["words"] == "drowsy: perclos, microsleeps"
+        assert shown["text"] == "drowsy: perclos, microsleeps"
         assert (shown["score"], shown["value"], shown["width"]) == ("71", "drowsy", "71%")
         assert shown["rows"][0] == ["", "person-1", "person-2"]
         assert ["level", "drowsy", "uncertain"] in shown["rows"]
@@ -213,8 +213,8 @@ def test_gauge_of_fatigue_says_level_reason_and_numbers(site: Site, browser: Bro
         assert drawn_fatigue(page, FatigueState("room", "absent"))["hidden"]
 
 
-def test_stream_fits_its_schema_and_repeats_the_hour_only_when_it_changes(site: Site) -> None:
-    """Messages are as `page.json` says; the first one of a stream has the hour."""
+def test_stream_matches_its_schema(site: Site) -> None:
+    """Messages match `page.json`, payloads match their own schemas; the first message has the hour."""
     message = site.streamed()
     jsonschema.validate(message, load_schema("page"))
     assert message["hour"] is not None
@@ -223,8 +223,8 @@ def test_stream_fits_its_schema_and_repeats_the_hour_only_when_it_changes(site: 
 
 
 def test_keyboard_pauses_the_microphone(site: Site, browser: Browser) -> None:
-    """Tab reaches the button, Enter presses it, the broker hears OFF, and again ON."""
-    with open_page(browser, site.url) as page, voice_result(site, "microphone/enabled/state") as listener:
+    """Tab reaches the button, Enter presses it; OFF is published, then ON."""
+    with open_page(browser, site.url) as page, subscribed(site, "microphone/enabled/state") as listener:
         button = page.locator("#microphone")
         expect(button).to_be_visible()
         for _ in range(10):
@@ -240,10 +240,10 @@ def test_keyboard_pauses_the_microphone(site: Site, browser: Browser) -> None:
         next_where(listener, lambda payload: payload == "ON")
 
 
-def test_preview_is_told_on_mqtt(site: Site, browser: Browser) -> None:
-    """No picture before the click; the status says that a preview runs, and when it ends."""
+def test_preview_is_published(site: Site, browser: Browser) -> None:
+    """No image before the click; the status topic reports the start and the end of the preview."""
     assert site.ask("GET", "/preview.jpg")[0] == 404
-    with open_page(browser, site.url) as page, voice_result(site, "status") as listener:
+    with open_page(browser, site.url) as page, subscribed(site, "status") as listener:
         page.locator("#preview").click()
         next_where(listener, lambda status: status["preview"])
         expect(page.locator("#picture")).to_be_visible()
@@ -256,8 +256,8 @@ def test_preview_is_told_on_mqtt(site: Site, browser: Browser) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_phone_needs_no_sideways_scrolling(site: Site, browser: Browser, scheme: Any) -> None:
-    """At 360 pixels nothing is wider than the page, in light and dark; the emotion is readable."""
+def test_phone_needs_no_horizontal_scrolling(site: Site, browser: Browser, scheme: Any) -> None:
+    """At a width of 360 pixels nothing overflows, and both colour schemes are applied."""
     with open_page(browser, site.url, viewport={"width": 360, "height": 740}, color_scheme=scheme) as page:
         expect(page.locator("#content")).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
@@ -268,8 +268,8 @@ def test_phone_needs_no_sideways_scrolling(site: Site, browser: Browser, scheme:
         assert colours[1] == (dark if scheme == "dark" else light)
 
 
-def test_kiosk_is_read_from_three_metres(site: Site, browser: Browser) -> None:
-    """With ?kiosk the word is at least 100 pixels high, nothing can be pressed, nothing scrolls."""
+def test_kiosk_is_readable_from_three_metres(site: Site, browser: Browser) -> None:
+    """With ?kiosk the emotion is at least 100 pixels high, the buttons are hidden and nothing scrolls."""
     with open_page(browser, site.url, viewport={"width": 1280, "height": 720}) as page:
         page.goto(f"{site.url}?kiosk")
         expect(page.locator("#emotion")).to_be_visible()
@@ -278,8 +278,8 @@ def test_kiosk_is_read_from_three_metres(site: Site, browser: Browser) -> None:
         assert page.evaluate("document.documentElement.scrollHeight") <= 720
 
 
-def test_daemon_that_comes_back_is_found_again(tmp_path: Path, browser: Browser) -> None:
-    """After kill -9 the page says that nobody answers; after the restart it goes on by itself."""
+def test_page_reconnects_to_a_restarted_daemon(tmp_path: Path, browser: Browser) -> None:
+    """While the daemon is gone the page reports a lost connection; after the restart it continues."""
     with serving(tmp_path) as site, open_page(browser, site.url) as page:
         expect(page.locator("#content")).to_be_visible()
         site.stop()
@@ -290,7 +290,7 @@ def test_daemon_that_comes_back_is_found_again(tmp_path: Path, browser: Browser)
 
 
 def test_token_opens_the_page_and_stays_out_of_url_and_log(tmp_path: Path, browser: Browser) -> None:
-    """Without the token only the empty page comes; with it in the fragment or the field everything does."""
+    """Without the token the page stays empty; the token is accepted in the fragment and in the field."""
     token = tmp_path / "token"
     token.write_text(CANARY)
     token.chmod(0o600)
@@ -329,17 +329,17 @@ def test_token_opens_the_page_and_stays_out_of_url_and_log(tmp_path: Path, brows
         (b" " * 1_000_000, {}, 400),
     ],
 )
-def test_buttons_take_only_what_this_page_sends(
+def test_buttons_accept_only_requests_of_this_page(
     site: Site, body: bytes, headers: dict[str, str], status: int
 ) -> None:
-    """Other sites, other names, other types and other bodies are refused, and the daemon goes on."""
+    """Other origins, host names, content types and bodies are refused, and the daemon runs on."""
     assert site.press("/camera/enabled", body, **headers) == status
     assert site.process is not None
     assert site.process.poll() is None
 
 
-def test_headers_allow_nothing_from_elsewhere(site: Site) -> None:
-    """The policy starts from nothing; no cookie, no cache."""
+def test_headers_forbid_other_hosts(site: Site) -> None:
+    """The content security policy permits only this host; no cookie, no cache."""
     for path in ("/", "/page.js", "/page.css"):
         status, _, headers = site.ask("GET", path)
         assert status == 200
@@ -350,7 +350,7 @@ def test_headers_allow_nothing_from_elsewhere(site: Site) -> None:
 
 
 def test_workplace_shows_no_person_s_emotion(tmp_path: Path, browser: Browser) -> None:
-    """In a restricted context the stream has counts only, withheld for one face, and says so."""
+    """In a restricted context the stream has only counts, which the page reports as withheld for one face."""
     with serving(tmp_path, EMOTION_EDGE__DEVICE__CONTEXT="workplace") as site:
         with open_page(browser, site.url) as page:
             expect(page.locator("#withheld")).to_contain_text("Fewer than five faces")
@@ -361,7 +361,7 @@ def test_workplace_shows_no_person_s_emotion(tmp_path: Path, browser: Browser) -
 
 
 def test_stop_does_not_wait_for_open_pages(tmp_path: Path, browser: Browser) -> None:
-    """SIGTERM ends the daemon in time although a page follows its stream."""
+    """SIGTERM ends the daemon in time while a page reads its stream."""
     with serving(tmp_path) as site, open_page(browser, site.url) as page:
         expect(page.locator("#content")).to_be_visible()
         assert site.process is not None
