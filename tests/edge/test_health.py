@@ -1,4 +1,4 @@
-"""Workers are stuck when they are silent for longer than each of them may be."""
+"""Workers without progress within their limits are stuck."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.helpers.brokers import Broker, free_port, publishing, settings_of, wa
 
 
 def test_each_worker_has_its_own_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the limit it is not stuck yet, a nanosecond later it is; progress ends that."""
+    """At its limit a worker is not stuck, a nanosecond later it is; progress ends that."""
     now = 0
     monkeypatch.setattr("edge.health.time.monotonic_ns", lambda: now)
     health = Health()
@@ -28,8 +28,8 @@ def test_each_worker_has_its_own_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_sender_makes_progress_with_and_without_a_broker(outbox: Outbox, broker: Broker) -> None:
-    """Whether it waits for a broker or for something to send, it says that it lives."""
+    """The publisher reports progress while it waits for a broker and for messages."""
     for settings in (MqttSettings(port=free_port()), settings_of(broker)):
-        said: list[None] = []
-        with publishing(settings, outbox, on_progress=lambda: said.append(None)):
-            wait_until(lambda: len(said) >= 3, "three signs of life")
+        calls: list[None] = []
+        with publishing(settings, outbox, on_progress=lambda: calls.append(None)):
+            wait_until(lambda: len(calls) >= 3, "three calls")

@@ -1,4 +1,4 @@
-"""What the device says of itself, read from machines built below a directory."""
+"""Conditions of the device, read from machines built below a directory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def put(root: Path, path: str, text: str) -> Path:
 
 
 def read(root: Path, kernel: bool | None = None) -> Conditions:
-    """Read a machine whose kernel says `kernel` of its clock."""
+    """Read a machine whose kernel returns `kernel` for its clock."""
     return read_conditions(root, root=root, ask_kernel=lambda: kernel)
 
 
@@ -30,8 +30,8 @@ def zone(root: Path, number: int, name: str, temp: str) -> None:
     put(root, f"sys/class/thermal/thermal_zone{number}/temp", temp)
 
 
-def test_machine_that_says_nothing(tmp_path: Path) -> None:
-    """Only the disk is known, and nothing else is sent."""
+def test_machine_without_sensors(tmp_path: Path) -> None:
+    """Only the disk is known, and only its number is reported."""
     now = read(tmp_path)
     assert (now.temperature_c, now.throttled, now.is_clock_synchronised) == (None, None, None)
     assert set(now.numbers()) == {"disk_free_bytes"}
@@ -48,7 +48,7 @@ def test_raspberry_pi(tmp_path: Path) -> None:
 
 
 def test_raspberry_pi_5_has_addresses_in_its_names(tmp_path: Path) -> None:
-    """The same file elsewhere; what was is not what is."""
+    """The file has another path; bits since the boot are not bits of now."""
     soc = "sys/devices/platform/soc@107c000000/soc@107c000000:firmware/get_throttled"
     put(tmp_path, soc, "80000")
     now = read(tmp_path)
@@ -65,17 +65,17 @@ def test_raspberry_pi_5_has_addresses_in_its_names(tmp_path: Path) -> None:
         ("exec sleep 60", None),
     ],
 )
-def test_vcgencmd_is_asked_where_the_kernel_says_nothing(
+def test_vcgencmd_is_used_without_the_kernel_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, throttled: int | None
 ) -> None:
-    """Its answer counts; an error or a hang is no answer."""
+    """Its output is used; an error or a hang gives no value."""
     monkeypatch.setattr("edge.host.conditions.VCGENCMD_S", 0.5)
     put(tmp_path, "usr/bin/vcgencmd", f"#!/bin/sh\n{script}\n").chmod(0o755)
     assert read(tmp_path).throttled == throttled
 
 
 def test_voltage_alarm_of_the_kernel(tmp_path: Path) -> None:
-    """Without firmware access, `rpi_volt` still tells of under-voltage."""
+    """Without access to the firmware, `rpi_volt` still reports under-voltage."""
     put(tmp_path, "sys/class/hwmon/hwmon1/name", "rpi_volt\n")
     alarm = put(tmp_path, "sys/class/hwmon/hwmon1/in0_lcrit_alarm", "0\n")
     assert read(tmp_path).limits == ()
@@ -84,7 +84,7 @@ def test_voltage_alarm_of_the_kernel(tmp_path: Path) -> None:
 
 
 def test_jetson(tmp_path: Path) -> None:
-    """The hottest processor counts: not the PMIC's constant 100 degrees, not a part that is switched off."""
+    """The hottest processor counts, not the PMIC's constant 100 degrees or a part that is switched off."""
     zone(tmp_path, 0, "AO-therm", "70500")
     zone(tmp_path, 1, "CPU-therm", "54000")
     zone(tmp_path, 2, "GPU-therm", "55500")
@@ -95,35 +95,35 @@ def test_jetson(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("chip", "celsius"), [("k10temp", 48.0), ("acpitz", 48.0)])
 def test_computer_without_zones(tmp_path: Path, chip: str, celsius: float) -> None:
-    """hwmon stands in; where no processor is named, whatever is there."""
+    """hwmon is used instead; without a named processor, any sensor counts."""
     put(tmp_path, "sys/class/hwmon/hwmon0/name", chip)
     put(tmp_path, "sys/class/hwmon/hwmon0/temp1_input", "48000")
     assert read(tmp_path).temperature_c == celsius
 
 
 @pytest.mark.parametrize("temp", ["", "n/a", "-274000", "255000"])
-def test_dead_sensor_is_no_temperature(tmp_path: Path, temp: str) -> None:
-    """What no thermometer reads is not believed."""
+def test_broken_sensor_is_no_temperature(tmp_path: Path, temp: str) -> None:
+    """Values outside the range of a thermometer are ignored."""
     zone(tmp_path, 0, "cpu-thermal", temp)
     assert read(tmp_path).temperature_c is None
 
 
-def test_disk_of_a_directory_yet_to_be_made(tmp_path: Path) -> None:
-    """The nearest directory above it tells."""
+def test_disk_of_a_missing_directory(tmp_path: Path) -> None:
+    """The nearest existing parent is used."""
     free = disk_free_bytes(tmp_path / "state" / "emotion-edge")
     assert free is not None
     assert free == pytest.approx(disk_free_bytes(tmp_path), abs=GIB)
 
 
 @pytest.mark.parametrize("kernel", [True, False, None])
-def test_clock_is_what_the_kernel_says(tmp_path: Path, kernel: bool | None) -> None:
-    """Without timesyncd only the kernel knows."""
+def test_clock_comes_from_the_kernel(tmp_path: Path, kernel: bool | None) -> None:
+    """Without timesyncd the value of the kernel is used."""
     assert read(tmp_path, kernel).is_clock_synchronised is kernel
 
 
 @pytest.mark.parametrize(("kernel", "answer"), [(True, True), (False, False), (None, False)])
 def test_clock_of_timesyncd(tmp_path: Path, kernel: bool | None, answer: bool) -> None:
-    """Its mark says yes; without the mark the kernel may know better, unless that is forbidden."""
+    """Its marker means synchronised; without it the kernel decides, and an unknown value counts as no."""
     mark = put(tmp_path, "run/systemd/timesync/clock", "").with_name("synchronized")
     assert read(tmp_path, kernel).is_clock_synchronised is answer
     mark.touch()
@@ -131,11 +131,11 @@ def test_clock_of_timesyncd(tmp_path: Path, kernel: bool | None, answer: bool) -
 
 
 def test_this_kernel_answers() -> None:
-    """The question is understood here, whatever the answer."""
+    """The system call works on this machine, whatever its value."""
     assert kernel_clock() in (True, False, None)
 
 
 def test_numbers_are_numbers(tmp_path: Path) -> None:
-    """JSON and Prometheus get 1 and 0 for yes and no."""
+    """True and False become 1 and 0 for JSON and Prometheus."""
     numbers = read(tmp_path, True).numbers()
     assert type(numbers["clock_synchronised"]) is int

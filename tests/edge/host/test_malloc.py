@@ -1,4 +1,4 @@
-"""What the daemon has freed is given back, however often its devices were opened."""
+"""Freed memory is returned to the system, however often devices are opened."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ ROUNDS, WARM_ROUNDS, THREADS = 14, 4, 3
 MAX_GROWTH_MB = 3.0  # without the two functions it is 8 to 11
 
 
-def test_a_clip_opened_again_on_new_threads_takes_no_more_memory() -> None:
-    """Forty decoders on as many threads, with something kept from each, do not add up in malloc's arenas."""
+def test_reopening_a_clip_on_new_threads_needs_no_more_memory() -> None:
+    """Forty decoders on as many threads, each leaving a block behind, do not grow malloc's arenas."""
     grown = subprocess.run(
         [sys.executable, "-m", __name__], capture_output=True, text=True, check=True, timeout=120
     )
     assert float(grown.stdout) < MAX_GROWTH_MB
 
 
-def test_the_watch_gives_free_memory_back(tmp_path: Path) -> None:
-    """Memory that is free below something in use, which malloc keeps by itself, is not resident for long."""
+def test_the_monitor_returns_free_memory(tmp_path: Path) -> None:
+    """Free memory below a block in use, which malloc keeps by itself, is returned."""
     blocks = [bytes(2000) for _ in range(20_000)]
     full_mb = rss_bytes() / 1e6
     del blocks[::2], blocks[:-1]

@@ -1,4 +1,4 @@
-"""The switches: what they take, what they refuse, and what a restart finds."""
+"""The switches: which commands they accept, and what survives a restart."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Applied = list[tuple[str, bool]]
 def switching(
     path: Path, *, parts: tuple[str, ...] = ("camera", "microphone"), health: Health | None = None
 ) -> Iterator[tuple[Switches, Applied]]:
-    """Run switches while the block lasts; give them and what they did."""
+    """Run switches during the block; yield them and the commands that they carried out."""
     applied: Applied = []
     switches = Switches(path, parts=parts, health=health or Health())
     switches.start(lambda part, is_on: applied.append((part, is_on)))
@@ -31,7 +31,7 @@ def switching(
 
 
 def test_off_survives_a_restart(tmp_path: Path) -> None:
-    """All is on at first; what was switched off is off in the next life, until it is switched on."""
+    """All parts are on at first; one that is switched off stays off over restarts until it is switched on."""
     path = tmp_path / "state" / "switches.json"
     with switching(path) as (switches, applied):
         assert switches.is_on("camera")
@@ -51,7 +51,7 @@ def test_off_survives_a_restart(tmp_path: Path) -> None:
 
 
 def test_part_that_is_not_configured_keeps_its_choice(tmp_path: Path) -> None:
-    """A camera that was off is off when it comes back after a life without one."""
+    """A camera that was off is still off after a run without a camera."""
     path = tmp_path / "switches.json"
     path.write_text('{"camera": false}')
     with switching(path, parts=("microphone",)) as (switches, applied):
@@ -66,10 +66,10 @@ def test_part_that_is_not_configured_keeps_its_choice(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"null", b'{"camera": "ON"}', b"\xff\x00", b'{"camera": 0}']
 )
-def test_file_that_cannot_be_understood_keeps_both_off(
+def test_unreadable_file_keeps_both_off(
     tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One sentence, nothing opened, and a command puts it right."""
+    """The log has one sentence, nothing is opened, and a command repairs the file."""
     path = tmp_path / "switches.json"
     path.write_bytes(content)
     with switching(path) as (switches, applied):
@@ -81,8 +81,8 @@ def test_file_that_cannot_be_understood_keeps_both_off(
         assert (switches.is_on("camera"), switches.is_on("microphone")) == (True, False)
 
 
-def test_file_that_cannot_be_written_is_a_fault_and_the_switch_works(tmp_path: Path) -> None:
-    """The device is closed all the same; the status says that a restart forgets it."""
+def test_unwritable_file_is_a_fault_and_the_switch_works(tmp_path: Path) -> None:
+    """The device is closed anyway; the fault reports that a restart forgets the choice."""
     path = tmp_path / "switches.json"
     health = Health()
     with switching(path, health=health) as (switches, applied):
@@ -102,7 +102,7 @@ def test_file_that_cannot_be_written_is_a_fault_and_the_switch_works(tmp_path: P
 def test_garbage_is_refused_once_in_the_log_and_always_counted(
     tmp_path: Path, payload: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither word nor case is guessed at; the log has one short line until a good command came."""
+    """Other words and other case are refused; the log has one short line until a valid command comes."""
     caplog.set_level(logging.INFO)
     health = Health()
     with switching(tmp_path / "switches.json", health=health) as (switches, applied):
@@ -118,8 +118,8 @@ def test_garbage_is_refused_once_in_the_log_and_always_counted(
         assert len([r for r in caplog.records if "refused" in r.getMessage()]) == 2
 
 
-def test_stored_command_is_ignored(tmp_path: Path) -> None:
-    """What the broker had kept from long ago does not move a switch."""
+def test_retained_command_is_ignored(tmp_path: Path) -> None:
+    """A command that the broker stored does not change a switch."""
     with switching(tmp_path / "switches.json") as (switches, applied):
         switches.command("camera", b"OFF", True)
         switches.command("microphone", b"OFF", False)
@@ -128,7 +128,7 @@ def test_stored_command_is_ignored(tmp_path: Path) -> None:
 
 
 def test_flood_is_bounded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """So many commands wait and no more; the caller, which is the MQTT thread, never does."""
+    """At most `MAX_WAITING` commands wait; the caller, the MQTT thread, never does."""
     switches = Switches(tmp_path / "switches.json", parts=("camera",), health=Health())
     for _ in range(MAX_WAITING):
         switches.command("camera", b"OFF", False)

@@ -1,4 +1,4 @@
-"""Cameras over the network, and what is said of those that do not work."""
+"""Network cameras, and the errors of cameras that do not work."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tests.helpers.rtsp_server import RtspServer
 SIZE = {"fps": 10, "width": 64, "height": 48}
 
 
-def test_network_camera_is_rgb_and_thinned() -> None:
-    """Of 50 pictures a second at most 10 are converted, red is red, and none is older than a moment."""
+def test_network_camera_is_rgb_at_the_wanted_rate() -> None:
+    """Of 50 frames a second at most 10 are converted, red stays red, and none is old."""
     with media.MjpegServer(media.picture(), fps=50) as server:
         source = open_camera(server.url, **SIZE)
         frames = list(itertools.islice(source, 8))
@@ -38,7 +38,7 @@ def test_network_camera_is_rgb_and_thinned() -> None:
 
 
 def test_slow_reader_gets_the_newest_frame() -> None:
-    """After half a second of other work the next frame is a new one."""
+    """After half a second without reading, the next frame is a new one."""
     with media.MjpegServer(media.picture(), fps=50) as server:
         source = open_camera(server.url, **SIZE)
         frames = iter(source)
@@ -50,7 +50,7 @@ def test_slow_reader_gets_the_newest_frame() -> None:
         source.close()
 
 
-def test_network_camera_that_hangs_up() -> None:
+def test_network_camera_that_disconnects() -> None:
     """The end of a stream is a fault of the device, not the end of a file."""
     with media.MjpegServer(media.picture(), count=20) as server:
         source = open_camera(server.url, **SIZE)
@@ -61,7 +61,7 @@ def test_network_camera_that_hangs_up() -> None:
 
 
 def test_network_camera_that_freezes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A camera that keeps the line open and says nothing is told from a slow one by the time-out."""
+    """A camera that keeps the connection open and sends nothing is a timeout."""
     monkeypatch.setattr(capture, "FROZEN_S", 0.6)
     with media.MjpegServer(media.picture(), count=20, then="stall") as server:
         source = open_camera(server.url, **SIZE)
@@ -74,7 +74,7 @@ def test_network_camera_that_freezes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_rtsp_camera() -> None:
-    """H.264 over RTSP: the first picture is that of the clip, although its next key picture is 10 s away."""
+    """H.264 over RTSP: the first frame is decoded although the next key frame is 10 s away."""
     first = next(read_video_frames(clip_path())).pixels.astype(int)
     with RtspServer(clip_path()) as server:
         source = open_camera(server.url, **SIZE)
@@ -85,7 +85,7 @@ def test_rtsp_camera() -> None:
 
 
 def test_rtsp_camera_that_freezes_and_comes_back() -> None:
-    """A line that stays open and says nothing is told within 5 s; a new server at the port is used."""
+    """A connection without data is a fault within 5 s; a new server at the same port is used."""
     with RtspServer(clip_path()) as server:
         source = open_camera(server.url, **SIZE)
         next(iter(source))
@@ -105,7 +105,7 @@ def test_rtsp_camera_that_freezes_and_comes_back() -> None:
 
 
 def test_server_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Opening gives up after its time-out."""
+    """Opening ends after its timeout."""
     monkeypatch.setattr(opencv_camera, "OPEN_TIMEOUT_S", 1.0)
     with media.MjpegServer(media.picture(), count=0, then="stall") as server:
         started_s = time.monotonic()
@@ -141,8 +141,8 @@ def test_password_stays_secret() -> None:
         ("smoke:signals", "unsupported", "`emotion-edge devices`"),
     ],
 )
-def test_sentence_for_what_does_not_open(token: str, reason: str, remedy: str) -> None:
-    """Thing, value and remedy in one sentence, and a stable reason."""
+def test_error_of_a_camera_that_does_not_open(token: str, reason: str, remedy: str) -> None:
+    """The error has thing, value and remedy in one sentence, and a stable reason."""
     with pytest.raises(DeviceError) as caught:
         open_camera(token, **SIZE)
     assert str(caught.value).startswith(f"{token}: ")

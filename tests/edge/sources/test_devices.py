@@ -1,4 +1,4 @@
-"""What `emotion-edge devices` lists: on an empty machine, and on machines built of small files."""
+"""What `emotion-edge devices` lists on an empty machine and on machines built from small files."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ def accelerators(root: Path) -> dict[str, Device]:
 
 
 def test_empty_machine_has_a_cpu(tmp_path: Path) -> None:
-    """Without any device, the list is the CPU."""
+    """Without any device, the list has only the CPU."""
     assert [(d.kind, d.token, d.usable) for d in list_devices(tmp_path)] == [("accelerator", "cpu", True)]
 
 
 def test_this_machine_can_be_listed() -> None:
-    """Whatever this machine has, every token is one that the config takes."""
+    """Every token of this machine is valid in the config."""
     devices = list_devices()
     assert "cpu" in [device.token for device in devices]
     for device in devices:
@@ -90,7 +90,7 @@ def test_this_machine_can_be_listed() -> None:
 
 
 def test_json_fits_its_schema(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`devices --json` of this machine, and of one that has everything, is what the schema promises."""
+    """`devices --json` of this machine, and of one with every device, matches the schema."""
     validator = jsonschema.Draft202012Validator(load_schema("devices"))
     assert main(["devices", "--json"]) == 0
     validator.validate(json.loads(capsys.readouterr().out))
@@ -102,7 +102,7 @@ def test_json_fits_its_schema(machine: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_webcam(machine: Path) -> None:
-    """A USB camera has its own name and its lasting token; its metadata node is not a camera."""
+    """A USB camera has its own name and a stable token; its metadata node is not a camera."""
     assert list_cameras(machine) == [
         Device(
             "camera",
@@ -115,7 +115,7 @@ def test_webcam(machine: Path) -> None:
 
 
 def test_unplugged_webcam(machine: Path) -> None:
-    """A link whose node is gone is listed as not usable."""
+    """A link without its node is listed as not usable."""
     (machine / "dev/video0").unlink()
     (camera,) = list_cameras(machine)
     assert not camera.usable
@@ -123,7 +123,7 @@ def test_unplugged_webcam(machine: Path) -> None:
 
 
 def test_sound_cards(machine: Path) -> None:
-    """Cards have the id, the number, the USB ids, and whether they record."""
+    """Cards have an id, a number and USB ids, and are marked if they can record."""
     assert alsa_cards(machine) == [
         AlsaCard(index=0, id="vc4hdmi", title="vc4-hdmi", usb_id=None, captures=False),
         AlsaCard(index=1, id="Device", title="USB PnP Sound Device", usb_id="0d8c:0014", captures=True),
@@ -138,7 +138,7 @@ def test_ten_cards_are_in_order(machine: Path) -> None:
 
 
 def test_microphones(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only cards that record are microphones; without PyAudio they are listed with what to install."""
+    """Only cards that record are microphones; without PyAudio they are listed with the package to install."""
     (microphone,) = list_microphones(machine)
     assert (microphone.token, microphone.name) == ("alsa:CARD=Device", "USB PnP Sound Device")
     assert "usb:0d8c:0014" in microphone.detail
@@ -159,7 +159,7 @@ def test_coral_needs_its_library(machine: Path) -> None:
 
 @pytest.mark.parametrize("product", ["18d1:9302", "18d1:9303"])
 def test_coral_with_firmware(machine: Path, product: str) -> None:
-    """After its first use the stick has other ids; another Google device is no Coral."""
+    """After its first use the stick has other ids; other Google devices are not Corals."""
     write(machine / "sys/bus/usb/devices/1-1/idVendor", product[:4])
     write(machine / "sys/bus/usb/devices/1-1/idProduct", product[5:])
     assert ("edgetpu" in accelerators(machine)) == (product == "18d1:9302")
@@ -172,14 +172,14 @@ def test_coral_on_pcie(tmp_path: Path) -> None:
 
 
 def test_edge_tpu_nodes(machine: Path) -> None:
-    """What must be opened for a Coral: the node of the stick on USB, and that of the board."""
+    """The nodes that a Coral needs: that of the stick on USB and that of the board."""
     assert edge_tpu_nodes(machine) == [machine / "dev/bus/usb/001/004"]
     write(machine / "dev/apex_0")
     assert edge_tpu_nodes(machine) == [machine / "dev/apex_0", machine / "dev/bus/usb/001/004"]
 
 
 def test_vulkan_driver_named_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A driver that Vulkan is told of is a GPU to try, though it has no node in /dev."""
+    """A driver in VK_ICD_FILENAMES is a GPU to try, although it has no node in /dev."""
     monkeypatch.setenv("VK_ICD_FILENAMES", "/opt/driver_icd.json")
     assert "driver_icd.json" in {device.token: device for device in list_accelerators()}["gpu"].detail
     assert candidate_backends()[-2:] == ("gpu", "cpu")
@@ -197,7 +197,7 @@ def test_gpu_needs_vulkan(machine: Path) -> None:
 
 @pytest.fixture
 def nobody(machine: Path) -> Iterator[Path]:
-    """Let a user without any group see the machine; root may open everything."""
+    """Run as a user without groups, because root may open everything."""
     with tempfile.TemporaryDirectory() as directory:
         copy = Path(directory) / "machine"
         shutil.copytree(machine, copy, symlinks=True)
@@ -229,7 +229,7 @@ def test_not_permitted(nobody: Path) -> None:
 
 
 def test_two_cameras_of_one_kind(machine: Path) -> None:
-    """Without serial numbers only one of them has a name: the other is found by where it is plugged in."""
+    """Without serial numbers only one has a by-id name; the other is found by its USB port."""
     write(machine / "dev/video2")
     by_path = machine / "dev/v4l/by-path"
     by_path.mkdir(parents=True)

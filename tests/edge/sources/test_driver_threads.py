@@ -1,4 +1,4 @@
-"""Calls into drivers that do not return: left behind, counted, and cleaned up when they come back."""
+"""Driver calls that do not return are abandoned, counted, and cleaned up when they return later."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.helpers.brokers import wait_until
 
 @pytest.fixture
 def comes_back() -> Iterator[threading.Event]:
-    """What a hanging call waits for; at the end no call hangs any more."""
+    """Yield the event that a hanging call waits for; set it at the end."""
     event = threading.Event()
     yield event
     event.set()
@@ -40,8 +40,8 @@ class Late:
         self.closed.set()
 
 
-def test_answer_and_error_come_through() -> None:
-    """What the call returns is returned, what it raises is raised, on the caller's own thread."""
+def test_result_and_error_reach_the_caller() -> None:
+    """The result is returned and the error raised on the caller's thread."""
     source = Late()
     assert call_with_timeout("camera", "x", lambda: source) is source
     with pytest.raises(DeviceError, match=r"^gone$") as caught:
@@ -50,8 +50,8 @@ def test_answer_and_error_come_through() -> None:
     assert not is_hanging()
 
 
-def test_call_that_hangs_is_left_behind(comes_back: threading.Event) -> None:
-    """The caller gets a `stuck` after the limit, and the call is counted until it returns."""
+def test_call_that_hangs_is_abandoned(comes_back: threading.Event) -> None:
+    """The caller gets the reason `stuck` after the limit; the call counts as hanging until it returns."""
     started_s = time.monotonic()
     with pytest.raises(DeviceError, match=r"^mic: its driver has not answered for 0\.1 s; ") as caught:
         call_with_timeout("microphone", "mic", comes_back.wait, limit_s=0.1)
@@ -64,8 +64,8 @@ def test_call_that_hangs_is_left_behind(comes_back: threading.Event) -> None:
     wait_until(lambda: not is_hanging(), "the call returns")
 
 
-def test_what_is_opened_too_late_is_closed(comes_back: threading.Event) -> None:
-    """A device that opens after all is given back, or nobody could open it again."""
+def test_source_that_opens_too_late_is_closed(comes_back: threading.Event) -> None:
+    """A source that opens after the timeout is closed, so that the device can be opened again."""
     source = Late()
 
     def slowly() -> Late:
@@ -84,28 +84,28 @@ def _wait_for(event: threading.Event) -> None:
 
 
 def test_the_third_failure_is_the_last(comes_back: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Failures count only while a call hangs: the one that it began with, and two more."""
+    """Failures count only while a call hangs: the first one and two more."""
     monkeypatch.setattr(drivers, "LATE_S", 0.0)
-    strikes = FailureCounter("camera")
-    assert [strikes.add() for _ in range(5)] == [False] * 5
+    failures = FailureCounter("camera")
+    assert [failures.add() for _ in range(5)] == [False] * 5
     thread = DriverThread("camera", partial(_wait_for, comes_back))
     thread.start()
     thread.leave(0.01)
-    assert not strikes.add()
+    assert not failures.add()
     assert [FailureCounter("microphone").add() for _ in range(5)] == [False] * 5
-    assert strikes.add()
+    assert failures.add()
     comes_back.set()
     wait_until(lambda: not is_hanging(), "the call returns")
-    assert not strikes.add()
+    assert not failures.add()
 
 
 def test_slow_is_not_hanging(comes_back: threading.Event) -> None:
-    """A call that was abandoned a moment ago may still come back: it is no strike yet."""
+    """A call that was abandoned a moment ago may still return, so its failures do not count."""
     thread = DriverThread("camera", partial(_wait_for, comes_back))
     thread.start()
     thread.leave(0.01)
-    strikes = FailureCounter("camera")
-    assert [strikes.add() for _ in range(4)] == [False] * 4
+    failures = FailureCounter("camera")
+    assert [failures.add() for _ in range(4)] == [False] * 4
     assert is_hanging("camera")
 
 
@@ -124,8 +124,8 @@ main(["demo"])
 """
 
 
-def test_demo_leaves_although_a_driver_hangs() -> None:
-    """What the driver does at exit never ends; the demo ends with 5 all the same, as the daemon does."""
+def test_demo_exits_although_a_driver_hangs() -> None:
+    """The driver also hangs at exit; the demo exits with code 5 anyway, as the daemon does."""
     done = subprocess.run(
         [sys.executable, "-c", HANGS_AT_EXIT], capture_output=True, text=True, timeout=30, check=False
     )

@@ -34,7 +34,7 @@ TEST_CARD = "gstreamer:videotestsrc is-live=true ! video/x-raw,width={},height={
 
 @pytest.fixture(autouse=True)
 def registry(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Keep GStreamer's list of plug-ins out of the home directory; afterwards nothing of it runs."""
+    """Keep GStreamer's plug-in cache out of the home directory; afterwards no process of it runs."""
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path_factory.getbasetemp() / "state"))
     yield
     children = [child for child in psutil.Process().children() if "gst-launch" in " ".join(child.cmdline())]
@@ -42,7 +42,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 
 
 def motion_jpeg(path: Path) -> Path:
-    """Write a clip of a red and a blue half, 2 s, such as plug-ins of the "good" set decode."""
+    """Write a clip of 2 s with a red and a blue half, in a format of the "good" plug-ins."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mjpeg", rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
@@ -54,7 +54,7 @@ def motion_jpeg(path: Path) -> Path:
 
 
 def test_clip_is_a_camera(tmp_path: Path) -> None:
-    """A clip through GStreamer has its colours, comes at most ten times a second, and ends as a fault."""
+    """A clip through GStreamer has its colours, at most ten frames a second, and ends as a fault."""
     clip = motion_jpeg(tmp_path / "a clip.mkv")
     token = f'gstreamer:filesrc location="{clip}" ! matroskademux ! jpegdec ! clocksync'
     source = open_camera(token, **SIZE)
@@ -69,8 +69,8 @@ def test_clip_is_a_camera(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(98, 64), (320, 240), (99, 51)])
-def test_rows_are_whole(width: int, height: int) -> None:
-    """The size is the pipeline's own; what GStreamer adds to a row is not in the picture."""
+def test_padding_of_rows_is_removed(width: int, height: int) -> None:
+    """The size is that of the pipeline; the padding of a row is not in the frame."""
     source = open_camera(TEST_CARD.format(width, height), **SIZE)
     pixels = next(iter(source)).pixels
     source.close()
@@ -89,15 +89,15 @@ def test_rows_are_whole(width: int, height: int) -> None:
     ],
 )
 def test_pipeline_that_does_not_start(pipeline: str, says: str) -> None:
-    """The words of GStreamer are in the sentence."""
+    """The error contains GStreamer's message."""
     with pytest.raises(DeviceError) as caught:
         open_camera(f"gstreamer:{pipeline}", **SIZE)
     assert str(caught.value).startswith(f"gstreamer:{pipeline}: ")
     assert says in str(caught.value)
 
 
-def test_pipeline_that_says_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A source that never gives a picture is a time-out, and its process is gone."""
+def test_pipeline_without_frames(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A source without frames is a timeout, and its process is gone."""
     monkeypatch.setattr(gstreamer, "OPEN_TIMEOUT_S", 1.0)
     silent = tmp_path / "silent"
     os.mkfifo(silent)
@@ -109,7 +109,7 @@ def test_pipeline_that_says_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def test_frozen_process_can_be_closed() -> None:
-    """A process that is stopped in its tracks is killed in no time."""
+    """A stopped process is killed at once."""
     source = open_camera(TEST_CARD.format(64, 48), **SIZE)
     next(iter(source))
     (child,) = [child for child in psutil.Process().children() if "gst-launch" in " ".join(child.cmdline())]
@@ -120,7 +120,7 @@ def test_frozen_process_can_be_closed() -> None:
 
 
 def test_killed_process_is_a_fault() -> None:
-    """A process that dies is told within a moment."""
+    """A process that dies is reported at once."""
     source = open_camera(TEST_CARD.format(64, 48), **SIZE)
     (child,) = [child for child in psutil.Process().children() if "gst-launch" in " ".join(child.cmdline())]
     threading.Timer(0.3, child.kill).start()
@@ -132,7 +132,7 @@ def test_killed_process_is_a_fault() -> None:
 
 
 def test_no_process_is_left_behind() -> None:
-    """After kill -9 of the daemon its gst-launch ends by itself: nobody reads its pictures."""
+    """After kill -9 of the daemon its gst-launch ends by itself, because its pipe is closed."""
     code = (
         "import sys; from edge.sources.camera import open_camera;"
         "source = open_camera(sys.argv[1], fps=10, width=64, height=48);"
@@ -148,7 +148,7 @@ def test_no_process_is_left_behind() -> None:
 
 
 def test_jetson_camera_needs_only_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NVIDIA's source becomes a whole pipeline, scaled by the hardware to the wanted width."""
+    """NVIDIA's source becomes a whole pipeline, scaled in hardware to the wanted width."""
     started: list[str] = []
 
     def driver(pipeline: str, *, fps: float) -> None:
@@ -165,7 +165,7 @@ def test_jetson_camera_needs_only_its_name(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_jetson_pipeline_is_well_formed() -> None:
-    """But for NVIDIA's two elements, GStreamer takes the pipeline as it is written."""
+    """With NVIDIA's two elements replaced, GStreamer accepts the pipeline."""
     stand_in = "videotestsrc is-live=true ! videoconvert ! videoscale ! video/x-raw,format=I420 ! identity"
     rest = gstreamer._JETSON_REST.format(width=64, height=36).replace("(memory:NVMM)", "")
     source = open_camera(f"gstreamer:{stand_in}{rest.replace('nvvidconv', 'videoscale')}", **SIZE)
@@ -174,7 +174,7 @@ def test_jetson_pipeline_is_well_formed() -> None:
 
 
 def test_frames_have_memory_of_their_own() -> None:
-    """A frame that somebody keeps does not change while others come."""
+    """A frame that is kept does not change when others come."""
     source = open_camera("gstreamer:videotestsrc is-live=true pattern=snow ! video/x-raw,width=64", **SIZE)
     kept = [(frame.pixels, frame.pixels.copy()) for frame in itertools.islice(source, 6)]
     source.close()
@@ -183,7 +183,7 @@ def test_frames_have_memory_of_their_own() -> None:
 
 
 def test_passwords_of_a_pipeline_stay_secret() -> None:
-    """Neither error nor name shows what rtspsrc is to log in with."""
+    """Neither error nor name contains the login of rtspsrc."""
     with pytest.raises(DeviceError) as caught:
         open_camera("gstreamer:nosuch location=rtsp://me:hunter2@camera/ user-pw=hunter2", **SIZE)
     assert "hunter2" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Who holds a device: real processes with real open files, and ALSA's own word for it."""
+"""Processes that hold a device: real ones with open files, and the owner that ALSA reports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HOLD = "import sys; file = open(sys.argv[1]); sys.stdin.read()"
 
 
 def test_another_process_is_named(tmp_path: Path) -> None:
-    """The number and the command of the program that has the node open, also through a lasting name."""
+    """The id and command of the process that has the node open, also through a link."""
     node, link = tmp_path / "video0", tmp_path / "by-id"
     node.touch()
     link.symlink_to(node)
@@ -29,15 +29,15 @@ def test_another_process_is_named(tmp_path: Path) -> None:
     assert holders(link) == []
 
 
-def test_this_process_is_told_apart(tmp_path: Path) -> None:
-    """A device that a hanging call of our own holds is not blamed on another program."""
+def test_this_process_is_marked(tmp_path: Path) -> None:
+    """A device that this process holds is not blamed on another program."""
     node = tmp_path / "video0"
     with node.open("w"):
         assert in_use(node) == f"in use by {os.getpid()} (this process); stop that program"
 
 
 def test_owner_of_a_sound_card(tmp_path: Path) -> None:
-    """ALSA names the owner of a recording device, also where open files may not be seen."""
+    """ALSA names the owner of a recording device, even if its open files are not visible."""
     status = tmp_path / "proc/asound/card1/pcm0c/sub0/status"
     status.parent.mkdir(parents=True)
     status.write_text("state: RUNNING\nowner_pid   : 812\ntrigger_time: 5.1\n")

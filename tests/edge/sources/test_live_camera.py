@@ -1,4 +1,4 @@
-"""A live camera drops what nobody takes and counts it; a stuck sensor is told from a quiet scene."""
+"""A live camera counts the frames that it drops; a stuck sensor is distinguished from a still scene."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def noise(seed: int) -> np.ndarray:
 
 
 def test_sensor_with_noise_is_alive() -> None:
-    """From the second picture on, and for ever."""
+    """Frames that differ are accepted from the second one on."""
     detector = FrozenDetector()
     assert [detector.is_alive(noise(n), n * STEP_NS) for n in range(9)] == [False] + [True] * 8
 
 
 def test_sensor_that_gets_stuck() -> None:
-    """Exactly `FROZEN_S` of one picture is waited for, one nanosecond more is a fault."""
+    """`FROZEN_S` of one frame is accepted; one nanosecond more is a fault."""
     detector = FrozenDetector()
     detector.is_alive(noise(0), 0)
     assert detector.is_alive(noise(1), 0)
@@ -38,15 +38,15 @@ def test_sensor_that_gets_stuck() -> None:
 
 
 def test_sensor_that_is_stuck_from_the_start() -> None:
-    """Opened again, a stuck camera shows nothing at all: it would seem to recover."""
+    """A stuck camera that is reopened delivers no frame, so it does not seem to recover."""
     detector = FrozenDetector()
     assert [detector.is_alive(noise(1), n * STEP_NS) for n in range(5)] == [False] * 5
     with pytest.raises(DeviceError):
         detector.is_alive(noise(1), 5 * STEP_NS)
 
 
-def test_one_pixel_is_life_enough() -> None:
-    """A difference of one step in one pixel, between the sampled ones, counts."""
+def test_one_pixel_is_enough() -> None:
+    """A difference of one step in one pixel between the sampled ones counts."""
     detector = FrozenDetector()
     detector.is_alive(noise(1), 0)
     changed = noise(1)
@@ -55,14 +55,14 @@ def test_one_pixel_is_life_enough() -> None:
 
 
 def test_dark_room_is_not_a_fault() -> None:
-    """At night all pictures may be black and the same."""
+    """Black frames may be equal."""
     detector = FrozenDetector()
     black = np.full(SHAPE, 16, np.uint8)
     assert [detector.is_alive(black.copy(), n * STEP_NS) for n in range(20)] == [True] * 20
 
 
 class Handed:
-    """A driver that gives what a test hands it: a number for a picture of it, None for a damaged one."""
+    """A driver that delivers the frames of a test: a number is a brightness, None a damaged frame."""
 
     def __init__(self) -> None:
         self._pictures: queue.Queue[int | None] = queue.Queue()
@@ -81,18 +81,18 @@ class Handed:
         self._pictures.put(None)
 
     def release(self) -> None:
-        """There is nothing to give back."""
+        """It holds no device."""
 
     def hand(self, *pictures: int | None) -> None:
-        """Hand these pictures over and wait until the camera asks for the one after them."""
+        """Deliver these frames and wait until the camera asks for the next one."""
         for picture in pictures:
             self._pictures.put(picture)
         self._handed += len(pictures)
         wait_until(lambda: self._asked > self._handed, "the camera took them all")
 
 
-def test_pictures_that_nobody_took_are_counted() -> None:
-    """The newest one waits; those that it replaced and those that were damaged are its `dropped`."""
+def test_frames_that_are_not_read_are_counted() -> None:
+    """The newest frame waits; its `dropped` counts those that it replaced and the damaged ones."""
     driver = Handed()
     with closing(LiveCamera("handed", driver, fps=1e9)) as camera:
         frames = iter(camera)
@@ -104,8 +104,8 @@ def test_pictures_that_nobody_took_are_counted() -> None:
     assert seen == [(1, 0), (3, 1), (5, 2), (6, 1), (7, 0)]
 
 
-def test_pictures_beyond_the_wanted_rate_are_not_dropped() -> None:
-    """Who asks for one picture an hour has lost nothing."""
+def test_frames_beyond_the_wanted_rate_do_not_count() -> None:
+    """At one frame an hour, the skipped frames are not counted as dropped."""
     driver = Handed()
     with closing(LiveCamera("handed", driver, fps=1 / 3600)) as camera:
         driver.hand(1, 2, 3)

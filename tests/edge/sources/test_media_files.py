@@ -33,8 +33,8 @@ def test_any_wav_is_the_same_tone(tmp_path: Path, rate_hz: int, codec: str, chan
     ("name", "codec", "rate_hz"),
     [("t.flac", "flac", 16_000), ("t.ogg", "libopus", 48_000), ("t.mp3", "libmp3lame", 44_100)],
 )
-def test_compressed_sound(tmp_path: Path, name: str, codec: str, rate_hz: int) -> None:
-    """Flac, ogg and mp3 give the tone at its time and length; a picture is not in them."""
+def test_compressed_audio(tmp_path: Path, name: str, codec: str, rate_hz: int) -> None:
+    """Flac, ogg and mp3 give the tone with its time and length, and are audio."""
     path = media.write_sound(tmp_path / name, media.tone(1, rate_hz=rate_hz), rate_hz=rate_hz, codec=codec)
     assert len(read_audio(path)) == pytest.approx(16_000, abs=1)
     np.testing.assert_allclose(read_audio(path)[500:15_000], media.tone(1)[500:15_000], atol=0.05)
@@ -42,7 +42,7 @@ def test_compressed_sound(tmp_path: Path, name: str, codec: str, rate_hz: int) -
 
 
 def test_clipped_and_absurd_floats_stay_in_range(tmp_path: Path) -> None:
-    """Float sound beyond 1, infinite or not a number comes out within [-1, 1]."""
+    """Float samples beyond 1, infinite or not a number are read within [-1, 1]."""
     samples = media.tone(0.5, amplitude=3.0)
     samples[100:103] = np.nan, np.inf, -np.inf
     sound = read_audio(media.write_sound(tmp_path / "t.wav", samples, codec="pcm_f32le"))
@@ -50,7 +50,7 @@ def test_clipped_and_absurd_floats_stay_in_range(tmp_path: Path) -> None:
     assert np.isfinite(sound).all()
 
 
-def test_short_and_empty_sound(tmp_path: Path) -> None:
+def test_short_and_empty_audio(tmp_path: Path) -> None:
     """10 ms are 160 samples; a WAV header without samples and an empty file are refused."""
     assert len(read_audio(media.write_sound(tmp_path / "short.wav", media.tone(0.01)))) == 160
     with wave.open(str(tmp_path / "header.wav"), "wb") as file:
@@ -62,7 +62,7 @@ def test_short_and_empty_sound(tmp_path: Path) -> None:
 
 
 def test_steps_of_a_video(tmp_path: Path) -> None:
-    """`every_s` gives the first picture of every step; without it all come, with their times."""
+    """`every_s` gives the first frame of every step; without it all frames are read, with their times."""
     clip = media.write_clip(tmp_path / "c.mp4", seconds=2.0, sound=False)
     frames = list(read_video_frames(clip))
     assert [frame.t_ns for frame in frames] == [40_000_000 * n for n in range(50)]
@@ -70,8 +70,8 @@ def test_steps_of_a_video(tmp_path: Path) -> None:
     assert [frame.t_ns // 10**6 for frame in read_video_frames(clip, 0.5)] == [0, 520, 1000, 1520]
 
 
-def test_turned_video(tmp_path: Path) -> None:
-    """A film from an upright telephone stands upright."""
+def test_rotated_video(tmp_path: Path) -> None:
+    """A video of an upright phone is upright."""
     clip = media.rotate_mp4(media.write_clip(tmp_path / "c.mp4", seconds=0.2, size=(160, 120)))
     assert next(read_video_frames(clip)).pixels.shape == (160, 120, 3)
 
@@ -119,40 +119,40 @@ def test_cmyk_jpeg(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("orientation", "corner"), [(1, (0, 0)), (3, (-1, -1)), (6, (0, -1)), (8, (-1, 0))])
 def test_exif_orientation(tmp_path: Path, orientation: int, corner: tuple[int, int]) -> None:
-    """The white block at the top left of the sensor lands where the camera says."""
+    """The white block at the top left of the sensor is where the orientation puts it."""
     path = media.with_orientation(media.write_image(tmp_path / "i.jpg", media.picture()), orientation)
     assert read_image(path)[corner].min() > 200
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_huge_image_is_scaled(tmp_path: Path, suffix: str) -> None:
-    """8000x4000 comes as 2048x1024."""
+    """8000x4000 is read as 2048x1024."""
     path = media.write_image(tmp_path / f"i{suffix}", media.picture(8000, 4000))
     assert read_image(path).shape == (1024, 2048, 3)
 
 
 def test_kinds_and_what_is_none(tmp_path: Path) -> None:
-    """Content decides, not the suffix: a mute film, a sound in an mp4, and text that claims to be one."""
+    """Content decides, not the suffix: video without audio, audio in an mp4, and text named as media."""
     mute = media.write_clip(tmp_path / "mute.mp4", seconds=0.2, sound=False)
-    heard = media.write_clip(tmp_path / "heard.mp4", seconds=0.2, picture=False)
+    audio = media.write_clip(tmp_path / "heard.mp4", seconds=0.2, picture=False)
     assert (kind_of(mute), has_audio(mute)) == ("video", False)
-    assert (kind_of(heard), has_audio(heard)) == ("audio", True)
+    assert (kind_of(audio), has_audio(audio)) == ("audio", True)
     disguised = mute.rename(tmp_path / "disguised.jpg")
     assert kind_of(disguised) == "video"
     for name in ("text.mp4", "text.mp3", "text.txt", "list.m3u8"):
         (tmp_path / name).write_text(
-            f"#EXTM3U\n#EXTINF:1,\n{heard}\n" if name == "list.m3u8" else "hello\n" * 500
+            f"#EXTM3U\n#EXTINF:1,\n{audio}\n" if name == "list.m3u8" else "hello\n" * 500
         )
         with pytest.raises(MediaError, match=rf"{name}: .+; .+"):
             kind_of(tmp_path / name)
     with pytest.raises(MediaError, match="no frame"):
-        list(read_video_frames(heard))
+        list(read_video_frames(audio))
     with pytest.raises(MediaError, match="no audio track"):
         read_audio(disguised)
 
 
 def test_broken_files_are_refused_or_read(tmp_path: Path) -> None:
-    """Cut and flipped bytes give a result or a `MediaError`, never another error or a hang."""
+    """Truncated and changed bytes give a result or a `MediaError`, never another error or a hang."""
     originals = [
         media.write_clip(tmp_path / "a.mp4", seconds=0.4),
         media.write_clip(tmp_path / "a.mkv", seconds=0.4),
@@ -183,7 +183,7 @@ def test_broken_files_are_refused_or_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".gif", ".tiff"])
 def test_cut_image_is_refused(tmp_path: Path, suffix: str) -> None:
-    """Half a picture is an error, not a picture with a grey half."""
+    """Half an image is an error, not an image with a grey half."""
     path = tmp_path / f"i{suffix}"
     noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
     media.write_gif(path, [noise]) if suffix == ".gif" else media.write_image(path, noise)
@@ -193,7 +193,7 @@ def test_cut_image_is_refused(tmp_path: Path, suffix: str) -> None:
 
 
 def test_both_ffmpegs_live_in_one_process(tmp_path: Path) -> None:
-    """OpenCV and PyAV each bring FFmpeg libraries; in either order of import both decode, and are quiet."""
+    """OpenCV and PyAV each bring FFmpeg libraries; in either order of import both decode without output."""
     clip = media.write_clip(tmp_path / "c.mp4", seconds=0.4)
     decode = {
         "cv2": "import cv2; assert cv2.VideoCapture(sys.argv[1], cv2.CAP_FFMPEG).read()[0]",

@@ -1,4 +1,4 @@
-"""Microphones: resampling, choosing a channel, PortAudio through ALSA without a sound card, faults."""
+"""Microphones: resampling, selection of a channel, PortAudio through ALSA without a sound card, faults."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def pitch_hz(samples: np.ndarray) -> float:
 @pytest.mark.parametrize("rate_hz", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000])
 @pytest.mark.parametrize("block", [1, 160, 441, 960, 5_000])
 def test_blocks_equal_the_whole(rate_hz: int, block: int) -> None:
-    """Resampling block by block is resampling the whole signal; what is held back is told as `delay`."""
+    """Resampling in blocks equals resampling the whole signal; `delay` counts what is held back."""
     noise = np.random.default_rng(3).uniform(-1, 1, rate_hz // 4).astype(np.float32)
     resampler = Resampler(rate_hz, 16_000)
     blocks = np.concatenate([resampler.push(noise[at : at + block]) for at in range(0, len(noise), block)])
@@ -58,7 +58,7 @@ def test_blocks_equal_the_whole(rate_hz: int, block: int) -> None:
 
 
 def test_no_clicks() -> None:
-    """A sine of 440 Hz from 44.1 kHz has no step larger than a sine of 440 Hz has."""
+    """A sine of 440 Hz resampled from 44.1 kHz has no larger step than a sine of 440 Hz."""
     resampler = Resampler(44_100, 16_000)
     sine = media.tone(2.0, rate_hz=44_100)
     out = np.concatenate([resampler.push(sine[at : at + 882]) for at in range(0, len(sine), 882)])
@@ -67,15 +67,15 @@ def test_no_clicks() -> None:
 
 
 def test_same_rate_is_untouched() -> None:
-    """Sound that has 16 kHz already passes as it is, at once."""
+    """Audio of 16 kHz passes unchanged and at once."""
     resampler = Resampler(16_000, 16_000)
     noise = np.random.default_rng(3).uniform(-1, 1, 320).astype(np.float32)
     np.testing.assert_array_equal(resampler.push(noise), noise)
     assert resampler.delay == 0
 
 
-def test_louder_channel_wins_and_stays() -> None:
-    """A much louder channel is taken; a slightly louder one is no reason to change."""
+def test_loudest_channel_is_selected_and_kept() -> None:
+    """A much louder channel is selected; a slightly louder one is not."""
     loudest = LoudestChannel(2)
     quiet, loud = media.tone(0.02, amplitude=0.1), media.tone(0.02, amplitude=0.5)
     for _ in range(50):
@@ -87,14 +87,14 @@ def test_louder_channel_wins_and_stays() -> None:
 
 
 def test_opposite_channels_do_not_cancel() -> None:
-    """Two channels wired against each other give sound."""
+    """Two channels of opposite polarity give a signal."""
     wave = media.tone(0.02)
     assert np.abs(LoudestChannel(2).select(np.stack([wave, -wave], axis=1))).max() > 0.4
 
 
 @pytest.mark.usefixtures("alsa")
 def test_alsa_device_is_resampled() -> None:
-    """A 48-kHz device through real PortAudio and ALSA: 440 Hz stay 440 Hz, in chunks of 20 ms."""
+    """A 48-kHz device through real PortAudio and ALSA: 440 Hz stays 440 Hz, in chunks of 20 ms."""
     source = open_microphone("alsa:stereo48")
     chunks = list(itertools.islice(source, 40))
     source.close()
@@ -110,7 +110,7 @@ def test_alsa_device_is_resampled() -> None:
 
 @pytest.mark.usefixtures("alsa")
 def test_slow_reader_sees_the_gap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What does not fit into the queue is counted in front of the chunk that follows it."""
+    """Samples that do not fit into the queue are counted as the gap of the next chunk."""
     monkeypatch.setattr(microphone, "MAX_WAITING", 5)
     source = open_microphone("alsa:stereo48")
     deadline_s = time.monotonic() + 5
@@ -125,7 +125,7 @@ def test_slow_reader_sees_the_gap(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("alsa")
 def test_closing_releases_portaudio() -> None:
-    """A device is opened and closed ten times, each within half a second, and works to the last."""
+    """A device can be opened and closed ten times, each within half a second."""
     for _ in range(10):
         source = open_microphone("alsa:stereo48")
         assert next(iter(source)).samples.shape == (320,)
@@ -136,7 +136,7 @@ def test_closing_releases_portaudio() -> None:
 
 @pytest.mark.usefixtures("alsa")
 def test_dead_driver_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A driver that stops calling is told after `NO_DATA_S`, or at once when PortAudio says that it ended."""
+    """A driver without data is a fault after `NO_DATA_S`, or at once if PortAudio reports its end."""
     monkeypatch.setattr(microphone, "NO_DATA_S", 0.3)
     source = open_microphone("alsa:stereo48")
     assert isinstance(source, LiveMicrophone)
@@ -147,8 +147,8 @@ def test_dead_driver_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.reason in ("no_device", "timeout")
 
 
-def test_nothing_is_folded_into_speech(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a 48-kHz device has above 8 kHz is gone; ALSA's own interpolation would make 5 kHz of 11 kHz."""
+def test_resampling_has_no_aliasing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frequencies above 8 kHz are removed; ALSA's own resampling would turn 11 kHz into 5 kHz."""
     left = media.tone(2.0, rate_hz=48_000, hz=11_000)
     frames = np.rint(np.stack([left, left], axis=1) * 32767).astype(np.int16)
     monkeypatch.setenv("ALSA_CONFIG_PATH", str(media.write_asound_conf(tmp_path, frames)))
@@ -159,7 +159,7 @@ def test_nothing_is_folded_into_speech(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_silence_is_a_fault_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exactly `SILENT_S` of one value is still waited for, one block more is not; noise starts it anew."""
+    """`SILENT_S` of one value is accepted, one block more is a fault; noise resets the time."""
     monkeypatch.setattr(resample, "SILENT_S", 0.1)
     silence = SilenceDetector("mic", rate_hz=16_000)
     zeros = np.zeros((320, 2), np.float32)
@@ -183,7 +183,7 @@ def tone_48k(seconds: float) -> np.ndarray:
 
 
 def test_usb_microphone_under_another_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The USB ids lead to the number that the card has now, not to the one of the last boot."""
+    """The USB ids select the number that the card has at this boot."""
     opened: list[object] = []
 
     def note(token: str, *, hardware: tuple[int, int]) -> None:
@@ -206,7 +206,7 @@ def test_usb_microphone_under_another_number(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.usefixtures("alsa")
 def test_closing_a_driver_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PortAudio that cannot stop a lost device costs less than half a second, and is counted."""
+    """If PortAudio cannot stop a lost device, closing takes under half a second."""
     comes_back = threading.Event()
     source = open_microphone("alsa:stereo48")
     assert isinstance(source, LiveMicrophone)
@@ -224,7 +224,7 @@ def test_closing_a_driver_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_opening_a_driver_that_hangs(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """PortAudio that never starts is left behind, and what the daemon then says still reaches stderr."""
+    """If PortAudio never starts, the call is abandoned; later output still reaches stderr."""
     comes_back = threading.Event()
     monkeypatch.setattr(drivers, "CALL_S", 0.2)
     monkeypatch.setattr(microphone, "_portaudio", lambda _token: comes_back.wait())
@@ -239,7 +239,7 @@ def test_opening_a_driver_that_hangs(
     wait_until(lambda: not is_hanging("microphone"), "the driver returns")
 
 
-def test_sound_server_is_heard(sound_server: SoundServer) -> None:  # noqa: F811
+def test_sound_server_is_recorded(sound_server: SoundServer) -> None:  # noqa: F811
     """PulseAudio's monitor through ALSA and PortAudio: both channels at the mixer's rate, the louder one."""
     sound_server.play(tone_48k(5))
     source = open_microphone("alsa:pulse")
@@ -260,7 +260,7 @@ def test_sound_server_is_heard(sound_server: SoundServer) -> None:  # noqa: F811
 
 
 def test_unplugged_and_plugged_in_again(sound_server: SoundServer) -> None:  # noqa: F811
-    """A microphone that goes away is told within five seconds; back again, it can be opened."""
+    """A microphone that goes away is a fault within five seconds, and can be opened when it is back."""
     sound_server.play(tone_48k(30))
     source = open_microphone("alsa:default")
     assert next(iter(source)).samples.shape == (320,)
@@ -282,7 +282,7 @@ def test_unplugged_and_plugged_in_again(sound_server: SoundServer) -> None:  # n
 
 
 def test_muted_microphone(sound_server: SoundServer, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    """Where nothing plays there are zeros: no chunk at all, then `silent`; the first sound ends that."""
+    """Zeros give no chunk and then the fault `silent`; the first audio ends it."""
     monkeypatch.setattr(resample, "SILENT_S", 0.5)
     source = open_microphone("alsa:pulse")
     with pytest.raises(DeviceError, match="perfect silence") as caught:
@@ -297,7 +297,7 @@ def test_muted_microphone(sound_server: SoundServer, monkeypatch: pytest.MonkeyP
 
 
 def test_auto_takes_the_sound_server(sound_server: SoundServer) -> None:  # noqa: F811
-    """Without a card, `auto` is ALSA's default where that delivers."""
+    """Without a card, `auto` is ALSA's default if it delivers audio."""
     if alsa_cards():
         pytest.skip("this machine has a sound card of its own")
     sound_server.play(tone_48k(10))
@@ -317,8 +317,8 @@ def test_auto_takes_the_sound_server(sound_server: SoundServer) -> None:  # noqa
     ],
 )
 @pytest.mark.usefixtures("alsa")
-def test_sentence_for_what_does_not_open(token: str, remedy: str) -> None:
-    """Thing, value and remedy in one sentence."""
+def test_error_of_a_microphone_that_does_not_open(token: str, remedy: str) -> None:
+    """The error has thing, value and remedy in one sentence."""
     with pytest.raises(DeviceError) as caught:
         open_microphone(token)
     assert str(caught.value).startswith(f"{token}: ")
@@ -326,7 +326,7 @@ def test_sentence_for_what_does_not_open(token: str, remedy: str) -> None:
 
 
 def test_without_pyaudio(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where PyAudio is missing, both ways to get it are named; without a card, `auto` is no fault."""
+    """Without PyAudio the error names both ways to install it; without a card, `auto` is not a fault."""
     monkeypatch.setitem(sys.modules, "pyaudio", None)
     with pytest.raises(DeviceError) as caught:
         open_microphone("alsa:default")
@@ -339,7 +339,7 @@ def test_without_pyaudio(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_libraries_are_quiet() -> None:
-    """ALSA and JACK write nothing to stderr, and what Python writes afterwards still arrives."""
+    """ALSA and JACK write nothing to stderr, and later output of Python still arrives."""
     code = """
 import sys
 from edge.sources.devices import AlsaCard, alsa_cards
@@ -356,7 +356,7 @@ except DeviceError as error:
 
 
 class ListedDevices:
-    """PortAudio's device list as it names hardware: title, PCM, and the number of this boot."""
+    """PortAudio's device list, with title, PCM and number of the hardware."""
 
     names = ("HDA Intel: ALC (hw:0,0)", "USB PnP: Audio (hw:10,0)", "USB PnP: Audio (hw:1,0)", "default")
 

@@ -22,8 +22,8 @@ from tests.helpers.fake_picamera2 import Picamera2, picamera2  # noqa: F401 - a 
 SIZE = {"fps": 10, "width": 64, "height": 48}
 
 
-def test_red_is_red_in_memory_of_our_own(picamera2: type[Picamera2]) -> None:  # noqa: F811
-    """The small YUV stream is converted to RGB before its buffer goes back, and every buffer goes back."""
+def test_red_is_red_in_its_own_memory(picamera2: type[Picamera2]) -> None:  # noqa: F811
+    """The YUV stream is converted to RGB before its buffer is released, and every buffer is released."""
     source = open_camera("picamera:0", fps=50, width=128, height=64)
     frames = list(itertools.islice(source, 12))
     source.close()
@@ -38,7 +38,7 @@ def test_red_is_red_in_memory_of_our_own(picamera2: type[Picamera2]) -> None:  #
 
 @pytest.mark.usefixtures("picamera2")
 def test_padding_is_cut_off() -> None:
-    """An odd width is made even, and what the hardware adds to each row is not in the picture."""
+    """An odd width is made even, and the padding of each row is not in the frame."""
     source = open_camera("picamera:0", fps=50, width=99, height=49)
     frame = next(iter(source))
     source.close()
@@ -47,8 +47,8 @@ def test_padding_is_cut_off() -> None:
     np.testing.assert_allclose(frame.pixels[40, 97], (255, 0, 0), atol=3)
 
 
-def test_slow_is_thinned(picamera2: type[Picamera2]) -> None:  # noqa: F811
-    """One picture in two seconds is asked for as five a second, so that a fault is not hidden by the wait."""
+def test_low_rate_is_reached_by_dropping(picamera2: type[Picamera2]) -> None:  # noqa: F811
+    """For one frame in two seconds the camera runs at five a second, so that a fault is detected in time."""
     source = open_camera("picamera:0", fps=0.5, width=64, height=48)
     next(iter(source))
     source.close()
@@ -57,7 +57,7 @@ def test_slow_is_thinned(picamera2: type[Picamera2]) -> None:  # noqa: F811
 
 
 def test_loose_cable(picamera2: type[Picamera2], monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    """Pictures that stay away are a time-out; picamera2's jobs are cancelled, and the camera is closed."""
+    """Missing frames are a timeout; picamera2's jobs are cancelled and the camera is closed."""
     monkeypatch.setattr(picamera2, "stops_after", 3)
     monkeypatch.setattr(picamera, "FROZEN_S", 0.5)
     source = open_camera("picamera:0", fps=50, width=64, height=48)
@@ -71,7 +71,7 @@ def test_loose_cable(picamera2: type[Picamera2], monkeypatch: pytest.MonkeyPatch
 
 
 def test_stuck_sensor(picamera2: type[Picamera2], monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    """The same picture again and again is `frozen`, from the first one on."""
+    """Identical frames from the start are the fault `frozen`."""
     monkeypatch.setattr(picamera2, "still", True)
     monkeypatch.setattr(capture, "FROZEN_S", 0.5)
     source = open_camera("picamera:0", fps=50, width=64, height=48)
@@ -82,7 +82,7 @@ def test_stuck_sensor(picamera2: type[Picamera2], monkeypatch: pytest.MonkeyPatc
 
 
 def test_close_that_hangs(picamera2: type[Picamera2], monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    """libcamera that never stops costs the daemon less than half a second, and is counted as hanging."""
+    """If libcamera never stops, closing takes under half a second and the call counts as hanging."""
     comes_back = threading.Event()
     monkeypatch.setattr(picamera2, "hangs", comes_back)
     source = open_camera("picamera:0", fps=50, width=64, height=48)
@@ -93,11 +93,11 @@ def test_close_that_hangs(picamera2: type[Picamera2], monkeypatch: pytest.Monkey
     assert time.monotonic() - started_s < 0.5
     assert drivers.is_hanging("camera")
     comes_back.set()
-    wait_until(lambda: not drivers.is_hanging("camera"), "the camera is let go")
+    wait_until(lambda: not drivers.is_hanging("camera"), "the camera is released")
 
 
 def test_faults_at_opening(picamera2: type[Picamera2], monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    """Another number is `no_device`, one in use is `busy`."""
+    """An unknown number is `no_device`, a camera in use is `busy`."""
     with pytest.raises(DeviceError, match=r"^picamera:7: no such camera; .+") as missing:
         open_camera("picamera:7", **SIZE)
     monkeypatch.setattr(picamera2, "busy", True)
@@ -107,7 +107,7 @@ def test_faults_at_opening(picamera2: type[Picamera2], monkeypatch: pytest.Monke
 
 
 def test_without_picamera2(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the module is missing, the sentence says how to get it."""
+    """Without the module, the error contains the command to install it."""
     monkeypatch.setitem(sys.modules, "picamera2", None)
     with pytest.raises(DeviceError, match="apt install python3-picamera2") as caught:
         open_camera("picamera:0", **SIZE)
@@ -115,7 +115,7 @@ def test_without_picamera2(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_old_picamera2(picamera2: type[Picamera2], monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    """One that cannot stop waiting for a picture is refused with what to type."""
+    """A version that cannot cancel a request is refused with the command to update it."""
     monkeypatch.delattr(picamera2, "cancel_all_and_flush")
     with pytest.raises(DeviceError, match="older than") as caught:
         open_camera("picamera:0", **SIZE)
@@ -124,15 +124,15 @@ def test_old_picamera2(picamera2: type[Picamera2], monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.usefixtures("picamera2")
 def test_auto_prefers_the_pi_camera() -> None:
-    """With a Pi camera listed, `auto` is that camera and says so."""
+    """With a Pi camera in the list, `auto` opens it and logs its token."""
     source = open_camera("auto", **SIZE)
     assert source.name == "picamera:0"
     assert next(iter(source)).pixels.shape == (48, 64, 3)
     source.close()
 
 
-def test_auto_tells_of_a_camera_in_use(picamera2: type[Picamera2], monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    """With its only camera in use, `auto` is a fault that can pass, not a daemon without a camera."""
+def test_auto_with_a_busy_camera(picamera2: type[Picamera2], monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """If the only camera is in use, `auto` is `busy` and not `absent`."""
     if own := [device.token for device in list_cameras() if device.token.startswith("v4l2:")]:
         pytest.skip(f"this machine has a camera of its own: {own[0]}")
     monkeypatch.setattr(picamera2, "busy", True)

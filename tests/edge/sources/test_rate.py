@@ -11,7 +11,7 @@ from edge.sources.rate import FrameRateLimiter
 
 @pytest.mark.parametrize("fps", [5, 10, 12.5, 25, 30])
 def test_limiter_keeps_the_rate(fps: float) -> None:
-    """With 30 pictures a second and a jitter of 3 ms the average rate is right within a frame."""
+    """At 30 frames a second with 3 ms of jitter, the average rate is right within a frame."""
     jitter = random.Random(1)
     limiter = FrameRateLimiter(fps)
     taken = sum(limiter.accepts(n * 33_333_333 + jitter.randrange(3_000_000)) for n in range(300))

@@ -1,4 +1,4 @@
-"""Files: what is read from them, and that they are replayed in step, on time and again and again."""
+"""Files as devices are replayed in step, on time and in loops."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def test_late_microphone_joins_the_camera(marked: Path) -> None:
     assert loudest_s(chunks) - first.t_ns / 1e9 == pytest.approx(1.0, abs=0.02)
 
 
-def test_picture_and_sound_are_in_step(marked: Path) -> None:
-    """Camera and microphone read side by side date flash and beep within 20 ms of each other."""
+def test_image_and_audio_are_in_step(marked: Path) -> None:
+    """Camera and microphone, read at the same time, have flash and beep within 20 ms of each other."""
     camera, microphone = open_camera(f"file:{marked}", **SIZE), open_microphone(f"file:{marked}")
     frames: list[Frame] = []
     chunks: list[AudioChunk] = []
@@ -68,8 +68,8 @@ def test_picture_and_sound_are_in_step(marked: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mpg"])
-def test_sound_that_starts_later_stays_in_step(tmp_path: Path, suffix: str) -> None:
-    """Time stamps that start at 3 s, and sound that starts after the picture, change nothing."""
+def test_audio_that_starts_later_stays_in_step(tmp_path: Path, suffix: str) -> None:
+    """Time stamps that start at 3 s, and audio that starts after the video, change nothing."""
     clip = media.write_clip(tmp_path / f"clip{suffix}", mark_s=1.0, offset_s=3.0, sound_offset_s=0.4)
     flash_s = brightest_s(list(read_video_frames(clip)))
     beep_s = np.flatnonzero(np.abs(read_audio(clip)) > 0.2)[0] / 16_000
@@ -81,7 +81,7 @@ def test_sound_that_starts_later_stays_in_step(tmp_path: Path, suffix: str) -> N
 def test_nothing_comes_before_its_time(
     marked: Path, opener: Callable[[str], Source[Frame | AudioChunk]]
 ) -> None:
-    """Every frame comes at or after its own time, every chunk after its last sample, both hardly later."""
+    """Every frame comes at its time, every chunk at the time of its last sample, and not much later."""
     source = opener(f"file:{marked}")
     delays_s = []
     for item in itertools.islice(source, 25):
@@ -93,7 +93,7 @@ def test_nothing_comes_before_its_time(
 
 
 def test_at_most_fps_frames(tmp_path: Path) -> None:
-    """Of 25 pictures a second, 10 a second are given out, evenly."""
+    """Of 25 frames a second, 10 are delivered, evenly."""
     camera = open_camera(
         f"file:{media.write_clip(tmp_path / 'c.mp4', sound=False)}", fps=10, width=64, height=64
     )
@@ -104,7 +104,7 @@ def test_at_most_fps_frames(tmp_path: Path) -> None:
 
 
 def test_slow_reader_misses_frames(tmp_path: Path) -> None:
-    """A reader who needs 0.3 s for a frame gets new ones, not a growing row of old ones."""
+    """A reader that needs 0.3 s for a frame gets new frames and no growing queue of old ones."""
     camera = open_camera(
         f"file:{media.write_clip(tmp_path / 'c.mp4', sound=False)}", fps=25, width=64, height=64
     )
@@ -119,11 +119,11 @@ def test_slow_reader_misses_frames(tmp_path: Path) -> None:
     camera.close()
     assert 5 <= len(ages_s) <= 9
     assert max(ages_s) < 0.1
-    assert 40 <= len(ages_s) + dropped <= 50  # what was missed after the last one nobody heard of
+    assert 40 <= len(ages_s) + dropped <= 50  # frames dropped after the last one are not reported
 
 
 def test_loop_has_no_drift(tmp_path: Path) -> None:
-    """Lap after lap, the flash and the beep come exactly one period later, in picture and sound alike."""
+    """In each lap, flash and beep come exactly one period later."""
     clip = media.write_clip(tmp_path / "c.mp4", seconds=1.0, mark_s=0.5)
     camera, microphone = open_camera(f"file:{clip}?loop", **SIZE), open_microphone(f"file:{clip}?loop")
     frames: list[Frame] = []
@@ -138,12 +138,12 @@ def test_loop_has_no_drift(tmp_path: Path) -> None:
     assert np.ptp(np.diff(flashes_s)) < 1e-6
     assert np.abs(np.array(flashes_s) - beeps_s).max() < 0.025  # a chunk is 20 ms
     steps_ns = np.diff([chunk.t_ns for chunk in chunks])
-    assert set(steps_ns) == {20_000_000}, "sound is continuous over the seam"
+    assert set(steps_ns) == {20_000_000}, "audio is continuous over the seam"
 
 
 @pytest.mark.parametrize("speed", [0.5, 4])
-def test_speed_stretches_picture_and_sound_alike(tmp_path: Path, speed: float) -> None:
-    """At another speed flash and beep stay together, and a period is longer or shorter by that factor."""
+def test_speed_stretches_image_and_audio_alike(tmp_path: Path, speed: float) -> None:
+    """At another speed flash and beep stay together, and the period is scaled."""
     clip = media.write_clip(tmp_path / "c.mp4", seconds=1.0, mark_s=0.5)
     token = f"file:{clip}?loop&speed={speed}"
     frames: list[Frame] = []
@@ -176,13 +176,13 @@ def test_speed_stretches_picture_and_sound_alike(tmp_path: Path, speed: float) -
 
 @pytest.mark.parametrize("query", ["?speed=0", "?speed=100", "?speed=-1", "?loop&loop=", "?fast"])
 def test_other_options_are_part_of_the_name(tmp_path: Path, query: str) -> None:
-    """What is no option is looked for as a file, and said to be missing."""
+    """Text that is not an option is part of the file name, which is reported as missing."""
     with pytest.raises(DeviceError, match=re.escape(query)):
         open_camera(f"file:{tmp_path}/c.mp4{query}", **SIZE)
 
 
 def test_reopened_microphone_joins_the_camera(tmp_path: Path) -> None:
-    """A microphone that is closed and opened again goes on where the camera is, not from the start."""
+    """A microphone that is reopened continues where the camera is, not at the start."""
     clip = media.write_clip(tmp_path / "c.mp4", seconds=4.0, mark_s=2.0)
     camera = open_camera(f"file:{clip}", **SIZE)
     frames = iter(camera)
@@ -200,8 +200,8 @@ def test_reopened_microphone_joins_the_camera(tmp_path: Path) -> None:
     assert loudest_s(chunks) - start_ns / 1e9 == pytest.approx(2.0, abs=0.02)
 
 
-def test_a_closed_file_starts_anew(marked: Path) -> None:
-    """When nobody plays a file any more, the next reader gets it from its beginning."""
+def test_a_closed_file_starts_again(marked: Path) -> None:
+    """When no source plays a file, the next reader gets it from its beginning."""
     for _ in range(2):
         microphone = open_microphone(f"file:{marked}")
         chunks = list(itertools.islice(microphone, 55))
@@ -210,8 +210,8 @@ def test_a_closed_file_starts_anew(marked: Path) -> None:
         assert loudest_s(chunks) - chunks[0].t_ns / 1e9 == pytest.approx(1.0, abs=0.01)
 
 
-def test_live_chunks_are_the_offline_sound(marked: Path) -> None:
-    """Replayed chunks put together are what `read_audio` returns, sample for sample."""
+def test_live_chunks_are_the_offline_audio(marked: Path) -> None:
+    """Replayed chunks concatenated equal the result of `read_audio`."""
     microphone = open_microphone(f"file:{marked}")
     live = np.concatenate([chunk.samples for chunk in microphone])
     microphone.close()
@@ -237,7 +237,7 @@ def drain_together(
     limit_s: float = 30.0,
     until: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Read sources side by side to their ends, or close them after `limit_s` or when `until` holds."""
+    """Read sources at the same time to their ends, or close them after `limit_s`."""
     threads = [threading.Thread(target=lambda s=s, out=out: out.extend(s)) for s, out in pairs]
     for thread in threads:
         thread.start()

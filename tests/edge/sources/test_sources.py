@@ -107,7 +107,7 @@ def microphone(
 
 @pytest.mark.parametrize("camera", CAMERAS, indirect=True)
 def test_frames_are_frames(camera: Open) -> None:
-    """Frames are RGB bytes; their times grow, lie in the past and not far from now."""
+    """Frames are RGB bytes; their times increase and are recent."""
     source = camera()
     times_ns = []
     for frame in itertools.islice(source, 6):
@@ -144,7 +144,7 @@ def test_chunks_are_chunks(microphone: Open) -> None:
     "microphone", [name for name in MICROPHONES if name not in ("alsa", "pulse")], indirect=True
 )
 def test_chunks_follow_each_other(microphone: Open) -> None:
-    """Every chunk begins where the one before ended, to the nanosecond."""
+    """Every chunk begins exactly where the previous one ended."""
     source = microphone()
     times_ns = [chunk.t_ns for chunk in itertools.islice(source, 20)]
     source.close()
@@ -152,7 +152,7 @@ def test_chunks_follow_each_other(microphone: Open) -> None:
 
 
 def check_close_from_another_thread(source: Source[Any], *, after: int) -> None:
-    """Iterate in a thread, close it meanwhile, and see it end without an error within half a second."""
+    """Iterate in a thread, close the source, and check that the thread ends within half a second."""
     errors: list[Exception] = []
     reached, count = threading.Event(), 0
 
@@ -182,7 +182,7 @@ def check_close_from_another_thread(source: Source[Any], *, after: int) -> None:
 
 @pytest.mark.parametrize("camera", CAMERAS + SILENT_CAMERAS, indirect=True)
 def test_camera_is_closed_from_another_thread(camera: Open, request: pytest.FixtureRequest) -> None:
-    """Closing ends a reader that waits for the next frame, also where none will come; twice is fine."""
+    """Closing ends a reader that waits for a frame, even if none comes; closing twice is permitted."""
     name = request.node.callspec.params["camera"]
     check_close_from_another_thread(
         camera(), after={"none": 0, "fake:still": 0, "fake:freeze": 1, "stall": 3}.get(name, 2)
@@ -191,14 +191,14 @@ def test_camera_is_closed_from_another_thread(camera: Open, request: pytest.Fixt
 
 @pytest.mark.parametrize("microphone", [*MICROPHONES, "none"], indirect=True)
 def test_microphone_is_closed_from_another_thread(microphone: Open, request: pytest.FixtureRequest) -> None:
-    """Closing ends a reader that waits for the next chunk; twice is fine."""
+    """Closing ends a reader that waits for a chunk; closing twice is permitted."""
     name = request.node.callspec.params["microphone"]
     check_close_from_another_thread(microphone(), after=0 if name == "none" else 2)
 
 
 @pytest.mark.parametrize("camera", CAMERAS + SILENT_CAMERAS, indirect=True)
 def test_camera_closed_before_it_is_read(camera: Open) -> None:
-    """A source that nobody has read yet can be closed, and then has nothing to say."""
+    """A source can be closed before it is read, and then has no items."""
     source = camera()
     source.close()
     assert list(source) == []
@@ -206,7 +206,7 @@ def test_camera_closed_before_it_is_read(camera: Open) -> None:
 
 @pytest.mark.parametrize("microphone", [*MICROPHONES, "none"], indirect=True)
 def test_microphone_closed_before_it_is_read(microphone: Open) -> None:
-    """A source that nobody has read yet can be closed, and then has nothing to say."""
+    """A source can be closed before it is read, and then has no items."""
     source = microphone()
     source.close()
     assert list(source) == []
@@ -214,7 +214,7 @@ def test_microphone_closed_before_it_is_read(microphone: Open) -> None:
 
 @pytest.mark.parametrize("camera", [*CAMERAS, *SILENT_CAMERAS], indirect=True)
 def test_camera_opens_again(camera: Open) -> None:
-    """What was closed can be opened again at once, as the daemon does when it is switched off and on."""
+    """A closed device can be reopened at once, as when it is switched off and on."""
     for _ in range(3):
         source = camera()
         assert source.name
@@ -222,7 +222,7 @@ def test_camera_opens_again(camera: Open) -> None:
 
 
 def test_files_end_and_loops_do_not(clip: Path) -> None:
-    """After its 1.5 s a file is over, with `?loop` it begins again."""
+    """A file ends after its 1.5 s; with `?loop` it restarts."""
     once, again = open_microphone(f"file:{clip}"), open_microphone(f"file:{clip}?loop")
     assert 75 <= len(list(itertools.islice(once, 90))) <= 78
     assert len(list(itertools.islice(again, 90))) == 90
@@ -232,7 +232,7 @@ def test_files_end_and_loops_do_not(clip: Path) -> None:
 
 @pytest.mark.parametrize("opener", [lambda token: open_camera(token, **SIZE), open_microphone])
 def test_unplugged_fake_fails(opener: Callable[[str], Source[Any]]) -> None:
-    """`fake:unplug` works, then fails as a device does, after the time that was asked for."""
+    """`fake:unplug` works, then fails like a device after the given time."""
     source = opener("fake:unplug?after=0.3")
     started_s = time.monotonic()
     items: list[Any] = []
@@ -245,7 +245,7 @@ def test_unplugged_fake_fails(opener: Callable[[str], Source[Any]]) -> None:
 
 
 def test_moving_card_moves_and_frozen_card_does_not() -> None:
-    """The test card is another one in every frame; the frozen camera gives exactly one."""
+    """The test card differs in every frame; the frozen camera delivers exactly one frame."""
     source = open_camera("fake:pattern", **SIZE)
     first, second = (frame.pixels for frame in itertools.islice(source, 2))
     source.close()
@@ -258,8 +258,8 @@ def test_moving_card_moves_and_frozen_card_does_not() -> None:
     assert list(frames) == []
 
 
-def test_tone_sounds_so() -> None:
-    """The tone has 0.3 and no click between chunks."""
+def test_tone_is_continuous() -> None:
+    """The tone has an amplitude of 0.3 and no step between chunks."""
     source = open_microphone("fake:tone")
     sound = np.concatenate([chunk.samples for chunk in itertools.islice(source, 10)])
     source.close()
@@ -275,10 +275,10 @@ def test_tone_sounds_so() -> None:
         (open_microphone, "fake:silence", "silent"),
     ],
 )
-def test_what_a_user_takes_for_dead_is_told_in_time(
+def test_dead_devices_are_faults_in_time(
     opener: Callable[[str], Source[Any]], token: str, reason: str
 ) -> None:
-    """Frozen, stuck and silent devices are faults within five seconds, each by its own name."""
+    """Frozen, stuck and silent devices are faults within five seconds, each with its own reason."""
     source = opener(token)
     started_s = time.monotonic()
     with pytest.raises(DeviceError) as caught:
@@ -288,8 +288,8 @@ def test_what_a_user_takes_for_dead_is_told_in_time(
     assert caught.value.reason == reason
 
 
-def test_every_kind_that_opens_is_a_kind_that_the_config_takes() -> None:
-    """Config and openers agree on the schemes, so that no token passes the one and fails the other."""
+def test_config_and_openers_have_the_same_schemes() -> None:
+    """The config accepts exactly the schemes that can be opened."""
     from edge.sources.camera import _OPENERS as cameras
     from edge.sources.microphone import _OPENERS as microphones
 

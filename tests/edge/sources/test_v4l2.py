@@ -41,7 +41,7 @@ print(json.dumps(result))
 
 @pytest.fixture
 def camera(tmp_path: Path) -> Path:
-    """Build the camera; return its lasting name, which points to another number than the last time."""
+    """Build the camera; return its by-id name, which links to another number each time."""
     build(tmp_path / "webcam.so", (ROOT / "tests/helpers/webcam.c").read_text())
     by_id = tmp_path / "by-id"
     by_id.mkdir()
@@ -51,7 +51,7 @@ def camera(tmp_path: Path) -> Path:
 
 
 def watch(camera: Path, mode: str = "", *, count: int = 30) -> dict[str, Any]:
-    """Use the camera in a process of its own."""
+    """Use the camera in a process."""
     env = {
         **os.environ,
         "LD_PRELOAD": str(camera.parents[1] / "webcam.so"),
@@ -72,8 +72,8 @@ def watch(camera: Path, mode: str = "", *, count: int = 30) -> dict[str, Any]:
     return result
 
 
-def test_webcam_by_its_lasting_name(camera: Path) -> None:
-    """Red, in the wanted size, ten times a second, by a name that does not depend on the number."""
+def test_webcam_by_its_stable_name(camera: Path) -> None:
+    """Red frames in the wanted size, ten a second, by a name without the device number."""
     seen = watch(camera)
     assert seen["shape"] == [240, 320, 3]
     assert seen["colour"] == pytest.approx([255, 0, 0], abs=4)
@@ -94,7 +94,7 @@ def test_webcam_by_its_lasting_name(camera: Path) -> None:
     ],
 )
 def test_webcam_that_fails(camera: Path, mode: str, reason: str, says: str) -> None:
-    """After its 20 pictures the fault is told by its own name, within five seconds."""
+    """After its 20 frames the fault is reported with its own reason within five seconds."""
     seen = watch(camera, mode, count=90)
     assert seen["reason"] == reason, seen["text"]
     assert seen["text"].startswith(f"v4l2:{camera}: ")
@@ -103,8 +103,8 @@ def test_webcam_that_fails(camera: Path, mode: str, reason: str, says: str) -> N
     assert len(seen["times_s"]) > 10
 
 
-def test_webcam_that_another_program_has(camera: Path) -> None:
-    """`busy` names the program."""
+def test_webcam_in_use_by_another_program(camera: Path) -> None:
+    """The error `busy` names the program."""
     holder = [sys.executable, "-c", "import sys; file = open(sys.argv[1]); print(); sys.stdin.read()"]
     with subprocess.Popen([*holder, camera], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

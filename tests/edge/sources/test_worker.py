@@ -1,4 +1,4 @@
-"""A worker's device is open exactly while it is switched on, and what is off is not degraded."""
+"""A worker's device is open exactly while it is switched on; a device that is off is not degraded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.helpers.brokers import wait_until
 
 
 class Tape:
-    """A device that plays numbers until it is closed, and knows what was done to it."""
+    """A device that yields numbers until it is closed."""
 
     name = "tape"
 
@@ -32,7 +32,7 @@ class Tape:
 
 
 class Recorder:
-    """Opens tapes, or fails as told, and writes down what happens in which order."""
+    """Opens tapes or fails, and records what happens in which order."""
 
     def __init__(self) -> None:
         self.tapes: list[Tape] = []
@@ -65,12 +65,12 @@ class Recorder:
 
 @pytest.fixture
 def recorder() -> Recorder:
-    """What a worker is given."""
+    """The opener and handler of a worker."""
     return Recorder()
 
 
 def test_switched_off_closes_and_on_opens_again(recorder: Recorder) -> None:
-    """Off closes the device, `off` is told after the last item, on opens a new one."""
+    """Off closes the device, `forget` is called after the last item, on opens the device again."""
     worker = recorder.worker()
     worker.start()
     wait_until(lambda: "item" in recorder.log, "an item")
@@ -87,7 +87,7 @@ def test_switched_off_closes_and_on_opens_again(recorder: Recorder) -> None:
 
 
 def test_off_from_the_start_opens_nothing(recorder: Recorder) -> None:
-    """What was off before the restart is never opened, and makes progress for the watchdog."""
+    """A device that is off at start is not opened, and its worker makes progress."""
     worker = recorder.worker(is_on=False)
     worker.start()
     wait_until(lambda: recorder.log == ["off"], "the worker to idle")
@@ -97,7 +97,7 @@ def test_off_from_the_start_opens_nothing(recorder: Recorder) -> None:
 
 
 def test_off_ends_the_fault_and_the_wait_for_a_device(recorder: Recorder) -> None:
-    """A missing device is no fault while nobody wants it, and is wanted at once when switched on."""
+    """A missing device is not a fault while it is off, and is opened at once when switched on."""
     recorder.error = DeviceError("camera.source: gone", reason="no_device")
     worker = recorder.worker()
     worker.start()
@@ -111,7 +111,7 @@ def test_off_ends_the_fault_and_the_wait_for_a_device(recorder: Recorder) -> Non
 
 
 def test_off_while_the_driver_opens(recorder: Recorder) -> None:
-    """A device that was being opened when it was switched off is closed without an item read."""
+    """A device that is switched off while it opens is closed without reading an item."""
     opening, go_on = threading.Event(), threading.Event()
 
     def open_slowly() -> Tape:
