@@ -1,4 +1,4 @@
-"""Writes the picture of the status page that the README shows: `python -m tests.tools.make_screenshot`."""
+"""Writes the screenshot of the status page for the README: `python -m tests.tools.make_screenshot`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from playwright.sync_api import expect, sync_playwright
 from tests.edge.page.test_browser import CHROMIUM, serving
 
 OUT = Path(__file__).parents[2] / "edge" / "page" / "web" / "page.png"
-MINUTES = 2.0  # so that the strip of the last hour has something to show
+MINUTES = 2.0  # so that the chart of the last hour has several emotions
 
 
 def main() -> None:
-    """Play the shipped clip to the end of a scene with a voice and photograph the page."""
+    """Play the shipped clip and take the screenshot in a scene with a voice."""
     with tempfile.TemporaryDirectory() as directory, serving(Path(directory)) as site, sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1100, "height": 880}, color_scheme="light")
