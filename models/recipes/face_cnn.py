@@ -112,7 +112,7 @@ WIDTHS = (48, 96, 192)
 PRUNED_WIDTHS = (32, 72, 144)  # inside the blocks, between their two convolutions
 
 
-def build(*, inside: Sequence[int] = PRUNED_WIDTHS) -> Any:
+def build(*, inside: Sequence[int]) -> Any:
     """Return (48, 48, 1) in [0, 1] -> (7,) that sums to 1; 1.17 M parameters, 95 M multiplications.
 
     Residual blocks after He et al. 2016 (arXiv:1512.03385): 48 -> 24 -> 12 -> 6, then global average pooling.
@@ -232,7 +232,7 @@ class _Training:
         # Under another name, so that the prior is removed only once when the run is resumed.
         model = self._train(
             f"{name}-slim",
-            lambda: prune_filters(wide, build()),
+            lambda: prune_filters(wide, build(inside=PRUNED_WIDTHS)),
             partial(examples_of, targets),
             PRUNED_STAGE,
             unpruned=Network(wide),

@@ -31,6 +31,9 @@ from models.training.torch_network import Network
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
+WIDTHS, PRUNED_WIDTHS = (6, 8, 12), (4, 6, 8)  # of a tiny network
+
+
 def face_set(votes: list[list[int]]) -> FaceSet:
     """Return faces of anger with these votes."""
     count = len(votes)
@@ -97,6 +100,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(face_cnn, "train", kept_train)
+        patch.setattr(face_cnn, "WIDTHS", WIDTHS)
+        patch.setattr(face_cnn, "PRUNED_WIDTHS", PRUNED_WIDTHS)
         # The real teacher has its own test; here it would need a download.
         patch.setattr(face_cnn, "fetch_teacher", lambda _directory, **_: None)
         patch.setattr(face_cnn, "load_teacher", lambda _directory: {})
@@ -130,14 +135,15 @@ def test_folds_hold_every_posed_person_out_once(trained: Path) -> None:
     assert sorted(left_out) == ["ckplus:S010", "ckplus:S011"]
 
 
-def test_shipped_model_is_pruned(trained: Path) -> None:
+def test_shipped_model_is_pruned(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Filters inside the blocks are pruned; the output of a block and the embedding keep their size."""
-    for name, inside in (("face-cnn-wide", face_cnn.WIDTHS), ("face-cnn", face_cnn.PRUNED_WIDTHS)):
+    monkeypatch.setattr(face_cnn, "WIDTHS", WIDTHS)
+    for name, inside in (("face-cnn-wide", WIDTHS), ("face-cnn", PRUNED_WIDTHS)):
         model = keras.models.load_model(trained / f"{name}.keras", compile=False)
         assert [tuple(w.shape) for w in model.weights] == [
             tuple(w.shape) for w in face_cnn.build(inside=inside).weights
         ]
-        assert model.layers[-1].input.shape == (None, face_cnn.WIDTHS[-1])
+        assert model.layers[-1].input.shape == (None, WIDTHS[-1])
 
 
 def test_unpruned_network_is_the_teacher_of_the_pruned_one(trained: Path) -> None:

@@ -24,6 +24,7 @@ from models.recipes.report import REPORTS, train_report
 from models.run import Run
 from models.training.folds import prepare_checkpoints
 from tests.helpers import trees
+from tests.helpers.commands import run_here
 
 # The fixture needs less than a minute of one core; a busy machine takes longer.
 TIMEOUT_S = 600
@@ -247,17 +248,17 @@ def test_json_is_the_result(data: Path, killed: Path, trained: dict[str, Path], 
 
 
 @pytest.mark.parametrize("name", ["wrong.h5", "empty.weights.h5"])
-def test_other_weights_are_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_weights_are_refused(name: str, tmp_path: Path) -> None:
     """A file without VGG16's weights is exit 4; the error names the file and the right one."""
     pytest.importorskip("keras", reason="needs the [train] extra")
     trees.write_cfe(tmp_path / "cfe")
     (tmp_path / "wrong.h5").write_bytes(b"no HDF5")
     with h5py.File(tmp_path / "empty.weights.h5", "w"):
         pass
-    assert main(call("report-face-cfe", tmp_path, tmp_path, "--weights", str(tmp_path / name))) == 4
-    error = capsys.readouterr().err
-    assert f"{name}: not VGG16's weights without top" in error
-    assert f"give {VGG16_FILE}" in error
+    done = run_here(main, *call("report-face-cfe", tmp_path, tmp_path, "--weights", str(tmp_path / name)))
+    assert done.returncode == 4
+    assert f"{name}: not VGG16's weights without top" in done.stderr
+    assert f"give {VGG16_FILE}" in done.stderr
 
 
 def test_absent_weights_are_refused_before_anything_is_read(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_killed_training_resumes(faces_data: Path, trained: Path, tmp_path: Path
 def test_voice_training_leaves_model_and_card(tmp_path: Path) -> None:
     """The card has the normalisation of 40 coefficients and names held-out and validation speakers."""
     data = trees.write_speech(tmp_path / "data", seconds=0.3)
-    done = run_training("report-voice", data, tmp_path / "out", "--epochs", "1")
+    done = run_training("report-voice", data, tmp_path / "out", "--epochs", "2")
     assert done.returncode == 0, done.stderr
     card = load_card("report-voice", directory=tmp_path / "out")
     spec = card.spec(PooledMfccSpec)
