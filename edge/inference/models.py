@@ -25,7 +25,7 @@ def open_model(config: Config, task: Task, backend: str = "cpu") -> TfliteClassi
 
 
 def open_optional_model(config: Config, task: Task) -> TfliteClassifier | None:
-    """Open the configured model of `task` on the CPU; None where the configuration says `none`.
+    """Open the configured model of `task` on the CPU; None where the configuration has `none`.
 
     The models that may be `none` run faster on the CPU than the transfer to an accelerator takes.
     """

@@ -1,4 +1,4 @@
-"""Shut and open eyes are told apart on drawn faces, and an eye that cannot be judged says nothing."""
+"""Shut and open eyes of drawn faces are separated, and an eye that is not visible has no probability."""
 
 from __future__ import annotations
 

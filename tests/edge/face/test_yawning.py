@@ -1,4 +1,4 @@
-"""A gaping mouth is told from a shut one on drawn faces, whatever their size and tilt."""
+"""A gaping mouth of a drawn face is separated from a shut one at any size and tilt."""
 
 from __future__ import annotations
 

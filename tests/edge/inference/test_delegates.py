@@ -74,16 +74,16 @@ def test_missing_library() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "says"),
+    ("source", "message"),
     [(NOT_A_DELEGATE, "is not a TFLite delegate"), (LACKS_A_SYMBOL, "nobody_has_this")],
     ids=["not a delegate", "lacks a symbol"],
 )
-def test_library_with_other_symbols(tmp_path: Path, source: str, says: str) -> None:
+def test_library_with_other_symbols(tmp_path: Path, source: str, message: str) -> None:
     """A library that lacks a function, or whose own library lacks one: abi_mismatch, with its name."""
     library = build(tmp_path / "other.so", source)
     error = refusal(f"delegate:{library}")
     assert error.reason == "abi_mismatch"
-    assert says in str(error)
+    assert message in str(error)
 
 
 def test_library_for_another_machine(tmp_path: Path, good: Path) -> None:
@@ -107,18 +107,18 @@ def test_library_that_crashes_on_load_does_not_end_this_process(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("mode", "reason", "says"),
+    ("mode", "reason", "message"),
     [
         ("absent", "no_device", "nothing on the bus"),
         ("refuse", "op_unsupported", "cannot run report-voice.int8.tflite"),
         ("crash", "abi_mismatch", "crashed (SIGABRT)"),
     ],
 )
-def test_delegate_that_fails(good: Path, mode: str, reason: str, says: str) -> None:
+def test_delegate_that_fails(good: Path, mode: str, reason: str, message: str) -> None:
     """No device, a refused model and a crash while running: each has its reason and message."""
     error = refusal(f"delegate:{good}?mode={mode}")
     assert error.reason == reason
-    assert says in str(error)
+    assert message in str(error)
 
 
 def test_delegate_that_hangs(good: Path) -> None:
@@ -176,17 +176,17 @@ def test_edge_tpu_runs_the_compiled_variant(tmp_path: Path, good: Path) -> None:
 def test_edge_tpu_without_its_library(tmp_path: Path) -> None:
     """A Coral without libedgetpu: no_device, and the library is named."""
     compiled_card(tmp_path)
-    said = on_edge_tpu(tmp_path, tmp_path).stdout
-    assert said.startswith("no_device ")
-    assert "libedgetpu.so.1 does not load" in said
+    output = on_edge_tpu(tmp_path, tmp_path).stdout
+    assert output.startswith("no_device ")
+    assert "libedgetpu.so.1 does not load" in output
 
 
 def test_edge_tpu_without_a_compiled_variant(good: Path, tmp_path: Path) -> None:
     """A card without an edgetpu file is refused; it does not silently run on the CPU."""
     shutil.copy(good, tmp_path / "libedgetpu.so.1")
-    said = on_edge_tpu(artifacts_directory(), tmp_path).stdout
-    assert said.startswith("op_unsupported ")
-    assert "report-voice has no edgetpu variant" in said
+    output = on_edge_tpu(artifacts_directory(), tmp_path).stdout
+    assert output.startswith("op_unsupported ")
+    assert "report-voice has no edgetpu variant" in output
 
 
 def as_nobody(prepare: str, backend: str) -> str:
@@ -207,13 +207,15 @@ def as_nobody(prepare: str, backend: str) -> str:
 
 def test_library_without_read_permission(closed: Path) -> None:
     """Another user than its owner: no_permission, with the chmod command."""
-    said = as_nobody("", f"delegate:{closed}")
-    assert said.startswith("no_permission ")
-    assert f"chmod a+r {closed}" in said
+    output = as_nobody("", f"delegate:{closed}")
+    assert output.startswith("no_permission ")
+    assert f"chmod a+r {closed}" in output
 
 
 def test_edge_tpu_without_permission(closed: Path) -> None:
     """A Coral whose node belongs to another user: no_permission, with the groups to join."""
-    said = as_nobody(f"edge.inference.delegates.edge_tpu_nodes = lambda: [Path({str(closed)!r})]", "edgetpu")
-    assert said.startswith("no_permission ")
-    assert "usermod -aG plugdev,apex" in said
+    output = as_nobody(
+        f"edge.inference.delegates.edge_tpu_nodes = lambda: [Path({str(closed)!r})]", "edgetpu"
+    )
+    assert output.startswith("no_permission ")
+    assert "usermod -aG plugdev,apex" in output

@@ -104,7 +104,7 @@ def test_daemon_on_the_gpu(tmp_path: Path) -> None:
     def moved() -> bool:
         return bool(status()) and {part["backend"] for part in status()[-1]["backends"].values()} == {"gpu"}
 
-    def told() -> bool:
+    def is_reported() -> bool:
         data = [event["data"] for event in events(seen) if event["type"] == "emotion.changed"]
         return any(isinstance(d, dict) and d["backend"] == "gpu" and d["face"] for d in data)
 
@@ -116,7 +116,7 @@ def test_daemon_on_the_gpu(tmp_path: Path) -> None:
         env = environment("127.0.0.1", broker.port, tmp_path, EMOTION_EDGE__INFERENCE__BACKEND="gpu")
         with daemon(env) as process:
             end_s = time.monotonic() + 90
-            while not (moved() and told()):
+            while not (moved() and is_reported()):
                 assert time.monotonic() < end_s, status()
                 if (message := listener.receive(0.5)) is not None:
                     seen.append(message)
