@@ -62,13 +62,13 @@ SKEW_MEMORY_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """Who speaks: `track` in state `track`, unclear in state `uncertain`, no one in view in state `nobody`.
+    """Who speaks: `track` in state `track`, unclear in state `uncertain`, no one in view in state `none`.
 
     `confidence` is the probability of the most probable face. `owner` is the face that the voice of the last
     window belongs to, also in the pause after it; None: the voice belongs to the room only.
     """
 
-    state: Literal["track", "uncertain", "nobody"]
+    state: Literal["track", "uncertain", "none"]
     track: int | None = None
     confidence: float = 0.0
     owner: int | None = None
@@ -90,7 +90,7 @@ class Speaker:
         return self.state == "uncertain"
 
 
-NO_SPEAKER = Speaker("nobody")
+NO_SPEAKER = Speaker("none")
 
 
 @dataclass(slots=True)
@@ -185,7 +185,7 @@ class SpeakerTracker:
         ]
         if not len(window.frames) or self._audio.speech_s(PAUSE_S) < LEAST_SPEECH_S:
             owner = self._speaker.owner if self._speaker.owner in tracks else None
-            self._speaker = Speaker("nobody", owner=owner)
+            self._speaker = Speaker("none", owner=owner)
         else:
             self._speaker = self._choose(tracks, since_s)
         return self._speaker

@@ -117,11 +117,10 @@ def emotions_in(text: str) -> set[str]:
 
 @pytest.mark.parametrize(("context", "host"), [("education", "127.0.0.1"), ("workplace", "0.0.0.0")])
 def test_nothing_personal_leaves(context: str, host: str, crowd: Path, tmp_path: Path) -> None:
-    """A device that was at home begins here while the broker is away; six faces are seen, and speech heard.
+    """A device moves from home to a restricted context; then only group counts and its own state leave it.
 
-    What the home had stored in the broker is cleared, what it had in the outbox stays; then come only
-    counts of the group, on their beat, and what says how the device is. The page shows no more than that, and
-    where the faces are only to who sits at the device.
+    The broker is offline at first. Retained messages of the home are cleared, its events in the outbox are
+    not sent. The page shows no more than the broker receives, and boxes only on the device itself.
     """
     broker = Mosquitto(tmp_path)
     bind = f"{host}:{free_port()}"

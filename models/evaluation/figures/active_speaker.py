@@ -50,7 +50,7 @@ SEED = 7
 class Tally:
     """Counts of speech instants of one montage after the warm-up, and the time to the first right decision.
 
-    For an off-screen voice `right` are the instants without a track: `uncertain` and `nobody`.
+    For an off-screen voice `right` are the instants without a track: `uncertain` and `none`.
     """
 
     total: int
@@ -73,7 +73,7 @@ def tally(montage: Montage, instants: Sequence[Instant]) -> Tally:
         right=sum(speaker.track == montage.shown for speaker in late),
         wrong=sum(speaker.track not in (None, montage.shown) for speaker in late),
         uncertain=sum(speaker.state == "uncertain" for speaker in late),
-        nobody=sum(speaker.state == "nobody" for speaker in late),
+        nobody=sum(speaker.state == "none" for speaker in late),
         right_from_start=len(right),
         from_start=len(spoken),
         decided_s=right[0].t_s - spoken[0].t_s + HOP_S if right and montage.shown else None,

@@ -33,7 +33,7 @@ BACKENDS = {
     "voice": {"backend": "cpu", "passed_over": {}},
 }
 MODELS = {"face": "report-face@0123456789ab", "voice": None}
-SPEAKERS = (Speaker("track", 3, 0.9, 3), Speaker("uncertain", None, 0.4), Speaker("nobody"))
+SPEAKERS = (Speaker("track", 3, 0.9, 3), Speaker("uncertain", None, 0.4), Speaker("none"))
 
 DROWSY = FatigueState(
     subject="person-3",
@@ -171,14 +171,14 @@ def test_what_is_built_fits_its_schema(name: str, payload: Any) -> None:
 
 def test_speaker_is_a_person_in_view_or_none() -> None:
     """The room has the speaker, each face whether it is the speaker; both are null while it is uncertain."""
-    told = [
+    speaking = [
         (
             messages.state(BOTH, faces=1, present=True, fatigue=None, time=NOW, speaker=speaker)["speaker"],
             messages.face_state([BOTH], time=NOW, speaker=speaker)["faces"][0]["speaking"],
         )
         for speaker in SPEAKERS
     ]
-    assert told == [("person-3", True), ("uncertain", None), (None, False)]
+    assert speaking == [("person-3", True), ("uncertain", None), (None, False)]
 
 
 def test_no_schema_is_without_a_payload() -> None:

@@ -45,7 +45,7 @@ def test_other_kind_is_refused() -> None:
 
 
 def test_unknown_kind_is_refused(tmp_path: Path) -> None:
-    """A card of a later release says what to do."""
+    """The error for a card of a later release has a remedy."""
     write_card(tmp_path / "later.json", kind="face_mesh")
     remedy = r"'face_mesh': unknown features; update emotion-edge or choose another models\.face"
     with pytest.raises(ModelError, match=remedy):

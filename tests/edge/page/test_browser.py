@@ -198,7 +198,7 @@ def drawn_fatigue(page: Page, room: FatigueState, *people: FatigueState) -> dict
 
 
 def test_fatigue_meter_shows_level_reasons_and_numbers(site: Site, browser: Browser) -> None:
-    """The meter, its text for screen readers and a column for each person; hidden when nobody is present."""
+    """The meter, its text for screen readers and a column for each person; hidden when the room is empty."""
     one = FatigueState("person-1", "drowsy", 0.71, ("perclos", "microsleeps"), perclos=0.214, microsleeps=1)
     two = FatigueState("person-2", "uncertain", 0.0, ("eyes_not_visible",))
     with open_page(browser, site.url) as page:

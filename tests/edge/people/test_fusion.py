@@ -93,7 +93,7 @@ def test_voice_belongs_to_the_only_face_else_to_the_room(tracks: tuple[int, ...]
     [
         (Speaker("track", 2, 0.9, 2), [2]),
         (Speaker("uncertain", None, 0.4), []),
-        (Speaker("nobody", owner=1), [1]),
+        (Speaker("none", owner=1), [1]),
         (Speaker("track", 7, 0.9, 7), []),
     ],
 )
@@ -113,7 +113,7 @@ def test_voice_from_elsewhere_leaves_the_only_face_alone() -> None:
     fusion = Fusion(QUICK)
     fusion.add(prediction("neutral", 0.9, 0))
     fusion.add(prediction("anger", 0.9, 0, modality=Modality.VOICE, track=None))
-    fused = fusion.update(0, speaker=Speaker("nobody"))
+    fused = fusion.update(0, speaker=Speaker("none"))
     assert fused.people[0].voice is None
     assert fused.people[0].probabilities["neutral"] == pytest.approx(0.9)
     assert fused.room.voice is not None

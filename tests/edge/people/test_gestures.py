@@ -58,7 +58,7 @@ def test_one_narrow_frame_does_not_end_a_yawn() -> None:
 
 
 def test_a_gap_ends_a_yawn() -> None:
-    """A mouth that is wide before and after a second without frames may say two words."""
+    """A mouth that is wide before and after a second without frames may be two words."""
     yawns = Yawns()
     for t_ns in (*times(0, 1, 10), *times(2, 1, 10)):
         yawns.add(t_ns, 0.45, None)

@@ -127,7 +127,7 @@ def test_silence_has_no_speaker_and_the_voice_keeps_its_owner() -> None:
     ends_s = 3 + 0.5 * np.arange(len(speakers))
     assert {s.track for s, end_s in zip(speakers, ends_s, strict=True) if 5 < end_s <= 8.5} == {1}
     after = [s for s, end_s in zip(speakers, ends_s, strict=True) if end_s >= 9.5]
-    assert {(s.state, s.owner, s.label) for s in after} == {("nobody", 1, None)}
+    assert {(s.state, s.owner, s.label) for s in after} == {("none", 1, None)}
     assert after[0].speaks("person-1") is False
 
 
@@ -135,7 +135,7 @@ def test_silence_has_no_speaker_and_the_voice_keeps_its_owner() -> None:
 def test_still_mouth_does_not_speak(mouth: float) -> None:
     """The only face keeps its mouth still, shut or open: the voice is not of that person."""
     speakers = watch(talk(1, seconds=10), {1: lambda t_s: mouth + 0.002 * np.sin(40 * t_s)})
-    assert {(s.state, s.owner) for s in speakers} == {("nobody", None)}
+    assert {(s.state, s.owner) for s in speakers} == {("none", None)}
 
 
 def test_only_face_owns_the_voice_while_its_mouth_moves() -> None:
@@ -186,7 +186,7 @@ def test_speaker_who_leaves_is_followed_by_the_next() -> None:
     assert {track for end_s, track in named.items() if end_s >= 16} == {2}
 
 
-@pytest.mark.parametrize(("after_ns", "state"), [(0, "track"), (1, "nobody")])
+@pytest.mark.parametrize(("after_ns", "state"), [(0, "track"), (1, "none")])
 def test_without_audio_there_is_no_speaker(after_ns: int, state: str) -> None:
     """The speaker of the last window counts for exactly `STALE_S`."""
     voice, tracker = talk(1, seconds=10), SpeakerTracker()
@@ -200,7 +200,7 @@ def test_switched_off_device_is_forgotten(modality: Modality) -> None:
     voice, tracker = talk(1, seconds=10), SpeakerTracker()
     watch(voice, {1: lips(voice)}, tracker=tracker)
     tracker.forget(modality)
-    assert tracker.speaker(10 * S) == Speaker("nobody")
+    assert tracker.speaker(10 * S) == Speaker("none")
     late = next(windows(voice))
     assert tracker.add_window(Window(late.frames, late.speech, 11 * S)).track is None
 
@@ -211,4 +211,4 @@ def test_gap_in_time_is_survived() -> None:
     watch(voice, {1: lips(voice)}, tracker=tracker)
     late = next(windows(voice))
     speakers = tracker.add_window(Window(late.frames, late.speech, 86_400 * S))
-    assert (speakers.state, speakers.owner) == ("nobody", None)
+    assert (speakers.state, speakers.owner) == ("none", None)

@@ -196,7 +196,7 @@ def test_gpu_needs_vulkan(machine: Path) -> None:
 
 
 @pytest.fixture
-def nobody(machine: Path) -> Iterator[Path]:
+def unprivileged(machine: Path) -> Iterator[Path]:
     """Run as a user without groups, because root may open everything."""
     with tempfile.TemporaryDirectory() as directory:
         copy = Path(directory) / "machine"
@@ -215,16 +215,16 @@ def nobody(machine: Path) -> Iterator[Path]:
             os.seteuid(user)
 
 
-def test_not_permitted(nobody: Path) -> None:
+def test_not_permitted(unprivileged: Path) -> None:
     """A camera or card that the user may not open is listed with the group to join, and refused."""
-    (camera,) = list_cameras(nobody)
-    (microphone,) = list_microphones(nobody)
+    (camera,) = list_cameras(unprivileged)
+    (microphone,) = list_microphones(unprivileged)
     assert not camera.usable
     assert "usermod -aG video" in camera.detail
     assert not microphone.usable
     assert "usermod -aG audio" in microphone.detail
     with pytest.raises(DeviceError, match="not permitted; `sudo usermod -aG video") as caught:
-        open_camera(f"v4l2:{nobody}/dev/video0", fps=10, width=64, height=48)
+        open_camera(f"v4l2:{unprivileged}/dev/video0", fps=10, width=64, height=48)
     assert caught.value.reason == "no_permission"
 
 

@@ -81,19 +81,19 @@ def test_padding_of_rows_is_removed(width: int, height: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pipeline", "says"),
+    ("pipeline", "message"),
     [
         ("nosuch ! videoconvert", 'no element "nosuch"'),
         ("filesrc location=/nowhere.mkv ! matroskademux ! jpegdec", "Resource not found"),
         ("videotestsrc name='a", "quote it as in a shell"),
     ],
 )
-def test_pipeline_that_does_not_start(pipeline: str, says: str) -> None:
+def test_pipeline_that_does_not_start(pipeline: str, message: str) -> None:
     """The error contains GStreamer's message."""
     with pytest.raises(DeviceError) as caught:
         open_camera(f"gstreamer:{pipeline}", **SIZE)
     assert str(caught.value).startswith(f"gstreamer:{pipeline}: ")
-    assert says in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_pipeline_without_frames(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

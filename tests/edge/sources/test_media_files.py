@@ -134,7 +134,7 @@ def test_huge_image_is_scaled(tmp_path: Path, suffix: str) -> None:
 def test_kinds_and_what_is_none(tmp_path: Path) -> None:
     """Content decides, not the suffix: video without audio, audio in an mp4, and text named as media."""
     mute = media.write_clip(tmp_path / "mute.mp4", seconds=0.2, sound=False)
-    audio = media.write_clip(tmp_path / "heard.mp4", seconds=0.2, picture=False)
+    audio = media.write_clip(tmp_path / "audio.mp4", seconds=0.2, picture=False)
     assert (kind_of(mute), has_audio(mute)) == ("video", False)
     assert (kind_of(audio), has_audio(audio)) == ("audio", True)
     disguised = mute.rename(tmp_path / "disguised.jpg")

@@ -139,7 +139,7 @@ def test_chunks_are_chunks(microphone: Open) -> None:
     assert count == 10
 
 
-# ALSA's null device has no clock, so it cannot tell the time; a sound server's blocks come when they come.
+# ALSA's null device has no clock, so it cannot time the samples; a sound server's blocks come when they come.
 @pytest.mark.parametrize(
     "microphone", [name for name in MICROPHONES if name not in ("alsa", "pulse")], indirect=True
 )

@@ -14,7 +14,7 @@ import pytest
 from tests.helpers.libraries import build
 
 ROOT = Path(__file__).parents[3]
-# Opens a camera, takes as many frames as wanted, says what it saw and how it ended.
+# Opens a camera, takes as many frames as wanted, prints what they were and how it ended.
 WATCH = """
 import itertools, json, sys, time
 from edge.sources.camera import open_camera
@@ -86,19 +86,19 @@ def test_webcam_by_its_stable_name(camera: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "reason", "says"),
+    ("mode", "reason", "message"),
     [
         ("freeze", "timeout", "no frame for "),
         ("unplug", "no_device", "stopped sending frames; connect it again"),
         ("still", "frozen", "the same frame for 4 s; "),
     ],
 )
-def test_webcam_that_fails(camera: Path, mode: str, reason: str, says: str) -> None:
+def test_webcam_that_fails(camera: Path, mode: str, reason: str, message: str) -> None:
     """After its 20 frames the fault is reported with its own reason within five seconds."""
     seen = watch(camera, mode, count=90)
     assert seen["reason"] == reason, seen["text"]
     assert seen["text"].startswith(f"v4l2:{camera}: ")
-    assert says in seen["text"]
+    assert message in seen["text"]
     assert seen["after_s"] < 5
     assert len(seen["times_s"]) > 10
 

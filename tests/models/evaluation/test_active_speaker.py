@@ -71,7 +71,7 @@ def test_instants_are_counted_by_result() -> None:
         Instant(3.5, True, track[2]),
         Instant(4.0, True, track[1]),
         Instant(4.5, True, Speaker("uncertain")),
-        Instant(5.0, True, Speaker("nobody")),
+        Instant(5.0, True, Speaker("none")),
         Instant(5.5, False, track[1]),
     ]
     found = tally(Montage((7, 8), 8, (0.0, 0.0)), instants)

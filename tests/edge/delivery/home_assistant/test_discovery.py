@@ -201,8 +201,8 @@ def test_announced_before_online_at_every_connect(broker: Broker, outbox: Outbox
     # One subscription: NATS keeps the order within each, not between two.
     with watching(broker, "#") as watcher, announcing(broker, outbox) as publisher:
         watcher.wait_for(availability, b"online")
-        told = [message.topic for message in watcher.seen if message.topic in (TOPIC, availability)]
-        assert told == [TOPIC, availability]
+        topics = [message.topic for message in watcher.seen if message.topic in (TOPIC, availability)]
+        assert topics == [TOPIC, availability]
         assert json.loads(watcher.on(TOPIC)[0])["device"]["name"] == "kitchen"
         with watching(broker, client_id="emotion-edge-kitchen"):  # takes the connection over
             wait_until(lambda: not publisher.connection_state.connected, "a lost connection")

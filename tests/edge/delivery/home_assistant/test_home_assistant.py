@@ -62,7 +62,7 @@ def living(
 
 
 def is_served(bind: str) -> bool:
-    """Tell whether the metrics can be had."""
+    """Return whether the metrics are served."""
     try:
         return bool(fetch(bind))
     except OSError:
@@ -87,7 +87,7 @@ def windows_of(watcher: Watcher) -> int:
 
 
 def has_clip_open(pid: int) -> bool:
-    """Tell whether the process holds the file that stands for camera and microphone."""
+    """Return whether the process holds the file that stands for camera and microphone."""
     clip = clip_path().resolve()
     return any(link.exists() and link.resolve() == clip for link in Path(f"/proc/{pid}/fd").iterdir())
 
@@ -217,7 +217,9 @@ def test_switched_off_devices_are_closed_and_stay_so(mosquitto: Mosquitto, tmp_p
             watcher.publish(f"{root}/microphone/enabled/set", "OFF")
             wait_until(lambda: state_of(watcher, "status")["state"] == "paused", "`paused`")
             wait_until(lambda: not has_clip_open(process.pid), "closed devices")
-            wait_until(lambda: state_of(watcher, "state")["emotion"] == "absent", "nobody", timeout_s=2)
+            wait_until(
+                lambda: state_of(watcher, "state")["emotion"] == "absent", "an absent room", timeout_s=2
+            )
             wait_until(
                 lambda: state_of(watcher, "voice/state")["emotion"] == "absent", "no voice", timeout_s=2
             )

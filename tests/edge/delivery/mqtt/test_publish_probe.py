@@ -87,10 +87,10 @@ def test_probe_that_does_not_come_back_is_logged_once(
         access.write_text("topic readwrite emotion/#\n")
         broker.start()
         wait_until(lambda: publisher.connection_state.publishing == "allowed", "another verdict")
-    told = [
+    levels = [
         record.levelname for record in caplog.records if record.name == "edge.delivery.mqtt.publish_probe"
     ]
-    assert told == ["WARNING", "INFO"]
+    assert levels == ["WARNING", "INFO"]
     assert "allow it to write every topic below its own" in caplog.text
     verdicts = [s.publishing for s in states if s.connected]
     assert list(dict.fromkeys(verdicts)) == ["unknown", "refused", "allowed"]
