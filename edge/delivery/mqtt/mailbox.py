@@ -102,7 +102,7 @@ class Mailbox:
             self._changed.wait_for(lambda: self.is_closing, timeout_s)
 
     def begin_connection(self) -> None:
-        """Put every subscription and every retained topic in again: `status` first, `online` last."""
+        """Queue every subscription and every retained topic again: `status` first, `online` last."""
         with self._changed:
             self._to_subscribe = list(self._handlers)
             ends = (self._topics.status, self._topics.availability)
@@ -110,7 +110,7 @@ class Mailbox:
             rest = [topic for topic in self._retained if topic not in ends]
             self._pending = dict.fromkeys([*first, *rest, self._topics.availability])
 
-    def begin_farewell(self) -> None:
+    def queue_only_offline(self) -> None:
         """Replace everything that waits by `offline`."""
         with self._changed:
             self._retained[self._topics.availability] = _Retained(OFFLINE.encode())
@@ -139,7 +139,7 @@ class Mailbox:
             return topics
 
     def put_back(self, messages: Iterable[Outgoing]) -> None:
-        """Return live messages that were not acknowledged, in order, to the head of the queue."""
+        """Put live messages that were not acknowledged back at the head of the queue, in order."""
         with self._changed:
             self._live.extendleft(reversed(list(messages)))
 

@@ -21,7 +21,7 @@ CLOSING_WAIT_S = 0.05
 BUSY_WAIT_S = 1.0  # between two checks while an answer is due
 # When idle, new work wakes the thread; only the keep-alive and `emotion-edge outbox retry` need the clock.
 IDLE_WAIT_S = 5.0
-FAREWELL_S = 1.0
+OFFLINE_S = 1.0  # before the deadline, kept for `offline` and its PUBACK
 HEADER_BYTES = 16  # of a PUBLISH, at most, beside topic and payload
 
 
@@ -108,10 +108,10 @@ class Session:
     def serve(self) -> str:
         """Send and receive until the connection ends or the mailbox closes; return the reason."""
         self._begin()
-        while not self._is_time_to_leave():
+        while not self._must_go_offline():
             if reason := self._exchange(events=True):
                 return self._lose(reason)
-        self._mailbox.begin_farewell()
+        self._mailbox.queue_only_offline()
         while not self._mailbox.is_empty or self._in_flight.has_topic(self._topics.availability):
             if reason := self._exchange(events=False):
                 return self._lose(reason)
@@ -120,7 +120,7 @@ class Session:
         return "closed"
 
     def wait_s(self) -> float:
-        """Return how long to wait for the network: each wake-up costs power, and most bring nothing."""
+        """Return how long to wait for the network: each wake-up costs power."""
         if self._mailbox.is_closing:
             return CLOSING_WAIT_S
         if self._in_flight or self._send_queue.is_unsettled or self._probe.is_waiting:
@@ -135,11 +135,11 @@ class Session:
         self._probe.begin(connection)
         self._log.report_connected(connection.address, "5" if connection.protocol == V5 else "3.1.1")
 
-    def _is_time_to_leave(self) -> bool:
+    def _must_go_offline(self) -> bool:
         if not self._mailbox.is_closing or self._connection.lost is not None:
             return False
         is_idle = not self._in_flight and self._mailbox.is_empty and self._send_queue.is_idle
-        return is_idle or self._mailbox.deadline_s - time.monotonic() < FAREWELL_S
+        return is_idle or self._mailbox.deadline_s - time.monotonic() < OFFLINE_S
 
     def _exchange(self, *, events: bool) -> str | None:
         """Send, wait for the network, handle the answers; return why the connection ended, else None."""
@@ -163,7 +163,7 @@ class Session:
         return None
 
     def _send(self, *, events: bool) -> None:
-        """Fill the window: the mailbox first, since states describe the present, then events in order."""
+        """Fill the window: first the mailbox, since states describe the present, then events in order."""
         connection = self._connection
         connection.subscribe(*self._mailbox.take_subscriptions())
         window = min(self._tuning.window, connection.limits.receive_maximum)

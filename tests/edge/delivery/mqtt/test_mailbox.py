@@ -84,11 +84,11 @@ def test_cleared_topic_is_forgotten_unless_it_is_used_again(mailbox: Mailbox) ->
     assert taken(mailbox) == [("status", b"again"), ("availability", b"online")]
 
 
-def test_farewell_replaces_everything_by_offline(mailbox: Mailbox) -> None:
+def test_only_offline_is_left(mailbox: Mailbox) -> None:
     """`offline` is the only message that is left, also for a later connection."""
     mailbox.put_retained(TOPICS.status, b"1")
     mailbox.put_live(Outgoing(TOPICS.event, b"2"))
-    mailbox.begin_farewell()
+    mailbox.queue_only_offline()
     assert taken(mailbox) == [("availability", b"offline")]
 
 
