@@ -148,7 +148,7 @@ def _with_paths(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _anchored(raw: Mapping[str, Any], directory: Path) -> dict[str, Any]:
-    """Make the relative paths below `directory` absolute."""
+    """Make relative paths absolute; they start at `directory`."""
 
     def anchor(kind: str, value: str) -> str:
         if "Path" in kind or (kind == MODEL and is_card_path(value)):

@@ -17,7 +17,7 @@ class Family:
 
     @property
     def cards(self) -> tuple[Card, ...]:
-        """The model first, then its folds: the numbers that `HeldOutSet.models` uses."""
+        """The model first, then its folds; `HeldOutSet.model_numbers` are indices into this."""
         return (self.card, *self.folds)
 
     def was_trained_on(self, *words: str) -> bool:

@@ -42,7 +42,7 @@ from edge.values import PARTS
 
 log = logging.getLogger(__name__)
 
-MQTT_LIMIT_S = 180.0  # a dead name server takes half a minute for each broker, a pause another minute
+MQTT_LIMIT_S = 180.0  # an unreachable name server takes 30 s for each broker, a pause up to 60 s
 CLOSE_S = 1.2  # of the two seconds that a stop may take
 PAGE_DELAY_S = 3.0  # at most: loading the web server must not delay the first prediction
 
@@ -253,7 +253,7 @@ class Daemon:
         statistics: Statistics,
         page: Dashboard,
     ) -> None:
-        """Once a second: update the scene, feed the watchdog, publish statistics; start the page in time."""
+        """Once a second: update the scene, ping the watchdog, publish statistics; start the page once."""
         interval_s = self._config.mqtt.stats_interval_s
         next_stats_s = time.monotonic() + interval_s
         has_page = False

@@ -34,8 +34,9 @@ Event = tuple[str, dict[str, Any]]  # type and data
 
 
 class Announcer:
-    """Publishes the states of one device and records its events. Not safe for several threads,
-    except `announce_device`.
+    """Publishes the states of one device and records its events.
+
+    Not safe for several threads, except `announce_device`.
 
     `classifiers` are the models by task, and `fusion_model` is the name of the fusing network, if any: events
     name them.
@@ -153,11 +154,11 @@ class Announcer:
         self._publisher.publish_state("voice/state", messages.voice_state(moment.voice, time=now))
 
     def _publish_group(self, moment: Moment, key: tuple[object, ...]) -> None:
-        """Publish the number of faces by emotion; in a restricted context on a fixed beat.
+        """Publish the number of faces by emotion; in a restricted context at fixed intervals.
 
         There, counts that follow each change of a face would reveal whose face changed (`edge.policy`). Only
-        reaching or losing the minimum size of a group is published at once: there are no counts on the other
-        side of that change to compare with.
+        reaching or losing the minimum size of a group is published at once: before or after that change no
+        counts are published, so there is nothing to compare with.
         """
         counts = self._policy.group_counts(Counter(person.emotion for person in moment.people))
         group_key = (counts is None,) if self._policy.restricted else key

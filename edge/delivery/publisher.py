@@ -42,8 +42,10 @@ class Publisher:
     An event leaves the outbox a second after its PUBACK, or becomes a dead letter when the broker refuses it
     (MQTT 5).
 
-    This is the only gate for `policy`: states and live messages that it does not permit are dropped here;
-    events that it does not permit, which an earlier context may have stored, become dead letters.
+    This is the only gate for the topics and events of `policy`: states and live messages that it does not
+    permit are dropped here; events that it does not permit, which an earlier context may have stored, become
+    dead letters. What the permitted payloads contain is limited where they are made: group counts in
+    `Announcer`, counters in `edge.page.statistics`.
     """
 
     def __init__(

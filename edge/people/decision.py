@@ -1,7 +1,8 @@
 """Decides which class is believed and when it is `uncertain`: the only place where thresholds are compared.
 
 Fusion uses it for a person, the room and the voice alone, `fuse_once` for a still or a whole file, and the
-speaker tracker for who speaks. The fatigue level `uncertain` is different: it means that the eyes do not show
+speaker tracker for who speaks. Two results are `uncertain` without a comparison: the speaker, while the lips
+of no face have enough frames (`edge.people.speaker`), and the fatigue level, while the eyes do not show
 enough (`edge.people.fatigue`).
 """
 

@@ -8,7 +8,7 @@ Each sign gives points; 1 is tired, 2 is drowsy:
 - A closure of 0.5 s or more, which is longer than a blink (Schleicher et al. 2008, "Blinks and saccades as
   indicators of fatigue"): 1 each, at most 2.
 - Yawns and nods of the last five minutes: 0.5 each, at most 1 for each kind.
-- Blinks half as long again as in the first minute of this person (Caffier et al. 2003, "Experimental
+- Blinks 1.5 times as long as in the first minute of this person (Caffier et al. 2003, "Experimental
   evaluation of eye-blink parameters as a drowsiness measure"): 0.5.
 - The emotion, where it may be used: 0.1 times the probability of neutral and sadness, the two of low arousal
   (Russell 1980). It is so small that it matters only close to a threshold.
@@ -94,7 +94,7 @@ class FatigueStates:
 
 
 class FatigueMonitor:
-    """Watches everybody in view; call `add` for all measurements, then `update`."""
+    """Estimates the fatigue of everybody in view; call `add` for all measurements, then `update`."""
 
     def __init__(self, settings: FatigueSettings) -> None:
         self._settings = settings
@@ -238,7 +238,7 @@ class _Person:
             self._level, self._calm_ns = SIGNS[RANKS[level] - 1], now_ns
 
     def _missing_evidence(self, now_ns: int) -> str:
-        """Return the reason why `alert` would be unfounded, empty if it is not."""
+        """Return which evidence for `alert` is missing, as a reason code; empty if there is enough."""
         lids = self._lids
         if self._yawns.is_going_on:
             return ""

@@ -1,7 +1,7 @@
 """Fuses the predictions of face and voice into one state for each person and for the room.
 
-Late fusion of calibrated probabilities by one of the ways in `edge.people.pooling`: a prediction counts less
-the poorer its input and the older it is. `edge.people.decision` turns the result into a label.
+Late fusion of calibrated probabilities by one of the methods in `edge.people.pooling`. A prediction with a
+poor input counts less, and so does an older one. `edge.people.decision` turns the result into a label.
 Pure: time is an argument.
 """
 

@@ -86,7 +86,7 @@ class Speaker:
 
     @property
     def is_uncertain(self) -> bool:
-        """Whether a voice is present but no face is probable enough."""
+        """Whether a voice is present, but no face is probable enough or has enough frames to compare."""
         return self.state == "uncertain"
 
 

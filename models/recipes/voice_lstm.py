@@ -1,8 +1,8 @@
 """The shipped voice model: convolutions over MFCC frames, then an LSTM, for a window of 3 s.
 
 It is trained on all speakers of tess, ravdess and nemo (`voice-lstm`), and once for each fold without a
-part of them. Fold k holds out its ravdess actors and nemo speaker, folds 0 and 1 one of the two tess
-speakers each, so that every clip is predicted once by a model that was not trained on its speaker.
+part of them. Each fold holds out some ravdess actors and one nemo speaker; folds 0 and 1 also hold out one
+tess speaker each. So every clip is predicted once by a model that was not trained on its speaker.
 """
 
 from __future__ import annotations

@@ -9,10 +9,10 @@ from edge.delivery.mqtt.tuning import TUNING, Tuning
 
 
 class ReconnectBackoff:
-    """Pauses that grow with each failure, from at most 3 s to at most 60 s.
+    """Pauses that grow with each failure: up to 3 s after the first, up to 60 s later.
 
     With several brokers the pause grows only after each of them failed, and is divided by their number, so
-    that every broker gets as many attempts as a single one would.
+    that each broker gets as many attempts as if it were the only one.
     """
 
     def __init__(self, tuning: Tuning = TUNING, *, brokers: int = 1) -> None:

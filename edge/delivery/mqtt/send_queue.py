@@ -14,18 +14,19 @@ log = logging.getLogger(__name__)
 
 MAX_LOSSES = 5  # connections that one event may end before it counts as refused
 MAX_RECORDED = 64  # acknowledgements in one transaction
-WITHHELD_PAGE = 1000  # rows of a former context checked at a time: a slow card may have 100 000
+WITHHELD_PAGE = 1000  # rows of an earlier context checked at a time; the outbox may have 100 000
 NOT_BLAMED = ("no_ack", "keep_alive_timeout")  # a silent broker is not the fault of an event
 
 
 class SendQueue:
-    """Hands out the outbox in order; after `restart` again what was not acknowledged, or only just.
+    """Returns the events of the outbox in order; `restart` starts again with the oldest one left.
 
-    An acknowledgement counts once the connection has lasted `confirm_s` longer, or was closed by the device.
+    An acknowledged event leaves the outbox when the connection has lasted `confirm_s` longer, or when the
+    device closes the connection.
 
-    After a connection ended with events in flight, the oldest of them is sent alone, to find out whether it
-    is the cause. After `MAX_LOSSES` it becomes a dead letter, so that it does not block the others for ever.
-    An event that `policy` does not permit is never handed out: it becomes a dead letter, `withheld`.
+    If a connection ends with events in flight, the oldest of them is sent alone, to find out whether it is
+    the cause. After `MAX_LOSSES` it becomes a dead letter, so that it does not block the others for ever.
+    An event that `policy` does not permit is never returned: it becomes a dead letter, `withheld`.
     Used by one thread.
     """
 

@@ -1,18 +1,18 @@
-"""How old the events of the outbox are, by the time that a daemon ran since they were stored."""
+"""Computes the age of events in the outbox: how long daemons have run since an event was stored."""
 
 from __future__ import annotations
 
 from edge.delivery.outbox.file import OutboxFile
 
-MARK_S = 300.0  # how exactly the age of an event is known
+MARK_S = 300.0  # between two marks; the age of an event is known to this precision
 
 
 class AgeMarks:
-    """Marks in the outbox's file: which sequence was the newest at which running time.
+    """Stores marks in the file of the outbox: the newest sequence at a running time.
 
-    Time is monotonic and counts only while a daemon runs: a device without a battery-backed clock boots in
-    the past, and its clock jumps by years when the network comes; neither may drop an event. Called within
-    `OutboxFile.run`.
+    Time is monotonic and counts only while a daemon runs. A device without a battery-backed clock boots in
+    the past, and its clock jumps by years when the network comes; the jump must not expire events. Called
+    within `OutboxFile.run`.
     """
 
     def __init__(self, file: OutboxFile, *, max_age_s: float) -> None:

@@ -242,7 +242,7 @@ class Outbox:
         max_bytes = self._max_bytes
         if self._file.free_bytes() < RESERVE_BYTES:
             (free_pages,) = self._file.execute("PRAGMA freelist_count").fetchone()
-            # Free pages of the file are used again, except as much as the log may need.
+            # SQLite reuses the free pages of the file; a part of the space is left for the log.
             unused = max(0, free_pages * PAGE_BYTES - RESERVE_BYTES)
             space = self._totals()["waiting_bytes"] + unused // 2
             max_bytes = min(max_bytes, max(space, SPARE_BYTES))
@@ -269,7 +269,7 @@ class Outbox:
         return int(known[0]) if known else None
 
     def _write(self, event: EmotionEvent, sequence: int, totals: dict[str, int]) -> None:
-        """Write one event to the table; here it is on its way to disk, which `COMMIT` completes."""
+        """Insert one event into the table; the `COMMIT` of the transaction writes it to disk."""
         message = event.to_cloudevent(device=self._device, sequence=sequence)
         payload = encode(message)
         self._file.execute("INSERT INTO events VALUES (?, ?, ?)", sequence, event.id, payload)
