@@ -1,4 +1,4 @@
-"""What the threads of the daemon call for a frame, an audio chunk, a fault and a new connection state."""
+"""Handles frames, audio chunks, faults and connection states, on the threads that report them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class LiveScene:
 
 
 class FrameHandler:
-    """Takes each frame of the camera through the face pipeline into the scene; one thread."""
+    """Runs the face pipeline on each frame of the camera and adds the faces to the scene; one thread."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class FrameHandler:
         self._latencies = latencies
 
     def handle(self, frame: Frame) -> None:
-        """Process one frame, unless the device is hot and this frame is to be dropped."""
+        """Process one frame, or drop it if the device is hot and `gate` does not accept it."""
         self._counters["frames_dropped"] += frame.dropped
         if not self._gate.accepts(frame.t_ns):
             self._counters["frames_spared"] += 1
@@ -97,7 +97,7 @@ class FrameHandler:
 
 
 class AudioHandler:
-    """Takes each chunk of the microphone through the voice pipeline into the scene; one thread."""
+    """Runs the voice pipeline on each chunk of audio and adds its windows to the scene; one thread."""
 
     def __init__(
         self,
