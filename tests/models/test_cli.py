@@ -113,7 +113,7 @@ def test_evaluate_of_an_unknown_model(tmp_path: Path) -> None:
     """Exit 4; the error names the command that lists the models."""
     done = run_command("evaluate", "unknown", "--data", tmp_path)
     assert done.returncode == 4
-    assert "`emotion-models list` shows what is there" in done.stderr
+    assert "`emotion-models list` shows the models" in done.stderr
 
 
 @pytest.mark.parametrize(
