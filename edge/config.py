@@ -23,7 +23,6 @@ from edge.secrets import check_secret_file, read_secret
 from edge.settings import Config, ModelSettings, MqttSettings, Section, is_card_path
 
 ENV_PREFIX = "EMOTION_EDGE__"
-FILE_SOURCE = "file:"
 MODEL = "model"  # the annotation of a key that holds the name or the path of a model
 MAX_SHOWN = 80  # characters of a refused value in the error
 COMMENT_WIDTH = 100  # characters a line of `config show`
@@ -154,8 +153,8 @@ def _anchored(raw: Mapping[str, Any], directory: Path) -> dict[str, Any]:
         if "Path" in kind or (kind == MODEL and is_card_path(value)):
             return str(directory / Path(value).expanduser())
         # A suffix such as `?loop` stays.
-        name = value.removeprefix(FILE_SOURCE)
-        return value if name == value else f"{FILE_SOURCE}{directory / Path(name).expanduser()}"
+        kind, _, name = value.partition(":")
+        return f"file:{directory / Path(name).expanduser()}" if kind.lower() == "file" else value
 
     return _mapped(raw, anchor)
 
@@ -224,7 +223,8 @@ def _sentence(error: ValidationError) -> str:
         message += f"; did you mean {nearest[0]}?" if nearest else ""
     if not key:
         return message
-    value = ascii(first["input"]) if not isinstance(first["input"], Mapping) else "{...}"
+    # Masked before it is cut: without its `@` a login is not recognised.
+    value = mask_credentials(ascii(first["input"])) if not isinstance(first["input"], Mapping) else "{...}"
     if len(value) > MAX_SHOWN:
         value = f"{value[:MAX_SHOWN]}... ({len(value)} characters)"
     return f"{key} = {value}: {message[0].lower()}{message[1:]}"

@@ -39,11 +39,11 @@ def parse_address(text: str, *, default_port: int) -> Address:
         host = host[1:-1]
     elif not NAME.fullmatch(host):
         raise ValueError(
-            f"{text[:80]!r} is not a host name; write broker.local, broker.local:1884 or [::1]:1883, "
-            "without mqtt:// and without a path"
+            "not a host name; write broker.local, broker.local:1884 or [::1]:1883, without mqtt:// and "
+            "without a path"
         )
     if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
-        raise ValueError(f"{text[:80]!r} has port {port[:10]!r}; use a port from 1 to 65535")
+        raise ValueError("the port is not a number from 1 to 65535; write broker.local:1884")
     return Address(host, int(port))
 
 

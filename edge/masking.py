@@ -7,15 +7,29 @@ from collections.abc import Iterator
 
 MASK = "***"
 
-_URL = re.compile(r"(?<![\w/])(?:[a-z][a-z0-9+.-]*:)?//\S+", re.IGNORECASE)
-# Of name=value: in the query or, with some cameras, in the path.
-_URL_VALUE = re.compile(r"(?<==)[^&;\s\"']+")
+# A quoted text is one word, because a password may contain spaces; the apostrophe in "can't" quotes nothing.
+_WORD = re.compile(r"""(?:(?<!\w)"(?:\\.|[^"\\])*"(?!\w)|(?<!\w)'(?:\\.|[^'\\])*'(?!\w)|\S)+""")
+_PUNCTUATION = "\"'),:;.]>"  # after a URL in a sentence
+# Before a login without `//`: a mistyped scheme such as that of `rtsp:/me:pw@host`, or nothing.
+_BEFORE_LOGIN = re.compile(
+    r"[\"'(<\[]*+(?:[\w-]+=[\"']?)?+(?:gstreamer:)?+(?P<path>(?:file|v4l2):(?!.*[a-z]:/))?+(?P<scheme>[a-z][a-z0-9+.-]*[:;][/\\]+)?",
+    re.IGNORECASE,
+)
+# `?` and `@` belong to the name of a file.
+_FILE = re.compile(r"[\"'(<\[]*+(?:[\w-]+=[\"']?)?+file:(?!//|.*[a-z]:/)", re.IGNORECASE)
+# A host with its port; anything else with a colon is a login whose host is missing.
+_HOST = re.compile(r"(?:\[[^\]]*\]|[^:]*)(?::\d*)?")
+# Of name=value, in the query or, with some cameras, in the path; and a part of the query without a name.
+_URL_VALUE = re.compile(r"(?<==)[^&]+|(?<=[?&])[^=&]+(?=&|$)")
 _TO_END_OF_PART = re.compile(r"[^&;/\s]*")
-# Properties of GStreamer elements, such as `user-pw=x` or `extra-headers="..."`. A `..._file` is only a path.
+_QUOTED = r"\"(?:\\.|[^\"\\])*(?:\"|$)|'[^']*(?:'|$)"
+# Properties of GStreamer elements, such as `user-pw=x` or `extra-headers="..."`, or quoted with their value.
+# A `..._file` is only a path.
 _PROPERTY = re.compile(
-    r"(?<![\w-])[\w-]*(?:user-id|proxy-id|user-pw|proxy-pw|passw|passphrase|secret|token|credential|api-?key"
-    r"|auth|cookie|extra-headers)(?![\w-]*_file)[\w-]*\s*=\s*"
-    r"(?P<value>\"(?:\\.|[^\"\\])*\"|'[^']*'|[^\s\"'](?:\\.|\S)*)",
+    r"(?<![\w-])(?=[\w-]*+\s*=)(?P<quote>(?<=[\"']))?[\w-]*"
+    r"(?:user-?(?:id|name)|proxy-id|passw|passphrase|pwd|(?<![a-z])(?:user|pw|key)(?=\s*=)|secret|token"
+    r"|credential|api-?key|auth|cookie|extra-headers)(?![\w-]*_file)[\w-]*\s*=\s*"
+    rf"(?P<value>(?(quote)[^\"']+|(?:\\.|{_QUOTED}|[^\s\"'\\])+))",
     re.IGNORECASE,
 )
 
@@ -37,8 +51,15 @@ def credentials_in(text: str) -> list[str]:
 
 def _spans(text: str) -> list[tuple[int, int]]:
     """Return where credentials stand, in order and without overlaps."""
-    urls = [url.span() for url in _URL.finditer(text)]
-    spans = [span for start, end in urls for span in _in_url(text, text.index("//", start) + 2, end)]
+    urls: list[tuple[int, int]] = []
+    spans: list[tuple[int, int]] = []
+    for word in _WORD.finditer(text):
+        end = word.start() + len(word[0].rstrip(_PUNCTUATION))
+        if (slashes := text.find("//", word.start(), end)) >= 0 and not _FILE.match(word[0]):
+            urls.append((slashes, end))
+            spans += _in_url(text, slashes + 2, end)
+        else:
+            spans += _login(text, word.start(), end)
     for match in _PROPERTY.finditer(text):
         if not any(start <= match.start() < end for start, end in urls):
             spans.append(match.span("value"))
@@ -51,14 +72,24 @@ def _spans(text: str) -> list[tuple[int, int]]:
     return merged
 
 
+def _login(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield where a login stands in a word without `//`; addresses of mail and paths have none."""
+    if (at := text.rfind("@", start, end)) < 0 or not (before := _BEFORE_LOGIN.match(text, start, at)):
+        return
+    if not before["path"] and (before["scheme"] or ":" in text[before.end() : at]):
+        yield before.end(), at
+
+
 def _in_url(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     """Yield where credentials stand in the URL whose user info or host begins at `start`."""
     # A password may contain `@` and `/`, so the user info ends at the last `@`.
     if (at := text.rfind("@", start, end)) >= 0:
         yield start, at
         # Either a password with `?` or a query with `@`: the next part may be the end of a value.
-        if "?" in text[start:at] and (part := _TO_END_OF_PART.match(text, at + 1)):
+        if "?" in text[start:at] and (part := _TO_END_OF_PART.match(text, at + 1, end)):
             yield part.span()
         start = at + 1
-    for value in _URL_VALUE.finditer(text, start, end):
+    elif not _HOST.fullmatch(host := re.split(r"[/?#]", text[start:end])[0]):
+        yield start, start + len(host)
+    for value in _URL_VALUE.finditer(text[:end], start):
         yield value.span()

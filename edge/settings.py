@@ -343,9 +343,12 @@ class Config(Section):
 
 
 def _token(value: str, pattern: re.Pattern[str], examples: str) -> str:
-    if not pattern.fullmatch(value):
+    """Return the token with its kind in small letters; an address keeps its case."""
+    kind, colon, rest = value.partition(":")
+    token = f"{kind.lower()}{colon}{rest}"
+    if not pattern.fullmatch(token):
+        # The error has no value: it may be the address of a camera with its password.
         raise ValueError(
-            f"{value!r} is not a source; use a token such as {examples}, auto or none "
-            "(`emotion-edge devices` lists them)"
+            f"not a source; use a token such as {examples}, auto or none (`emotion-edge devices` lists them)"
         )
-    return value
+    return token

@@ -96,9 +96,20 @@ def open_network(token: str, *, fps: float, width: int, height: int) -> Source[F
     )
     if capture.isOpened():
         return LiveCamera(name, OpenCvDriver(capture), fps=fps)
+    encoding = _encoding_of_login(token)
     if time.monotonic() - started_s >= OPEN_TIMEOUT_S * 0.9:
-        raise DeviceError(f"{name}: no answer in {OPEN_TIMEOUT_S:g} s; check the address", reason="timeout")
-    raise DeviceError(f"{name}: no video there; check address, port, path, user and password")
+        raise DeviceError(
+            f"{name}: no answer in {OPEN_TIMEOUT_S:g} s; check the address{encoding}", reason="timeout"
+        )
+    raise DeviceError(f"{name}: no video there; check address, port, path, user and password{encoding}")
+
+
+def _encoding_of_login(token: str) -> str:
+    """Return how to write the characters of the login that end a host in a URL; empty if there are none."""
+    login, at, _ = token.partition("://")[2].rpartition("@")
+    found = [character for character in "#/?@" if at and character in login]
+    codes = ", ".join(f"%{ord(character):02X} for {character}" for character in found)
+    return f"; in user and password write {codes}" if codes else ""
 
 
 def _check_v4l2(token: str, path: Path) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 
-from edge.config import parse_config, to_toml
-from edge.errors import DeviceError
+from edge.config import load_config, parse_config, to_toml
+from edge.errors import ConfigError, DeviceError
 from edge.health import Health
 from edge.masking import credentials_in, mask_credentials
 from edge.sources.camera import open_camera
@@ -23,7 +24,25 @@ from tests.helpers.brokers import wait_until
         ("rtsp://admin:pw@cam.lan/1", "rtsp://***@cam.lan/1"),
         ("rtsp://admin:p@ss/w@rd@cam.lan:554/1", "rtsp://***@cam.lan:554/1"),
         ("HTTP://token@cam.lan/", "HTTP://***@cam.lan/"),
-        ("http://cam.lan/v?user=admin&pwd=x%20y;z=1#t", "http://cam.lan/v?user=***&pwd=***;z=***"),
+        ("http://cam.lan/v?user=admin&pwd=x%20y;z=1#t", "http://cam.lan/v?user=***&pwd=***"),
+        ("rtsp:/me:p/w@cam.lan/1", "rtsp:/***@cam.lan/1"),
+        ("rtsp:/word@cam.lan/1", "rtsp:/***@cam.lan/1"),
+        ("rtsp//me:pw@cam.lan/1", "rtsp//***@cam.lan/1"),
+        ("rtsp;//me:pw@cam.lan/1", "rtsp;//***@cam.lan/1"),
+        ("file:/srv/rtsp:/me:pw@cam.lan/1", "file:/***@cam.lan/1"),
+        ("me:pw@cam.lan/1", "***@cam.lan/1"),
+        ("rtsp://me:pw", "rtsp://***"),
+        ("rtsp://me:pw/1", "rtsp://***/1"),
+        ("http://cam.lan/v?word&a=b'c\"d", "http://cam.lan/v?***&a=***"),
+        (
+            "it can't open 'rtsp://me:p w@cam.lan/1': no answer",
+            "it can't open 'rtsp://***@cam.lan/1': no answer",
+        ),
+        (
+            """gstreamer:souphttpsrc 'user-pw=a b' pwd=a"b c"d""",
+            "gstreamer:souphttpsrc 'user-pw=***' pwd=***",
+        ),
+        ('gstreamer:souphttpsrc user-pw="a b', "gstreamer:souphttpsrc user-pw=***"),
         ("http://a:b@cam.lan/v?key=c", "http://***@cam.lan/v?key=***"),
         ("http://cam.lan/v?user=me@home.org&pwd=x", "http://***@***&pwd=***"),
         ("rtsp://a:p?w=1@cam.lan/1", "rtsp://***@***/1"),
@@ -64,6 +83,8 @@ def test_credentials_are_masked(text: str, masked: str) -> None:
         "rtsp://cam.lan:554/live/1",
         "mqtt://127.0.0.1:1883 (any MQTT client may join)",
         "write to me@example.org",
+        "file:/srv//at-10:00/me@home.mp4?loop",
+        "keyframe-interval=30 mqtt.password_file=/srv/password",
     ],
 )
 def test_everything_else_stays(text: str) -> None:
@@ -76,6 +97,39 @@ def test_found_credentials_are_what_is_masked() -> None:
     """Each masked value is found, user and password also separately."""
     found = credentials_in("gstreamer:rtspsrc location=rtsp://me:hush@cam.lan/1?k=v user-pw=secret")
     assert set(found) == {"me:hush", "me", "hush", "v", "secret"}
+
+
+LOGINS = (
+    "rstp://me:can/ary@cam.lan/1",
+    "rtsp:/me:canary@cam.lan/1",
+    "rtsp//me:canary@cam.lan/1",
+    "me:canary@cam.lan/1",
+    "rtsp://me:my canary@cam.lan/1",
+    f"rtsp://me:{'canary' * 40} @cam.lan/1",
+    "hhtp://cam.lan/v?user=me&pwd=canary",
+    "hhtp://cam.lan/v?canary",
+    "gstreamr:rtspsrc location=rtsp://cam.lan user-pw=canary",
+    "rtsp ://me:canary@cam.lan/1",
+)
+
+
+@pytest.mark.parametrize("key", ["camera.source", "microphone.source", "mqtt.host"])
+@pytest.mark.parametrize("value", LOGINS)
+def test_refused_value_is_named_without_credentials(key: str, value: str) -> None:
+    """The error for an address that is not valid has its key, and no part of its password."""
+    section, name = key.split(".")
+    with pytest.raises(ConfigError, match=rf"{key} = ") as caught:
+        parse_config({section: {name: value}})
+    assert "canary" not in str(caught.value)
+
+
+def test_kind_of_a_source_may_have_capitals(tmp_path: Path) -> None:
+    """`RTSP://` and `File:` are what they are in small letters; the rest keeps its case."""
+    config = parse_config({"camera": {"source": "RTSP://Me:Pw@Cam.lan/A"}, "microphone": {"source": "NONE"}})
+    assert config.camera.source == "rtsp://Me:Pw@Cam.lan/A"
+    assert config.microphone.source == "none"
+    (tmp_path / "c.toml").write_text('[camera]\nsource = "File:A.mp4"\n')
+    assert load_config(tmp_path / "c.toml", environ={}).camera.source == f"file:{tmp_path}/A.mp4"
 
 
 @pytest.mark.parametrize("token", ["rtps://me:canary@cam.lan/1", "canary://me:canary@cam.lan/1?pw=canary"])
@@ -116,3 +170,12 @@ def test_config_show_has_no_credentials() -> None:
     """`config show` prints sources without credentials."""
     config = parse_config({"camera": {"source": "rtsp://me:can/ary@cam.lan/1?pw=canary"}})
     assert 'source = "rtsp://***@cam.lan/1?pw=***"' in to_toml(config)
+
+
+def test_special_characters_of_a_password_are_explained() -> None:
+    """A camera that cannot be reached with `#` or `/` in its password is named with their codes."""
+    with pytest.raises(DeviceError, match=r"no video there; .* write %23 for #, %2F for /$") as caught:
+        open_camera("rtsp://me:can#a/ry@127.0.0.1:1/live", fps=10, width=64, height=48)
+    assert "can#a" not in str(caught.value)
+    with pytest.raises(DeviceError, match=r"user and password$"):
+        open_camera("rtsp://me:canary@127.0.0.1:1/live", fps=10, width=64, height=48)
