@@ -84,7 +84,7 @@ class Policy:
             return True
         try:
             return self.permits_event(str(json.loads(payload).get("type")))
-        except (ValueError, AttributeError):  # not a CloudEvent
+        except (ValueError, AttributeError, RecursionError):  # not a CloudEvent
             return False
 
     def group_counts(self, counts: Mapping[str, int]) -> dict[str, int] | None:

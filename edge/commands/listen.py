@@ -14,6 +14,8 @@ from edge.delivery.subscriber import listen
 from edge.errors import BrokerError
 from edge.settings import MqttSettings
 
+# What a payload of another sender may raise: nested too deeply, fields of other types, numbers too large.
+UNPRINTABLE = (RecursionError, TypeError, ValueError, LookupError, OverflowError)
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -37,22 +39,37 @@ def print_events(
 
     Messages with a `time` before `since` are not printed, but they count as received when gaps are detected.
     The broker stores no events for this client: it delivers new events, retained states, and what a device
-    publishes late after an outage.
+    publishes late after an outage. A message that cannot be printed is skipped,
+    and counted on standard error.
     """
+    skipped = 0
     with closing(listen(settings, *topics, password=password)) as messages:
         while not messages.refusal:
             message = messages.receive(1.0)
             if message is None:
                 continue
-            payload = _payload(message)
+            try:
+                line = _line(message, since=since, as_json=as_json)
+            except UNPRINTABLE as error:
+                skipped += 1
+                why = f"skipped, cannot be printed ({type(error).__name__}); {skipped} skipped so far"
+                print(f"{message.topic}: {why}", file=sys.stderr)
+                continue
             if message.missing:
                 print(
                     f"{message.topic}: {message.missing} events are missing before this one", file=sys.stderr
                 )
-            if since is None or not _is_before(payload, since):
-                text = json.dumps(json_line(message, payload)) if as_json else text_line(message, payload)
-                print(text, flush=True)
+            if line is not None:
+                print(line, flush=True)
         raise BrokerError(messages.refusal)
+
+
+def _line(message: Message, *, since: datetime | None, as_json: bool) -> str | None:
+    """Return the line for a message, or None if it is from before `since`; raise one of `UNPRINTABLE`."""
+    payload = _payload(message)
+    if since is not None and _is_before(payload, since):
+        return None
+    return json.dumps(json_line(message, payload)) if as_json else text_line(message, payload)
 
 
 def json_line(message: Message, payload: Any) -> dict[str, Any]:

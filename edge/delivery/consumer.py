@@ -50,7 +50,10 @@ class Consumer:
 
     def take(self, payload: bytes) -> Event | None:
         """Return the event, or None if it has arrived before; raise `ValueError` if it is no CloudEvent."""
-        body = json.loads(payload)
+        try:
+            body = json.loads(payload)
+        except RecursionError as error:
+            raise ValueError("not a CloudEvent: nested too deeply") from error
         if not isinstance(body, dict) or "id" not in body:
             raise ValueError("not a CloudEvent: not a JSON object with an id")
         event_id, device, sequence = str(body["id"]), str(body.get("source")), body.get("sequence")

@@ -44,7 +44,7 @@ def test_consumer_takes_each_event_once_and_counts_what_is_missing() -> None:
     assert [event and event.missing for event in again] == [None, 0, 1]
 
 
-@pytest.mark.parametrize("text", [b"", b"{}", b"[]", b"no json", b"\xff", b'"id"'])
+@pytest.mark.parametrize("text", [b"", b"{}", b"[]", b"no json", b"\xff", b'"id"', b"[" * 200_000])
 def test_consumer_refuses_other_payloads(text: bytes) -> None:
     """A payload that is not an event raises ValueError and is not remembered."""
     with pytest.raises(ValueError, match=r".+"):
@@ -141,6 +141,22 @@ def test_events_as_text(mosquitto: Mosquitto, tmp_path: Path) -> None:
     assert re.search(r"^\d\d:\d\d:\d\d\.\d{3}  kitchen      emotion\.changed    room$", text, re.MULTILINE)
     assert "emotion/kitchen/availability: online\n" in text
     assert max(map(len, text.splitlines())) < 300
+
+
+@pytest.mark.parametrize("words", [("emotion/#",), ("--json", "emotion/#")])
+def test_message_that_cannot_be_printed_is_skipped(
+    mosquitto: Mosquitto, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """JSON nested too deeply, on any topic, is skipped and counted; the next event is printed."""
+    with listening(mosquitto, tmp_path, *words) as command, watching(mosquitto) as other:
+        for topic in (EVENT, "emotion/kitchen/availability"):
+            other.publish(topic, b"[" * 200_000)
+            other.publish(topic, b'{"id":' * 100_000)
+        other.publish(EVENT, payload(1))
+        wait_until(lambda: "emotion.changed" in command.out.read_text(), "the event after it")
+        assert command.process.poll() is None
+    assert "4 skipped so far" in command.err.read_text()
+    assert "Traceback" not in command.err.read_text()
 
 
 def test_refusal_is_exit_code_6(tmp_path: Path) -> None:
