@@ -12,8 +12,10 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
+from edge.delivery.outbox.file import reason_of
 from edge.files import write_json
 from edge.health import Health
 from edge.log_once import LogOnce
@@ -37,7 +39,7 @@ class Switches:
         self._path = path
         self._health = health
         # All parts: one that is not configured now keeps its choice.
-        self._is_on = read_switches(path)
+        self._is_on = read_switches(path, on_fault=partial(health.fault, "switches"))
         self._refusals = LogOnce(log)
         self._refusals_lock = threading.Lock()  # commands come from the MQTT thread and from the page
         self._commands: queue.Queue[tuple[str, bool] | None] = queue.Queue(MAX_WAITING)
@@ -107,25 +109,36 @@ class Switches:
             write_json(self._path, self._is_on)
         except OSError as error:
             detail = f"{self._path}: {error.strerror}; a restart forgets the switches"
-            self._health.fault("switches", "not_writable", detail)
+            self._health.fault("switches", reason_of(error), detail)
         else:
             self._health.clear("switches")
 
 
-def read_switches(path: Path) -> dict[str, bool]:
-    """Return which of `PARTS` are on, as the file at `path` has them; an unreadable file is all off."""
+def read_switches(
+    path: Path, *, on_fault: Callable[[str, str], None] = lambda _reason, _detail: None
+) -> dict[str, bool]:
+    """Return which of `PARTS` are on, as the file at `path` has them; an unreadable file is all off.
+
+    `on_fault` gets the reason (`corrupt`, `not_permitted` or `not_readable`) and a sentence.
+    """
     try:
         stored = json.loads(path.read_bytes())
         if not isinstance(stored, dict) or not all(isinstance(value, bool) for value in stored.values()):
             raise ValueError("not an object of true and false")
     except FileNotFoundError:
         return dict.fromkeys(PARTS, True)
-    except (OSError, ValueError) as error:
-        log.error(
-            "%s: cannot be read (%s); camera and microphone stay off until they are switched on, "
-            "or until the file is deleted and the daemon restarted",
-            path,
-            error,
+    except (OSError, ValueError, RecursionError) as error:
+        detail = (
+            f"{path}: cannot be read ({error}); camera and microphone stay off until they are switched on, "
+            "or until the file is deleted and the daemon restarted"
         )
+        log.error("%s", detail)
+        on_fault(_reason_of_read(error), detail)
         return dict.fromkeys(PARTS, False)
     return {part: stored.get(part, True) for part in PARTS}
+
+
+def _reason_of_read(error: Exception) -> str:
+    if not isinstance(error, OSError):
+        return "corrupt"
+    return "not_permitted" if isinstance(error, PermissionError) else "not_readable"

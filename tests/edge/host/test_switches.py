@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,6 +81,56 @@ def test_unreadable_file_keeps_both_off(
     assert "stay off" in caplog.text
     with switching(path) as (switches, _):
         assert (switches.is_on("camera"), switches.is_on("microphone")) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (PermissionError(13, "denied"), "not_permitted"),
+        (OSError(5, "I/O error"), "not_readable"),
+        (None, "corrupt"),
+    ],
+)
+def test_unreadable_file_is_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError | None, reason: str
+) -> None:
+    """The status has the reason why both are off, until a command writes the file."""
+    path = tmp_path / "switches.json"
+    path.write_bytes(b"[" * 200_000)
+    health = Health()
+    if error is not None:
+        failing = error
+
+        def read(_path: Path) -> bytes:
+            raise failing
+
+        monkeypatch.setattr(Path, "read_bytes", read)
+    with switching(path, health=health) as (switches, applied):
+        assert health.reasons == [f"switches:{reason}"]
+        assert switches.are_all_off
+        switches.command("camera", b"ON", False)
+        wait_until(lambda: applied, "the camera to be on")
+        assert health.reasons == []
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [(errno.ENOSPC, "disk_full"), (errno.EACCES, "not_permitted"), (errno.EROFS, "read_only")],
+)
+def test_reason_of_an_unwritable_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, reason: str
+) -> None:
+    """A full disk, a missing permission and a read-only file system are named."""
+
+    def write(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("edge.host.switches.write_json", write)
+    health = Health()
+    with switching(tmp_path / "switches.json", health=health) as (switches, applied):
+        switches.command("camera", b"OFF", False)
+        wait_until(lambda: applied, "the camera to be off")
+        assert health.reasons == [f"switches:{reason}"]
 
 
 def test_unwritable_file_is_a_fault_and_the_switch_works(tmp_path: Path) -> None:
