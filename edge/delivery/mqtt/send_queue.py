@@ -12,10 +12,8 @@ from edge.policy import OPEN, Policy
 
 log = logging.getLogger(__name__)
 
-MAX_LOSSES = 5  # connections that one event may end before it counts as refused
 MAX_RECORDED = 64  # acknowledgements in one transaction
 WITHHELD_PAGE = 1000  # rows of an earlier context checked at a time; the outbox may have 100 000
-NOT_BLAMED = ("no_ack", "keep_alive_timeout")  # a silent broker is not the fault of an event
 
 
 class SendQueue:
@@ -24,9 +22,9 @@ class SendQueue:
     An acknowledged event leaves the outbox when the connection has lasted `confirm_s` longer, or when the
     device closes the connection.
 
-    If a connection ends with events in flight, the oldest of them is sent alone, to find out whether it is
-    the cause. After `MAX_LOSSES` it becomes a dead letter, so that it does not block the others for ever.
-    An event that `policy` does not permit is never returned: it becomes a dead letter, `withheld`.
+    Events in flight when a connection ends are sent again on the next one, however often that happens: only a
+    reason code of the broker for this event, or its size, makes it a dead letter. An event that `policy` does
+    not permit is never returned: it becomes a dead letter, `withheld`.
     Used by one thread.
     """
 
@@ -38,8 +36,6 @@ class SendQueue:
         self._in_flight: set[int] = set()
         self._unconfirmed: dict[int, float] = {}  # acknowledged less than `confirm_s` ago, and when
         self._unrecorded: set[int] = set()  # acknowledged, but not yet written to the outbox
-        self._suspect = 0
-        self._losses = 0
         self._log_once = LogOnce(log)
 
     @property
@@ -60,8 +56,6 @@ class SendQueue:
 
     def take(self, limit: int, *, max_bytes: int) -> list[Row]:
         """Return the next events, `limit` at most; refuse those whose payload is above `max_bytes`."""
-        if self._suspect:
-            limit = min(limit, 0 if self._in_flight else 1)
         found, rows = self._permitted_rows(limit), []
         if not found and limit > 0 and self._was_changed():
             self._cursor = 0  # `emotion-edge outbox retry` puts old numbers back
@@ -80,8 +74,6 @@ class SendQueue:
     def settle(self, sequence: int, refusal: str | None, *, now_s: float) -> None:
         """Note the broker's answer to one event: None, or why it was refused."""
         self._in_flight.discard(sequence)
-        if sequence >= self._suspect:
-            self._suspect = self._losses = 0
         if refusal:
             self._refuse([sequence], refusal)
         else:
@@ -108,17 +100,6 @@ class SendQueue:
                 self._unrecorded.difference_update(some)
         except OutboxError as error:
             log.debug("%d acknowledgements wait for the disk: %s", len(self._unrecorded), error)
-
-    def connection_lost(self, reason: str) -> None:
-        """Note that the connection ended, for `reason`, with the events in flight unanswered."""
-        if not self._in_flight or reason in NOT_BLAMED:
-            return
-        head = min(self._in_flight)
-        self._losses = self._losses + 1 if head == self._suspect else 1
-        self._suspect = head
-        if self._losses >= MAX_LOSSES:
-            self._refuse([head], f"connection_lost:{reason}")
-            self._suspect = self._losses = 0
 
     def _rows(self, limit: int) -> list[Row]:
         try:

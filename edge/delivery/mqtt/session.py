@@ -235,5 +235,4 @@ class Session:
         self._mailbox.put_back([Outgoing(event, sent.payload) for sent in self._in_flight.unsaved(event)])
         if not self._mailbox.is_closing:
             self._probe.connection_lost()
-            self._send_queue.connection_lost(reason)
         return reason

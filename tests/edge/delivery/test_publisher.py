@@ -36,11 +36,13 @@ from tests.helpers.brokers import (
     wait_until,
     watching,
 )
+from tests.helpers.links import linked
 
 ROOT = "emotion/kitchen"
 EVENT = f"{ROOT}/event"
 AVAILABILITY = f"{ROOT}/availability"
 PROBE = f"{ROOT}/probe"  # sent to MQTT 3.1.1 brokers only
+QUICK = replace(BRISK, stable_s=0.0)  # the pause never grows
 
 
 def sequences(payloads: list[bytes]) -> list[int]:
@@ -247,6 +249,24 @@ def test_broker_killed_in_mid_stream_loses_nothing(tmp_path: Path, outbox: Outbo
     """kill -9 of the embedded broker: what it acknowledged is on its disk, the rest is sent again."""
     with running(Nats(tmp_path / "broker")) as broker:
         assert sorted(stream_with_gaps(broker, outbox, broker.kill)) == list(range(1, 401))
+
+
+def test_connection_that_ends_at_each_event_loses_nothing(mosquitto: Mosquitto, outbox: Outbox) -> None:
+    """Eight connections in a row end with the same event in flight: all events arrive, in order."""
+    outbox.append_many([make_event(n) for n in range(20)])
+    pieces: list[bytes] = []
+
+    def is_cut(data: bytes) -> bool:
+        if EVENT.encode() in data:
+            pieces.append(data)
+        return EVENT.encode() in data and len(pieces) <= 8
+
+    with watching(mosquitto, EVENT) as watcher, linked(mosquitto, is_cut) as link:
+        with publishing(link.settings, outbox, tuning=QUICK):
+            wait_until(is_empty(outbox), "an empty outbox", timeout_s=60)
+        assert link.cuts == 8
+        assert sequences(watcher.on(EVENT)) == list(range(1, 21))
+    assert outbox.counts().refused == 0
 
 
 def test_refused_event_is_a_dead_letter(tmp_path: Path, outbox: Outbox) -> None:
