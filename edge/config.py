@@ -11,7 +11,7 @@ import os
 import re
 import textwrap
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,12 @@ from edge.settings import Config, ModelSettings, MqttSettings, Section, is_card_
 ENV_PREFIX = "EMOTION_EDGE__"
 MODEL = "model"  # the annotation of a key that holds the name or the path of a model
 MAX_SHOWN = 80  # characters of a refused value in the error
+MAX_REASON = 250  # characters of what is wrong with it
+MAX_FILE_BYTES = 1 << 20
+MAX_TEXT_BYTES = 4096  # of a value; the longest path on Linux, and much below the limit of MQTT
+MAX_DEPTH = 4  # of sections and lists; the deepest key, `mqtt.host`, has 3
+LARGEST = 2**63 - 1
+ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 COMMENT_WIDTH = 100  # characters a line of `config show`
 DEFAULT_PATH = Path("/etc/emotion-edge/config.toml")
 
@@ -37,29 +43,22 @@ def load_config(path: Path | None = None, *, environ: Mapping[str, str] = os.env
     Raises `ConfigError` with one sentence that names the key, its value and the remedy.
     """
     raw: dict[str, Any] = {}
-    if path is None and DEFAULT_PATH.exists():
+    if path is None and os.path.lexists(DEFAULT_PATH):
         path = DEFAULT_PATH
     if path is not None:
-        try:
-            raw = tomllib.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ConfigError(
-                f"{path}: no such file; `emotion-edge config show` prints a configuration to start from"
-            ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"{path}: cannot be read ({error}); check its permissions and encoding"
-            ) from error
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{path}: not valid TOML ({error}); correct that line") from error
+        raw = _parse_file(path)
+        check_values(raw, where=str(path))
         raw = _anchored(raw, path.absolute().parent)
+    where = str(path) if path else "config"
     _apply_environment(raw, environ)
+    check_values(raw, where=where)
     raw = _anchored(raw, Path.cwd())
-    return parse_config(raw, where=str(path) if path else "config")
+    return parse_config(raw, where=where)
 
 
 def parse_config(raw: Mapping[str, Any], *, where: str = "config") -> Config:
     """Validate a mapping; raise `ConfigError` for its first error."""
+    check_values(raw, where=where)
     try:
         # Strict validation takes no string for a path.
         config = Config.model_validate(_with_paths(raw))
@@ -122,6 +121,42 @@ def to_toml(config: Config) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _parse_file(path: Path) -> dict[str, Any]:
+    """Read a TOML file; raise `ConfigError`."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path}: no such file; `emotion-edge config show` prints a configuration to start from"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes; give the configuration file")
+    for mark, encoding in ENCODINGS.items():
+        if content.startswith(mark):
+            raise ConfigError(f"{path}: the file is {encoding}; save it as UTF-8")
+    try:
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: its values are nested too deeply; lists of a list are not used") from None
+    except ValueError as error:  # also an integer of more than 4300 digits
+        raise ConfigError(f"{path}: not valid TOML ({_short(str(error))}); correct that line") from None
+
+
+def _short(text: str, *, limit: int = MAX_SHOWN) -> str:
+    """Return `text` in printable characters without credentials, cut to `limit`."""
+    # Masked before it is cut: without its `@` a login is not recognised.
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in mask_credentials(text))
+    if len(text) <= limit:
+        return text
+    quote = text[0] if text[0] in "'\"" else ""
+    return f"{text[:limit]}...{quote} ({len(text)} characters)"
+
+
 def _comment(text: str | None) -> list[str]:
     """Return `text` as comment lines."""
     words = " ".join((text or "").split())
@@ -141,6 +176,46 @@ def _toml_value(value: object) -> str:
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
+def check_values(raw: Mapping[str, Any], *, where: str) -> None:
+    """Raise `ConfigError` for a value that no key can have, before anything works with it.
+
+    These are texts with NUL, invalid or too long, numbers beyond 64 bits, and sections in sections.
+    """
+
+    def check(name: str, value: object, depth: int) -> None:
+        items: Iterable[tuple[object, object]] = ()
+        problem = _problem(value) if depth <= MAX_DEPTH else "is nested too deeply; remove a level"
+        if isinstance(value, Mapping):
+            items = value.items()
+        elif isinstance(value, list | tuple):
+            items = enumerate(value)
+        if problem:
+            raise ConfigError(f"{where}: {_short(name)} {problem}")
+        for key, item in items:
+            check(f"{name}.{key}" if name else str(key), item, depth + 1)
+
+    check("", raw, 0)
+
+
+def _problem(value: object) -> str:
+    """Return what is wrong with a single value, and the remedy; empty where nothing is."""
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, int) and abs(value) > LARGEST:
+        return f"is an integer above {LARGEST}; use a smaller one"
+    if not isinstance(value, str):
+        return ""
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        return f"= {_short(ascii(value))}: not valid UTF-8; write the text as UTF-8"
+    if "\0" in value:
+        return f"= {_short(ascii(value))}: has a NUL character; remove it"
+    if size > MAX_TEXT_BYTES:
+        return f"= {_short(ascii(value))}: has {size} bytes; use at most {MAX_TEXT_BYTES}"
+    return ""
+
+
 def _with_paths(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Turn the strings of path keys into `Path`, because strict validation does not."""
     return _mapped(raw, lambda kind, value: Path(value) if "Path" in kind else value)
@@ -151,12 +226,22 @@ def _anchored(raw: Mapping[str, Any], directory: Path) -> dict[str, Any]:
 
     def anchor(kind: str, value: str) -> str:
         if "Path" in kind or (kind == MODEL and is_card_path(value)):
-            return str(directory / Path(value).expanduser())
+            return str(directory / _expanded(value))
         # A suffix such as `?loop` stays.
         kind, _, name = value.partition(":")
-        return f"file:{directory / Path(name).expanduser()}" if kind.lower() == "file" else value
+        return f"file:{directory / _expanded(name)}" if kind.lower() == "file" else value
 
     return _mapped(raw, anchor)
+
+
+def _expanded(path: str) -> Path:
+    """Replace `~` and `~user`; raise `ConfigError` where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            f"config: {_short(ascii(path))}: no such home directory; write the path from / on"
+        ) from None
 
 
 def _mapped(raw: Mapping[str, Any], change: Callable[[str, str], object]) -> dict[str, Any]:
@@ -187,7 +272,8 @@ def _apply_environment(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
             table = table.setdefault(section, {})
             if not isinstance(table, dict):
                 raise ConfigError(
-                    f"{variable}: {section} is a value, not a section; use EMOTION_EDGE__SECTION__KEY"
+                    f"{_short(variable)}: {_short(section)} is a value, not a section; "
+                    "use EMOTION_EDGE__SECTION__KEY"
                 )
         table[key] = text if _is_text([*sections, key]) else _parse_text(text)
 
@@ -202,7 +288,7 @@ def _parse_text(text: str) -> object:
     """Parse a variable as a TOML value if it is one, else return it as a string."""
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # ValueError: also an integer of more than 4300 digits
         return text
     return value if isinstance(value, bool | int | float | str) else text
 
@@ -211,22 +297,19 @@ def _sentence(error: ValidationError) -> str:
     """Return the first error as one sentence: key, value, what is wrong, remedy."""
     first = error.errors()[0]
     location = [str(part) for part in first["loc"]]
-    key = ".".join(location)
+    key = _short(".".join(location))
     if first["type"] == "extra_forbidden":
         nearest = difflib.get_close_matches(location[-1], _keys_beside(location), n=1, cutoff=0.5)
         remedy = f"did you mean {nearest[0]}?" if nearest else "`emotion-edge config show` prints all keys"
         return f"{key}: unknown key; {remedy}"
-    message = first["msg"].removeprefix("Value error, ")
+    message = _short(first["msg"].removeprefix("Value error, "), limit=MAX_REASON)
     if first["type"] == "literal_error":
         words = re.findall(r"'([^']*)'", message)
         nearest = difflib.get_close_matches(str(first["input"]), words, n=1, cutoff=0.5)
         message += f"; did you mean {nearest[0]}?" if nearest else ""
     if not key:
         return message
-    # Masked before it is cut: without its `@` a login is not recognised.
-    value = mask_credentials(ascii(first["input"])) if not isinstance(first["input"], Mapping) else "{...}"
-    if len(value) > MAX_SHOWN:
-        value = f"{value[:MAX_SHOWN]}... ({len(value)} characters)"
+    value = _short(ascii(first["input"])) if not isinstance(first["input"], Mapping) else "{...}"
     return f"{key} = {value}: {message[0].lower()}{message[1:]}"
 
 

@@ -6,7 +6,8 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
-NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9.])?")
+# At most 253 characters, at most 63 between two dots: the resolver raises an error for others.
+NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9][A-Za-z0-9_-]{0,62}(\.[A-Za-z0-9_-]{1,63})*\.?")
 
 
 @dataclass(frozen=True, slots=True)

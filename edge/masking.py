@@ -26,7 +26,7 @@ _QUOTED = r"\"(?:\\.|[^\"\\])*(?:\"|$)|'[^']*(?:'|$)"
 # Properties of GStreamer elements, such as `user-pw=x` or `extra-headers="..."`, or quoted with their value.
 # A `..._file` is only a path.
 _PROPERTY = re.compile(
-    r"(?<![\w-])(?=[\w-]*+\s*=)(?P<quote>(?<=[\"']))?[\w-]*"
+    r"(?<![\w.-])(?=[\w-]*+\s*=)(?P<quote>(?<=[\"']))?[\w-]*"
     r"(?:user-?(?:id|name)|proxy-id|passw|passphrase|pwd|(?<![a-z])(?:user|pw|key)(?=\s*=)|secret|token"
     r"|credential|api-?key|auth|cookie|extra-headers)(?![\w-]*_file)[\w-]*\s*=\s*"
     rf"(?P<value>(?(quote)[^\"']+|(?:\\.|{_QUOTED}|[^\s\"'\\])+))",

@@ -9,15 +9,29 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from edge.hosts import Address, parse_address
 
 TOPIC_LEVELS = r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$"
 CAMERA_TOKENS = re.compile(
-    r"auto|none|picamera:\d+|v4l2:/dev/\S+|rtsps?://\S+|https?://\S+|gstreamer:.+|file:.+|fake:.+"
+    r"auto|none|picamera:[0-9]{1,3}|v4l2:/dev/\S+|rtsps?://\S+|https?://\S+|gstreamer:.+|file:.+|fake:.+"
 )
 MICROPHONE_TOKENS = re.compile(r"auto|none|alsa:\S+|usb:[0-9a-fA-F]{4}:[0-9a-fA-F]{4}|file:.+|fake:.+")
+
+MAX_NAME_BYTES = 200  # of each part of a path; Linux has 255, and files beside it have longer names
+
+
+def _check_path(path: Path) -> Path:
+    """Refuse paths that raise errors when they are opened or when a file beside them is named."""
+    if not path.name:
+        raise ValueError("not a file or directory with a name; write its path")
+    if any(len(part.encode()) > MAX_NAME_BYTES for part in path.parts):
+        raise ValueError(f"a name in the path is longer than {MAX_NAME_BYTES} bytes; use a shorter one")
+    return path
+
+
+FilePath = Annotated[Path, AfterValidator(_check_path)]
 
 Context = Literal["home", "public", "research", "education", "workplace"]
 Basis = Literal["medical", "safety"]
@@ -26,7 +40,9 @@ Basis = Literal["medical", "safety"]
 class Section(BaseModel):
     """A part of the configuration: frozen, no unknown keys, no silent conversion."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class DeviceSettings(Section):
@@ -46,7 +62,7 @@ class CameraSettings(Section):
 
     source: str = "auto"
     """Token of the camera (`emotion-edge devices` lists them), file:clip.mp4, auto or none."""
-    fps: Annotated[float, Field(gt=0, le=60)] = 10.0
+    fps: Annotated[float, Field(ge=0.01, le=60)] = 10.0
     """Frames per second to process; frames beyond this rate are skipped."""
     width: Annotated[int, Field(ge=64, le=4096)] = 640
     """Frame width in pixels to request from the camera; files and network streams keep their own."""
@@ -101,7 +117,7 @@ class ModelSettings(Section):
     """Model that fuses face and voice; used if fusion.method is network."""
     mouth: str = "mouth-state"
     """Model that recognises yawns; none: yawns are measured from the shape of the mouth."""
-    directory: Path | None = None
+    directory: FilePath | None = None
     """Directory with cards and files of your own models, searched by name before those of the package."""
 
 
@@ -204,19 +220,19 @@ class MqttSettings(Section):
     """Whether the connection is encrypted."""
     username: str | None = None
     """User name at the broker; unset: connect without one."""
-    password_file: Path | None = None
+    password_file: FilePath | None = None
     """File with the password of username; only its owner and the service's groups may read it."""
-    ca_file: Path | None = None
+    ca_file: FilePath | None = None
     """CA certificates that the broker's certificate is verified with, PEM; unset: those of the system."""
-    cert_file: Path | None = None
+    cert_file: FilePath | None = None
     """Client certificate, PEM; needs key_file."""
-    key_file: Path | None = None
+    key_file: FilePath | None = None
     """Private key of cert_file, PEM, not encrypted; only its owner and the service's groups may read it."""
     prefix: Annotated[str, Field(pattern=TOPIC_LEVELS)] = "emotion"
     """First levels of every topic: PREFIX/DEVICE/state."""
     keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 30
     """Seconds between keep-alive messages; the broker notices a lost device after 1.5 times this."""
-    stats_interval_s: Annotated[float, Field(ge=0)] = 60.0
+    stats_interval_s: Annotated[float, Field(ge=0, le=86_400)] = 60.0
     """Seconds between two stats messages; 0: none."""
     discovery: bool = True
     """Whether the device announces itself to Home Assistant."""
@@ -260,13 +276,13 @@ class MqttSettings(Section):
 class OutboxSettings(Section):
     """The queue on disk for events that are not sent yet; at a limit the oldest events are dropped."""
 
-    path: Path | None = None
+    path: FilePath | None = None
     """Database file; unset: outbox-DEVICE.sqlite3 in the state directory."""
     max_events: Annotated[int, Field(ge=1)] = 100_000
     """Largest number of waiting events."""
     max_bytes: Annotated[int, Field(ge=4096)] = 64 * 1024 * 1024
     """Largest total size in bytes of waiting events."""
-    max_age_s: Annotated[float, Field(ge=0)] = 30 * 86_400.0
+    max_age_s: Annotated[float, Field(ge=0, le=10 * 365 * 86_400)] = 30 * 86_400.0
     """Seconds of daemon running time after which a waiting event is dropped; 0: never."""
 
 
@@ -275,7 +291,7 @@ class DashboardSettings(Section):
 
     bind: str = "127.0.0.1:8770"
     """Address to listen on, HOST:PORT, or none; an address other than loopback needs token_file."""
-    token_file: Path | None = None
+    token_file: FilePath | None = None
     """File with the token that a client sends as `Authorization: Bearer`; unset: loopback only, no token."""
 
     @property
@@ -289,8 +305,11 @@ class DashboardSettings(Section):
     @field_validator("bind")
     @classmethod
     def _is_address(cls, value: str) -> str:
-        if value not in ("", "none") and not re.fullmatch(r"([\w.-]+|\[[0-9a-fA-F:.]+\]):\d{1,5}", value):
-            raise ValueError("use HOST:PORT such as 127.0.0.1:8770 or [::1]:8770, or none")
+        if value not in ("", "none"):
+            host, _, port = value.rpartition(":")
+            if not re.fullmatch(r"\[.+\]|[^:]+", host) or not re.fullmatch(r"[0-9]{1,5}", port):
+                raise ValueError("use HOST:PORT such as 127.0.0.1:8770 or [::1]:8770, or none")
+            parse_address(host, default_port=8770)
         return value
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -17,4 +18,6 @@ def run_config(action: Literal["show", "schema", "check"], path: Path | None) ->
         print(json.dumps(Config.model_json_schema(), indent=2))
         return
     config = load_config(path)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # TOML is UTF-8, whatever the locale is
     sys.stdout.write(to_toml(config) if action == "show" else "config: ok\n")

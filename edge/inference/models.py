@@ -35,6 +35,15 @@ def open_optional_model(config: Config, task: Task) -> TfliteClassifier | None:
 def find_card(settings: ModelSettings, task: Task) -> Path:
     """Return the path of the card of the configured model; raise `ModelError` where there is none."""
     name = model_name(settings, task)
+    try:
+        return _find_card(settings, task, name)
+    except OSError as error:  # a name that is too long, a directory without permission
+        raise ModelError(
+            f"{TASK_KEYS[task]} {name[:80]}: cannot be read ({error.strerror}); check path and permissions"
+        ) from None
+
+
+def _find_card(settings: ModelSettings, task: Task, name: str) -> Path:
     if is_card_path(name):
         path = Path(name)
         if path.suffix != ".json":
