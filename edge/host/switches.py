@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-import queue
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -25,24 +23,31 @@ log = logging.getLogger(__name__)
 
 COMMANDS = {b"ON": True, b"OFF": False}
 SHOWN = 32  # bytes of a refused payload in the log
-MAX_WAITING = 64  # commands not yet carried out
+SETTLE_S = 0.25  # least time between two changes: each writes to the disk and moves a device
 
 
 class Switches:
     """One switch for each of `PARTS`, on until it is switched off; `parts` are those that this device has.
 
-    `command` returns at once, because closing a device and writing to an SD card take time.
+    `command` returns at once, because closing a device and writing to an SD card take time. One command
+    waits for each part, and a newer one replaces it: in a burst the last one counts, and none is lost.
     """
 
-    def __init__(self, path: Path, *, parts: Sequence[str], health: Health) -> None:
+    def __init__(
+        self, path: Path, *, parts: Sequence[str], health: Health, settle_s: float = SETTLE_S
+    ) -> None:
         self.parts = tuple(parts)
         self._path = path
         self._health = health
         # All parts: one that is not configured now keeps its choice.
         self._is_on = read_switches(path, on_fault=partial(health.fault, "switches"))
+        self._is_saved = False  # whether the file has what `_is_on` has
+        self._settle_s = settle_s
+        # Commands come from the MQTT thread and from the page.
+        self._changed = threading.Condition()
+        self._waiting: dict[str, bool] = {}
+        self._is_closing = False
         self._refusals = LogOnce(log)
-        self._refusals_lock = threading.Lock()  # commands come from the MQTT thread and from the page
-        self._commands: queue.Queue[tuple[str, bool] | None] = queue.Queue(MAX_WAITING)
         self._thread: threading.Thread | None = None
 
     def start(self, apply: Callable[[str, bool], None]) -> None:
@@ -55,8 +60,9 @@ class Switches:
 
     def close(self) -> None:
         """Carry out the waiting commands, for at most a second."""
-        with suppress(queue.Full):
-            self._commands.put_nowait(None)
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify()
         if self._thread is not None:
             self._thread.join(1.0)
 
@@ -78,39 +84,51 @@ class Switches:
         if payload not in COMMANDS:
             self._refuse(part, payload)
             return
-        with self._refusals_lock:
-            self._refusals.clear(part)
-        try:
-            self._commands.put_nowait((part, COMMANDS[payload]))
-        except queue.Full:
-            log.warning("%s/enabled/set: %d commands wait already; this one is lost", part, MAX_WAITING)
+        with self._changed:
+            self._waiting[part] = COMMANDS[payload]
+            self._changed.notify()
 
     def _refuse(self, part: str, payload: bytes) -> None:
         self._health.counters["commands_refused"] += 1
         more = "..." if len(payload) > SHOWN else ""
         message = "%s/enabled/set: %d bytes %r%s refused; send ON or OFF"
-        with self._refusals_lock:
+        with self._changed:
             self._refusals.report(part, "refused", message, part, len(payload), payload[:SHOWN], more)
 
     def _run(self, apply: Callable[[str, bool], None]) -> None:
-        while (command := self._commands.get()) is not None:
-            part, is_on = command
-            if self._is_on[part] != is_on:
+        while commands := self._take():
+            changes = {part: is_on for part, is_on in commands.items() if self._is_on[part] != is_on}
+            for part, is_on in changes.items():
                 log.info("%s: switched %s", part, "on" if is_on else "off")
-            self._is_on[part] = is_on
-            self._save()
-            try:
-                apply(part, is_on)
-            except Exception:  # outermost loop: the next command must still be carried out
-                log.exception("%s: internal error, the switch failed", part)
+            self._is_on.update(changes)
+            if changes or not self._is_saved:
+                self._save()
+            for part, is_on in commands.items():
+                try:
+                    apply(part, is_on)
+                except Exception:  # outermost loop: the next command must still be carried out
+                    log.exception("%s: internal error, the switch failed", part)
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_closing, self._settle_s)
+
+    def _take(self) -> dict[str, bool]:
+        """Wait for commands and return the newest of each part; none when the switches close."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._is_closing)
+            commands, self._waiting = self._waiting, {}
+            for part in commands:
+                self._refusals.clear(part)
+            return commands
 
     def _save(self) -> None:
         try:
             write_json(self._path, self._is_on)
         except OSError as error:
             detail = f"{self._path}: {error.strerror}; a restart forgets the switches"
+            self._is_saved = False
             self._health.fault("switches", reason_of(error), detail)
         else:
+            self._is_saved = True
             self._health.clear("switches")
 
 

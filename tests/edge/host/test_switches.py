@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from edge import files
 from edge.health import Health
-from edge.host.switches import MAX_WAITING, Switches
+from edge.host.switches import Switches, read_switches
 from tests.helpers.brokers import wait_until
 
 Applied = list[tuple[str, bool]]
@@ -24,7 +28,7 @@ def switching(
 ) -> Iterator[tuple[Switches, Applied]]:
     """Run switches during the block; yield them and the commands that they carried out."""
     applied: Applied = []
-    switches = Switches(path, parts=parts, health=health or Health())
+    switches = Switches(path, parts=parts, health=health or Health(), settle_s=0.01)
     switches.start(lambda part, is_on: applied.append((part, is_on)))
     try:
         yield switches, applied
@@ -179,11 +183,60 @@ def test_retained_command_is_ignored(tmp_path: Path) -> None:
         assert applied == [("microphone", False)]
 
 
-def test_flood_is_bounded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """At most `MAX_WAITING` commands wait; the caller, the MQTT thread, never does."""
-    switches = Switches(tmp_path / "switches.json", parts=("camera",), health=Health())
-    for _ in range(MAX_WAITING):
+def test_last_command_of_a_burst_wins(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 400 commands while a device is slow, the last OFF is carried out; the disk and the log see few."""
+    caplog.set_level(logging.INFO)
+    writes: list[object] = []
+    write_json = files.write_json
+
+    def counted(path: Path, value: Mapping[str, Any]) -> None:
+        writes.append(value)
+        write_json(path, value)
+
+    monkeypatch.setattr("edge.host.switches.write_json", counted)
+    is_slow, may_end = threading.Event(), threading.Event()
+    applied: Applied = []
+
+    def apply(part: str, is_on: bool) -> None:
+        is_slow.set()
+        may_end.wait(10)
+        applied.append((part, is_on))
+
+    path = tmp_path / "switches.json"
+    switches = Switches(path, parts=("camera", "microphone"), health=Health(), settle_s=0.01)
+    switches.start(apply)
+    switches.command("camera", b"ON", False)
+    assert is_slow.wait(10)
+    for number in range(400):
+        switches.command("microphone", b"OFF" if number % 2 else b"ON", False)
+        switches.command("camera", b"OFF" if number % 2 else b"ON", False)
+        switches.command("camera", b"garbage", False)
+    may_end.set()
+    wait_until(lambda: len(applied) == 3, "the last command of each part")
+    switches.close()
+    assert sorted(applied[1:]) == [("camera", False), ("microphone", False)]
+    assert json.loads(path.read_text()) == {"camera": False, "microphone": False}
+    assert len(writes) == 2
+    assert [record.getMessage() for record in caplog.records if "switched" in record.getMessage()] == [
+        "microphone: switched off",
+        "camera: switched off",
+    ]
+    assert len(caplog.records) == 3, "one line for what was refused"
+
+
+def test_changes_in_a_row_are_limited_and_close_carries_out_the_last(tmp_path: Path) -> None:
+    """Within `settle_s` only the first command is carried out; closing does not lose the waiting OFF."""
+    applied: Applied = []
+    switches = Switches(tmp_path / "switches.json", parts=("camera",), health=Health(), settle_s=60)
+    switches.start(lambda part, is_on: applied.append((part, is_on)))
+    switches.command("camera", b"ON", False)
+    wait_until(lambda: applied, "the first command")
+    for _ in range(100):
+        switches.command("camera", b"ON", False)
         switches.command("camera", b"OFF", False)
-    assert caplog.records == []
-    switches.command("camera", b"OFF", False)
-    assert "is lost" in caplog.text
+    assert applied == [("camera", True)]
+    switches.close()
+    assert applied == [("camera", True), ("camera", False)]
+    assert read_switches(tmp_path / "switches.json")["camera"] is False
