@@ -5,13 +5,17 @@ An unknown key is an error that suggests the nearest known one. Secrets are kept
 
 from __future__ import annotations
 
+import ast
 import difflib
+import inspect
 import json
 import os
 import re
 import textwrap
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -104,19 +108,51 @@ def switches_path(config: Config) -> Path:
     return outbox_path(config).with_name(f"switches-{config.device.id}.json")
 
 
+@cache
+def field_descriptions(section: type[BaseModel]) -> dict[str, str]:
+    """Return the string below each field of a section, by field.
+
+    Read from the source only when they are printed: pydantic's `use_attribute_docstrings` reads it at every
+    start, which takes half a second on a small device.
+    """
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(section))).body
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        field.target.id: inspect.cleandoc(below.value.value)
+        for field, below in pairwise(definition.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(below, ast.Expr)
+        and isinstance(below.value, ast.Constant)
+        and isinstance(below.value.value, str)
+    }
+
+
+def config_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the configuration, with the description of each field."""
+    schema = Config.model_json_schema()
+    for section in (Config, *(field.annotation for field in Config.model_fields.values())):
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            part = schema if section is Config else schema["$defs"][section.__name__]
+            for name, description in field_descriptions(section).items():
+                part["properties"][name]["description"] = description
+    return schema
+
+
 def to_toml(config: Config) -> str:
     """Write the effective configuration as TOML, each key below its description; an unset key is a comment.
 
     Credentials in `source` keys are masked.
     """
-    lines = [*_comment(Config.model_fields["version"].description), f"version = {config.version}"]
+    lines = [*_comment(field_descriptions(Config)["version"]), f"version = {config.version}"]
     for name, section in config:
         if not isinstance(section, Section):
             continue
+        descriptions = field_descriptions(type(section))
         lines += ["", *_comment(type(section).__doc__), f"[{name}]"]
         for key, value in section.model_dump(mode="json").items():
             value = mask_credentials(value) if key == "source" else value
-            lines += _comment(type(section).model_fields[key].description)
+            lines += _comment(descriptions[key])
             lines.append(f"# {key} =" if value is None else f"{key} = {_toml_value(value)}")
     return "\n".join(lines) + "\n"
 

@@ -40,9 +40,7 @@ Basis = Literal["medical", "safety"]
 class Section(BaseModel):
     """A part of the configuration: frozen, no unknown keys, no silent conversion."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class DeviceSettings(Section):

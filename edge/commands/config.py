@@ -8,14 +8,13 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from edge.config import load_config, to_toml
-from edge.settings import Config
+from edge.config import config_schema, load_config, to_toml
 
 
 def run_config(action: Literal["show", "schema", "check"], path: Path | None) -> None:
     """Print the answer to `action`; raise `ConfigError` for a configuration that is not valid."""
     if action == "schema":
-        print(json.dumps(Config.model_json_schema(), indent=2))
+        print(json.dumps(config_schema(), indent=2))
         return
     config = load_config(path)
     if isinstance(sys.stdout, io.TextIOWrapper):
