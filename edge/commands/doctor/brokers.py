@@ -13,11 +13,14 @@ from datetime import UTC, datetime
 from edge.commands.doctor.finding import Finding, failed
 from edge.config import read_password
 from edge.delivery import messages
+from edge.delivery.home_assistant.discovery import discovery_topic
+from edge.delivery.home_assistant.entities import discovery_payload
 from edge.delivery.mqtt.connection import (
     REMEDIES,
     Connection,
     ConnectionFailed,
     Connector,
+    packet_bytes,
     reason_of,
 )
 from edge.delivery.mqtt.tls import tls_context
@@ -27,6 +30,7 @@ from edge.hosts import Address
 from edge.settings import Config
 from edge.values import encode
 
+EVENT_BYTES = 2048  # an event with face and voice is smaller
 EXPIRY_DAYS = 7  # automatic renewal happens earlier than this
 
 
@@ -147,7 +151,22 @@ class _Session:
             raise ConnectionFailed(
                 refusal, f"{self._topic} refused; allow this user to write all topics below {self._root}"
             )
+        self._compare_sizes()
         return f"{self._topic} acknowledged"
+
+    def _compare_sizes(self) -> None:
+        """Raise `EdgeError` for the first message of the daemon that is above the broker's maximum."""
+        sizes = {f"{self._root}/event": EVENT_BYTES}
+        if self._config.mqtt.discovery:
+            topic = discovery_topic(self._config)
+            sizes[topic] = packet_bytes(topic, encode(discovery_payload(self._config)))
+        limit = self._connected.limits.maximum_packet_bytes
+        for topic, size in sizes.items():
+            if size > limit:
+                raise EdgeError(
+                    f"{topic} has up to {size} bytes, the broker takes {limit}; "
+                    "raise its maximum packet size (mosquitto: max_packet_size)"
+                )
 
     def _read_back(self) -> str:
         if self._read_refusal:

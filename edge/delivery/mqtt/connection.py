@@ -307,6 +307,12 @@ class Connector:
         raise AssertionError("the last protocol returns or raises")
 
 
+def packet_bytes(topic: str, payload: bytes) -> int:
+    """Return the size of a PUBLISH of QoS 1 in MQTT 5, as the maximum of the broker counts it."""
+    remaining = len(topic.encode()) + len(payload) + 5  # length of the topic, message id, no properties
+    return 1 + max(1, -(-remaining.bit_length() // 7)) + remaining
+
+
 def code_of(reason: ReasonCode) -> str:
     """Return the stable code of a reason: `not_authorized`, `server_busy`, `quota_exceeded`."""
     code = str(reason).lower().replace(" ", "_")

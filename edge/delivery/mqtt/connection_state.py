@@ -22,6 +22,8 @@ class ConnectionState:
     `since_ns` is the monotonic time at which `connected` last changed; `failures` counts attempts since then.
     `protocol` is `5`, `3.1.1` or empty; `address` is the broker that was tried last. `publishing` is
     `refused` when the broker does not accept what the device publishes, `unknown` while that is not known.
+    `fault` is a stable code (`packet_too_large`) for a broker that takes only a part of what the device
+    publishes, `detail` is the sentence about it; both are kept while the connection is lost.
     """
 
     connected: bool
@@ -31,6 +33,8 @@ class ConnectionState:
     failures: int = 0
     address: str = ""
     publishing: Verdict = "unknown"
+    fault: str = ""
+    detail: str = ""
 
 
 class ConnectionLog:
@@ -43,6 +47,7 @@ class ConnectionLog:
     def __init__(self, on_state: Callable[[ConnectionState], None] | None) -> None:
         self.state = ConnectionState(False, "connecting", time.monotonic_ns())
         self.refused_topics: dict[str, str] = {}  # full topic: why the broker refused its last message
+        self._too_large: dict[str, str] = {}  # full topic: the sentence with both sizes
         self._on_state = on_state
         self._faults = LogOnce(log)  # by address
         self._refusals = LogOnce(log)  # by topic
@@ -51,7 +56,8 @@ class ConnectionLog:
         """Note that a broker accepted the connection."""
         self._faults.clear_all()
         log.info("mqtt.host %s: connected, MQTT %s", address, protocol)
-        self._set(ConnectionState(True, "connected", time.monotonic_ns(), protocol, address=str(address)))
+        now_ns = time.monotonic_ns()
+        self._set(ConnectionState(True, "connected", now_ns, protocol, address=str(address)))
 
     def report_lost(self, address: Address, reason: str, *, is_closing: bool) -> None:
         """Note that a broker refused the connection, or that the connection to it ended."""
@@ -68,11 +74,25 @@ class ConnectionLog:
         if verdict != self.state.publishing:
             self._set(replace(self.state, publishing=verdict))
 
+    def report_too_large(self, topic: str, size: int, *, limit: int) -> None:
+        """Note that a message is left out, since the broker announced a smaller maximum."""
+        detail = (
+            f"{topic} has {size} bytes, the broker takes {limit}; raise its maximum packet size "
+            "(mosquitto: max_packet_size)"
+        )
+        is_new = topic not in self._too_large
+        self._too_large[topic] = detail
+        if is_new:
+            log.warning("mqtt: left out: %s", detail)
+        self._set(self.state)
+
     def report_answer(self, topic: str, refusal: str | None, *, is_logged: bool) -> None:
         """Note that the broker accepted (None) or refused the last message of a topic."""
         if refusal is None:
             self.refused_topics.pop(topic, None)
             self._refusals.clear(topic)
+            if self._too_large.pop(topic, None):
+                self._set(self.state)
             return
         self.refused_topics[topic] = refusal
         if is_logged:
@@ -80,10 +100,11 @@ class ConnectionLog:
             self._refusals.report(topic, refusal, sentence, topic, refusal)
 
     def _set(self, state: ConnectionState) -> None:
-        before, self.state = self.state, state
-        if self._on_state is None or replace(before, failures=0) == replace(state, failures=0):
+        fault, detail = next((("packet_too_large", text) for text in self._too_large.values()), ("", ""))
+        before, self.state = self.state, replace(state, fault=fault, detail=detail)
+        if self._on_state is None or replace(before, failures=0) == replace(self.state, failures=0):
             return
         try:
-            self._on_state(state)
+            self._on_state(self.state)
         except Exception:  # the daemon's callback must not end the connection
             log.exception("mqtt: on_state failed")

@@ -54,8 +54,8 @@ class SendQueue:
         self._in_flight.clear()
         self._unconfirmed.clear()
 
-    def take(self, limit: int, *, max_bytes: int) -> list[Row]:
-        """Return the next events, `limit` at most; refuse those whose payload is above `max_bytes`."""
+    def take(self, limit: int) -> list[Row]:
+        """Return the next events, `limit` at most."""
         found, rows = self._permitted_rows(limit), []
         if not found and limit > 0 and self._was_changed():
             self._cursor = 0  # `emotion-edge outbox retry` puts old numbers back
@@ -63,9 +63,6 @@ class SendQueue:
         for row in found:
             self._cursor = row.sequence
             if any(row.sequence in known for known in (self._unrecorded, self._unconfirmed, self._in_flight)):
-                continue
-            if len(row.payload) > max_bytes:
-                self._refuse([row.sequence], "packet_too_large")
                 continue
             self._in_flight.add(row.sequence)
             rows.append(row)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from edge.delivery.mqtt.connection import Connection, Message
+from edge.delivery.mqtt.connection import Connection, Message, packet_bytes
 from edge.delivery.mqtt.connection_state import ConnectionLog
 from edge.delivery.mqtt.mailbox import Mailbox, Outgoing
 from edge.delivery.mqtt.publish_probe import PublishProbe, Verdict
@@ -22,7 +22,6 @@ BUSY_WAIT_S = 1.0  # between two checks while an answer is due
 # When idle, new work wakes the thread; only the keep-alive and `emotion-edge outbox retry` need the clock.
 IDLE_WAIT_S = 5.0
 OFFLINE_S = 1.0  # before the deadline, kept for `offline` and its PUBACK
-HEADER_BYTES = 16  # of a PUBLISH, at most, beside topic and payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +170,8 @@ class Session:
             message = self._mailbox.take()
             if message is None:
                 break
+            if not self._fits(message.topic, message.payload):
+                continue
             mid = connection.publish(message.topic, message.payload, qos=message.qos, retain=message.retain)
             if message.qos:
                 self._in_flight.add(mid, Sent(message.topic, message.payload))
@@ -179,10 +180,20 @@ class Session:
 
     def _send_events(self, count: int) -> None:
         topic = self._topics.event
-        max_bytes = self._connection.limits.maximum_packet_bytes - len(topic) - HEADER_BYTES
-        for row in self._send_queue.take(count, max_bytes=max_bytes):
+        for row in self._send_queue.take(count):
+            if not self._fits(topic, row.payload):
+                self._send_queue.settle(row.sequence, "packet_too_large", now_s=time.monotonic())
+                self._mailbox.wake.set()  # the window has room for the next event
+                continue
             mid = self._connection.publish(topic, row.payload, qos=1)
             self._in_flight.add(mid, Sent(topic, sequence=row.sequence))
+
+    def _fits(self, topic: str, payload: bytes) -> bool:
+        """Return whether the broker takes a message of this size; report it if not."""
+        size, limit = packet_bytes(topic, payload), self._connection.limits.maximum_packet_bytes
+        if size > limit:
+            self._log.report_too_large(topic, size, limit=limit)
+        return size <= limit
 
     def _handle_acks(self) -> None:
         while self._connection.acked:

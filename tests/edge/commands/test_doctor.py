@@ -34,7 +34,7 @@ from edge.host.conditions import Conditions
 from edge.inference.card import artifacts_directory
 from edge.settings import Config, DeviceSettings, MqttSettings, OutboxSettings
 from tests.edge.host.test_conditions import put
-from tests.helpers.brokers import Broker, Mosquitto, free_port, running, wait_until, watching
+from tests.helpers.brokers import Broker, Mosquitto, free_port, running, settings_of, wait_until, watching
 from tests.helpers.commands import run_edge
 from tests.helpers.sites import SiteMosquitto
 from tests.system.test_system import daemon, environment
@@ -277,6 +277,17 @@ def test_unknown_host_name(tmp_path: Path) -> None:
 def test_closed_port(tmp_path: Path) -> None:
     """TCP fails, and the stages after it are skipped."""
     assert states(connections(MqttSettings(port=free_port()), tmp_path)) == until("tcp")
+
+
+@pytest.mark.parametrize(("limit", "state"), [(1500, "failed"), (3000, "failed"), (20_000, "ok")])
+def test_maximum_packet_size_of_the_broker(tmp_path: Path, limit: int, state: str) -> None:
+    """A broker that does not take the announcement fails, with the size, its limit and the setting."""
+    with running(Mosquitto(tmp_path, f"max_packet_size {limit}")) as broker:
+        findings = {finding.stage: finding for finding in connections(settings_of(broker), tmp_path)}
+    assert findings["publish"].state == state
+    if state == "failed":
+        assert f"the broker takes {limit}" in findings["publish"].detail
+        assert "max_packet_size" in findings["publish"].remedy
 
 
 def test_each_of_several_brokers_is_checked(mosquitto: Mosquitto, tmp_path: Path) -> None:

@@ -13,6 +13,9 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from edge.delivery.mqtt.connection import packet_bytes
 from edge.delivery.mqtt.connection_state import ConnectionState
 from edge.delivery.mqtt.session import IDLE_WAIT_S
 from edge.delivery.mqtt.tuning import Tuning
@@ -20,6 +23,7 @@ from edge.delivery.outbox.queue import Outbox
 from edge.delivery.publisher import Publisher
 from edge.policy import Policy
 from edge.settings import MqttSettings
+from edge.values import encode
 from tests.helpers.brokers import (
     BRISK,
     Broker,
@@ -173,7 +177,10 @@ PUBLISHER = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+
+import pytest
 from edge.settings import MqttSettings
+from edge.values import encode
 from edge.delivery.publisher import Publisher
 from edge.delivery.mqtt.tuning import Tuning
 from edge.delivery.outbox.queue import Outbox
@@ -304,6 +311,34 @@ def test_event_too_large_for_the_broker_is_a_dead_letter(tmp_path: Path, outbox:
         assert sequences(watcher.on(EVENT)) == [1, 3]
         wait_until(is_empty(outbox), "an empty outbox")
         assert [letter.reason for letter in outbox.refused()] == ["packet_too_large"]
+
+
+@pytest.mark.parametrize(("spare", "is_sent"), [(1, True), (0, True), (-1, False)])
+def test_state_too_large_for_the_broker_is_left_out(
+    tmp_path: Path, outbox: Outbox, spare: int, is_sent: bool
+) -> None:
+    """Exactly at the broker's maximum a state is sent, one over it is left out and named; the rest flows."""
+    topic = f"{ROOT}/state"
+    payload = encode({"padding": "x" * 4000})
+    size = packet_bytes(topic, payload)
+    outbox.append(make_event(1))
+    with (
+        running(Mosquitto(tmp_path, f"max_packet_size {size + spare}")) as broker,
+        watching(broker, f"{ROOT}/#") as watcher,
+        publishing(settings_of(broker), outbox) as publisher,
+    ):
+        publisher.publish_state("state", {"padding": "x" * 4000})
+        publisher.publish_state("voice/state", {})
+        watcher.wait_for(f"{ROOT}/voice/state", b"{}")
+        wait_until(is_empty(outbox), "an empty outbox")
+        state = publisher.connection_state
+        assert state.connected
+        assert watcher.on(topic) == ([payload] if is_sent else [])
+        assert state.fault == ("" if is_sent else "packet_too_large")
+        assert is_sent or f"{topic} has {size} bytes, the broker takes {size - 1};" in state.detail
+        publisher.publish_state("state", {})
+        wait_until(lambda: not publisher.connection_state.fault, "a smaller state clears the fault")
+        assert watcher.on(AVAILABILITY) == [b"online"]
 
 
 def test_broker_that_stops_acknowledging(mosquitto: Mosquitto, outbox: Outbox) -> None:

@@ -17,7 +17,7 @@ BIG = 1 << 20
 
 
 def take(queue: SendQueue, limit: int) -> list[int]:
-    return [row.sequence for row in queue.take(limit, max_bytes=BIG)]
+    return [row.sequence for row in queue.take(limit)]
 
 
 def test_takes_in_order_and_again_after_a_restart(outbox: Outbox) -> None:
@@ -81,16 +81,6 @@ def test_disconnect_confirms_acknowledged_events(outbox: Outbox) -> None:
     queue.settle(1, None, now_s=0)
     queue.record(float("inf"))
     assert outbox.counts().waiting == 0
-
-
-@pytest.mark.parametrize(("spare", "is_sent"), [(1, True), (0, True), (-1, False)])
-def test_payload_above_the_broker_s_size_is_refused(outbox: Outbox, spare: int, is_sent: bool) -> None:
-    """Exactly at the size passes, one over is a dead letter, and the next event follows at once."""
-    outbox.append_many([make_event(1, padding=100), make_event(2)])
-    queue = SendQueue(outbox)
-    size = len(outbox.waiting(1)[0].payload) + spare
-    assert [row.sequence for row in queue.take(10, max_bytes=size)] == ([1, 2] if is_sent else [2])
-    assert [letter.reason for letter in outbox.refused()] == ([] if is_sent else ["packet_too_large"])
 
 
 def test_lost_connections_blame_no_event(outbox: Outbox) -> None:

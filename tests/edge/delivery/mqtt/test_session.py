@@ -37,7 +37,7 @@ def test_idle_wait_leaves_time_for_the_ping(outbox: Outbox, keepalive_s: int, id
     )
     assert session.wait_s() == idle_s
     assert keepalive_s * 3 // 4 + idle_s <= keepalive_s
-    (row,) = send_queue.take(1, max_bytes=10_000)
+    (row,) = send_queue.take(1)
     assert session.wait_s() == 1.0, "in flight"
     send_queue.settle(row.sequence, None, now_s=0.0)
     assert session.wait_s() == 1.0, "acknowledged, not yet written to the disk"
