@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,11 @@ class TfliteClassifier:
 
     def classify(self, features: Float32) -> Float32:
         """Return softmax(log p / temperature) (labels,) float32 for features of the model's input size."""
+        if features.size != math.prod(self._shape):
+            raise ModelError(
+                f"{self.name}: features have {features.size} numbers for a model of shape {self._shape}; "
+                f"choose another {TASK_KEYS[self.card.task]}"
+            )
         p, *more = self._model.run(features.reshape(self._shape))  # (1, 48, 48, 1) or (1, 40, 1)
         self.embedding = more[0][0] if more else None  # (1, 192) -> (192,)
         return soften(p[0], self.card.temperature)

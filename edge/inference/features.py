@@ -5,15 +5,38 @@ The code that computes them is in `edge.face` and `edge.voice`; a class here hol
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+MIN_DISTANCE = 0.01  # between eyes, and between eyes and mouth, in sides of the crop: nothing divides by zero
+
+
+# Of a model or a file beside its card; never a path.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$")]
+Side = Annotated[int, Field(ge=1, le=1024)]  # in pixels
+Share = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(ge=0.1, le=60)]
+Statistics = Annotated[tuple[float, ...], Field(min_length=40, max_length=40)]
+Deviations = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=40, max_length=40)]
 
 
 class Spec(BaseModel):
     """What one kind of features needs; the names of the fields are those of the card."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Return whether these features fill an input of this shape, as far as they determine it."""
+        raise NotImplementedError
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -32,10 +55,21 @@ class CropSpec(Spec):
     """
 
     kind: Literal["face_crop"] = "face_crop"
-    size: int
-    eyes: tuple[tuple[float, float], tuple[float, float]]
-    mouth_y: float
+    size: Side
+    eyes: tuple[tuple[Share, Share], tuple[Share, Share]]
+    mouth_y: Share
     levelled: bool = False
+
+    @model_validator(mode="after")
+    def _is_face(self) -> CropSpec:
+        (left, left_y), (right, right_y) = self.eyes
+        if right - left < MIN_DISTANCE or self.mouth_y - (left_y + right_y) / 2 < MIN_DISTANCE:
+            raise ValueError("the eyes must lie side by side, and the mouth below them")
+        return self
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Return whether `shape` is (1, size, size, 1)."""
+        return shape == (1, self.size, self.size, 1)
 
 
 class EyeSpec(Spec):
@@ -45,31 +79,43 @@ class EyeSpec(Spec):
     """
 
     kind: Literal["eye_crop"] = "eye_crop"
-    size: int
-    width: float
-    hidden: float
+    size: Side
+    width: Annotated[float, Field(ge=0.05, le=1)]
+    hidden: Share
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Return whether `shape` is (1, size, size, 1)."""
+        return shape == (1, self.size, self.size, 1)
 
 
 class MouthSpec(Spec):
     """The crop of a mouth: height and width in pixels, filled by the lips."""
 
     kind: Literal["lips_box"] = "lips_box"
-    height: int
-    width: int
+    height: Side
+    width: Side
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Return whether `shape` is (1, height, width, 1)."""
+        return shape == (1, self.height, self.width, 1)
 
 
 class VideoSpec(Spec):
     """A course of embeddings of the face model `of`: `steps` of them at `rate_hz`."""
 
     kind: Literal["face_embeddings"] = "face_embeddings"
-    of: str
-    steps: int
-    rate_hz: float
+    of: Name
+    steps: Annotated[int, Field(ge=2, le=1000)]
+    rate_hz: Annotated[float, Field(ge=0.1, le=100)]
 
     @property
     def span_ns(self) -> int:
         """Nanoseconds from the first step to the last."""
         return round((self.steps - 1) / self.rate_hz * 1e9)
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Return whether `shape` is (1, steps, n)."""
+        return len(shape) == 3 and shape[:2] == (1, self.steps)
 
 
 class VisualSpec(Spec):
@@ -77,31 +123,47 @@ class VisualSpec(Spec):
 
     kind: Literal["image_video_log_p"] = "image_video_log_p"
 
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Return whether `shape` is (1, 16): twice seven log p, quality and share."""
+        return shape == (1, 16)
+
 
 class PooledMfccSpec(Spec):
     """The mean of 40 MFCC over the frames with speech, standardised by `mean` and `std` (40,)."""
 
     kind: Literal["mfcc_mean"] = "mfcc_mean"
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    window_s: float
+    mean: Statistics
+    std: Deviations
+    window_s: Seconds
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Return whether `shape` has 40 values."""
+        return math.prod(shape) == len(self.mean)
 
 
 class FrameSpec(Spec):
     """MFCC and pitch of every frame of `window_s`, standardised by `mean` and `std` (40,)."""
 
     kind: Literal["mfcc_pitch_frames"] = "mfcc_pitch_frames"
-    window_s: float
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    window_s: Seconds
+    mean: Statistics
+    std: Deviations
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Return whether `shape` is (1, frames, 40)."""
+        return len(shape) == 3 and shape[0] == 1 and shape[2] == len(self.mean)
 
 
 class FusionSpec(Spec):
     """Predictions of the modalities in `order` as log p, `lowest` the smallest p: `edge.people.pooling`."""
 
     kind: Literal["opinions"] = "opinions"
-    order: tuple[str, ...]
-    lowest: float
+    order: Annotated[tuple[str, ...], Field(min_length=2, max_length=2)]
+    lowest: Annotated[float, Field(gt=0, lt=0.1)]
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Return whether `shape` is one row."""
+        return len(shape) == 2 and shape[0] == 1
 
 
 Features = Annotated[
