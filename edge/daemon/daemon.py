@@ -30,6 +30,7 @@ from edge.host.sd_notify import Notifier
 from edge.host.switches import Switches
 from edge.inference.accelerator import Accelerator
 from edge.latency import Latencies
+from edge.log_once import LogOnce
 from edge.page.live_view import LiveView
 from edge.page.server import Dashboard, read_token
 from edge.page.statistics import Statistics
@@ -61,6 +62,7 @@ class Daemon:
         self._policy = allowed(config.device)
         self._state_interval_s = state_interval_s
         self._stop = threading.Event()
+        self._log_once = LogOnce(log)
         self._started_s = time.monotonic()
         self._notifier = Notifier()
         self._health = Health()
@@ -269,7 +271,16 @@ class Daemon:
                 self._notifier.alive()
             if interval_s and time.monotonic() >= next_stats_s:
                 next_stats_s += interval_s
-                publisher.publish_stats(statistics.payload())
+                self._publish_stats(publisher, statistics)
             if not has_page and (statistics.has_input or statistics.uptime_s > PAGE_DELAY_S):
                 has_page = True
                 page.start()
+
+    def _publish_stats(self, publisher: Publisher, statistics: Statistics) -> None:
+        try:
+            publisher.publish_stats(statistics.payload())
+        except Exception as error:  # recognition and delivery do not depend on numbers
+            reason = f"{type(error).__name__}: {error}"
+            self._log_once.report("stats", reason, "statistics not published: %s", reason)
+        else:
+            self._log_once.clear("stats")

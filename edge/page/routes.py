@@ -32,7 +32,6 @@ HEADERS = {
 }
 TICK_S = 0.25
 HOUR_EVERY_S = 15.0  # the chart of the last hour moves by a quarter of a pixel in this time
-MAX_STREAMS = 8
 MAX_BODY = 64  # bytes of {"on": false}
 
 
@@ -43,21 +42,24 @@ def page_routes(
 
     The static files need no token: they hold nothing about the device.
     """
-    from starlette.responses import PlainTextResponse, Response, StreamingResponse
+    from starlette.responses import PlainTextResponse, Response
     from starlette.routing import Route
+
+    from edge.page.streams import Streams
 
     texts = {
         name: (resources.files("edge.page") / "web" / file).read_bytes() for name, (file, _) in FILES.items()
     }
-    streams: set[object] = set()
+    streams = Streams()
 
     def static_file(name: str) -> Callable[[Request], Response]:
         return lambda _request: Response(texts[name], media_type=FILES[name][1], headers=HEADERS)
 
     def stream(_request: Request) -> Response:
-        if len(streams) >= MAX_STREAMS:
-            return PlainTextResponse(f"{MAX_STREAMS} pages are open already; close one", 503)
-        return StreamingResponse(_messages(view, streams), media_type="text/event-stream", headers=HEADERS)
+        opened = streams.open(_messages(view), headers=HEADERS)
+        if opened is None:
+            return PlainTextResponse(f"{streams.limit} pages are open already; close one", 503)
+        return opened
 
     def preview(_request: Request) -> Response:
         jpeg = view.live_view.preview_jpeg(time.monotonic_ns())
@@ -77,27 +79,22 @@ def page_routes(
     ]
 
 
-async def _messages(view: PageView, streams: set[object]) -> AsyncIterator[bytes]:
-    """Yield a server-sent event every `TICK_S`; `streams` has one entry for each open stream."""
+async def _messages(view: PageView) -> AsyncIterator[bytes]:
+    """Yield a server-sent event every `TICK_S`."""
     import asyncio
 
     from starlette.concurrency import run_in_threadpool
 
-    entry = object()
-    streams.add(entry)
     hour_sent_s, newest = float("-inf"), ""
-    try:
-        while True:
-            live = view.live_view.state(time.monotonic_ns())
-            emotion = live.hour[-1][1] if live.hour else ""
-            with_hour = emotion != newest or time.monotonic() - hour_sent_s > HOUR_EVERY_S
-            if with_hour:
-                hour_sent_s, newest = time.monotonic(), emotion
-            message = encode(await run_in_threadpool(view.message, live, with_hour=with_hour))
-            yield b"data: " + message + b"\n\n"
-            await asyncio.sleep(TICK_S)
-    finally:
-        streams.discard(entry)
+    while True:
+        live = view.live_view.state(time.monotonic_ns())
+        emotion = live.hour[-1][1] if live.hour else ""
+        with_hour = emotion != newest or time.monotonic() - hour_sent_s > HOUR_EVERY_S
+        if with_hour:
+            hour_sent_s, newest = time.monotonic(), emotion
+        message = encode(await run_in_threadpool(view.message, live, with_hour=with_hour))
+        yield b"data: " + message + b"\n\n"
+        await asyncio.sleep(TICK_S)
 
 
 def _button(

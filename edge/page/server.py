@@ -31,7 +31,7 @@ REASONS = {
     errno.EACCES: "no_permission",
 }
 LOCAL_NAMES = ["127.0.0.1", "localhost", "[::1]"]
-MAX_REQUESTS = 32  # at once; further ones get 503
+LOGGERS = ("uvicorn.error", "asyncio")
 
 
 @dataclass(slots=True)
@@ -52,7 +52,12 @@ class Dashboard:
     def start(self) -> None:
         """Serve in the background, unless `dashboard.bind` is none."""
         if self.settings.address is not None:
-            threading.Thread(target=self._run, name="dashboard", daemon=True).start()
+            thread = threading.Thread(target=self._run, name="dashboard", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # no more threads: the daemon runs on without its page
+                log.error("dashboard.bind %s: %s; there is no page", self.settings.bind, error)
+                self.health.fault("dashboard", "internal", f"dashboard.bind {self.settings.bind}: {error}")
 
     def close(self) -> None:
         """Stop serving; requests in progress end with the process."""
@@ -88,24 +93,33 @@ class Dashboard:
     def _serve(self, listener: socket.socket) -> None:
         import uvicorn
 
+        from edge.page.connections import ACCEPT_AT_ONCE, BoundedProtocol, RepeatFilter
+
         config = uvicorn.Config(
             build_app(self.view, token=self.token),
             loop="asyncio",
-            http="h11",
+            http=BoundedProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
             log_level="warning",
             access_log=False,
             server_header=False,
-            limit_concurrency=MAX_REQUESTS,
+            backlog=ACCEPT_AT_ONCE,
             timeout_keep_alive=5,
             timeout_graceful_shutdown=1,
         )
         self._server = server = uvicorn.Server(config)
         if not self._stop.is_set():
             log.info("page: http://%s/", self.settings.bind)
-            server.run(sockets=[listener])
+            repeats = RepeatFilter()
+            for name in LOGGERS:
+                logging.getLogger(name).addFilter(repeats)
+            try:
+                server.run(sockets=[listener])
+            finally:
+                for name in LOGGERS:
+                    logging.getLogger(name).removeFilter(repeats)
 
 
 def read_token(settings: DashboardSettings) -> str | None:
