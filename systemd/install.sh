@@ -15,6 +15,8 @@ unit=/etc/systemd/system/emotion-edge.service
 rule=/etc/udev/rules.d/99-emotion-edge-coral.rules
 python=${PYTHON:-python3}
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+# Python imports from the current directory, and root must not run files that lie there: all calls have -I too.
+cd /
 
 log() { printf '%s\n' "install.sh: $*"; }
 fail() { log "$*" >&2; exit 1; }
@@ -39,16 +41,16 @@ install_packages() {
 }
 
 check_python() {
-    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "$python: not Python 3.11 or" \
+    "$python" -I -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "$python: not Python 3.11 or" \
         "newer; sudo apt install python3.11-venv, then sudo PYTHON=python3.11 $here/install.sh"
 }
 
 install_program() {
-    "$python" -m venv --system-site-packages "$program"
+    "$python" -I -m venv --system-site-packages "$program"
     # picamera2 is compiled against Debian's NumPy and crashes with another major version.
-    limit=$("$python" -c 'import numpy; print("numpy<" + str(int(numpy.__version__.split(".")[0]) + 1))' \
+    limit=$("$python" -I -c 'import numpy; print("numpy<" + str(int(numpy.__version__.split(".")[0]) + 1))' \
         2>/dev/null || echo numpy)
-    "$program/bin/python" -m pip install --quiet --disable-pip-version-check --use-pep517 \
+    "$program/bin/python" -I -m pip install --quiet --disable-pip-version-check --use-pep517 \
         --upgrade --upgrade-strategy only-if-needed "$here/.." "$limit"
     EMOTION_EDGE_WEIGHTS=$program/weights "$program/bin/emotion-models" fetch
     cat >"$command" <<EOF
