@@ -134,9 +134,13 @@ class _Session:
 
     def _connect(self) -> str:
         password = read_password(self._config.mqtt)
-        # A client id of its own: with the daemon's, the broker would disconnect the daemon.
-        connection = Connector(self._settings, f"emotion-edge-doctor-{os.getpid()}", password).open()
+        # A client id of its own: with the daemon's, the broker would disconnect the daemon. The will is as
+        # retained as that of the daemon; the broker drops it at the disconnect.
+        connector = Connector(self._settings, f"emotion-edge-doctor-{os.getpid()}", password)
+        connection = connector.open(will=(self._topic, encode(messages.probe(self._token))))
         self._connection = connection
+        if not connection.limits.has_retain:
+            raise ConnectionFailed("retain_not_supported", "the broker keeps no retained messages")
         user = self._settings.username or "no user"
         return f"MQTT {'5' if connection.protocol == V5 else '3.1.1'}, {user}"
 

@@ -37,6 +37,7 @@ REMEDIES = {
     "not_authorized": "check mqtt.username and mqtt.password_file",
     "unsupported_protocol": "the broker supports neither MQTT 5 nor 3.1.1",
     "closed": "the broker closed the connection; see its log",
+    "retain_not_supported": "allow retained messages on the broker (mosquitto: retain_available true)",
     "session_taken_over": "another client uses this device.id; give each device its own",
     "no_ack": "the broker acknowledges nothing; check its log and its disk",
 }
@@ -70,6 +71,7 @@ class BrokerLimits:
 
     receive_maximum: int = 65_535  # unacknowledged messages at a time
     maximum_packet_bytes: int = 268_435_455
+    has_retain: bool = True
 
 
 class _Client(paho.Client):
@@ -91,7 +93,9 @@ class Connection:
 
     Callbacks only fill three deques, which the owner empties after `pump`: `acked` (message id, None or the
     reason of the refusal), `received`, and `subscribed` (a topic, None or the reason of the refusal).
-    `lost` is None while connected, then the reason. `limits` are known once `open` has returned.
+    `lost` is None while connected, then the reason. `limits` are known once `open` has returned. Without
+    `has_retain` nothing is published retained, not even the will: a broker without retained messages would
+    refuse the connection.
     """
 
     def __init__(
@@ -104,6 +108,7 @@ class Connection:
         tls: ssl.SSLContext | None = None,
         will: tuple[str, bytes] | None = None,
         protocol: MQTTProtocolVersion = V5,
+        has_retain: bool = True,
         tuning: Tuning = TUNING,
     ) -> None:
         self.protocol = protocol
@@ -113,7 +118,7 @@ class Connection:
         self.received: deque[Message] = deque()
         self.subscribed: deque[tuple[str, str | None]] = deque()
         self.lost: str | None = None
-        self.limits = BrokerLimits()
+        self.limits = BrokerLimits(has_retain=has_retain)
         self._connack: str | None = None
         self._subscribing: dict[int, str] = {}  # topics by message id, until the SUBACK
         client = _Client(
@@ -140,7 +145,7 @@ class Connection:
         if tls is not None:
             client.tls_set_context(tls)
         if will is not None:
-            client.will_set(will[0], will[1], qos=1, retain=True)
+            client.will_set(will[0], will[1], qos=1, retain=has_retain)
         self._client = client
 
     def open(self) -> None:
@@ -189,6 +194,7 @@ class Connection:
 
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> int:
         """Send as much as the socket accepts now; return the message id that `acked` will contain (QoS 1)."""
+        retain = retain and self.limits.has_retain
         return self._client.publish(topic, payload, qos=qos, retain=retain).mid
 
     def subscribe(self, *topics: str, qos: int = 1) -> None:
@@ -224,6 +230,7 @@ class Connection:
         self.limits = BrokerLimits(
             receive_maximum=getattr(properties, "ReceiveMaximum", self.limits.receive_maximum),
             maximum_packet_bytes=getattr(properties, "MaximumPacketSize", self.limits.maximum_packet_bytes),
+            has_retain=self.limits.has_retain and bool(getattr(properties, "RetainAvailable", True)),
         )
 
     def _on_disconnect(
@@ -251,7 +258,8 @@ class Connector:
     """Opens connections to one broker after the other, with MQTT 5 or, where a broker refuses that, 3.1.1.
 
     The order is random, so that the devices of a broker that fails spread over all the others; each `open`
-    tries the next broker. The version that a broker accepted is remembered.
+    tries the next broker. The version that a broker accepted is remembered,
+    and whether it accepts retained messages.
     """
 
     def __init__(
@@ -265,6 +273,7 @@ class Connector:
         addresses = settings.addresses
         self._order = random.sample(addresses, len(addresses))
         self._protocols = {address: list(tuning.protocols) for address in addresses}
+        self._without_retain: set[Address] = set()
         self.address = self._order[0]  # of the broker that is tried now, or was tried last
         if password is not None and self._tls is None:
             open_to_all = [str(address) for address in addresses if not address.is_loopback]
@@ -285,18 +294,8 @@ class Connector:
         self._order.append(self._order.pop(0))
         protocols = self._protocols[self.address]
         for protocol in list(protocols):
-            connection = Connection(
-                self._settings,
-                client_id=self._client_id,
-                address=self.address,
-                password=self._password,
-                tls=self._tls,
-                will=will,
-                protocol=protocol,
-                tuning=self._tuning,
-            )
             try:
-                connection.open()
+                connection = self._open_with_or_without_retain(protocol, will)
             except ConnectionFailed as error:
                 # Old brokers refuse the version, or close the connection without an answer.
                 if protocol == protocols[-1] or error.reason not in ("unsupported_protocol", "closed"):
@@ -305,6 +304,37 @@ class Connector:
                 self._protocols[self.address] = protocols[protocols.index(protocol) :]
                 return connection
         raise AssertionError("the last protocol returns or raises")
+
+    def _open_with_or_without_retain(
+        self, protocol: MQTTProtocolVersion, will: tuple[str, bytes] | None
+    ) -> Connection:
+        """Connect with a retained will, and without retain if the broker refuses that (MQTT 5)."""
+        if self.address not in self._without_retain:
+            try:
+                return self._open(protocol, will, has_retain=True)
+            except ConnectionFailed as error:
+                if error.reason != "retain_not_supported":
+                    raise
+        connection = self._open(protocol, will, has_retain=False)
+        self._without_retain.add(self.address)
+        return connection
+
+    def _open(
+        self, protocol: MQTTProtocolVersion, will: tuple[str, bytes] | None, *, has_retain: bool
+    ) -> Connection:
+        connection = Connection(
+            self._settings,
+            client_id=self._client_id,
+            address=self.address,
+            password=self._password,
+            tls=self._tls,
+            will=will,
+            protocol=protocol,
+            has_retain=has_retain,
+            tuning=self._tuning,
+        )
+        connection.open()
+        return connection
 
 
 def packet_bytes(topic: str, payload: bytes) -> int:

@@ -14,6 +14,11 @@ from edge.log_once import LogOnce
 
 log = logging.getLogger(__name__)
 
+NO_RETAIN = (
+    "the broker keeps no retained messages, so that new subscribers wait for the next state; "
+    + REMEDIES["retain_not_supported"]
+)
+
 
 @dataclass(frozen=True, slots=True)
 class ConnectionState:
@@ -22,8 +27,8 @@ class ConnectionState:
     `since_ns` is the monotonic time at which `connected` last changed; `failures` counts attempts since then.
     `protocol` is `5`, `3.1.1` or empty; `address` is the broker that was tried last. `publishing` is
     `refused` when the broker does not accept what the device publishes, `unknown` while that is not known.
-    `fault` is a stable code (`packet_too_large`) for a broker that takes only a part of what the device
-    publishes, `detail` is the sentence about it; both are kept while the connection is lost.
+    `fault` is a stable code (`packet_too_large retain_not_supported`) for a broker that takes only a part of
+    what the device publishes, `detail` is the sentence about it; both are kept while the connection is lost.
     """
 
     connected: bool
@@ -47,13 +52,18 @@ class ConnectionLog:
     def __init__(self, on_state: Callable[[ConnectionState], None] | None) -> None:
         self.state = ConnectionState(False, "connecting", time.monotonic_ns())
         self.refused_topics: dict[str, str] = {}  # full topic: why the broker refused its last message
+        self._has_retain = True
+        self._no_retain = LogOnce(log)  # by address
         self._too_large: dict[str, str] = {}  # full topic: the sentence with both sizes
         self._on_state = on_state
         self._faults = LogOnce(log)  # by address
         self._refusals = LogOnce(log)  # by topic
 
-    def report_connected(self, address: Address, protocol: str) -> None:
-        """Note that a broker accepted the connection."""
+    def report_connected(self, address: Address, protocol: str, *, has_retain: bool = True) -> None:
+        """Note that a broker accepted the connection, and whether it keeps retained messages."""
+        self._has_retain = has_retain
+        if not has_retain:
+            self._no_retain.report(address, "retain_not_supported", "mqtt.host %s: %s", address, NO_RETAIN)
         self._faults.clear_all()
         log.info("mqtt.host %s: connected, MQTT %s", address, protocol)
         now_ns = time.monotonic_ns()
@@ -100,7 +110,11 @@ class ConnectionLog:
             self._refusals.report(topic, refusal, sentence, topic, refusal)
 
     def _set(self, state: ConnectionState) -> None:
-        fault, detail = next((("packet_too_large", text) for text in self._too_large.values()), ("", ""))
+        fault, detail = "", ""
+        if self._too_large:
+            fault, detail = "packet_too_large", next(iter(self._too_large.values()))
+        elif not self._has_retain:
+            fault, detail = "retain_not_supported", NO_RETAIN
         before, self.state = self.state, replace(state, fault=fault, detail=detail)
         if self._on_state is None or replace(before, failures=0) == replace(self.state, failures=0):
             return

@@ -132,7 +132,8 @@ class Session:
         self._send_queue.restart()
         self._mailbox.begin_connection()
         self._probe.begin(connection)
-        self._log.report_connected(connection.address, "5" if connection.protocol == V5 else "3.1.1")
+        protocol = "5" if connection.protocol == V5 else "3.1.1"
+        self._log.report_connected(connection.address, protocol, has_retain=connection.limits.has_retain)
 
     def _must_go_offline(self) -> bool:
         if not self._mailbox.is_closing or self._connection.lost is not None:

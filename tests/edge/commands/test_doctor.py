@@ -29,6 +29,7 @@ from edge.commands.doctor.sources import check_source, check_sources
 from edge.config import parse_config
 from edge.delivery.embedded_broker import find_server
 from edge.delivery.messages import load_schema
+from edge.delivery.mqtt.connection import REMEDIES
 from edge.errors import DeviceError
 from edge.host.conditions import Conditions
 from edge.inference.card import artifacts_directory
@@ -288,6 +289,14 @@ def test_maximum_packet_size_of_the_broker(tmp_path: Path, limit: int, state: st
     if state == "failed":
         assert f"the broker takes {limit}" in findings["publish"].detail
         assert "max_packet_size" in findings["publish"].remedy
+
+
+def test_broker_without_retained_messages(tmp_path: Path) -> None:
+    """The remedy names the setting of the broker."""
+    with running(Mosquitto(tmp_path, "retain_available false")) as broker:
+        found = connections(settings_of(broker), tmp_path)
+    assert states(found) == until("connect")
+    assert [f.remedy for f in found if f.stage == "connect"] == [REMEDIES["retain_not_supported"]]
 
 
 def test_each_of_several_brokers_is_checked(mosquitto: Mosquitto, tmp_path: Path) -> None:

@@ -341,6 +341,23 @@ def test_state_too_large_for_the_broker_is_left_out(
         assert watcher.on(AVAILABILITY) == [b"online"]
 
 
+def test_broker_without_retained_messages(tmp_path: Path, outbox: Outbox) -> None:
+    """The device connects without a retained will, names the fault, and publishes everything else."""
+    outbox.append_many([make_event(n) for n in range(3)])
+    with (
+        running(Mosquitto(tmp_path, "retain_available false")) as broker,
+        watching(broker, f"{ROOT}/#") as watcher,
+    ):
+        with publishing(settings_of(broker), outbox) as publisher:
+            publisher.publish_state("state", {})
+            watcher.wait_for(f"{ROOT}/state", b"{}")
+            wait_until(is_empty(outbox), "an empty outbox")
+            assert sequences(watcher.on(EVENT)) == [1, 2, 3]
+            assert publisher.connection_state.fault == "retain_not_supported"
+            assert "retain_available true" in publisher.connection_state.detail
+        watcher.wait_for(AVAILABILITY, b"offline")
+
+
 def test_broker_that_stops_acknowledging(mosquitto: Mosquitto, outbox: Outbox) -> None:
     """The connection to a hung broker ends with `no_ack`; the events arrive when it works again."""
     tuning = replace(BRISK, no_ack_s=0.3)
