@@ -112,7 +112,14 @@ class Daemon:
             status.publish("starting")
             clear_stale_states(publisher, self._policy, watches_fatigue=config.watches_fatigue)
             self._start(stack, publisher, writer, workers.values())
-            DeviceSwitch(workers, switches, publisher=publisher, status=status, health=self._health).start()
+            DeviceSwitch(
+                workers,
+                switches,
+                publisher=publisher,
+                status=status,
+                health=self._health,
+                live_view=self._live_view,
+            ).start()
             stack.callback(switches.close)
             if config.inference.backend != "cpu":
                 accelerator = Accelerator(models.classifiers, self._health, status.publish)

@@ -12,6 +12,7 @@ from edge.delivery.publisher import Publisher
 from edge.delivery.status import StatusTopic
 from edge.health import Health
 from edge.host.switches import Switches
+from edge.page.live_view import LiveView
 
 
 class DeviceSwitch:
@@ -25,18 +26,23 @@ class DeviceSwitch:
         publisher: Publisher,
         status: StatusTopic,
         health: Health,
+        live_view: LiveView,
     ) -> None:
         self._workers = workers
         self._switches = switches
         self._publisher = publisher
         self._status = status
         self._health = health
+        self._live_view = live_view
 
     def switch_device(self, part: str, is_on: bool) -> None:
         """Open or close `camera` or `microphone` and publish its new state.
 
         `Switches` calls this on its thread, for a `set` message or a button of the page.
         """
+        if part == "camera" and not is_on:
+            self._live_view.stop_preview()
+            self._status.set_preview(False)
         self._workers[part].switch(is_on)
         self._publish_enabled(part)
         self._health.since = datetime.now(UTC)

@@ -1,11 +1,12 @@
 """Holds what only the page shows: face boxes, microphone level, the last hour, the camera preview.
 
-Pixels are kept only while a preview runs: it is started by a button on the device's own screen and ends
-after 60 s.
+Pixels are kept only while a preview runs: a button on the device's own screen starts it, for the session of
+that page only. It ends after 60 s, and at once when the camera is paused.
 """
 
 from __future__ import annotations
 
+import hmac
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ class LiveState:
 
     `fps` is the rate of processed frames, `size_px` is (width, height), `level_db` the level relative to
     full scale. `hour` has (seconds ago, emotion) of each change in the last hour, oldest first.
-    `preview_s` is the time left of the preview, 0 while none runs.
+    `preview_s` is the time left of the preview, 0 while none runs; `preview_session` is the page that asked.
     """
 
     boxes: tuple[Box, ...]
@@ -48,6 +49,7 @@ class LiveState:
     level_db: float | None
     hour: tuple[tuple[float, str], ...]
     preview_s: float
+    preview_session: str
 
 
 def level_db(samples: Float32) -> float:
@@ -68,6 +70,7 @@ class LiveView:
         self._level_ns = 0  # capture time of the chunk that `_level_db` is from
         self._hour: deque[tuple[int, str]] = deque(maxlen=MAX_CHANGES)
         self._preview_end_ns = 0
+        self._preview_session = ""
         self._pixels: UInt8 | None = None
 
     def add_frame(self, frame: Frame, faces: Sequence[Face]) -> None:
@@ -114,28 +117,32 @@ class LiveView:
                 level_db=round(self._level_db, 1) if has_level else None,
                 hour=tuple((round((now_ns - t_ns) / 1e9, 1), emotion) for t_ns, emotion in self._hour),
                 preview_s=max(0.0, round((self._preview_end_ns - now_ns) / 1e9, 1)),
+                preview_session=self._preview_session,
             )
 
     def _fps(self) -> float:
         span_ns = self._frame_times_ns[-1] - self._frame_times_ns[0]
         return round((len(self._frame_times_ns) - 1) * 1e9 / span_ns, 1) if span_ns > 0 else 0.0
 
-    def start_preview(self, now_ns: int) -> None:
-        """Keep the pixels of frames for the next `PREVIEW_S`."""
+    def start_preview(self, now_ns: int, session: str) -> None:
+        """Keep the pixels of frames for the next `PREVIEW_S`, for one session; that of another one ends."""
         with self._lock:
+            self._preview_session = session
             self._preview_end_ns = now_ns + int(PREVIEW_S * 1e9)
 
     def stop_preview(self) -> None:
         """End the preview and delete its pixels."""
         with self._lock:
-            self._preview_end_ns, self._pixels = 0, None
+            self._preview_end_ns, self._preview_session, self._pixels = 0, "", None
 
-    def preview_jpeg(self, now_ns: int) -> bytes | None:
-        """Return the newest frame as JPEG; None while no preview runs or it has no frame yet."""
+    def preview_jpeg(self, now_ns: int, session: str) -> bytes | None:
+        """Return the newest frame as JPEG; None for another session and before the first frame."""
         with self._lock:
-            pixels = self._pixels if now_ns < self._preview_end_ns else None
-            if pixels is None:
+            if now_ns >= self._preview_end_ns:
                 self._pixels = None
+            is_own = hmac.compare_digest(session.encode(), self._preview_session.encode())
+            pixels = self._pixels if is_own else None
+            if pixels is None:
                 return None
         is_encoded, jpeg = cv2.imencode(
             ".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from functools import partial
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -55,16 +54,16 @@ def page_routes(
     def static_file(name: str) -> Callable[[Request], Response]:
         return lambda _request: Response(texts[name], media_type=FILES[name][1], headers=HEADERS)
 
-    def stream(_request: Request) -> Response:
-        opened = streams.open(_messages(view), headers=HEADERS)
+    def stream(request: Request) -> Response:
+        opened = streams.open(_messages(view, _session(request)), headers=HEADERS)
         if opened is None:
             return PlainTextResponse(f"{streams.limit} pages are open already; close one", 503)
         return opened
 
-    def preview(_request: Request) -> Response:
-        jpeg = view.live_view.preview_jpeg(time.monotonic_ns())
+    def preview(request: Request) -> Response:
+        jpeg = view.preview_jpeg(_session(request))
         if jpeg is None:
-            return PlainTextResponse("no preview is running, or it has no frame yet", 404)
+            return PlainTextResponse("this session has no preview, or it has no frame yet", 404)
         return Response(jpeg, media_type="image/jpeg", headers=HEADERS)
 
     return [
@@ -72,14 +71,27 @@ def page_routes(
         Route("/stream", guarded(stream)),
         Route("/preview.jpg", guarded(preview)),
         *(
-            Route(f"/{part}/enabled", _button(partial(view.switch, part), guarded), methods=["POST"])
+            Route(f"/{part}/enabled", _button(_switch(view, part), guarded), methods=["POST"])
             for part in PARTS
         ),
-        Route("/preview", _button(view.set_preview, guarded), methods=["POST"]),
+        Route(
+            "/preview",
+            _button(lambda request, is_on: view.set_preview(_session(request), is_on), guarded),
+            methods=["POST"],
+        ),
     ]
 
 
-async def _messages(view: PageView) -> AsyncIterator[bytes]:
+def _session(request: Request) -> str:
+    """Return the random word that each open page sends, which identifies it."""
+    return str(request.headers.get("x-session", ""))
+
+
+def _switch(view: PageView, part: str) -> Callable[[Request, bool], bool]:
+    return lambda _request, is_on: view.switch(part, is_on)
+
+
+async def _messages(view: PageView, session: str) -> AsyncIterator[bytes]:
     """Yield a server-sent event every `TICK_S`."""
     import asyncio
 
@@ -92,16 +104,16 @@ async def _messages(view: PageView) -> AsyncIterator[bytes]:
         with_hour = emotion != newest or time.monotonic() - hour_sent_s > HOUR_EVERY_S
         if with_hour:
             hour_sent_s, newest = time.monotonic(), emotion
-        message = encode(await run_in_threadpool(view.message, live, with_hour=with_hour))
+        message = encode(await run_in_threadpool(view.message, live, session, with_hour=with_hour))
         yield b"data: " + message + b"\n\n"
         await asyncio.sleep(TICK_S)
 
 
 def _button(
-    press: Callable[[bool], bool],
+    press: Callable[[Request, bool], bool],
     guarded: Callable[[Callable[[Request], Response]], Callable[[Request], Response]],
 ) -> Callable[[Request], Any]:
-    """Return the endpoint of a button; `press(is_on)` returns False where the button does not apply."""
+    """Return the endpoint of a button; `press(request, is_on)` returns False if it does not apply."""
     from starlette.concurrency import run_in_threadpool
     from starlette.responses import PlainTextResponse, Response
 
@@ -112,8 +124,8 @@ def _button(
         is_on = await _read_choice(request)
         if isinstance(is_on, str):
             return PlainTextResponse(is_on, 400)
-        if not await run_in_threadpool(press, is_on):
-            return PlainTextResponse("this device does not have it or does not permit it", 409)
+        if not await run_in_threadpool(press, request, is_on):
+            return PlainTextResponse("this device does not have it, does not permit it or has it paused", 409)
         return Response(status_code=204, headers=HEADERS)
 
     return endpoint

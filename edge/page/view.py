@@ -61,8 +61,11 @@ class PageView:
         """Return numbers and states as they are now."""
         return self._statistics.snapshot()
 
-    def message(self, live: LiveState, *, with_hour: bool) -> dict[str, Any]:
-        """Return one message of the stream, of the schema `page`; without `with_hour` its `hour` is None."""
+    def message(self, live: LiveState, session: str, *, with_hour: bool) -> dict[str, Any]:
+        """Return one message of the stream to a session, of the schema `page`.
+
+        Without `with_hour` its `hour` is None.
+        """
         snapshot, state = self.snapshot(), self._publisher.connection_state
         return {
             "device": self._config.device.id,
@@ -79,25 +82,34 @@ class PageView:
             "level_db": live.level_db,
             "hour": [list(change) for change in live.hour] if with_hour else None,
             "preview_s": live.preview_s if self._permits_preview else None,
+            "preview_is_own": live.preview_s > 0 and live.preview_session == session,
         }
 
     def switch(self, part: str, is_on: bool) -> bool:
         """Switch the camera or the microphone; return False if this device does not have it."""
         if part not in self._switches.parts:
             return False
+        if part == "camera" and not is_on:
+            self.live_view.stop_preview()  # before the device closes, which takes time
         self._switches.command(part, b"ON" if is_on else b"OFF", retained=False)
         return True
 
-    def set_preview(self, is_on: bool) -> bool:
-        """Start or stop the camera preview; return False if this page may not show it."""
-        if not self._permits_preview:
+    def set_preview(self, session: str, is_on: bool) -> bool:
+        """Start the camera preview for a session, or stop any; return False if this page may not show it."""
+        if not self._permits_preview or (is_on and not (session and self._switches.is_on("camera"))):
             return False
         if is_on:
-            self.live_view.start_preview(time.monotonic_ns())
+            self.live_view.start_preview(time.monotonic_ns(), session)
         else:
             self.live_view.stop_preview()
         self._status.set_preview(is_on)
         return True
+
+    def preview_jpeg(self, session: str) -> bytes | None:
+        """Return the newest frame for the session that asked for it; None while the camera is off."""
+        if not self._switches.is_on("camera"):
+            return None
+        return self.live_view.preview_jpeg(time.monotonic_ns(), session)
 
     @property
     def _is_local(self) -> bool:

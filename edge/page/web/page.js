@@ -14,8 +14,11 @@ if (given) {
 }
 if (new URLSearchParams(location.search).has("kiosk")) document.body.classList.add("kiosk");
 
+// The preview belongs to the page that asked for it: a random word identifies this one, as long as it is open.
+const SESSION = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+
 function request(path, options = {}) {
-  const headers = { ...options.headers };
+  const headers = { ...options.headers, "X-Session": SESSION };
   const token = sessionStorage.getItem("token");
   if (token) headers.Authorization = `Bearer ${token}`;
   return fetch(path, { ...options, headers, cache: "no-store", credentials: "omit" });
@@ -244,12 +247,24 @@ function drawButtons(message) {
     $(part).setAttribute("aria-pressed", on === false);
     set($(part), on === false ? `Resume ${part}` : `Pause ${part}`);
   }
-  $("preview").hidden = message.preview_s === null || message.enabled.camera === false;
-  const left = message.preview_s || 0;
-  set($("preview"), left > 0 ? `Hide the camera (${Math.ceil(left)} s)` : "Show the camera for 60 s");
+  const left = message.enabled.camera ? message.preview_s || 0 : 0;
+  const own = left > 0 && message.preview_is_own;
+  $("preview").hidden = message.preview_s === null || !message.enabled.camera;
+  const seconds = `${Math.ceil(left)} s`;
+  if (own) set($("preview"), `Hide the camera (${seconds})`);
+  else set($("preview"), left > 0 ? `End the preview of another page (${seconds})` : "Show the camera for 60 s");
   $("preview").setAttribute("aria-pressed", left > 0);
-  if (left > 0) watch();
-  else $("picture").hidden = true;
+  set($("caption"), caption(message.enabled.camera, left, own));
+  if (own) watch();
+  else stopWatching();
+}
+
+function caption(camera, left, own) {
+  if (camera === null) return "This device has no camera.";
+  if (camera === false) return "The camera is paused.";
+  if (own) return "The camera image is shown on this page only.";
+  if (left > 0) return "Another page on this device shows the camera image. No image is shown here.";
+  return "Boxes only: no image leaves the device.";
 }
 
 let watching = false;
@@ -257,10 +272,12 @@ async function watch() {
   if (watching) return;
   watching = true;
   try {
-    for (;;) {
+    while (watching) {
       const response = await request("preview.jpg");
-      if (!response.ok) break;
-      const url = URL.createObjectURL(await response.blob());
+      if (!response.ok || !watching) break;
+      const blob = await response.blob();
+      if (!watching) break;
+      const url = URL.createObjectURL(blob);
       const old = $("picture").src;
       $("picture").src = url;
       $("picture").hidden = false;
@@ -268,9 +285,13 @@ async function watch() {
       await new Promise((resolve) => setTimeout(resolve, 200));
     }
   } catch { /* the stream reports a lost connection */ }
+  stopWatching();
+}
+
+function stopWatching() {
+  watching = false;
   $("picture").hidden = true;
   $("picture").removeAttribute("src");
-  watching = false;
 }
 
 async function press(path, on) {

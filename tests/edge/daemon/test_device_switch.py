@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edge.daemon.device_switch import DeviceSwitch
@@ -15,7 +17,9 @@ from edge.delivery.publisher import Publisher
 from edge.delivery.status import StatusTopic
 from edge.health import Health
 from edge.host.switches import Switches
+from edge.page.live_view import LiveView
 from edge.settings import DeviceSettings, MqttSettings
+from edge.values import Frame
 from tests.helpers.brokers import wait_until
 
 
@@ -50,6 +54,7 @@ class Bench:
     def __init__(self, path: Path, outbox: Outbox) -> None:
         self.health = Health()
         self.publisher = RecordingPublisher(outbox)
+        self.live_view = LiveView()
         self.workers = {"camera": SwitchedWorker(), "microphone": SwitchedWorker()}
         self.switches = Switches(path, parts=tuple(self.workers), health=self.health)
         self.status = StatusTopic(self.publisher, self.health, {}, device=DeviceSettings())
@@ -59,6 +64,7 @@ class Bench:
             publisher=self.publisher,
             status=self.status,
             health=self.health,
+            live_view=self.live_view,
         ).start()
 
     def send(self, subtopic: str, payload: bytes) -> None:
@@ -103,3 +109,23 @@ def test_daemon_is_paused_while_all_devices_are_off(bench: Bench) -> None:
         bench.send(subtopic, payload)
         assert bench.status.payload["state"] == state
     assert bench.workers["camera"].switched == [False, True]
+
+
+def test_pausing_the_camera_ends_the_preview(bench: Bench) -> None:
+    """The pixels are deleted, and the status reports it, before the device is closed."""
+    now_ns = time.monotonic_ns()
+    bench.live_view.start_preview(now_ns, "a")
+    bench.live_view.add_frame(Frame(np.zeros((4, 4, 3), np.uint8), now_ns), [])
+    bench.status.set_preview(True)
+    previews = []
+    switch = bench.workers["camera"].switch
+
+    def recorded(is_on: bool) -> None:
+        previews.append((bench.live_view.preview_jpeg(now_ns, "a"), bench.status.payload["preview"]))
+        switch(is_on)
+
+    bench.workers["camera"].switch = recorded  # type: ignore[method-assign]
+    bench.send("camera/enabled/set", b"OFF")
+    wait_until(lambda: bench.workers["camera"].switched, "the camera to be off")
+    assert previews == [(None, False)]
+    assert bench.live_view.state(now_ns).preview_s == 0

@@ -255,6 +255,29 @@ def test_preview_is_published(site: Site, browser: Browser) -> None:
     assert site.ask("GET", "/preview.jpg")[0] == 404
 
 
+def test_preview_is_for_one_page_and_ends_with_the_camera(site: Site, browser: Browser) -> None:
+    """Another page gets no image and sees who has it; pausing ends the preview, and the caption is true."""
+    with open_page(browser, site.url) as page, open_page(browser, site.url) as other:
+        expect(page.locator("#caption")).to_have_text("Boxes only: no image leaves the device.")
+        page.locator("#preview").click()
+        expect(page.locator("#picture")).to_be_visible()
+        expect(page.locator("#caption")).to_have_text("The camera image is shown on this page only.")
+        expect(other.locator("#preview")).to_contain_text("End the preview of another page")
+        expect(other.locator("#caption")).to_contain_text("Another page on this device shows")
+        expect(other.locator("#picture")).to_be_hidden()
+        for headers in ({}, {"X-Session": ""}, {"X-Session": "guessed"}):
+            assert site.ask("GET", "/preview.jpg", headers=headers)[0] == 404
+        try:
+            other.locator("#camera").click()
+            expect(page.locator("#picture")).to_be_hidden(timeout=2000)
+            expect(page.locator("#caption")).to_have_text("The camera is paused.")
+            expect(page.locator("#preview")).to_be_hidden()
+            wait_until(lambda: site.press("/preview", b'{"on": true}', X_Session="a") == 409, "a refusal")
+        finally:
+            assert site.press("/camera/enabled", b'{"on": true}') == 204
+        expect(page.locator("#preview")).to_have_text("Show the camera for 60 s", timeout=10_000)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_phone_needs_no_horizontal_scrolling(site: Site, browser: Browser, scheme: Any) -> None:
     """At a width of 360 pixels nothing overflows, and both colour schemes are applied."""

@@ -108,7 +108,7 @@ def test_streams_are_counted_when_accepted(
 ) -> None:
     """Of many streams asked for at once exactly `MAX_STREAMS` are accepted; each end frees its place."""
 
-    def message(_view: PageView, _live: Any, *, with_hour: bool) -> dict[str, Any]:
+    def message(_view: PageView, _live: Any, _session: str, *, with_hour: bool) -> dict[str, Any]:
         time.sleep(0.05)
         return {"hour": with_hour}
 

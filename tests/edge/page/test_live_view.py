@@ -59,41 +59,54 @@ def test_no_pixel_is_kept_without_a_preview() -> None:
     """An image exists from the start of a preview until one nanosecond before its end."""
     live_view = LiveView()
     live_view.add_frame(frame(1), [])
-    assert live_view.preview_jpeg(SECOND_NS) is None
-    live_view.start_preview(2 * SECOND_NS)
-    assert live_view.preview_jpeg(2 * SECOND_NS) is None  # the frame before the start is not kept
+    assert live_view.preview_jpeg(SECOND_NS, "a") is None
+    live_view.start_preview(2 * SECOND_NS, "a")
+    assert live_view.preview_jpeg(2 * SECOND_NS, "a") is None  # the frame before the start is not kept
     live_view.add_frame(frame(2), [])
-    jpeg = live_view.preview_jpeg(int((2 + PREVIEW_S) * SECOND_NS) - 1)
+    jpeg = live_view.preview_jpeg(int((2 + PREVIEW_S) * SECOND_NS) - 1, "a")
     assert jpeg is not None
     image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert image is not None
     assert image.shape == (40, 80, 3)
     assert abs(int(image.mean()) - 200) <= 2
-    assert live_view.preview_jpeg(int((2 + PREVIEW_S) * SECOND_NS)) is None
+    assert live_view.preview_jpeg(int((2 + PREVIEW_S) * SECOND_NS), "a") is None
 
 
 def test_stopped_preview_deletes_the_pixels() -> None:
     """After `stop_preview` no image exists, and the next frame is not kept."""
     live_view = LiveView()
-    live_view.start_preview(SECOND_NS)
+    live_view.start_preview(SECOND_NS, "a")
     live_view.add_frame(frame(1), [])
     assert live_view.state(SECOND_NS).preview_s == PREVIEW_S
     live_view.stop_preview()
-    assert live_view.preview_jpeg(SECOND_NS) is None
+    assert live_view.preview_jpeg(SECOND_NS, "a") is None
     live_view.add_frame(frame(2), [])
-    assert live_view.preview_jpeg(2 * SECOND_NS) is None
+    assert live_view.preview_jpeg(2 * SECOND_NS, "a") is None
     assert live_view.state(2 * SECOND_NS).preview_s == 0.0
 
 
 def test_preview_is_a_copy() -> None:
     """A source that reuses its buffer does not change the preview."""
     live_view = LiveView()
-    live_view.start_preview(SECOND_NS)
+    live_view.start_preview(SECOND_NS, "a")
     shown = frame(1)
     live_view.add_frame(shown, [])
     shown.pixels[:] = 0
-    jpeg = live_view.preview_jpeg(SECOND_NS)
+    jpeg = live_view.preview_jpeg(SECOND_NS, "a")
     assert jpeg is not None
     image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
     assert image is not None
     assert image.mean() > 190
+
+
+@pytest.mark.parametrize("session", ["", "b", "\u2603"])
+def test_preview_is_for_the_session_that_asked(session: str) -> None:
+    """No other session gets the image, also not one without a name."""
+    live_view = LiveView()
+    live_view.start_preview(SECOND_NS, "a")
+    live_view.add_frame(frame(1), [])
+    assert live_view.preview_jpeg(SECOND_NS, session) is None
+    assert live_view.preview_jpeg(SECOND_NS, "a") is not None
+    live_view.stop_preview()
+    live_view.add_frame(frame(1), [])
+    assert live_view.preview_jpeg(SECOND_NS, "") is None
