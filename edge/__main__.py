@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import signal
@@ -14,6 +15,8 @@ from pathlib import Path
 from edge import __version__
 from edge.commands.integrations import INTEGRATIONS
 from edge.errors import EXIT_OK, DeviceError, EdgeError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # Everything else is imported by the command that needs it: `--help` must not wait for numpy and pydantic.
 
@@ -30,12 +33,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         stream=sys.stderr,
     )
     try:
-        return int(options.command(options))
+        code = int(options.command(options))
+        sys.stdout.flush()
+        return code
     except EdgeError as error:
         return _print_error(error)
     except BrokenPipeError:  # `emotion-edge ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
+    except OSError as error:
+        if error.errno not in FULL or error.filename is not None:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left cannot be written
+        return _print_error(EdgeError(f"standard output: {error.strerror}; make room or use another file"))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 

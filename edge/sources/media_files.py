@@ -7,6 +7,7 @@ earliest stream of a file, so that its video and audio have the same zero.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,6 +29,9 @@ from edge.errors import MediaError
 from edge.values import SAMPLE_RATE_HZ, Float32, Frame, UInt8
 
 MAX_SIDE_PX = 2048
+MAX_IMAGE_PIXELS = 1 << 27  # as for OpenCV
+MAX_VIDEO_PIXELS = 1 << 25  # 8K; the decoder holds several frames
+NOT_REGULAR = "not a regular file; give an image, audio or video file"
 MAX_GAP_S = 10.0  # a larger jump of the time stamps is damage and not filled with silence
 _LATE_GAP_S = 0.05
 
@@ -143,8 +147,10 @@ def open_media(path: Path) -> Iterator[InputContainer]:
                 # FFmpeg would return one tile of the image.
                 raise MediaError(f"{path}: HEIC images are not supported; {_IMAGE_REMEDY}")
             yield container
-    except MediaError:
-        raise
+    except MediaError as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise MediaError(f"{path}: {error}") from None
     except _DECODE_ERRORS as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise MediaError(f"{path}: not an image, audio or video file ({reason}); {_MEDIA_REMEDY}") from None
@@ -154,6 +160,14 @@ def video_stream(container: InputContainer) -> VideoStream | None:
     """Return the video of a container, or None; a cover image is not a video."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
+            if (context := stream.codec_context) is not None:  # None: an unknown codec
+                limit = MAX_IMAGE_PIXELS if _is_image(container) else MAX_VIDEO_PIXELS
+                if context.width * context.height > limit:
+                    raise MediaError(
+                        f"frames of {context.width}x{context.height} pixels; "
+                        f"{limit >> 20} megapixels are supported"
+                    )
+                context.options = {"max_pixels": str(limit)}  # the size may change inside the file
             stream.thread_type = "AUTO"
             return stream
     return None
@@ -306,12 +320,21 @@ def _scan_jpeg(data: bytes) -> tuple[int, bool]:
     return long_side_px, False
 
 
+def _open_nonblocking(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def _read_bytes(path: Path, limit: int = -1) -> bytes:
     try:
-        with path.open("rb") as file:
+        # Without O_NONBLOCK a FIFO would block until a writer opens it.
+        with open(path, "rb", opener=_open_nonblocking) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise MediaError(f"{path}: {NOT_REGULAR}")
             data = file.read(limit)
     except FileNotFoundError:
         raise MediaError(f"{path}: no such file; check the path") from None
+    except IsADirectoryError:
+        raise MediaError(f"{path}: {NOT_REGULAR}") from None
     except OSError as error:
         raise MediaError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
     if not data:

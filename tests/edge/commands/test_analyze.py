@@ -93,3 +93,21 @@ def test_bad_files_are_one_error_each_and_the_rest_is_done(odd_files: list[Path]
     assert [line["file"] for line in lines] == [str(path) for path in odd_files]
     assert ["error" in line for line in lines] == [False] * 4 + [True] * 4
     assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize("command", [["analyze", "missing.jpg", "--json"], ["config", "show"]])
+def test_full_standard_output_is_one_sentence(command: list[str]) -> None:
+    """A full disk behind standard output is one error and exit code 1."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "edge", *command],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            cwd=ROOT,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("emotion-edge: standard output: No space left on device; ")
+    assert done.stderr.count("\n") == 1

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
 import wave
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -203,3 +205,27 @@ def test_both_ffmpegs_live_in_one_process(tmp_path: Path) -> None:
         code = "\n".join(["import sys", decode[first], decode[second], decode[first]])
         done = subprocess.run([sys.executable, "-c", code, clip], capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory", "device"])
+def test_only_regular_files_are_opened(tmp_path: Path, kind: str) -> None:
+    """A FIFO without a writer, a directory and a device are refused at once."""
+    path = {"fifo": tmp_path / "pipe.mp4", "directory": tmp_path, "device": Path("/dev/zero")}[kind]
+    if kind == "fifo":
+        os.mkfifo(path)
+    for read in (kind_of, read_image, read_audio, has_audio):
+        with pytest.raises(MediaError, match="not a regular file"):
+            read(path)
+
+
+def test_video_of_too_many_pixels_is_refused(tmp_path: Path) -> None:
+    """A frame above 8K is refused before it is decoded."""
+    path = tmp_path / "huge.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=1)
+        stream.width, stream.height, stream.pix_fmt = 8192, 6144, "yuvj420p"
+        container.mux(stream.encode(av.VideoFrame(8192, 6144, "yuvj420p")))
+        container.mux(stream.encode(None))
+    for read in (kind_of, lambda path: next(read_video_frames(path))):
+        with pytest.raises(MediaError, match=r"huge\.mkv: frames of 8192x6144 pixels; 32 megapixels"):
+            read(path)
