@@ -16,9 +16,11 @@ from typing import Any
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from edge.delivery.mqtt.paho_client import PahoClient
 from edge.delivery.mqtt.tls import tls_context
 from edge.delivery.mqtt.tuning import TUNING, V5, Tuning
 from edge.delivery.mqtt.wakeup import WakeUp
@@ -39,6 +41,7 @@ REMEDIES = {
     "closed": "the broker closed the connection; see its log",
     "retain_not_supported": "allow retained messages on the broker (mosquitto: retain_available true)",
     "session_taken_over": "another client uses this device.id; give each device its own",
+    "incoming_too_large": "another client sends huge messages to a topic of this device; limit who may write",
     "no_ack": "the broker acknowledges nothing; check its log and its disk",
 }
 
@@ -74,20 +77,6 @@ class BrokerLimits:
     has_retain: bool = True
 
 
-class _Client(paho.Client):
-    """Keeps its socket: paho-mqtt 2.2 leaves it open where the websocket handshake fails."""
-
-    last_socket: socket.socket | None = None
-
-    def _create_socket_connection(self) -> socket.socket:
-        self.last_socket = super()._create_socket_connection()
-        return self.last_socket
-
-    def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
-        self.last_socket = wrapped = super()._ssl_wrap_socket(tcp_sock)
-        return wrapped
-
-
 class Connection:
     """A client of paho's without its threads, queues and reconnects, which would outlive the connection.
 
@@ -120,8 +109,9 @@ class Connection:
         self.lost: str | None = None
         self.limits = BrokerLimits(has_retain=has_retain)
         self._connack: str | None = None
+        self._filters: set[str] = set()  # subscribed; messages of other topics are dropped
         self._subscribing: dict[int, str] = {}  # topics by message id, until the SUBACK
-        client = _Client(
+        client = PahoClient(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
             transport=settings.transport,
@@ -131,6 +121,7 @@ class Connection:
             reconnect_on_failure=False,
         )
         client.max_inflight_messages_set(0)  # the owner keeps the window
+        client.max_incoming_bytes = tuning.max_incoming_bytes
         client.connect_timeout = tuning.connect_timeout_s
         client.on_socket_open = _without_delay
         client.on_connect = self._on_connect
@@ -158,6 +149,7 @@ class Connection:
                 # the configured time.
                 self.keepalive_s * 3 // 4,
                 clean_start=True if self.protocol == V5 else paho.MQTT_CLEAN_START_FIRST_ONLY,
+                properties=self._properties(),
             )
         except OSError as error:
             self.abort()
@@ -171,6 +163,14 @@ class Connection:
         if self._connack != "success":
             self.abort()
             raise ConnectionFailed(self._connack or "closed")
+
+    def _properties(self) -> Properties | None:
+        """Return the limit that an MQTT 5 broker must keep: it discards larger messages."""
+        if self.protocol != V5:
+            return None
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho has no types here
+        properties.MaximumPacketSize = self._client.max_incoming_bytes
+        return properties
 
     def pump(self, timeout_s: float, wake: WakeUp | None = None) -> None:
         """Wait for the network, or for `wake`, at most `timeout_s`; then read and write without blocking."""
@@ -199,6 +199,7 @@ class Connection:
 
     def subscribe(self, *topics: str, qos: int = 1) -> None:
         """Subscribe topics; `subscribed` gets one entry each: the topic, and why it was refused."""
+        self._filters.update(topics)
         for topic in topics:
             mid = self._client.subscribe(topic, qos=qos)[1]
             if mid is not None:  # None: the connection is lost, which `pump` will notice
@@ -206,6 +207,7 @@ class Connection:
 
     def unsubscribe(self, topic: str) -> None:
         """End the subscription of a topic."""
+        self._filters.discard(topic)
         self._client.unsubscribe(topic)
 
     def disconnect(self) -> None:
@@ -237,7 +239,8 @@ class Connection:
         self, _client: Any, _userdata: Any, flags: paho.DisconnectFlags, reason: ReasonCode, _properties: Any
     ) -> None:
         named = flags.is_disconnect_packet_from_server or reason == "Keep alive timeout"
-        self.lost = self.lost or (code_of(reason) if named else "closed")
+        unnamed = "incoming_too_large" if self._client.has_oversized else "closed"
+        self.lost = self.lost or (code_of(reason) if named else unnamed)
 
     def _on_publish(
         self, _client: Any, _userdata: Any, mid: int, reason: ReasonCode, _properties: Any
@@ -245,6 +248,8 @@ class Connection:
         self.acked.append((mid, code_of(reason) if reason.is_failure else None))
 
     def _on_message(self, _client: Any, _userdata: Any, message: paho.MQTTMessage) -> None:
+        if not any(paho.topic_matches_sub(known, message.topic) for known in self._filters):
+            return
         self.received.append(Message(message.topic, bytes(message.payload), message.retain, message.qos))
 
     def _on_subscribe(

@@ -25,6 +25,7 @@ class Tuning:
     # in between, it loses what it acknowledged. After this time an acknowledgement is safe.
     confirm_s: float = 1.0
     probe_s: float = 5.0  # for the probe to come back; a cluster elects a new leader in two or three seconds
+    max_incoming_bytes: int = 256 << 10  # of one message from the broker; what a device reads is far smaller
     max_live: int = 256  # unsent messages in memory that are neither retained nor in the outbox
 
 

@@ -358,6 +358,32 @@ def test_broker_without_retained_messages(tmp_path: Path, outbox: Outbox) -> Non
         watcher.wait_for(AVAILABILITY, b"offline")
 
 
+def test_command_of_a_megabyte_is_not_read(broker: Broker, outbox: Outbox) -> None:
+    """MQTT 5 brokers drop it; under 3.1.1 the connection ends before it is read. Commands then work again."""
+    command = f"{ROOT}/camera/enabled/set"
+    calls: list[bytes] = []
+    states: list[ConnectionState] = []
+    with watching(broker, AVAILABILITY) as watcher:
+        publisher = Publisher(
+            settings_of(broker), device="kitchen", outbox=outbox, on_state=states.append, tuning=QUICK
+        )
+        publisher.subscribe("camera/enabled/set", lambda payload, _retained: calls.append(payload))
+        publisher.start()
+        with closing(publisher):
+            watcher.wait_for(AVAILABILITY, b"online")
+            watcher.publish(command, "x" * 1_000_000)
+
+            def has_answered() -> bool:
+                watcher.publish(command, "OFF")
+                return b"OFF" in calls
+
+            wait_until(has_answered, "a command")
+            assert set(calls) == {b"OFF"}
+            reasons = {state.reason for state in states if not state.connected}
+            expected = set() if isinstance(broker, Mosquitto) else {"incoming_too_large"}
+            assert reasons - {"connecting"} == expected
+
+
 def test_broker_that_stops_acknowledging(mosquitto: Mosquitto, outbox: Outbox) -> None:
     """The connection to a hung broker ends with `no_ack`; the events arrive when it works again."""
     tuning = replace(BRISK, no_ack_s=0.3)
