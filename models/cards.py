@@ -13,7 +13,7 @@ from edge.inference.card import TASK_LABELS, Card, File, Golden, Input, Source, 
 from edge.inference.features import Features
 from edge.inference.weights import sha256
 from edge.values import Float32
-from models.files import writable
+from models.files import replaced, writable
 
 VERSION = "0.1.0"
 # Int8 kernels round differently on other processors; the output has steps of 1/256.
@@ -63,6 +63,14 @@ def save_trained(out: Path, card: Card) -> Path:
     """Write the card of a model with its `NAME.keras` in `out`; return the path of the card."""
     files = {"keras": file_entry(out / f"{card.name}.keras")}
     return save_card(card.model_copy(update={"files": files}), out)
+
+
+def save_calibration(out: Path, name: str, inputs: Float32) -> Path:
+    """Write inputs (n, ...) for the int8 conversion as `NAME.calibration.npy` in `out`; return the path."""
+    path = out / f"{name}.calibration.npy"
+    with replaced(path) as part:
+        np.save(part, inputs)
+    return path
 
 
 def made_input(shape: tuple[int, ...], value_range: tuple[float, float], *, seed: int = 7) -> Float32:

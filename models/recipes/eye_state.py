@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,14 @@ from edge.face.crop import level
 from edge.inference.card import Source
 from edge.inference.features import EyeSpec
 from edge.values import Float32, UInt8
-from models.cards import draft_card, save_trained
 from models.data.datasets import DataError, find_set, load_fer2013
 from models.data.eye_sets import CLOSED, OPEN, PatchSet, joined, load_cew, load_mrl
 from models.data.splits import subject_folds
-from models.metrics import fit_temperature
 from models.run import Progress, Run
-from models.training.engine import Schedule, train
+from models.training.augmentation import soft_targets
+from models.training.engine import Schedule
 from models.training.eye_augmentation import augment_eye, crop_beside_eye, occlude_eye
-from models.training.torch_network import Network
+from models.training.patch_models import PatchModel
 
 HIDDEN = 2
 CLASSES = 3
@@ -47,7 +46,6 @@ FOLDS = 5
 # Three of mrl's 16 people, with both states, two of them partly with glasses; every tenth person of cew.
 MRL_VALIDATION = ("mrl:s0019", "mrl:s0034", "mrl:s0037")
 CEW_TENTH = 10
-CALIBRATION = 400
 
 SOURCES = (
     Source(
@@ -88,6 +86,9 @@ def _convolution(x: Any, width: int, *, stride: int = 1) -> Any:
 
     x = layers.Conv2D(width, 3, strides=stride, padding="same", use_bias=False)(x)
     return layers.ReLU()(layers.BatchNormalization()(x))
+
+
+MODEL = PatchModel(task="eyes", build=build, shape=SHAPE, features=SPEC, schedule=SCHEDULE, sources=SOURCES)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -223,36 +224,23 @@ def epoch_of(views: Views, number: int, *, seed: int) -> tuple[Float32, Float32]
         weights = views.weights[part] / views.weights[part].sum()
         drawn.append(random.choice(part, min(most, len(part)), p=weights))
     index = random.permutation(np.concatenate(drawn))
-    targets = np.eye(CLASSES, dtype=np.float32)[views.labels[index]] * (1 - SMOOTHING) + SMOOTHING / CLASSES
     inputs = views.inputs[index]
     mirrored = random.random(len(index)) < 0.5
     inputs[mirrored] = inputs[mirrored, :, ::-1]
-    return inputs, np.asarray(targets, np.float32)
+    return inputs, soft_targets(views.labels[index], CLASSES, smoothing=SMOOTHING)
 
 
 def _train_one(run: Run, name: str, views: Views, validation: PatchSet, *, held_out: Sequence[str]) -> Path:
-    """Train one model; write the model, calibration inputs and card."""
-    schedule = replace(SCHEDULE, epochs=run.epochs or SCHEDULE.epochs)
+    """Train one model on the views; return the path of its card."""
 
-    def examples_of(number: int) -> tuple[Float32, Float32]:
-        return epoch_of(views, number, seed=schedule.seed)
+    def epoch(number: int) -> tuple[Float32, Float32]:
+        return epoch_of(views, number, seed=SCHEDULE.seed)
 
-    model = train(build, examples_of, None, name=name, schedule=schedule, run=run)
-    p = Network(model).predict(as_input(validation.images))
-    figures = ", ".join(f"{key} {100 * value:.1f} %" for key, value in figures_of(p, validation).items())
-    run.report(f"{name}: validation people: {figures}")
-    np.save(run.out / f"{name}.calibrate.npy", examples_of(schedule.epochs)[0][:CALIBRATION])
-    card = draft_card(
-        name,
-        task="eyes",
-        shape=(1, *SHAPE),
-        value_range=(0.0, 1.0),
-        features=SPEC,
-        temperature=fit_temperature(p, validation.labels),
-        data=SOURCES,
-        held_out=held_out,
-    )
-    return save_trained(run.out, card)
+    def figures(p: Float32) -> dict[str, float]:
+        return figures_of(p, validation)
+
+    validated = (as_input(validation.images), validation.labels)
+    return MODEL.train(run, name, epoch, validation=validated, figures_of=figures, held_out=held_out)
 
 
 def figures_of(p: Float32, eyes: PatchSet) -> dict[str, float]:

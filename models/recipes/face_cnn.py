@@ -34,7 +34,7 @@ from models.data.splits import subject_folds
 from models.metrics import fit_temperature, predicted_classes
 from models.recipes.report_baselines import FER_SOURCES
 from models.run import Run
-from models.training.augmentation import augment_face, degrade_face, mixup, move_face
+from models.training.augmentation import augment_face, degrade_face, mixup, move_face, soft_targets
 from models.training.engine import Schedule, train
 from models.training.pruning import prune_filters
 from models.training.teacher import SOURCE as TEACHER
@@ -335,21 +335,17 @@ def _remove_prior(model: Any, prior: Float32) -> None:
 def wild_targets(faces: FaceSet, teacher: Float32, *, shares: tuple[float, float, float]) -> Float32:
     """Return targets (n, 7) of smoothed FER label, FER+ votes (if any) and the teacher's prediction."""
     label_share, vote_share, teacher_share = shares
-    hard = _smoothed(faces)
+    smooth = soft_targets(faces.labels, len(LABELS), smoothing=SMOOTHING)
     votes = faces.votes.sum(axis=1, keepdims=True)
-    voted = np.divide(faces.votes, votes, out=hard.copy(), where=votes > 0)
-    return np.asarray(label_share * hard + vote_share * voted + teacher_share * teacher, dtype=np.float32)
+    voted = np.divide(faces.votes, votes, out=smooth.copy(), where=votes > 0)
+    return np.asarray(label_share * smooth + vote_share * voted + teacher_share * teacher, dtype=np.float32)
 
 
 def posed_targets(faces: FaceSet, teacher: Float32) -> Float32:
     """Return targets (n, 7) of the smoothed label and the teacher's prediction."""
-    mixed = (1 - POSED_TEACHER_SHARE) * _smoothed(faces) + POSED_TEACHER_SHARE * teacher
+    smooth = soft_targets(faces.labels, len(LABELS), smoothing=SMOOTHING)
+    mixed = (1 - POSED_TEACHER_SHARE) * smooth + POSED_TEACHER_SHARE * teacher
     return np.asarray(mixed, dtype=np.float32)
-
-
-def _smoothed(faces: FaceSet) -> Float32:
-    hard = np.eye(len(LABELS), dtype=np.float32)[faces.labels]
-    return np.asarray((1 - SMOOTHING) * hard + SMOOTHING / len(LABELS), dtype=np.float32)
 
 
 def _cropped(faces: FaceSet) -> FaceSet:

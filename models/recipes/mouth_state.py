@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,15 @@ from edge.face.yawning import cut_mouth
 from edge.inference.card import Source
 from edge.inference.features import MouthSpec
 from edge.values import LABELS, Float32, UInt8
-from models.cards import draft_card, save_trained
 from models.data.datasets import DataError, find_set, load_ckplus_sequences
 from models.data.eye_sets import STILL, YAWNING, PatchSet, joined, load_yawns
 from models.data.face_crops import grey_to_rgb
 from models.data.splits import subject_folds
-from models.metrics import fit_temperature
 from models.run import Run
-from models.training.engine import Schedule, train
+from models.training.augmentation import soft_targets
+from models.training.engine import Schedule
 from models.training.eye_augmentation import degrade_crop
-from models.training.torch_network import Network
+from models.training.patch_models import PatchModel
 
 SPEC = MouthSpec(height=24, width=32)
 SHAPE = (SPEC.height, SPEC.width, 1)
@@ -42,7 +40,6 @@ MOUTHS_PER_EPOCH = 2400
 SMOOTHING = 0.04
 FOLDS = 5
 VALIDATION_TENTH = 10
-CALIBRATION = 400
 MOVE = 0.12  # of the lips' box: landmarks and the data set's boxes differ this much
 
 SOURCES = (
@@ -74,6 +71,9 @@ def build() -> Any:
     x = layers.GlobalAveragePooling2D()(x)  # (3, 4, 24) -> (24,)
     x = layers.Dropout(0.2)(x)
     return keras.Model(mouth, layers.Dense(2, activation="softmax", name="p")(x), name="mouth-state")
+
+
+MODEL = PatchModel(task="mouth", build=build, shape=SHAPE, features=SPEC, schedule=SCHEDULE, sources=SOURCES)
 
 
 def train_mouth_state(run: Run) -> Path:
@@ -164,30 +164,17 @@ def _train_one(
     *,
     held_out: Sequence[str],
 ) -> Path:
-    """Train one model; write the model, calibration inputs and card."""
-    schedule = replace(SCHEDULE, epochs=run.epochs or SCHEDULE.epochs)
+    """Train one model on views (VIEWS, n, 24, 32, 1) with labels (n,); return the path of its card."""
     weights = 1 / np.bincount(labels)[labels] / 2  # both classes equally often
 
-    def examples_of(number: int) -> tuple[Float32, Float32]:
-        random = np.random.default_rng([schedule.seed, number])
+    def epoch_of(number: int) -> tuple[Float32, Float32]:
+        random = np.random.default_rng([SCHEDULE.seed, number])
         index = random.choice(len(labels), min(MOUTHS_PER_EPOCH, 4 * len(labels)), p=weights)
         inputs = views[random.integers(VIEWS, size=len(index)), index]
-        targets = np.eye(2, dtype=np.float32)[labels[index]] * (1 - SMOOTHING) + SMOOTHING / 2
-        return inputs, np.asarray(targets, np.float32)
+        return inputs, soft_targets(labels[index], 2, smoothing=SMOOTHING)
 
-    model = train(build, examples_of, None, name=name, schedule=schedule, run=run)
-    p = Network(model).predict(as_input(validation.images))
-    right = float(np.mean(p.argmax(axis=1) == validation.labels))
-    run.report(f"{name}: validation clusters: {100 * right:.1f} %")
-    np.save(run.out / f"{name}.calibrate.npy", examples_of(schedule.epochs)[0][:CALIBRATION])
-    card = draft_card(
-        name,
-        task="mouth",
-        shape=(1, *SHAPE),
-        value_range=(0.0, 1.0),
-        features=SPEC,
-        temperature=fit_temperature(p, validation.labels),
-        data=SOURCES,
-        held_out=held_out,
-    )
-    return save_trained(run.out, card)
+    def figures_of(p: Float32) -> dict[str, float]:
+        return {"accuracy": float(np.mean(p.argmax(axis=1) == validation.labels))}
+
+    validated = (as_input(validation.images), validation.labels)
+    return MODEL.train(run, name, epoch_of, validation=validated, figures_of=figures_of, held_out=held_out)

@@ -14,7 +14,7 @@ from edge.inference.features import FusionSpec
 from edge.people.pooling import CLASSES, FEATURES, LOWEST, ORDER, RULES, soften_joint
 from edge.settings import FusionSettings
 from edge.values import Float32
-from models.cards import draft_card, save_trained
+from models.cards import draft_card, save_calibration, save_trained
 from models.data.datasets import DataError
 from models.data.speech import CORPORA, HELD_OUT, SPEECH_LICENCES, VALIDATION
 from models.metrics import calibration_error, fit_temperature, predicted_classes
@@ -92,7 +92,7 @@ def train_multimodal(run: Run) -> Path:
         build, epoch_of, inputs, score, name=NAME, recipe=recipe, run=run, loss=either_label_loss
     )
     some = draw_pairs(everyone, voices, 1000, np.random.default_rng(recipe.seed), shares=shares)
-    np.save(run.out / f"{NAME}.calibration.npy", some.features())
+    save_calibration(run.out, NAME, some.features())
     p = predict(model, inputs)
     for method, figures in compare_methods(held, p).items():
         run.report(f"{method}: " + ", ".join(f"{key} {value}" for key, value in figures.items()))

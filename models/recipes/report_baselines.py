@@ -25,7 +25,7 @@ from models.data.speech import (
 )
 from models.metrics import fit_temperature, predicted_classes, uar
 from models.run import Run
-from models.training.augmentation import augment_faces, augment_voices
+from models.training.augmentation import augment_faces, augment_voices, soft_targets
 from models.training.epochs import Recipe, predict, run_epochs
 
 # The second stage has weaker augmentation: with the first alone PublicTest stayed at 57 %.
@@ -49,8 +49,7 @@ FER_SOURCES = (
 
 def face_targets(faces: FaceSet) -> Float32:
     """Return targets (n, 7): the smoothed FER label, mixed with the FER+ votes if there are any."""
-    hard = np.eye(len(LABELS), dtype=np.float32)[faces.labels]
-    smooth = (1 - LABEL_SMOOTHING) * hard + LABEL_SMOOTHING / len(LABELS)
+    smooth = soft_targets(faces.labels, len(LABELS), smoothing=LABEL_SMOOTHING)
     votes = faces.votes.sum(axis=1, keepdims=True)
     voted = np.divide(faces.votes, votes, out=smooth.copy(), where=votes > 0)
     return np.asarray(FER_SHARE * smooth + (1 - FER_SHARE) * voted, dtype=np.float32)
@@ -112,8 +111,7 @@ def train_report_voice(run: Run) -> Path:
     mean, std = means.mean(axis=0), means.std(axis=0)
     pooled = np.stack([spoken_frames(window).mean(axis=0) for window in validation.windows])
     inputs = ((pooled - mean) / std)[..., np.newaxis].astype(np.float32)  # (n, 40) -> (n, 40, 1)
-    hard = np.eye(len(LABELS), dtype=np.float32)[training.labels]
-    targets = (1 - 2 * LABEL_SMOOTHING) * hard + 2 * LABEL_SMOOTHING / len(LABELS)
+    targets = soft_targets(training.labels, len(LABELS), smoothing=2 * LABEL_SMOOTHING)
     # Corpora differ in emotions and size; the square root balances them without frequent repetition.
     cells = list(zip(training.corpora, training.labels.tolist(), strict=True))
     count = Counter(cells)

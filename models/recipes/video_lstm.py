@@ -18,7 +18,7 @@ from edge.inference.card import Card, Source, artifacts_directory, load_card
 from edge.inference.classifier import open_classifier
 from edge.inference.features import VideoSpec
 from edge.values import LABELS, Float32
-from models.cards import draft_card, save_trained
+from models.cards import draft_card, save_calibration, save_trained
 from models.data.expression_sequences import (
     PARTS,
     TRAIN,
@@ -143,7 +143,7 @@ def _train(name: str, face: Card, directory: Path, sequences: Sequence[Expressio
     run.report(f"{name}: the face model alone has an accuracy of {still:.4f} on the validation windows")
     model = train(build, epoch_of, scores, name=name, schedule=schedule, run=run)
     calibration = sampler.draw(np.random.default_rng([SEED, 1]), count=CALIBRATION).inputs
-    np.save(run.out / f"{name}.calibration.npy", calibration)
+    save_calibration(run.out, name, calibration)
     card = draft_card(
         name,
         task="video",

@@ -19,7 +19,7 @@ from edge.inference.card import artifacts_directory, load_card
 from edge.inference.classifier import TfliteClassifier, open_classifier
 from edge.inference.features import VideoSpec, VisualSpec
 from edge.values import LABELS, Float32
-from models.cards import draft_card, save_trained
+from models.cards import draft_card, save_calibration, save_trained
 from models.data.datasets import DataError
 from models.data.expression_sequences import COMBINE, VALIDATE, load_expression_sequences
 from models.family import find_folds
@@ -114,7 +114,7 @@ def _train(
         found = _scores(validation_set.p(method), validation_set.targets)
         run.report(f"{name}: {method} by rule: score {found['score']:.4f}, right {found['right']:.4f}")
     model = train(build, epoch_of, scores, name=name, schedule=schedule, run=run)
-    np.save(run.out / f"{name}.calibration.npy", inputs[:: max(1, len(inputs) // TO_CALIBRATE)])
+    save_calibration(run.out, name, inputs[:: max(1, len(inputs) // TO_CALIBRATE)])
     card = draft_card(
         name,
         task="visual",

@@ -24,13 +24,20 @@ from edge.values import LABELS, Float32
 from edge.voice.features import COEFFICIENTS, clip_frames, frame_count
 from edge.voice.model_input import HEIGHT, MELODY, RANGE, normalize_frames, select_frames
 from edge.voice.windows import clip_window
-from models.cards import draft_card, save_trained
+from models.cards import draft_card, save_calibration, save_trained
 from models.data.datasets import DataError, find_set, need_every_class
 from models.data.speech import CORPORA, SPEECH_LICENCES, Clip, list_clips
 from models.metrics import fit_temperature
 from models.run import Run
 from models.training.audio_augmentation import augment_audio, read_noise_sources
-from models.training.augmentation import augment_frames, change_tempo, mask_frames, mixup, shift_pitch
+from models.training.augmentation import (
+    augment_frames,
+    change_tempo,
+    mask_frames,
+    mixup,
+    shift_pitch,
+    soft_targets,
+)
 from models.training.engine import Schedule, train
 from models.training.torch_network import Network
 
@@ -159,8 +166,7 @@ class _Training:
         need_every_class(f"{name}: its training people", self._labels[index])
         mean, std = self._scale(fold)
         weight = weights_of([self.analysed.clips[i] for i in index])
-        hard = np.eye(len(LABELS), dtype=np.float32)[self._labels]
-        targets = ((1 - SMOOTHING) * hard + SMOOTHING / len(LABELS)).astype(np.float32)
+        targets = soft_targets(self._labels, len(LABELS), smoothing=SMOOTHING)
         schedule = replace(SCHEDULE, epochs=self.run.epochs or SCHEDULE.epochs, seed=seed)
 
         def epoch_of(number: int, count: int = len(index)) -> tuple[Float32, Float32]:
@@ -176,7 +182,7 @@ class _Training:
             return inputs, np.asarray(mixed, np.float32)
 
         network = Network(train(build, epoch_of, None, name=name, schedule=schedule, run=self.run))
-        np.save(self.run.out / f"{name}.calibration.npy", epoch_of(schedule.epochs, TO_CALIBRATE)[0])
+        save_calibration(self.run.out, name, epoch_of(schedule.epochs, TO_CALIBRATE)[0])
         return network
 
     def predict_held_out(self, network: Network, *, fold: int | None) -> _HeldOutPredictions:

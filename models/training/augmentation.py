@@ -1,4 +1,4 @@
-"""Augments training faces and voice features: geometry, light, noise, vocal tract, pitch, mixup."""
+"""Augments training faces, voice features and targets: geometry, light, noise, vocal tract, pitch, mixup."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 import python_speech_features
+from numpy.typing import NDArray
 from scipy import fftpack
 
 from edge.values import Float32, UInt8
@@ -149,6 +150,12 @@ def change_tempo(rows: Float32, speed: float) -> Float32:
     low = at.astype(np.int64)
     share = (at - low).astype(np.float32).reshape(-1, *(1,) * (rows.ndim - 1))
     return np.asarray((1 - share) * rows[low] + share * rows[low + 1], dtype=np.float32)
+
+
+def soft_targets(labels: NDArray[np.int64], classes: int, *, smoothing: float) -> Float32:
+    """Return targets (n, classes): `smoothing` of 1 goes to all classes equally (Szegedy et al. 2016)."""
+    hard = np.eye(classes, dtype=np.float32)[labels]
+    return np.asarray((1 - smoothing) * hard + smoothing / classes, dtype=np.float32)
 
 
 def mixup(

@@ -63,7 +63,7 @@ def test_card_has_the_eye_crop(trained: Path) -> None:
     card = load_card("eye-state", directory=trained)
     assert card.labels == ("closed", "open", "hidden")
     assert card.spec(EyeSpec) == eye_state.SPEC
-    inputs = np.load(trained / "eye-state.calibrate.npy")
+    inputs = np.load(trained / "eye-state.calibration.npy")
     assert inputs.shape[1:] == card.input.shape[1:]
 
 
@@ -118,4 +118,6 @@ def test_mouth_recipe(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     folds = [load_card(f"mouth-state-fold{k}", directory=tmp_path).held_out for k in range(2)]
     others = set[str]().union(*folds)
     assert sum(len(fold) for fold in folds) == len(others)
-    assert not others & set(load_card("mouth-state", directory=tmp_path).held_out)
+    card = load_card("mouth-state", directory=tmp_path)
+    assert not others & set(card.held_out)
+    assert np.load(tmp_path / "mouth-state.calibration.npy").shape[1:] == card.input.shape[1:]
