@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 from converter.source import source_kind
 from edge.errors import EdgeError, ModelError
 from edge.inference.features import Features
+from edge.sources.child_processes import die_with_parent
 
 KINDS = ("float32", "float16", "dynamic", "int8", "int16x8")
 INTEGERS = ("int8", "int16x8")
@@ -105,6 +106,7 @@ def _run_child(job: Job, part: Path, report: Report) -> None:
             stderr=errors,
             text=True,
             env=environment,
+            preexec_fn=die_with_parent(),
         ) as child,
     ):
         assert child.stdin is not None

@@ -26,8 +26,13 @@ STALE_KEYS = {
     "SeparableConv1D": ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint"),
     "SeparableConv2D": ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint"),
 }
+_SAVE_AGAIN = "save the model again"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+# A file may not become much larger in memory than it is: trained weights hardly compress.
+MAX_EXPANSION = 20
+SMALL_BYTES = 64 << 20  # of contents; accepted from files of any size
+MAX_CONFIG_BYTES = 64 << 20
 LOOPS = {"While", "StatelessWhile", "TensorListReserve"}
 
 
@@ -64,6 +69,8 @@ def read_model(source: Path, scratch: Path) -> Any:
     try:
         _without_stale_keys(source, copy)
         model = keras.models.load_model(copy, compile=False)
+    except ModelError as error:
+        raise ModelError(f"{source}: {error}") from None
     except Exception as error:  # Keras raises many types here, from KeyError to zipfile.BadZipFile
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             raise
@@ -159,20 +166,61 @@ def _why_not_loaded(error: Exception) -> str:
 
 
 def _without_stale_keys(source: Path, copy: Path) -> None:
-    if copy.suffix == ".h5":
-        import h5py
+    import h5py
 
+    size = source.stat().st_size
+    if copy.suffix == ".h5":
         shutil.copyfile(source, copy)
+        _check_datasets(copy, size)
         with h5py.File(copy, "r+") as file:
             config = json.loads(file.attrs["model_config"])
             file.attrs["model_config"] = json.dumps(_cleaned(config))
         return
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(copy, "w") as new:
-        for name in old.namelist():
-            content = old.read(name)
-            if name == "config.json":
-                content = json.dumps(_cleaned(json.loads(content))).encode()
-            new.writestr(name, content)
+        _check_size(sum(entry.file_size for entry in old.infolist()), size)
+        for entry in old.infolist():
+            # A read ends at the size that the directory of the archive states.
+            with old.open(entry) as file:
+                if entry.filename == "config.json":
+                    if entry.file_size > MAX_CONFIG_BYTES:
+                        raise ModelError(f"its config.json has {entry.file_size} bytes; {_SAVE_AGAIN}")
+                    new.writestr(entry.filename, json.dumps(_cleaned(json.loads(file.read()))))
+                    continue
+                with new.open(entry.filename, "w", force_zip64=True) as target:
+                    shutil.copyfileobj(file, target)
+        weights = [name for name in old.namelist() if name.endswith(".h5")]
+    with zipfile.ZipFile(copy) as archive:
+        for name in weights:
+            part = copy.with_name("weights.h5")
+            try:
+                with archive.open(name) as file, part.open("wb") as target:
+                    shutil.copyfileobj(file, target)
+                _check_datasets(part, size)
+            finally:
+                part.unlink(missing_ok=True)
+
+
+def _check_datasets(path: Path, file_bytes: int) -> None:
+    """Raise `ModelError` where the arrays of an HDF5 file are much larger than the file."""
+    import h5py
+
+    total = 0
+
+    def add(_name: str, item: object) -> None:
+        nonlocal total
+        if isinstance(item, h5py.Dataset):
+            total += item.nbytes
+
+    with h5py.File(path, "r") as file:
+        file.visititems(add)
+    _check_size(total, file_bytes)
+
+
+def _check_size(total_bytes: int, file_bytes: int) -> None:
+    if total_bytes > max(SMALL_BYTES, MAX_EXPANSION * file_bytes):
+        raise ModelError(
+            f"a file of {file_bytes} bytes that becomes {total_bytes}: not trained weights; {_SAVE_AGAIN}"
+        )
 
 
 def _cleaned(node: Any) -> Any:

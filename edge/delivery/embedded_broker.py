@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -18,12 +16,10 @@ from edge.delivery.mqtt.connection import Connection, ConnectionFailed
 from edge.delivery.mqtt.tuning import V311
 from edge.errors import BrokerError
 from edge.settings import MqttSettings
+from edge.sources.child_processes import die_with_parent
 
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 5.0
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
-LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class EmbeddedBroker:
@@ -65,19 +61,12 @@ class EmbeddedBroker:
         log_file.write_bytes(b"")
         config = self.directory / "nats.conf"
         config.write_text(_config(self.directory, self.port), encoding="utf-8")
-        parent = os.getpid()
-
-        def die_with_parent() -> None:
-            LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:  # the parent ended before the line above
-                os._exit(1)
-
         self._process = subprocess.Popen(
             [binary, "--config", config, "--log", log_file],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            preexec_fn=die_with_parent,
+            preexec_fn=die_with_parent(),
             start_new_session=True,  # Ctrl-C must not end it before it has delivered `offline`
         )
         try:

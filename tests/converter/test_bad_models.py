@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from converter.jobs import Job, check
 from edge.errors import EdgeError, ModelError
 
 keras = pytest.importorskip("keras", reason="the [train] extra is not installed")
+h5py = pytest.importorskip("h5py", reason="the [train] extra is not installed")
 pytest.importorskip("tensorflow", reason="the [train] extra is not installed")
 from keras import layers  # noqa: E402
 
@@ -74,6 +76,24 @@ def write_model(kind: str, path: Path) -> None:
     elif kind == "dynamic":
         x = keras.Input((None, None, 1))
         keras.Model(x, layers.GlobalAveragePooling2D()(x)).save(path)
+    elif kind == "zip bomb":
+        dense().save(path)
+        with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("more.bin", bytes(100 << 20))
+    elif kind in ("h5 bomb", "weights bomb"):
+        bomb = path if kind == "h5 bomb" else path.with_name("weights.h5")
+        if kind == "h5 bomb":
+            dense().save(path.with_name("model.h5"))
+            path.with_name("model.h5").rename(path)
+        with h5py.File(bomb, "a") as file:
+            file.create_dataset("zeros", (1 << 30,), "f4", chunks=True, compression="gzip")
+        if kind == "weights bomb":
+            dense().save(path)
+            with zipfile.ZipFile(path) as good:
+                config = good.read("config.json")
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("config.json", config)
+                archive.write(bomb, "model.weights.h5")
     elif kind == "two inputs":
         a, b = keras.Input((3,)), keras.Input((3,))
         keras.Model([a, b], layers.Add()([a, b])).save(path)
@@ -95,6 +115,9 @@ def write_model(kind: str, path: Path) -> None:
         ("no input", "has no defined input"),
         ("dynamic", "is not fixed"),
         ("two inputs", "2 inputs and 1 outputs"),
+        ("zip bomb", r"a file of \d+ bytes that becomes 1048\d+: "),
+        ("h5 bomb", r"a file of \d+ bytes that becomes 4294967\d+: "),
+        ("weights bomb", r"a file of \d+ bytes that becomes 4294967296: "),
     ],
 )
 def test_bad_model_is_refused_when_it_is_read(kind: str, message: str, tmp_path: Path) -> None:
@@ -165,6 +188,19 @@ def test_full_disk_is_one_message_and_no_file(tmp_path: Path) -> None:
     assert f"{tmp_path / 'out'}: cannot be written to" in errors
     assert "Traceback" not in errors
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_child_dies_with_its_parent(tmp_path: Path) -> None:
+    """After kill -9 of the command, the process that converts is gone as well."""
+    dense().save(tmp_path / "good.keras")
+    parent = start(tmp_path / "out", tmp_path / "good.keras")
+    assert parent.stderr is not None
+    assert "reading the model" in parent.stderr.readline()
+    (child,) = psutil.Process(parent.pid).children()
+    child.suspend()  # so that it does not end by itself
+    parent.kill()
+    parent.communicate(timeout=20)
+    child.wait(10)
 
 
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
