@@ -17,8 +17,8 @@ from pydantic import TypeAdapter
 
 from converter.source import source_kind
 from edge.errors import EdgeError, ModelError
+from edge.inference.child_processes import die_with_parent
 from edge.inference.features import Features
-from edge.sources.child_processes import die_with_parent
 
 KINDS = ("float32", "float16", "dynamic", "int8", "int16x8")
 INTEGERS = ("int8", "int16x8")

@@ -15,8 +15,8 @@ from types import TracebackType
 from edge.delivery.mqtt.connection import Connection, ConnectionFailed
 from edge.delivery.mqtt.tuning import V311
 from edge.errors import BrokerError
+from edge.inference.child_processes import die_with_parent
 from edge.settings import MqttSettings
-from edge.sources.child_processes import die_with_parent
 
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 5.0

@@ -4,7 +4,6 @@
 `live_camera` keeps only the newest frame and detects a stuck driver; `driver_threads` isolates driver calls
 that may never return; `worker` runs one device, reopens it after a fault and closes it while it is off.
 `replay` plays files as devices, `fakes` simulate devices and their failures, `devices` lists the hardware.
-`child_processes` ends a child process with its parent.
 
-From outside: `open_camera`, `open_microphone`, `Worker`, `media_files`, `devices`, `child_processes`.
+From outside: `open_camera`, `open_microphone`, `Worker`, `media_files`, `devices`.
 """

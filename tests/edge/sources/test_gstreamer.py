@@ -37,7 +37,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     """Keep GStreamer's plug-in cache out of the home directory; afterwards no process of it runs."""
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path_factory.getbasetemp() / "state"))
     yield
-    children = [child for child in psutil.Process().children() if "gst-launch" in " ".join(child.cmdline())]
+    children = [child for child in psutil.Process().children() if "gst_launch" in " ".join(child.cmdline())]
     assert children == []
 
 
@@ -112,7 +112,7 @@ def test_frozen_process_can_be_closed() -> None:
     """A stopped process is killed at once."""
     source = open_camera(TEST_CARD.format(64, 48), **SIZE)
     next(iter(source))
-    (child,) = [child for child in psutil.Process().children() if "gst-launch" in " ".join(child.cmdline())]
+    (child,) = [child for child in psutil.Process().children() if "gst_launch" in " ".join(child.cmdline())]
     child.send_signal(signal.SIGSTOP)
     started_s = time.monotonic()
     source.close()
@@ -122,7 +122,7 @@ def test_frozen_process_can_be_closed() -> None:
 def test_killed_process_is_a_fault() -> None:
     """A process that dies is reported at once."""
     source = open_camera(TEST_CARD.format(64, 48), **SIZE)
-    (child,) = [child for child in psutil.Process().children() if "gst-launch" in " ".join(child.cmdline())]
+    (child,) = [child for child in psutil.Process().children() if "gst_launch" in " ".join(child.cmdline())]
     threading.Timer(0.3, child.kill).start()
     started_s = time.monotonic()
     with pytest.raises(DeviceError, match="stopped sending frames"):
@@ -187,3 +187,13 @@ def test_passwords_of_a_pipeline_stay_secret() -> None:
     with pytest.raises(DeviceError) as caught:
         open_camera("gstreamer:nosuch location=rtsp://me:hunter2@camera/ user-pw=hunter2", **SIZE)
     assert "hunter2" not in str(caught.value)
+
+
+def test_passwords_of_a_pipeline_are_in_no_argument() -> None:
+    """The pipeline runs, and neither arguments nor variables of a process have its password."""
+    source = open_camera(f"{TEST_CARD.format(64, 48)} ! identity name=user-pw=hunter2", **SIZE)
+    next(iter(source))
+    (child,) = psutil.Process().children()
+    assert "hunter2" not in " ".join(child.cmdline())
+    assert "hunter2" not in str(child.environ())
+    source.close()
