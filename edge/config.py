@@ -90,6 +90,11 @@ def read_password(settings: MqttSettings, *, environ: Mapping[str, str] = os.env
     return None
 
 
+def child_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the environment for a child process: without our variables, whose values may have a password."""
+    return {name: value for name, value in environ.items() if not name.startswith(ENV_PREFIX)}
+
+
 def state_directory(*, environ: Mapping[str, str] = os.environ) -> Path:
     """Return the directory for state: systemd's `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/emotion-edge`."""
     if directory := environ.get("STATE_DIRECTORY"):

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from edge.config import child_environment
 from edge.delivery.mqtt.connection import Connection, ConnectionFailed
 from edge.delivery.mqtt.tuning import V311
 from edge.errors import BrokerError
@@ -66,6 +67,7 @@ class EmbeddedBroker:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            env=child_environment(),
             preexec_fn=die_with_parent(),
             start_new_session=True,  # Ctrl-C must not end it before it has delivered `offline`
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edge.config import child_environment
 from edge.errors import DeviceError, EdgeError, ModelError
 from edge.inference.backend_selection import best_ms
 from edge.inference.engines import open_here
@@ -26,7 +27,9 @@ def try_backend(path: Path, backend: str, *, threads: int = 1, seconds: int = TR
     while running), and so is a trial that takes longer than `seconds` (no_device).
     """
     command = [sys.executable, "-m", "edge.inference.trial", str(path), backend, str(threads), str(seconds)]
-    done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)
+    done = subprocess.run(
+        command, capture_output=True, stdin=subprocess.DEVNULL, env=child_environment(), check=False
+    )
     reports = [json.loads(line) for line in done.stdout.splitlines()]
     last = reports[-1] if reports else {"stage": "loading"}
     if done.returncode == 0:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import re
 import signal
 import sys
@@ -19,6 +20,7 @@ NULL, PAUSED, PLAYING = 1, 3, 4  # GstState
 EOS, ERROR, CLOCK_LOST, LATENCY = 1 << 0, 1 << 1, 1 << 10, 1 << 19  # GstMessageType
 TYPE_OFFSET = 64  # of the type in GstMessage, behind a GstMiniObject; on 64 bits, in all of GStreamer 1
 POLL_NS = 50_000_000
+END_S = 2
 
 
 class _Error(ctypes.Structure):
@@ -30,6 +32,7 @@ class _Error(ctypes.Structure):
 def main() -> int:
     """Run the pipeline until its end; return 1 after an error."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    parent = os.getppid()
     arguments = [argument.encode() for argument in json.load(sys.stdin)]
     try:
         gst = _library()
@@ -42,19 +45,21 @@ def main() -> int:
     if not pipeline or error_of:
         return _fail(_text(error_of) or "the pipeline cannot be built")
     try:
-        return _play(gst, pipeline)
+        return _play(gst, pipeline, parent)
     finally:
+        signal.alarm(END_S)  # a source that waits for data may never stop
         gst.gst_element_set_state(pipeline, NULL)
 
 
-def _play(gst: ctypes.CDLL, pipeline: int) -> int:
-    """Play to the end or to the first error, and handle the messages that a program must handle."""
+def _play(gst: ctypes.CDLL, pipeline: int, parent: int) -> int:
+    """Play to the end, to the first error or until the parent process has ended."""
     bus = gst.gst_element_get_bus(pipeline)
     sink = gst.gst_bin_get_by_name(pipeline, b"edge")
     pad = gst.gst_element_get_static_pad(sink, b"sink")
     gst.gst_element_set_state(pipeline, PLAYING)
     has_size = False
-    while True:
+    # A pipeline without frames does not notice that its pipe is closed.
+    while os.getppid() == parent:
         message = gst.gst_bus_timed_pop_filtered(bus, POLL_NS, EOS | ERROR | CLOCK_LOST | LATENCY)
         has_size = has_size or _print_size(gst, pad)
         if not message:
@@ -72,6 +77,7 @@ def _play(gst: ctypes.CDLL, pipeline: int) -> int:
             gst.gst_element_set_state(pipeline, PAUSED)
             gst.gst_element_set_state(pipeline, PLAYING)
         gst.gst_mini_object_unref(message)
+    return 1
 
 
 def _print_size(gst: ctypes.CDLL, pad: int) -> bool:

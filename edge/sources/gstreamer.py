@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge.config import state_directory
+from edge.config import child_environment, state_directory
 from edge.errors import DeviceError
 from edge.masking import mask_credentials
 from edge.sources.live_camera import LiveCamera
@@ -65,7 +65,7 @@ class GstDriver:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 pass_fds=(write_end,),
-                env={**os.environ, "LC_ALL": "C", "GST_REGISTRY": _registry()},
+                env={**child_environment(), "LC_ALL": "C", "GST_REGISTRY": _registry()},
             )
         finally:
             os.close(write_end)

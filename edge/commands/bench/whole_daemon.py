@@ -21,7 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from edge.config import ENV_PREFIX, to_toml
+from edge.config import child_environment, to_toml
 from edge.delivery.embedded_broker import EmbeddedBroker
 from edge.delivery.subscriber import Listener, listen
 from edge.errors import EdgeError
@@ -107,10 +107,9 @@ def _running(config: Config, directory: Path) -> Iterator[int]:
     path = directory / "bench.toml"
     path.write_text(to_toml(config), encoding="utf-8")
     # `config` contains the variables already; they would override the file.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
     process = subprocess.Popen(
         [sys.executable, "-m", "edge", "run", "--config", str(path)],
-        env=environment,
+        env=child_environment(),
         stderr=subprocess.DEVNULL,
     )
     try:

@@ -23,6 +23,7 @@ from edge.sources import gstreamer
 from edge.sources.camera import open_camera
 from edge.values import Frame
 from tests.helpers import media
+from tests.helpers.brokers import wait_until
 
 pytestmark = pytest.mark.skipif(
     shutil.which("gst-launch-1.0") is None,
@@ -147,6 +148,25 @@ def test_no_process_is_left_behind() -> None:
     child.wait(5)
 
 
+def test_process_without_frames_is_not_left_behind(tmp_path: Path) -> None:
+    """After kill -9 of the daemon a pipeline that sends nothing ends as well."""
+    silent = tmp_path / "silent"
+    os.mkfifo(silent)
+    keep_open = os.open(silent, os.O_RDWR)
+    token = f"gstreamer:filesrc location={silent} ! matroskademux ! jpegdec"
+    code = (
+        "import sys; from edge.sources.gstreamer import GstDriver; GstDriver(sys.argv[1], fps=9).wait_ready()"
+    )
+    command = [sys.executable, "-c", code, token.removeprefix("gstreamer:")]
+    with subprocess.Popen(command) as process:
+        wait_until(lambda: bool(psutil.Process(process.pid).children()), "the child")
+        (child,) = psutil.Process(process.pid).children()
+        wait_until(lambda: child.num_threads() > 1, "the pipeline")
+        process.kill()
+    child.wait(5)
+    os.close(keep_open)
+
+
 def test_jetson_camera_needs_only_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """NVIDIA's source becomes a whole pipeline, scaled in hardware to the wanted width."""
     started: list[str] = []
@@ -189,8 +209,9 @@ def test_passwords_of_a_pipeline_stay_secret() -> None:
     assert "hunter2" not in str(caught.value)
 
 
-def test_passwords_of_a_pipeline_are_in_no_argument() -> None:
+def test_passwords_of_a_pipeline_are_in_no_argument(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pipeline runs, and neither arguments nor variables of a process have its password."""
+    monkeypatch.setenv("EMOTION_EDGE__CAMERA__SOURCE", "gstreamer:souphttpsrc user-pw=hunter2")
     source = open_camera(f"{TEST_CARD.format(64, 48)} ! identity name=user-pw=hunter2", **SIZE)
     next(iter(source))
     (child,) = psutil.Process().children()
