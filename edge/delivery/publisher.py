@@ -24,6 +24,7 @@ from edge.delivery.mqtt.publish_probe import PublishProbe
 from edge.delivery.mqtt.reconnect import ReconnectBackoff
 from edge.delivery.mqtt.send_queue import SendQueue
 from edge.delivery.mqtt.session import Session
+from edge.delivery.mqtt.size_trial import SizeTrial
 from edge.delivery.mqtt.topics import Topics
 from edge.delivery.mqtt.tuning import TUNING, Tuning
 from edge.delivery.outbox.queue import Outbox
@@ -75,6 +76,7 @@ class Publisher:
             mailbox=self._mailbox,
             send_queue=SendQueue(outbox, policy=policy, tuning=tuning),
             probe=PublishProbe(self._topics.probe, tuning=tuning),
+            trial=SizeTrial(self._topics.probe, tuning=tuning),
             connection_log=self._log,
             tuning=tuning,
             on_acked=on_acked,  # gets the seconds from sending to the acknowledgement

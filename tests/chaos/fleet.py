@@ -14,13 +14,14 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edge.delivery.mqtt.connection_state import ConnectionState
+from edge.delivery.mqtt.tuning import TUNING
 from edge.delivery.outbox.queue import Counts, Outbox
 from edge.delivery.publisher import Publisher
 from edge.settings import MqttSettings
@@ -40,16 +41,19 @@ class Plan:
     rate_hz: float = 250.0
     password: str | None = None  # of every device, whose user name is its id
     max_bytes: int = 1 << 30
+    retained: dict[str, int] = field(default_factory=dict)  # bytes of a message, by its full topic
+    tuning: dict[str, Any] = field(default_factory=dict)  # other than that of every device
 
 
 @dataclass(frozen=True)
 class ConnectionChange:
-    """A device's connection came or went, at `t_s` of the monotonic clock."""
+    """A device's connection came or went, at `t_s` of the monotonic clock, or its `fault` changed."""
 
     device: str
     connected: bool
     reason: str
     t_s: float
+    fault: str = ""
 
 
 class Fleet:
@@ -132,7 +136,9 @@ def run(plan: Plan) -> None:
     with (Path(plan.directory) / "connections.jsonl").open("a", buffering=1) as log:
 
         def note(device: str, state: ConnectionState) -> None:
-            change = ConnectionChange(device, state.connected, state.reason, state.since_ns / 1e9)
+            change = ConnectionChange(
+                device, state.connected, state.reason, state.since_ns / 1e9, state.fault
+            )
             log.write(json.dumps(dataclasses.asdict(change)) + "\n")
 
         outboxes = {device: open_outbox(plan, device) for device in plan.devices}
@@ -145,7 +151,10 @@ def run(plan: Plan) -> None:
                 outbox=outbox,
                 password=plan.password,
                 on_state=partial(note, device),
+                tuning=replace(TUNING, **plan.tuning),
             )
+            for topic, size in plan.retained.items():
+                publishers[device].publish_retained(topic, b"x" * size)
             publishers[device].publish_state("status", {"state": "running"})
             publishers[device].start()
         made = {device: outbox.counts().last_sequence for device, outbox in outboxes.items()}

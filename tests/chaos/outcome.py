@@ -42,6 +42,7 @@ class Outcome:
     out_of_order: int
     recover_s: float
     note: str = ""
+    dead_letters: int = 0
 
 
 def format_outcomes(outcomes: Sequence[Outcome], *, is_terminal: bool) -> str:

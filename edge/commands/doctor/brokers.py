@@ -23,6 +23,7 @@ from edge.delivery.mqtt.connection import (
     packet_bytes,
     reason_of,
 )
+from edge.delivery.mqtt.size_trial import probe_of_size
 from edge.delivery.mqtt.tls import tls_context
 from edge.delivery.mqtt.tuning import TUNING, V5
 from edge.errors import EdgeError
@@ -159,18 +160,28 @@ class _Session:
         return f"{self._topic} acknowledged"
 
     def _compare_sizes(self) -> None:
-        """Raise `EdgeError` for the first message of the daemon that is above the broker's maximum."""
+        """Raise `EdgeError` for the first message of the daemon that the broker does not take.
+
+        A broker that states no maximum gets a probe of each size.
+        """
         sizes = {f"{self._root}/event": EVENT_BYTES}
         if self._config.mqtt.discovery:
             topic = discovery_topic(self._config)
             sizes[topic] = packet_bytes(topic, encode(discovery_payload(self._config)))
-        limit = self._connected.limits.maximum_packet_bytes
+        connection, remedy = self._connected, "raise its maximum packet size (mosquitto: max_packet_size)"
+        limit = connection.limits.maximum_packet_bytes
         for topic, size in sizes.items():
             if size > limit:
+                raise EdgeError(f"{topic} has up to {size} bytes, the broker takes {limit}; {remedy}")
+            connection.publish(self._topic, probe_of_size(self._topic, size), qos=1)
+            try:
+                self._wait(lambda: bool(connection.acked), "a large message was not acknowledged")
+            except ConnectionFailed as error:
                 raise EdgeError(
-                    f"{topic} has up to {size} bytes, the broker takes {limit}; "
-                    "raise its maximum packet size (mosquitto: max_packet_size)"
-                )
+                    f"{topic} has up to {size} bytes, the connection ended at that size ({error.reason}): "
+                    f"the broker, or a proxy before it, states no maximum; {remedy}"
+                ) from error
+            connection.acked.clear()
 
     def _read_back(self) -> str:
         if self._read_refusal:

@@ -84,10 +84,11 @@ class ConnectionLog:
         if verdict != self.state.publishing:
             self._set(replace(self.state, publishing=verdict))
 
-    def report_too_large(self, topic: str, size: int, *, limit: int) -> None:
-        """Note that a message is left out, since the broker announced a smaller maximum."""
+    def report_too_large(self, topic: str, size: int, *, limit: int, is_stated: bool = True) -> None:
+        """Note that a message is left out: the broker takes less, as it stated or as connections showed."""
+        takes = f"the broker takes {limit}" if is_stated else f"connections end at more than {limit}"
         detail = (
-            f"{topic} has {size} bytes, the broker takes {limit}; raise its maximum packet size "
+            f"{topic} has {size} bytes, {takes}; raise the maximum packet size of the broker "
             "(mosquitto: max_packet_size)"
         )
         is_new = topic not in self._too_large

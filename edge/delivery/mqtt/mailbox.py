@@ -139,9 +139,11 @@ class Mailbox:
             return topics
 
     def put_back(self, messages: Iterable[Outgoing]) -> None:
-        """Put live messages that were not acknowledged back at the head of the queue, in order."""
+        """Put unsent or unacknowledged messages back: live ones at the head of the queue, in order."""
         with self._changed:
-            self._live.extendleft(reversed(list(messages)))
+            messages = list(messages)
+            self._pending.update(dict.fromkeys(message.topic for message in messages if message.retain))
+            self._live.extendleft(message for message in reversed(messages) if not message.retain)
 
     def forget_cleared(self, topic: str) -> None:
         """Stop sending a topic that was cleared at the broker, unless it has a payload again."""

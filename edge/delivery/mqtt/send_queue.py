@@ -68,6 +68,12 @@ class SendQueue:
             rows.append(row)
         return rows
 
+    def give_back(self, rows: list[Row]) -> None:
+        """Return rows that `take` returned last, unsent: the next `take` begins with them."""
+        if rows:
+            self._cursor = rows[0].sequence - 1
+            self._in_flight.difference_update(row.sequence for row in rows)
+
     def settle(self, sequence: int, refusal: str | None, *, now_s: float) -> None:
         """Note the broker's answer to one event: None, or why it was refused."""
         self._in_flight.discard(sequence)

@@ -12,12 +12,14 @@ from edge.delivery.mqtt.connection_state import ConnectionLog
 from edge.delivery.mqtt.mailbox import Mailbox, Outgoing
 from edge.delivery.mqtt.publish_probe import PublishProbe, Verdict
 from edge.delivery.mqtt.send_queue import SendQueue
+from edge.delivery.mqtt.size_trial import SizeTrial
 from edge.delivery.mqtt.topics import Topics
 from edge.delivery.mqtt.tuning import V5, Tuning
 
 log = logging.getLogger(__name__)
 
 CLOSING_WAIT_S = 0.05
+TRIAL_WAIT_S = 0.1  # until a probe of a large message is due
 BUSY_WAIT_S = 1.0  # between two checks while an answer is due
 # When idle, new work wakes the thread; only the keep-alive and `emotion-edge outbox retry` need the clock.
 IDLE_WAIT_S = 5.0
@@ -31,6 +33,7 @@ class Sent:
     topic: str
     payload: bytes = b""
     sequence: int = 0
+    size: int = 0  # of the packet, in bytes
     sent_s: float = field(default_factory=time.monotonic)
 
 
@@ -40,6 +43,7 @@ class InFlight:
     def __init__(self, on_acked: Callable[[float], None]) -> None:
         self._sent: dict[int, Sent] = {}
         self._on_acked = on_acked  # gets the seconds from sending to the acknowledgement
+        self._unanswered = 0  # size of the largest QoS 0 message since the last acknowledgement
         self._progress_s = 0.0  # the last acknowledgement, or when the first message was added
 
     def __len__(self) -> int:
@@ -51,17 +55,26 @@ class InFlight:
             self._progress_s = sent.sent_s
         self._sent[mid] = sent
 
+    def add_unanswered(self, size: int) -> None:
+        """Add a message that gets no PUBACK; the next acknowledgement shows that the broker took it."""
+        self._unanswered = max(self._unanswered, size)
+
     def pop(self, mid: int) -> Sent | None:
         """Remove and return the message that was acknowledged; None if it is unknown."""
         sent = self._sent.pop(mid, None)
         if sent is not None:
             self._progress_s = time.monotonic()
+            self._unanswered = 0
             self._on_acked(self._progress_s - sent.sent_s)
         return sent
 
     def has_topic(self, topic: str) -> bool:
         """Return whether a message of this topic waits."""
         return any(sent.topic == topic for sent in self._sent.values())
+
+    def sizes(self) -> list[int]:
+        """Return the size of each packet that the broker may not have taken."""
+        return [self._unanswered, *(sent.size for sent in self._sent.values())]
 
     def is_stalled(self, now_s: float, *, limit_s: float) -> bool:
         """Return whether messages wait and none was acknowledged for `limit_s`."""
@@ -76,7 +89,8 @@ class Session:
     """Sends what the mailbox and the outbox hold, and handles what the broker answers, on one connection.
 
     Order at the start: `status`, the other retained topics, `online`, then the outbox's events. Later,
-    retained and live messages go before events. At most `window` messages wait for their PUBACK.
+    retained and live messages go before events. At most `window` messages wait for their PUBACK. A message
+    that `trial` holds waits, and with it the live messages or events behind it.
     `has_delivered` is whether the broker answered an event.
     """
 
@@ -88,6 +102,7 @@ class Session:
         mailbox: Mailbox,
         send_queue: SendQueue,
         probe: PublishProbe,
+        trial: SizeTrial,
         connection_log: ConnectionLog,
         tuning: Tuning,
         on_acked: Callable[[float], None],
@@ -99,6 +114,7 @@ class Session:
         self._mailbox = mailbox
         self._send_queue = send_queue
         self._probe = probe
+        self._trial = trial
         self._log = connection_log
         self._tuning = tuning
         self._on_progress = on_progress
@@ -122,6 +138,8 @@ class Session:
         """Return how long to wait for the network: each wake-up costs power."""
         if self._mailbox.is_closing:
             return CLOSING_WAIT_S
+        if self._trial.is_waiting:
+            return TRIAL_WAIT_S
         if self._in_flight or self._send_queue.is_unsettled or self._probe.is_waiting:
             return BUSY_WAIT_S
         # A ping is due after three quarters of the keep-alive time, and is late by this at most.
@@ -132,6 +150,7 @@ class Session:
         self._send_queue.restart()
         self._mailbox.begin_connection()
         self._probe.begin(connection)
+        self._trial.begin(connection.address, now_s=time.monotonic())
         protocol = "5" if connection.protocol == V5 else "3.1.1"
         self._log.report_connected(connection.address, protocol, has_retain=connection.limits.has_retain)
 
@@ -164,43 +183,72 @@ class Session:
 
     def _send(self, *, events: bool) -> None:
         """Fill the window: first the mailbox, since states describe the present, then events in order."""
-        connection = self._connection
-        connection.subscribe(*self._mailbox.take_subscriptions())
-        window = min(self._tuning.window, connection.limits.receive_maximum)
-        while len(self._in_flight) < window and connection.lost is None:
+        if self._trial.is_probing:
+            return
+        self._connection.subscribe(*self._mailbox.take_subscriptions())
+        window = min(self._tuning.window, self._connection.limits.receive_maximum)
+        self._send_mailbox(window)
+        if events:
+            self._send_events(window - len(self._in_flight))
+            self._send_probe()
+
+    def _send_mailbox(self, window: int) -> None:
+        held: list[Outgoing] = []
+        while len(self._in_flight) < window and self._connection.lost is None:
             message = self._mailbox.take()
             if message is None:
                 break
             if not self._fits(message.topic, message.payload):
                 continue
-            mid = connection.publish(message.topic, message.payload, qos=message.qos, retain=message.retain)
-            if message.qos:
-                self._in_flight.add(mid, Sent(message.topic, message.payload))
-        if events:
-            self._send_events(window - len(self._in_flight))
+            if self._trial.holds(packet_bytes(message.topic, message.payload)):
+                held.append(message)
+                if message.retain:
+                    continue
+                break
+            self._publish(message)
+        if held:
+            self._mailbox.put_back(held)
 
     def _send_events(self, count: int) -> None:
         topic = self._topics.event
-        for row in self._send_queue.take(count):
+        rows = self._send_queue.take(count)
+        for position, row in enumerate(rows):
             if not self._fits(topic, row.payload):
                 self._send_queue.settle(row.sequence, "packet_too_large", now_s=time.monotonic())
                 self._mailbox.wake.set()  # the window has room for the next event
                 continue
-            mid = self._connection.publish(topic, row.payload, qos=1)
-            self._in_flight.add(mid, Sent(topic, sequence=row.sequence))
+            if self._trial.holds(packet_bytes(topic, row.payload)):
+                self._send_queue.give_back(rows[position:])
+                return
+            self._publish(Outgoing(topic, row.payload), sequence=row.sequence)
+
+    def _send_probe(self) -> None:
+        """Send the probe that `trial` needs, once everything else is acknowledged."""
+        payload = None if self._in_flight else self._trial.next_probe(time.monotonic())
+        if payload is not None:
+            self._publish(Outgoing(self._topics.probe, payload))
+
+    def _publish(self, message: Outgoing, *, sequence: int = 0) -> None:
+        topic, payload, size = message.topic, message.payload, packet_bytes(message.topic, message.payload)
+        mid = self._connection.publish(topic, payload, qos=message.qos, retain=message.retain)
+        if message.qos:
+            self._in_flight.add(mid, Sent(topic, b"" if sequence else payload, sequence, size))
+        else:
+            self._in_flight.add_unanswered(size)
 
     def _fits(self, topic: str, payload: bytes) -> bool:
         """Return whether the broker takes a message of this size; report it if not."""
-        size, limit = packet_bytes(topic, payload), self._connection.limits.maximum_packet_bytes
+        stated, found = self._connection.limits.maximum_packet_bytes, self._trial.limit_bytes
+        size, limit = packet_bytes(topic, payload), min(stated, found)
         if size > limit:
-            self._log.report_too_large(topic, size, limit=limit)
+            self._log.report_too_large(topic, size, limit=limit, is_stated=stated <= found)
         return size <= limit
 
     def _handle_acks(self) -> None:
         while self._connection.acked:
             mid, refusal = self._connection.acked.popleft()
             sent = self._in_flight.pop(mid)
-            if sent is None:
+            if sent is None or self._trial.handle_ack(sent.size):
                 continue
             if sent.sequence:
                 self._send_queue.settle(sent.sequence, refusal, now_s=time.monotonic())
@@ -244,6 +292,7 @@ class Session:
     def _lose(self, reason: str) -> str:
         """Note what the end of the connection leaves unanswered; return `reason`."""
         event = self._topics.event
+        self._trial.connection_lost(reason, self._in_flight.sizes(), now_s=time.monotonic())
         self._mailbox.put_back([Outgoing(event, sent.payload) for sent in self._in_flight.unsaved(event)])
         if not self._mailbox.is_closing:
             self._probe.connection_lost()

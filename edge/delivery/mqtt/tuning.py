@@ -25,6 +25,9 @@ class Tuning:
     # in between, it loses what it acknowledged. After this time an acknowledgement is safe.
     confirm_s: float = 1.0
     probe_s: float = 5.0  # for the probe to come back; a cluster elects a new leader in two or three seconds
+    size_losses: int = 5  # connections in a row that end with a probe of one size in flight show a limit
+    size_pause_s: tuple[float, float] = (0.2, 1.0)  # uniform at random, before such a probe
+    limit_retry_s: float = 600.0  # afterwards a new connection tries the limit again
     max_incoming_bytes: int = 256 << 10  # of one message from the broker; what a device reads is far smaller
     max_live: int = 256  # unsent messages in memory that are neither retained nor in the outbox
 

@@ -37,6 +37,7 @@ from edge.settings import Config, DeviceSettings, MqttSettings, OutboxSettings
 from tests.edge.host.test_conditions import put
 from tests.helpers.brokers import Broker, Mosquitto, free_port, running, settings_of, wait_until, watching
 from tests.helpers.commands import run_edge
+from tests.helpers.packets import closed_above, packet_path
 from tests.helpers.sites import SiteMosquitto
 from tests.system.test_system import daemon, environment
 
@@ -288,6 +289,17 @@ def test_maximum_packet_size_of_the_broker(tmp_path: Path, limit: int, state: st
     assert findings["publish"].state == state
     if state == "failed":
         assert f"the broker takes {limit}" in findings["publish"].detail
+        assert "max_packet_size" in findings["publish"].remedy
+
+
+@pytest.mark.parametrize(("limit", "state"), [(1500, "failed"), (3000, "failed"), (20_000, "ok")])
+def test_maximum_that_no_broker_states(mosquitto: Mosquitto, tmp_path: Path, limit: int, state: str) -> None:
+    """A proxy that closes the connection on large messages is found with probes of their size."""
+    with packet_path(mosquitto.host, mosquitto.port, closed_above(limit)) as path:
+        findings = {finding.stage: finding for finding in connections(path.settings, tmp_path)}
+    assert findings["publish"].state == state
+    if state == "failed":
+        assert "the connection ended at that size (closed)" in findings["publish"].detail
         assert "max_packet_size" in findings["publish"].remedy
 
 

@@ -46,7 +46,7 @@ ROOT = "emotion/kitchen"
 EVENT = f"{ROOT}/event"
 AVAILABILITY = f"{ROOT}/availability"
 PROBE = f"{ROOT}/probe"  # sent to MQTT 3.1.1 brokers only
-QUICK = replace(BRISK, stable_s=0.0)  # the pause never grows
+QUICK = replace(BRISK, stable_s=0.0, size_pause_s=(0.0, 0.1))  # the pause never grows
 
 
 def sequences(payloads: list[bytes]) -> list[int]:
@@ -258,9 +258,12 @@ def test_broker_killed_in_mid_stream_loses_nothing(tmp_path: Path, outbox: Outbo
         assert sorted(stream_with_gaps(broker, outbox, broker.kill)) == list(range(1, 401))
 
 
-def test_connection_that_ends_at_each_event_loses_nothing(mosquitto: Mosquitto, outbox: Outbox) -> None:
+@pytest.mark.parametrize("padding", [0, 1000, 5000])
+def test_connection_that_ends_at_each_event_loses_nothing(
+    mosquitto: Mosquitto, outbox: Outbox, padding: int
+) -> None:
     """Eight connections in a row end with the same event in flight: all events arrive, in order."""
-    outbox.append_many([make_event(n) for n in range(20)])
+    outbox.append_many([make_event(n, padding=padding) for n in range(20)])
     pieces: list[bytes] = []
 
     def is_cut(data: bytes) -> bool:
