@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from edge.delivery.publisher import Publisher
 from edge.delivery.status import StatusTopic
 from edge.errors import DeviceError
 from edge.files import ROOT
-from edge.health import Health
+from edge.health import Health, StreamTime
 from edge.host.monitor import Monitor
 from edge.host.sd_notify import Notifier
 from edge.host.switches import Switches
@@ -52,11 +52,16 @@ class Daemon:
     """The whole device. `run` blocks until `stop`, which may be called from a signal handler.
 
     `root` is the directory below which the conditions of the device are read; `state_interval_s` is how often
-    each state is published at least.
+    each state is published at least; `wall_ns` is the system clock.
     """
 
     def __init__(
-        self, config: Config, *, root: Path = ROOT, state_interval_s: float = STATE_INTERVAL_S
+        self,
+        config: Config,
+        *,
+        root: Path = ROOT,
+        state_interval_s: float = STATE_INTERVAL_S,
+        wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._config = config
         self._policy = allowed(config.device)
@@ -65,7 +70,7 @@ class Daemon:
         self._log_once = LogOnce(log)
         self._started_s = time.monotonic()
         self._notifier = Notifier()
-        self._health = Health()
+        self._health = Health(StreamTime(wall_ns))
         self._monitor = Monitor(
             outbox_path(config).parent,
             self._health,
@@ -100,6 +105,8 @@ class Daemon:
         with ExitStack() as stack:
             outbox = open_outbox(outbox_path(config), config.outbox, device=config.device.id)
             stack.callback(outbox.close)
+            self._health.resume(outbox.newest_time)
+            stack.callback(lambda: outbox.store_time(self._health.time.now()))
             publisher = self._open_publisher(outbox, password)
             stack.callback(publisher.close, CLOSE_S)
             writer = OutboxWriter(outbox, publisher, self._health)
@@ -268,6 +275,7 @@ class Daemon:
         has_page = False
         while not self._stop.wait(min(1.0, self._notifier.watchdog_s or 1.0)):
             scene.update()
+            self._health.check_time()
             if state := publisher.payloads.get("state"):
                 self._live_view.add_emotion(state["emotion"], time.monotonic_ns())
             status.set_preview(self._live_view.state(time.monotonic_ns()).preview_s > 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from functools import partial
 
 from edge.daemon.workers import DeviceWorker
@@ -45,7 +44,7 @@ class DeviceSwitch:
             self._status.set_preview(False)
         self._workers[part].switch(is_on)
         self._publish_enabled(part)
-        self._health.since = datetime.now(UTC)
+        self._health.touch()
         self._status.set_paused(self._switches.are_all_off)
 
     def start(self) -> None:

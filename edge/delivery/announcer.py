@@ -10,7 +10,6 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from edge.delivery import messages
@@ -113,8 +112,7 @@ class Announcer:
         """Write events to the outbox and publish the permitted ones to Home Assistant."""
         if not events:
             return
-        age_us = (time.monotonic_ns() - t_ns) / 1e3
-        captured = datetime.now(UTC) - timedelta(microseconds=age_us)
+        captured = self._health.time.of_event(time.monotonic_ns() - t_ns)
         recorded = self._writer.record(
             [EmotionEvent(str(uuid.uuid4()), event_type, captured, t_ns, data) for event_type, data in events]
         )
@@ -136,7 +134,7 @@ class Announcer:
         self._publish_group(moment, key)
         if not self._room_cadence.is_due(moment.t_ns, key, (room.confidence,)):
             return
-        now = datetime.now(UTC)
+        now = self._health.time.now()
         self._publisher.publish_state(
             "state",
             messages.state(
@@ -163,7 +161,8 @@ class Announcer:
         counts = self._policy.group_counts(Counter(person.emotion for person in moment.people))
         group_key = (counts is None,) if self._policy.restricted else key
         if self._group_cadence.is_due(moment.t_ns, group_key):
-            self._publisher.publish_state("group/state", messages.group_state(counts, time=datetime.now(UTC)))
+            now = self._health.time.now()
+            self._publisher.publish_state("group/state", messages.group_state(counts, time=now))
 
     def _publish_fatigue(self, states: FatigueStates, now_ns: int) -> None:
         """Publish `fatigue/state` when a level, a reason or a count changes, or the numbers move."""
@@ -171,9 +170,9 @@ class Announcer:
         key = tuple((s.subject, s.level, s.reasons, s.microsleeps, s.yawns, s.nods) for s in everybody)
         numbers = (max(s.score for s in everybody), max(s.perclos or 0.0 for s in everybody))
         if self._fatigue_cadence.is_due(now_ns, key, numbers):
-            self._publisher.publish_state(
-                "fatigue/state", messages.fatigue_state(states.room, states.people, time=datetime.now(UTC))
-            )
+            now = self._health.time.now()
+            payload = messages.fatigue_state(states.room, states.people, time=now)
+            self._publisher.publish_state("fatigue/state", payload)
 
 
 def clear_stale_states(publisher: Publisher, policy: Policy, *, watches_fatigue: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 from edge.delivery import messages
 from edge.delivery.outbox.queue import Counts, Outbox
@@ -62,7 +61,7 @@ class Statistics:
     def payload(self) -> dict[str, object]:
         """Return the payload of `stats`."""
         return messages.stats(
-            time=datetime.now(UTC),
+            time=self._health.time.now(),
             uptime_s=self.uptime_s,
             counters=self._numbers(),
             latency_ms=self._latencies.quantiles_ms(),

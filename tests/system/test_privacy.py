@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 import urllib.request
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ import pytest
 
 from edge.commands.bench.stages import draw_crowd
 from edge.config import parse_config
-from edge.daemon import Daemon
 from edge.delivery.home_assistant.entities import discovery_payload
 from edge.delivery.outbox.queue import open_outbox
 from edge.pipeline import open_face_pipeline
@@ -25,6 +22,7 @@ from edge.sources.media_files import read_video_frames
 from edge.sources.replay import clip_path
 from edge.values import LABELS, EmotionEvent, encode
 from tests.helpers.brokers import Mosquitto, Watcher, free_port, make_event, running, wait_until, watching
+from tests.helpers.daemons import living
 
 ROOT = "emotion/lab"
 DISCOVERY = "homeassistant/device/lab/config"
@@ -62,20 +60,6 @@ def config_of(directory: Path, clip: Path, port: int, *, context: str, bind: str
             "health": {"soft_limit_c": 120.0},
         }
     )
-
-
-@contextmanager
-def living(config: Config) -> Iterator[None]:
-    """Run the real daemon in this process while the block lasts."""
-    daemon = Daemon(config, state_interval_s=1.5)
-    thread = threading.Thread(target=daemon.run)
-    thread.start()
-    try:
-        yield
-    finally:
-        daemon.stop()
-        thread.join(10)
-        assert not thread.is_alive()
 
 
 def leave_a_home_behind(watcher: Watcher, config: Config) -> None:
@@ -127,7 +111,7 @@ def test_nothing_personal_leaves(context: str, host: str, crowd: Path, tmp_path:
     config = config_of(tmp_path, crowd, broker.port, context=context, bind=bind)
     with running(broker), watching(broker) as before:
         leave_a_home_behind(before, config)
-    with living(config), running(broker), watching(broker, "#") as watcher:
+    with living(config, state_interval_s=1.5), running(broker), watching(broker, "#") as watcher:
         grouped, stats = f"{ROOT}/group/state", f"{ROOT}/stats"
         wait_until(lambda: sum(bool(p.get("counts")) for p in parsed(watcher, grouped)) > 3, "counts")
         wait_until(lambda: any(p["counters"].get("windows") for p in parsed(watcher, stats)), "sound")

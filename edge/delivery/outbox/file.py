@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 BUSY_S = 0.25  # how long a call waits for the lock of another process, and blocks other threads
 LOW_SPACE_BYTES = 16 << 20  # free space below which the log is kept short
 
-TABLES = ("events", "done", "refused", "totals", "marks")
+TABLES = ("events", "done", "refused", "totals", "marks", "newest")
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, payload BLOB NOT NULL);
@@ -30,6 +30,7 @@ CREATE TABLE IF NOT EXISTS refused (
     reason TEXT NOT NULL, time TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS totals (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS marks (clock_s REAL PRIMARY KEY, sequence INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS newest (id INTEGER PRIMARY KEY CHECK (id = 1), time TEXT NOT NULL);
 INSERT OR IGNORE INTO totals VALUES ('waiting', 0), ('waiting_bytes', 0), ('refused', 0), ('dropped', 0);
 """
 REMEDIES = {

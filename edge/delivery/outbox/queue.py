@@ -112,6 +112,13 @@ class Outbox:
         """The corrupt file that this process set aside last."""
         return self._file.set_aside
 
+    @property
+    def newest_time(self) -> datetime | None:
+        """The time of the last event, or a later one that was stored; None if it is not known."""
+        with suppress(OutboxError, ValueError):
+            return datetime.fromisoformat(self._newest())
+        return None
+
     def append(self, event: EmotionEvent) -> int:
         """Write one event to disk and return its sequence; the same id again returns the first one."""
         return self.append_many([event])[0]
@@ -206,6 +213,24 @@ class Outbox:
         """Return the totals, which survive restarts."""
         return Counts(**self._totals(), last_sequence=self._last_sequence())
 
+    def store_time(self, newest: datetime) -> None:
+        """Store the newest time of all messages, for the next process; do nothing if the disk fails."""
+        with suppress(OutboxError):
+            self._store_time(newest)
+
+    @_guarded
+    def _store_time(self, newest: datetime) -> None:
+        with self._file.transaction(durable=False):
+            self._write_time(newest)
+
+    def _write_time(self, newest: datetime) -> None:
+        self._file.execute("INSERT OR REPLACE INTO newest VALUES (1, ?)", rfc3339(newest))
+
+    @_guarded
+    def _newest(self) -> str:
+        row = self._file.execute("SELECT time FROM newest").fetchone()
+        return str(row[0]) if row else ""
+
     @_guarded
     def check(self) -> None:
         """Write without changing anything; raise `OutboxError` while the disk fails."""
@@ -256,6 +281,8 @@ class Outbox:
                     last = sequence = last + 1
                     self._write(event, sequence, totals)
                 sequences.append(sequence)
+            if events:
+                self._write_time(events[-1].time)
             self._trim(totals, max_bytes=max_bytes)
             self._save(totals)
         return sequences
