@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 STUCK_S = 15.0
@@ -93,34 +93,39 @@ class Health:
         self.time = stream_time or StreamTime()
         self.since = self.time.now()
         self._listeners: list[Callable[[str, str, str], None]] = []
-        self._faults: dict[str, str] = {}
+        self._faults: dict[str, frozenset[str]] = {}  # the reasons of each component
         self._deadlines_ns: dict[str, int] = {}
         self._lock = threading.RLock()
 
     def subscribe(self, listener: Callable[[str, str, str], None]) -> None:
-        """Call `listener(component, reason, detail)` when a fault begins or its reason changes.
+        """Call `listener(component, reason, detail)` when the reasons of a component change.
 
-        When the fault ends, `reason` and `detail` are empty.
+        There is one call for each new reason, or for one that is left. When the last fault of the component
+        ends, `reason` and `detail` are empty.
         """
         self._listeners.append(listener)
 
     def fault(self, component: str, reason: str, detail: str) -> None:
-        """Record that a component does not work; the same reason again is only counted."""
-        with self._lock:
-            self.counters[f"{component}_faults"] += 1
-            if self._faults.get(component) == reason:
-                return
-            self._faults[component] = reason
-            self.touch()
-        self._notify(component, reason, detail)
+        """Record the only fault of a component; the same reason again is only counted."""
+        self.set_faults(component, {reason: detail})
 
     def clear(self, component: str) -> None:
         """Record that a component works."""
+        self.set_faults(component, {})
+
+    def set_faults(self, component: str, faults: Mapping[str, str]) -> None:
+        """Replace the faults of a component, each with its reason and a detail."""
         with self._lock:
-            if self._faults.pop(component, None) is None:
+            if faults:
+                self.counters[f"{component}_faults"] += 1
+            before, after = self._faults.get(component, frozenset()), frozenset(faults)
+            if before == after:
                 return
+            self._faults[component] = after
             self.touch()
-        self._notify(component, "", "")
+        begun = sorted(after - before)
+        for reason in begun or sorted(after)[:1] or [""]:
+            self._notify(component, reason, faults.get(reason, ""))
 
     def touch(self) -> None:
         """Set `since` to the present: the status changes."""
@@ -159,7 +164,7 @@ class Health:
     def reasons(self) -> list[str]:
         """The current faults as `component:reason`, sorted."""
         with self._lock:
-            return sorted(f"{component}:{reason}" for component, reason in self._faults.items())
+            return sorted(f"{part}:{reason}" for part, reasons in self._faults.items() for reason in reasons)
 
 
 def _utc(unix_ns: int) -> datetime:

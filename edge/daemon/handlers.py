@@ -151,14 +151,12 @@ class FaultReporter:
 
 
 def report_connection(health: Health, state: ConnectionState) -> None:
-    """Record as a fault that the broker refuses what this device publishes, or takes only a part of it.
+    """Record as faults that the broker refuses what this device publishes, or takes only a part of it.
 
     An offline broker is not a fault: it cannot be notified, and the outbox keeps the events.
     """
-    if state.publishing == "refused":
-        detail = f"mqtt.host {state.address}: refuses what this device publishes; check the access list"
-        health.fault("mqtt", "publish_refused", detail)
-    elif state.fault:
-        health.fault("mqtt", state.fault, f"mqtt.host {state.address}: {state.detail}")
-    elif state.publishing == "allowed" or "mqtt:publish_refused" not in health.reasons:
-        health.clear("mqtt")
+    faults = dict(state.faults)
+    is_known = state.publishing != "unknown"
+    if state.publishing == "refused" or (not is_known and "mqtt:publish_refused" in health.reasons):
+        faults["publish_refused"] = "refuses what this device publishes; check the access list"
+    health.set_faults("mqtt", {code: f"mqtt.host {state.address}: {text}" for code, text in faults.items()})

@@ -47,13 +47,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class ConnectionChange:
-    """A device's connection came or went, at `t_s` of the monotonic clock, or its `fault` changed."""
+    """A device's connection came or went, at `t_s` of the monotonic clock, or its `faults` changed."""
 
     device: str
     connected: bool
     reason: str
     t_s: float
-    fault: str = ""
+    faults: list[str] = field(default_factory=list)
 
 
 class Fleet:
@@ -137,7 +137,7 @@ def run(plan: Plan) -> None:
 
         def note(device: str, state: ConnectionState) -> None:
             change = ConnectionChange(
-                device, state.connected, state.reason, state.since_ns / 1e9, state.fault
+                device, state.connected, state.reason, state.since_ns / 1e9, sorted(state.faults)
             )
             log.write(json.dumps(dataclasses.asdict(change)) + "\n")
 

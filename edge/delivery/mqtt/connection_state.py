@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 from edge.delivery.mqtt.connection import REMEDIES
 from edge.delivery.mqtt.publish_probe import Verdict
@@ -27,8 +27,8 @@ class ConnectionState:
     `since_ns` is the monotonic time at which `connected` last changed; `failures` counts attempts since then.
     `protocol` is `5`, `3.1.1` or empty; `address` is the broker that was tried last. `publishing` is
     `refused` when the broker does not accept what the device publishes, `unknown` while that is not known.
-    `fault` is a stable code (`packet_too_large retain_not_supported`) for a broker that takes only a part of
-    what the device publishes, `detail` is the sentence about it; both are kept while the connection is lost.
+    `faults` has a sentence for each stable code (`packet_too_large retain_not_supported`) while the broker
+    takes only a part of what the device publishes; they are kept while the connection is lost.
     """
 
     connected: bool
@@ -38,8 +38,7 @@ class ConnectionState:
     failures: int = 0
     address: str = ""
     publishing: Verdict = "unknown"
-    fault: str = ""
-    detail: str = ""
+    faults: Mapping[str, str] = field(default_factory=dict)
 
 
 class ConnectionLog:
@@ -111,12 +110,12 @@ class ConnectionLog:
             self._refusals.report(topic, refusal, sentence, topic, refusal)
 
     def _set(self, state: ConnectionState) -> None:
-        fault, detail = "", ""
+        faults = {}
         if self._too_large:
-            fault, detail = "packet_too_large", next(iter(self._too_large.values()))
-        elif not self._has_retain:
-            fault, detail = "retain_not_supported", NO_RETAIN
-        before, self.state = self.state, replace(state, fault=fault, detail=detail)
+            faults["packet_too_large"] = next(iter(self._too_large.values()))
+        if not self._has_retain:
+            faults["retain_not_supported"] = NO_RETAIN
+        before, self.state = self.state, replace(state, faults=faults)
         if self._on_state is None or replace(before, failures=0) == replace(self.state, failures=0):
             return
         try:

@@ -174,7 +174,7 @@ def test_only_a_refusing_broker_is_a_fault() -> None:
     assert health.reasons == ["mqtt:publish_refused"]
     report_connection(health, replace(OFFLINE, publishing="allowed"))
     assert health.reasons == []
-    report_connection(health, replace(OFFLINE, publishing="allowed", fault="packet_too_large", detail="a"))
+    report_connection(health, replace(OFFLINE, publishing="allowed", faults={"packet_too_large": "a"}))
     assert health.reasons == ["mqtt:packet_too_large"]
     report_connection(health, OFFLINE)
     assert health.reasons == []

@@ -11,16 +11,19 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from edge.daemon.handlers import report_connection
 from edge.delivery.mqtt.connection import packet_bytes
 from edge.delivery.mqtt.connection_state import ConnectionState
 from edge.delivery.mqtt.session import IDLE_WAIT_S
 from edge.delivery.mqtt.tuning import Tuning
 from edge.delivery.outbox.queue import Outbox
 from edge.delivery.publisher import Publisher
+from edge.health import Health
 from edge.policy import Policy
 from edge.settings import MqttSettings
 from edge.values import encode
@@ -337,10 +340,11 @@ def test_state_too_large_for_the_broker_is_left_out(
         state = publisher.connection_state
         assert state.connected
         assert watcher.on(topic) == ([payload] if is_sent else [])
-        assert state.fault == ("" if is_sent else "packet_too_large")
-        assert is_sent or f"{topic} has {size} bytes, the broker takes {size - 1};" in state.detail
+        assert list(state.faults) == ([] if is_sent else ["packet_too_large"])
+        sentence = f"{topic} has {size} bytes, the broker takes {size - 1};"
+        assert is_sent or sentence in state.faults["packet_too_large"]
         publisher.publish_state("state", {})
-        wait_until(lambda: not publisher.connection_state.fault, "a smaller state clears the fault")
+        wait_until(lambda: not publisher.connection_state.faults, "a smaller state clears the fault")
         assert watcher.on(AVAILABILITY) == [b"online"]
 
 
@@ -356,9 +360,24 @@ def test_broker_without_retained_messages(tmp_path: Path, outbox: Outbox) -> Non
             watcher.wait_for(f"{ROOT}/state", b"{}")
             wait_until(is_empty(outbox), "an empty outbox")
             assert sequences(watcher.on(EVENT)) == [1, 2, 3]
-            assert publisher.connection_state.fault == "retain_not_supported"
-            assert "retain_available true" in publisher.connection_state.detail
+            faults = publisher.connection_state.faults
+            assert list(faults) == ["retain_not_supported"]
+            assert "retain_available true" in faults["retain_not_supported"]
         watcher.wait_for(AVAILABILITY, b"offline")
+
+
+def test_two_faults_of_a_broker_are_both_reasons(tmp_path: Path, outbox: Outbox) -> None:
+    """A broker without retained messages that takes small messages only; a smaller message ends one fault."""
+    health = Health()
+    with (
+        running(Mosquitto(tmp_path, "retain_available false", "max_packet_size 1000")) as broker,
+        publishing(settings_of(broker), outbox, on_state=partial(report_connection, health)) as publisher,
+    ):
+        publisher.publish_state("state", {"padding": "x" * 1000})
+        expected = ["mqtt:packet_too_large", "mqtt:retain_not_supported"]
+        wait_until(lambda: health.reasons == expected, "both reasons")
+        publisher.publish_state("state", {})
+        wait_until(lambda: health.reasons == ["mqtt:retain_not_supported"], "the reason that is left")
 
 
 def test_command_of_a_megabyte_is_not_read(broker: Broker, outbox: Outbox) -> None:

@@ -77,11 +77,10 @@ def test_large_messages_are_left_out_and_named(
         publisher.publish_retained(DISCOVERY, discovery)
         publisher.publish_state("state", {"padding": "x" * 900})
         wait_until(is_empty(outbox), "an empty outbox")
-        wait_until(lambda: publisher.connection_state.fault == "packet_too_large", "the fault")
+        wait_until(lambda: "packet_too_large" in publisher.connection_state.faults, "the fault")
         size = packet_bytes(DISCOVERY, discovery)
-        assert (
-            f"{DISCOVERY} has {size} bytes, connections end at more than" in publisher.connection_state.detail
-        )
+        detail = publisher.connection_state.faults["packet_too_large"]
+        assert f"{DISCOVERY} has {size} bytes, connections end at more than" in detail
         wait_until(lambda: publisher.connection_state.connected, "a connection")
         since_ns = publisher.connection_state.since_ns
         outbox.append(make_event(20, padding=900))
@@ -145,7 +144,7 @@ def test_lost_connections_blame_no_size(
         wait_until(lambda: 60 in sequences(watcher.on(EVENT)), "the last event")
         assert list(dict.fromkeys(sequences(watcher.on(EVENT)))) == list(range(1, 61))
         wait_until(lambda: watcher.on(f"{ROOT}/state"), "the state")
-        assert publisher.connection_state.fault == ""
+        assert not publisher.connection_state.faults
     assert outbox.counts().refused == 0
 
 
