@@ -31,8 +31,15 @@ TIMEOUT_S = 600
 pytestmark = pytest.mark.timeout(2 * TIMEOUT_S)
 
 ROOT = Path(__file__).parents[3]
-# One process for several commands: importing TensorFlow takes longer than this training.
-MANY = "import sys, json; from models.__main__ import main; [print(main(a)) for a in json.loads(sys.argv[1])]"
+# One process for several commands: importing TensorFlow takes longer than this training. Without graphs:
+# tracing the functions of 20 networks takes longer than one step of each.
+MANY = """
+import json, sys, tensorflow
+from models.__main__ import main
+tensorflow.config.run_functions_eagerly(True)
+for arguments in json.loads(sys.argv[1]):
+    print(main(arguments))
+"""
 RESUMED = "report-face-jaffe"  # trained for two epochs, and once more killed in between
 VGG16_LAYERS = (
     ("block1", (3, 64, 64)), ("block2", (64, 128, 128)), ("block3", (128, 256, 256, 256)),
