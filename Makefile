@@ -60,8 +60,10 @@ $(HA)/test.stamp:
 	    touch $@; exit; fi; done; \
 	echo "the schemas of Home Assistant are not tested: they need Python 3.13"
 
+# Three workers for two cores, since a third of the time is waiting. One thread each: PyTorch, TensorFlow and OpenBLAS
+# spin while their threads wait for a core, which doubles the processor time of the training tests.
 test: apt $(VENV)/test.stamp $(VENV)/microphone.stamp weights test-tflite $(HA)/test.stamp
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 # Models and delegates on tflite-runtime.
 test-tflite:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -26,3 +27,8 @@ class Run:
     resume: bool
     report: Report
     bar: Bar
+
+
+def available_cores() -> int:
+    """Return `OMP_NUM_THREADS` if it is set, otherwise the number of cores that this process may use."""
+    return int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0))))

@@ -16,12 +16,42 @@ from tests.helpers.commands import convert_here
 # A shell that starts the tests in the background lets its children ignore Ctrl-C, which some of them test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# The longest files, alternately one that computes and one that waits. They start first: a long file that
+# starts last keeps one worker busy while the others have ended.
+LONGEST = (
+    "models/recipes/test_report.py",
+    "edge/sources/test_sources.py",
+    "converter/test_conversion.py",
+    "edge/delivery/test_publisher.py",
+    "edge/page/test_browser.py",
+    "chaos/test_chaos_site.py",
+    "edge/commands/test_bench.py",
+    "system/test_system.py",
+    "edge/inference/test_gpu.py",
+    "system/test_recovery.py",
+    "system/test_soak.py",
+    "chaos/test_chaos_cluster.py",
+    "edge/commands/test_analyze.py",
+    "edge/commands/test_doctor.py",
+    "converter/test_bad_models.py",
+    "edge/sources/test_replay.py",
+    "models/recipes/test_face_cnn.py",
+    "chaos/test_chaos_network.py",
+    "converter/test_convert_command.py",
+    "edge/delivery/home_assistant/test_home_assistant.py",
+    "models/recipes/test_eye_state.py",
+    "edge/delivery/mqtt/test_connector.py",
+    "models/recipes/test_report_baselines.py",
+    "edge/delivery/mqtt/test_publish_probe.py",
+)
+
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give each file to one worker, and mix the folders: a test that computes runs beside one that waits.
+    """Give each file to one worker: the longest first, then the folders mixed.
 
-    A file on one worker makes its fixtures once. Without workers the order stays as it is.
+    A file on one worker makes its fixtures once. A test that computes runs beside one that waits. Without
+    workers the order stays as it is.
     """
     if not hasattr(config, "workerinput"):
         return
@@ -33,6 +63,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(config.rootpath))))
     position = {path: n / len(paths) for paths in files.values() for n, path in enumerate(paths)}
+    position |= {config.rootpath / "tests" / name: n - len(LONGEST) for n, name in enumerate(LONGEST)}
     items.sort(key=lambda item: position[item.path])
 
 

@@ -7,7 +7,6 @@ exponential moving average (EMA) of the weights; the averaged weights are evalua
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from torch.nn import functional
 from edge.errors import EdgeError
 from edge.values import Float32
 from models.files import replaced
-from models.run import Run
+from models.run import Run, available_cores
 from models.training.torch_network import Network
 
 WARM_UP = 0.05  # of all steps
@@ -59,7 +58,7 @@ def train(
     """
     import keras
 
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0)))))
+    torch.set_num_threads(available_cores())
     keras.utils.set_random_seed(schedule.seed)
     run.out.mkdir(parents=True, exist_ok=True)
     out, state = run.out / f"{name}.keras", run.out / f"{name}.state.pt"

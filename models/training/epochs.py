@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ import numpy as np
 from edge.errors import EdgeError
 from edge.values import Float32
 from models.files import replaced
-from models.run import Run
+from models.run import Run, available_cores
 
 HISTORY = "history.json"  # added to the members of Keras's state file
 
@@ -138,9 +137,8 @@ def _optimizer(keras: Any, steps: int, learning_rate: float) -> Any:
 
 def use_cores(tf: Any) -> None:
     """Use the available cores: TensorFlow counts those of the machine, not of the container."""
-    cores = len(os.sched_getaffinity(0))
     try:
-        tf.config.threading.set_intra_op_parallelism_threads(cores)
+        tf.config.threading.set_intra_op_parallelism_threads(available_cores())
         tf.config.threading.set_inter_op_parallelism_threads(1)
     except RuntimeError:
         logger.debug("TensorFlow has started already; its number of threads stays unchanged")

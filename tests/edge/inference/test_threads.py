@@ -22,7 +22,8 @@ print(len(os.listdir("/proc/self/task")))
 @pytest.mark.parametrize(("wish", "threads"), [(None, 1), ("2", 2)])
 def test_matrix_products_make_no_threads(wish: str | None, threads: int) -> None:
     """OpenBLAS creates no threads unless the environment sets a number."""
-    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    settings = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
+    environment = {name: value for name, value in os.environ.items() if name not in settings}
     if wish is not None:
         environment["OPENBLAS_NUM_THREADS"] = wish
     done = subprocess.run(
