@@ -22,13 +22,12 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from edge.errors import ConfigError
-from edge.masking import mask_credentials
+from edge.masking import mask_credentials, shortened
 from edge.secrets import check_secret_file, read_secret
 from edge.settings import Config, ModelSettings, MqttSettings, Section, is_card_path
 
 ENV_PREFIX = "EMOTION_EDGE__"
 MODEL = "model"  # the annotation of a key that holds the name or the path of a model
-MAX_SHOWN = 80  # characters of a refused value in the error
 MAX_REASON = 250  # characters of what is wrong with it
 MAX_FILE_BYTES = 1 << 20
 MAX_TEXT_BYTES = 4096  # of a value; the longest path on Linux, and much below the limit of MQTT
@@ -147,7 +146,7 @@ def config_schema() -> dict[str, Any]:
 def to_toml(config: Config) -> str:
     """Write the effective configuration as TOML, each key below its description; an unset key is a comment.
 
-    Credentials in `source` keys are masked.
+    Credentials are masked.
     """
     lines = [*_comment(field_descriptions(Config)["version"]), f"version = {config.version}"]
     for name, section in config:
@@ -156,7 +155,7 @@ def to_toml(config: Config) -> str:
         descriptions = field_descriptions(type(section))
         lines += ["", *_comment(type(section).__doc__), f"[{name}]"]
         for key, value in section.model_dump(mode="json").items():
-            value = mask_credentials(value) if key == "source" else value
+            value = mask_credentials(value) if isinstance(value, str) else value
             lines += _comment(descriptions[key])
             lines.append(f"# {key} =" if value is None else f"{key} = {_toml_value(value)}")
     return "\n".join(lines) + "\n"
@@ -185,17 +184,7 @@ def _parse_file(path: Path) -> dict[str, Any]:
     except RecursionError:
         raise ConfigError(f"{path}: its values are nested too deeply; lists of a list are not used") from None
     except ValueError as error:  # also an integer of more than 4300 digits
-        raise ConfigError(f"{path}: not valid TOML ({_short(str(error))}); correct that line") from None
-
-
-def _short(text: str, *, limit: int = MAX_SHOWN) -> str:
-    """Return `text` in printable characters without credentials, cut to `limit`."""
-    # Masked before it is cut: without its `@` a login is not recognised.
-    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in mask_credentials(text))
-    if len(text) <= limit:
-        return text
-    quote = text[0] if text[0] in "'\"" else ""
-    return f"{text[:limit]}...{quote} ({len(text)} characters)"
+        raise ConfigError(f"{path}: not valid TOML ({shortened(str(error))}); correct that line") from None
 
 
 def _comment(text: str | None) -> list[str]:
@@ -231,7 +220,7 @@ def check_values(raw: Mapping[str, Any], *, where: str) -> None:
         elif isinstance(value, list | tuple):
             items = enumerate(value)
         if problem:
-            raise ConfigError(f"{where}: {_short(name)} {problem}")
+            raise ConfigError(f"{where}: {shortened(name)} {problem}")
         for key, item in items:
             check(f"{name}.{key}" if name else str(key), item, depth + 1)
 
@@ -249,11 +238,11 @@ def _problem(value: object) -> str:
     try:
         size = len(value.encode())
     except UnicodeEncodeError:
-        return f"= {_short(ascii(value))}: not valid UTF-8; write the text as UTF-8"
+        return f"= {shortened(ascii(value))}: not valid UTF-8; write the text as UTF-8"
     if "\0" in value:
-        return f"= {_short(ascii(value))}: has a NUL character; remove it"
+        return f"= {shortened(ascii(value))}: has a NUL character; remove it"
     if size > MAX_TEXT_BYTES:
-        return f"= {_short(ascii(value))}: has {size} bytes; use at most {MAX_TEXT_BYTES}"
+        return f"= {shortened(ascii(value))}: has {size} bytes; use at most {MAX_TEXT_BYTES}"
     return ""
 
 
@@ -281,7 +270,7 @@ def _expanded(path: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         raise ConfigError(
-            f"config: {_short(ascii(path))}: no such home directory; write the path from / on"
+            f"config: {shortened(ascii(path))}: no such home directory; write the path from / on"
         ) from None
 
 
@@ -313,7 +302,7 @@ def _apply_environment(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
             table = table.setdefault(section, {})
             if not isinstance(table, dict):
                 raise ConfigError(
-                    f"{_short(variable)}: {_short(section)} is a value, not a section; "
+                    f"{shortened(variable)}: {shortened(section)} is a value, not a section; "
                     "use EMOTION_EDGE__SECTION__KEY"
                 )
         table[key] = text if _is_text([*sections, key]) else _parse_text(text)
@@ -338,19 +327,19 @@ def _sentence(error: ValidationError) -> str:
     """Return the first error as one sentence: key, value, what is wrong, remedy."""
     first = error.errors()[0]
     location = [str(part) for part in first["loc"]]
-    key = _short(".".join(location))
+    key = shortened(".".join(location))
     if first["type"] == "extra_forbidden":
         nearest = difflib.get_close_matches(location[-1], _keys_beside(location), n=1, cutoff=0.5)
         remedy = f"did you mean {nearest[0]}?" if nearest else "`emotion-edge config show` prints all keys"
         return f"{key}: unknown key; {remedy}"
-    message = _short(first["msg"].removeprefix("Value error, "), limit=MAX_REASON)
+    message = shortened(first["msg"].removeprefix("Value error, "), limit=MAX_REASON)
     if first["type"] == "literal_error":
         words = re.findall(r"'([^']*)'", message)
         nearest = difflib.get_close_matches(str(first["input"]), words, n=1, cutoff=0.5)
         message += f"; did you mean {nearest[0]}?" if nearest else ""
     if not key:
         return message
-    value = _short(ascii(first["input"])) if not isinstance(first["input"], Mapping) else "{...}"
+    value = shortened(ascii(first["input"])) if not isinstance(first["input"], Mapping) else "{...}"
     return f"{key} = {value}: {message[0].lower()}{message[1:]}"
 
 

@@ -11,7 +11,7 @@ EdgeError
 
 from __future__ import annotations
 
-from edge.masking import mask_credentials
+from edge.masking import mask_credentials, printable
 
 EXIT_OK = 0
 EXIT_FAILURE = 1
@@ -21,13 +21,14 @@ EXIT_USAGE = 2
 class EdgeError(Exception):
     """Root of all errors raised on purpose; `exit_code` is what the command line returns.
 
-    Credentials in the message are masked, because messages reach logs, status topics and the terminal.
+    Credentials in the message are masked and control characters escaped, because messages reach logs, status
+    topics and the terminal.
     """
 
     exit_code = EXIT_FAILURE
 
     def __init__(self, message: str) -> None:
-        super().__init__(mask_credentials(message))
+        super().__init__("\n".join(map(printable, mask_credentials(message).split("\n"))))
 
 
 class ConfigError(EdgeError, ValueError):

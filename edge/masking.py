@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 MASK = "***"
+MAX_SHOWN = 80  # characters of a value in an error
 
 # A quoted text is one word, because a password may contain spaces; the apostrophe in "can't" quotes nothing.
 _WORD = re.compile(r"""(?:(?<!\w)"(?:\\.|[^"\\])*"(?!\w)|(?<!\w)'(?:\\.|[^'\\])*'(?!\w)|\S)+""")
@@ -21,7 +22,10 @@ _FILE = re.compile(r"[\"'(<\[]*+(?:[\w-]+=[\"']?)?+file:(?!//|.*[a-z]:/)", re.IG
 _HOST = re.compile(r"(?:\[[^\]]*\]|[^:]*)(?::\d*)?")
 # Of name=value, in the query or, with some cameras, in the path; and a part of the query without a name.
 _URL_VALUE = re.compile(r"(?<==)[^&]+|(?<=[?&])[^=&]+(?=&|$)")
-_TO_END_OF_PART = re.compile(r"[^&;/\s]*")
+# Before the `//` of a password without a scheme, such as `me:p//w@host`.
+_LOGIN_BEFORE = re.compile(r":[^:]+\Z")
+_VALUE_BEFORE = re.compile(r"\?|/[^/]*=")
+_TO_END_OF_VALUE = re.compile(r"[^&]*")
 _QUOTED = r"\"(?:\\.|[^\"\\])*(?:\"|$)|'[^']*(?:'|$)"
 # Properties of GStreamer elements, such as `user-pw=x` or `extra-headers="..."`, or quoted with their value.
 # A `..._file` is only a path.
@@ -49,16 +53,32 @@ def credentials_in(text: str) -> list[str]:
     return [*found, *(part for value in found if ":" in value for part in value.split(":"))]
 
 
+def printable(text: str) -> str:
+    """Return `text` with escapes for the characters that a terminal would act on or cannot show."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def shortened(text: str, *, limit: int = MAX_SHOWN) -> str:
+    """Return `text` in printable characters without credentials, cut to `limit`."""
+    # Masked before it is cut: without its `@` a login is not recognised. And after a line break is an escape.
+    text = mask_credentials(printable(text))
+    if len(text) <= limit:
+        return text
+    quote = text[0] if text[0] in "'\"" else ""
+    return f"{text[:limit]}...{quote} ({len(text)} characters)"
+
+
 def _spans(text: str) -> list[tuple[int, int]]:
     """Return where credentials stand, in order and without overlaps."""
     urls: list[tuple[int, int]] = []
     spans: list[tuple[int, int]] = []
     for word in _WORD.finditer(text):
         end = word.start() + len(word[0].rstrip(_PUNCTUATION))
-        if (slashes := text.find("//", word.start(), end)) >= 0 and not _FILE.match(word[0]):
+        slashes = -1 if _FILE.match(word[0]) else text.find("//", word.start(), end)
+        if slashes >= 0:
             urls.append((slashes, end))
             spans += _in_url(text, slashes + 2, end)
-        else:
+        if slashes < 0 or _LOGIN_BEFORE.search(text, word.start(), slashes):
             spans += _login(text, word.start(), end)
     for match in _PROPERTY.finditer(text):
         if not any(start <= match.start() < end for start, end in urls):
@@ -85,8 +105,8 @@ def _in_url(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     # A password may contain `@` and `/`, so the user info ends at the last `@`.
     if (at := text.rfind("@", start, end)) >= 0:
         yield start, at
-        # Either a password with `?` or a query with `@`: the next part may be the end of a value.
-        if "?" in text[start:at] and (part := _TO_END_OF_PART.match(text, at + 1, end)):
+        # Either a password with these characters or a value with `@`, whose end is in the next part.
+        if _VALUE_BEFORE.search(text, start, at) and (part := _TO_END_OF_VALUE.match(text, at + 1, end)):
             yield part.span()
         start = at + 1
     elif not _HOST.fullmatch(host := re.split(r"[/?#]", text[start:end])[0]):

@@ -11,6 +11,7 @@ from pathlib import Path
 from edge.errors import ModelError
 from edge.inference.card import TASK_KEYS, Card, Task, artifacts_directory, load_card
 from edge.inference.classifier import TfliteClassifier, open_classifier
+from edge.masking import shortened
 from edge.settings import Config, ModelSettings, is_card_path
 
 NONE = "none"  # in place of a name: run without that model
@@ -39,7 +40,8 @@ def find_card(settings: ModelSettings, task: Task) -> Path:
         return _find_card(settings, task, name)
     except OSError as error:  # a name that is too long, a directory without permission
         raise ModelError(
-            f"{TASK_KEYS[task]} {name[:80]}: cannot be read ({error.strerror}); check path and permissions"
+            f"{TASK_KEYS[task]} {shortened(name)}: cannot be read ({error.strerror}); check path and "
+            "permissions"
         ) from None
 
 
@@ -47,17 +49,20 @@ def _find_card(settings: ModelSettings, task: Task, name: str) -> Path:
     if is_card_path(name):
         path = Path(name)
         if path.suffix != ".json":
-            raise ModelError(f"{TASK_KEYS[task]} {name}: not a model card; give the path of its NAME.json")
+            raise ModelError(
+                f"{TASK_KEYS[task]} {shortened(name)}: not a model card; give the path of its NAME.json"
+            )
         if not path.is_file():
-            raise ModelError(f"{TASK_KEYS[task]} {name}: no such model card; check the path")
+            raise ModelError(f"{TASK_KEYS[task]} {shortened(name)}: no such model card; check the path")
         return path
     own = settings.directory
     if own is not None and not own.is_dir():
-        raise ModelError(f"models.directory {own}: no such directory; check the path")
+        raise ModelError(f"models.directory {shortened(str(own))}: no such directory; check the path")
     for directory in (own, artifacts_directory()):
         if directory is not None and (path := directory / f"{name}.json").is_file():
             return path
-    places = "the package" if own is None else f"{own} or the package"
+    name = shortened(name)
+    places = "the package" if own is None else f"{shortened(str(own))} or the package"
     raise ModelError(
         f"{TASK_KEYS[task]} {name}: no {name}.json in {places}; `emotion-models list` shows the models of "
         "the package, for your own set models.directory or give the path of its card"

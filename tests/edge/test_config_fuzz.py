@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -170,8 +171,18 @@ def test_name_that_the_resolver_refuses_is_refused(host: str, is_valid: bool) ->
 def test_model_with_an_endless_name_is_a_model_error() -> None:
     """The name cannot be a file: exit code 4."""
     config = parse_config({"models": {"face": "x" * 300}})
-    with pytest.raises(ModelError, match=r"models\.face x+: cannot be read"):
+    with pytest.raises(ModelError, match=r"models\.face x+\.\.\. \(300 characters\): cannot be read"):
         find_card(config.models, "face")
+
+
+@pytest.mark.parametrize("name", ["rtsp:\\\\me:can\nary@h", "a/" * 400 + "x.json", "\x1b[2J", "\u202e.json"])
+def test_odd_name_of_a_model_is_a_short_sentence(name: str) -> None:
+    """The error is printable, has less than 500 characters and no credentials."""
+    with pytest.raises(ModelError, match=r"models\.face ") as caught:
+        find_card(parse_config({"models": {"face": name}}).models, "face")
+    assert len(str(caught.value)) < 500
+    assert str(caught.value).isprintable()
+    assert not {"can", "ary"} & set(re.split(r"\W|\\n", str(caught.value)))
 
 
 def test_shown_config_is_utf_8_in_every_locale(tmp_path: Path) -> None:

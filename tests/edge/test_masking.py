@@ -6,6 +6,8 @@ import logging
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edge.config import load_config, parse_config, to_toml
 from edge.errors import ConfigError, DeviceError
@@ -31,6 +33,7 @@ from tests.helpers.brokers import wait_until
         ("rtsp;//me:pw@cam.lan/1", "rtsp;//***@cam.lan/1"),
         ("file:/srv/rtsp:/me:pw@cam.lan/1", "file:/***@cam.lan/1"),
         ("me:pw@cam.lan/1", "***@cam.lan/1"),
+        ("me:p//w@cam.lan/1", "***@cam.lan/1"),
         ("rtsp://me:pw", "rtsp://***"),
         ("rtsp://me:pw/1", "rtsp://***/1"),
         ("http://cam.lan/v?word&a=b'c\"d", "http://cam.lan/v?***&a=***"),
@@ -45,7 +48,10 @@ from tests.helpers.brokers import wait_until
         ('gstreamer:souphttpsrc user-pw="a b', "gstreamer:souphttpsrc user-pw=***"),
         ("http://a:b@cam.lan/v?key=c", "http://***@cam.lan/v?key=***"),
         ("http://cam.lan/v?user=me@home.org&pwd=x", "http://***@***&pwd=***"),
-        ("rtsp://a:p?w=1@cam.lan/1", "rtsp://***@***/1"),
+        ("http://cam.lan/v;pwd=x@y&z=1", "http://***@***&z=***"),
+        ("rtsp://cam.lan/user=me&password=x@y&channel=1", "rtsp://***@***&channel=***"),
+        ("rtsp://me:p=w@cam.lan/1", "rtsp://***@cam.lan/1"),
+        ("rtsp://a:p?w=1@cam.lan/1", "rtsp://***@***"),
         (
             "rtsp://cam.lan/user=admin&password=x&channel=1",
             "rtsp://cam.lan/user=***&password=***&channel=***",
@@ -121,6 +127,34 @@ def test_refused_value_is_named_without_credentials(key: str, value: str) -> Non
     with pytest.raises(ConfigError, match=rf"{key} = ") as caught:
         parse_config({section: {name: value}})
     assert "canary" not in str(caught.value)
+
+
+def test_error_has_no_control_characters() -> None:
+    """A name from a file or an argument cannot move the cursor of a terminal; lines stay lines."""
+    assert str(DeviceError("a\x1b[2Jb\u202ec\nd")) == "a\\x1b[2Jb\\u202ec\nd"
+
+
+# Without `&` in a query value, which ends there; without quotes and spaces, which end a word.
+SPECIAL = "@/#?&=:;%+$!*()[]{}<>|^~`.,-_\\ab7"
+
+
+@given(st.text(SPECIAL, max_size=6), st.text(SPECIAL, max_size=6))
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_random_password_is_masked(left: str, right: str) -> None:
+    """No part of a password with special characters is left, in a URL, a pipeline and in a sentence."""
+    password = f"canary{left}canary{right}canary"
+    for text in (
+        f"rtsp://me:{password}@cam.lan/1",
+        f"rstp://{password}@cam.lan",
+        f"rtsp:/me:{password}@cam.lan/1",
+        f"me:{password}@cam.lan/1",
+        f"http://cam.lan/v.mjpg?user=me&pwd={password.replace('&', '')}",
+        f"http://cam.lan/user=me&password={password.replace('&', '')}&channel=1",
+        f"gstreamer:rtspsrc location=rtsp://me:{password}@cam.lan/1 ! decodebin",
+        f"gstreamer:souphttpsrc user-pw='{password}' ! jpegdec",
+        f"could not open 'rtsp://me:{password}@cam.lan/1': no answer",
+    ):
+        assert "canary" not in mask_credentials(text)
 
 
 def test_kind_of_a_source_may_have_capitals(tmp_path: Path) -> None:
