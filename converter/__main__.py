@@ -16,6 +16,7 @@ from converter.cards import card_name, card_of_file, draft_card_like, find_card,
 from converter.expose import expose_file
 from converter.jobs import IO, KINDS, RANGES, RECURRENT, Job, Report, Stage, convert
 from converter.lint import lint, show_lint
+from converter.memory import limited_memory
 from converter.report import Inputs, report
 from converter.tables import show_bench, show_report, show_verified, write_report
 from converter.targets import TARGETS
@@ -181,13 +182,15 @@ def _shown_stages() -> Iterator[Report]:
 def _expose(args: argparse.Namespace) -> int:
     for path in args.models:
         card, kind = card_of_file(path)
-        expose_file(path)
+        with limited_memory(path):
+            expose_file(path)
         print_note(f"updated {path} and {update_card(card, path, kind, keep_figures=True)}")
     return EXIT_OK
 
 
 def _verify(args: argparse.Namespace) -> int:
-    result = verify(args.model)
+    with limited_memory(args.model):
+        result = verify(args.model)
     if args.json:
         print(json.dumps(result))
     else:
@@ -199,10 +202,11 @@ def _report(args: argparse.Namespace) -> int:
     labels = tuple(args.labels.split(",")) if args.labels else ()
     inputs = Inputs(args.calibrate, args.data, labels, args.calibrate_count)
     if screen.is_terminal:
-        with screen.status("reading the file") as status:
+        with limited_memory(args.model), screen.status("reading the file") as status:
             result = report(args.model, inputs, progress=status.update)
     else:
-        result = report(args.model, inputs, progress=print_note)
+        with limited_memory(args.model):
+            result = report(args.model, inputs, progress=print_note)
     if args.json:
         print(json.dumps(result))
     else:
@@ -213,7 +217,8 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _lint(args: argparse.Namespace) -> int:
-    result = lint(args.model, args.target)
+    with limited_memory(args.model):
+        result = lint(args.model, args.target)
     if args.json:
         print(json.dumps(result))
     else:

@@ -12,7 +12,8 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from converter.jobs import INTEGERS, Job, Stage
-from converter.source import first_line, read_model, read_saved_model, source_kind
+from converter.memory import limited_memory
+from converter.source import first_line, is_out_of_memory, read_model, read_saved_model, source_kind
 from converter.tensor_names import tidy_names
 from edge.errors import EdgeError, ModelError
 from edge.values import Float32
@@ -31,7 +32,8 @@ def main() -> int:
         print(json.dumps({"stage": stage.text, "done": stage.done}), flush=True)
 
     try:
-        content = convert_here(job, report)
+        with limited_memory(job.source):
+            content = convert_here(job, report)
         report(Stage("writing", 0.98))
         job.target.write_bytes(content)
     except EdgeError as error:
@@ -184,8 +186,9 @@ def _to_tflite(
             return tidy_names(_with_percentiles(converter, feed, report))
         return tidy_names(bytes(converter.convert()))
     except Exception as error:  # the converter passes on every exception of its passes
+        reason = "too little memory for its layers" if is_out_of_memory(error) else first_line(error)
         raise ModelError(
-            f"{job.source}: cannot be converted to {job.kind} ({first_line(error)}); simplify it"
+            f"{job.source}: cannot be converted to {job.kind} ({reason}); simplify it"
         ) from error
 
 

@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import errno
-import json
 import re
-import shutil
 import zipfile
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from converter.keras_file import copy_cleaned
 from edge.errors import ModelError
 
-# Keys that `tf_keras` writes and Keras 3 refuses, although their values are the defaults of Keras 3.
-# Measured: without them Keras 3 loads LSTM, GRU, Bidirectional and CNNs of tf_keras 2.21 with equal outputs.
-STALE_KEYS = {
-    "LSTM": ("time_major",),
-    "GRU": ("time_major",),
-    "SimpleRNN": ("time_major",),
-    "RNN": ("time_major",),
-    "DepthwiseConv1D": ("groups",),
-    "DepthwiseConv2D": ("groups",),
-    "SeparableConv1D": ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint"),
-    "SeparableConv2D": ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint"),
-}
-_SAVE_AGAIN = "save the model again"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-# A file may not become much larger in memory than it is: trained weights hardly compress.
-MAX_EXPANSION = 20
-SMALL_BYTES = 64 << 20  # of contents; accepted from files of any size
-MAX_CONFIG_BYTES = 64 << 20
+MAX_INPUT_VALUES = 1 << 26  # 256 MB as floats
 LOOPS = {"While", "StatelessWhile", "TensorListReserve"}
 
 
@@ -67,7 +51,7 @@ def read_model(source: Path, scratch: Path) -> Any:
 
     copy = scratch / f"source.{source_kind(source)}"
     try:
-        _without_stale_keys(source, copy)
+        copy_cleaned(source, copy)
         model = keras.models.load_model(copy, compile=False)
     except ModelError as error:
         raise ModelError(f"{source}: {error}") from None
@@ -145,6 +129,11 @@ def first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether a library ran into the limit of `memory.limited_memory`."""
+    return isinstance(error, MemoryError) or bool(re.search(r"OOM when allocating|bad_alloc", str(error)))
+
+
 def _check_counts(source: Path, inputs: int, outputs: int) -> None:
     if (inputs, outputs) != (1, 1):
         raise ModelError(f"{source}: {inputs} inputs and {outputs} outputs; supported are one of each")
@@ -153,9 +142,15 @@ def _check_counts(source: Path, inputs: int, outputs: int) -> None:
 def _check_shape(source: Path, shape: tuple[int | None, ...]) -> None:
     if None in shape[1:]:
         raise ModelError(f"{source}: input shape {shape[1:]} is not fixed; give every dimension a size")
+    if prod(size for size in shape[1:] if size) > MAX_INPUT_VALUES:
+        raise ModelError(
+            f"{source}: input shape {shape[1:]} has over {MAX_INPUT_VALUES} values; give it a smaller one"
+        )
 
 
 def _why_not_loaded(error: Exception) -> str:
+    if is_out_of_memory(error):
+        return "has layers that need much more memory than a model of its size; save the model again"
     text = str(error)
     custom = re.search(r"(?:Could not locate (?:class|function)|Unknown \w+:) '?([\w.>]+)", text)
     if custom:
@@ -163,79 +158,6 @@ def _why_not_loaded(error: Exception) -> str:
     if re.search(r"\bLambda\b", text):
         return "uses a Lambda layer, and code from a model file is not run; use layers of Keras"
     return f"does not load as a Keras model ({first_line(error)}); save it as .keras"
-
-
-def _without_stale_keys(source: Path, copy: Path) -> None:
-    import h5py
-
-    size = source.stat().st_size
-    if copy.suffix == ".h5":
-        shutil.copyfile(source, copy)
-        _check_datasets(copy, size)
-        with h5py.File(copy, "r+") as file:
-            config = json.loads(file.attrs["model_config"])
-            file.attrs["model_config"] = json.dumps(_cleaned(config))
-        return
-    with zipfile.ZipFile(source) as old, zipfile.ZipFile(copy, "w") as new:
-        _check_size(sum(entry.file_size for entry in old.infolist()), size)
-        for entry in old.infolist():
-            # A read ends at the size that the directory of the archive states.
-            with old.open(entry) as file:
-                if entry.filename == "config.json":
-                    if entry.file_size > MAX_CONFIG_BYTES:
-                        raise ModelError(f"its config.json has {entry.file_size} bytes; {_SAVE_AGAIN}")
-                    new.writestr(entry.filename, json.dumps(_cleaned(json.loads(file.read()))))
-                    continue
-                with new.open(entry.filename, "w", force_zip64=True) as target:
-                    shutil.copyfileobj(file, target)
-        weights = [name for name in old.namelist() if name.endswith(".h5")]
-    with zipfile.ZipFile(copy) as archive:
-        for name in weights:
-            part = copy.with_name("weights.h5")
-            try:
-                with archive.open(name) as file, part.open("wb") as target:
-                    shutil.copyfileobj(file, target)
-                _check_datasets(part, size)
-            finally:
-                part.unlink(missing_ok=True)
-
-
-def _check_datasets(path: Path, file_bytes: int) -> None:
-    """Raise `ModelError` where the arrays of an HDF5 file are much larger than the file."""
-    import h5py
-
-    total = 0
-
-    def add(_name: str, item: object) -> None:
-        nonlocal total
-        if isinstance(item, h5py.Dataset):
-            total += item.nbytes
-
-    with h5py.File(path, "r") as file:
-        file.visititems(add)
-    _check_size(total, file_bytes)
-
-
-def _check_size(total_bytes: int, file_bytes: int) -> None:
-    if total_bytes > max(SMALL_BYTES, MAX_EXPANSION * file_bytes):
-        raise ModelError(
-            f"a file of {file_bytes} bytes that becomes {total_bytes}: not trained weights; {_SAVE_AGAIN}"
-        )
-
-
-def _cleaned(node: Any) -> Any:
-    """Return the configuration of a model without the keys of `STALE_KEYS`."""
-    if isinstance(node, list):
-        return [_cleaned(item) for item in node]
-    if not isinstance(node, dict):
-        return node
-    cleaned = {key: _cleaned(value) for key, value in node.items()}
-    if isinstance(config := cleaned.get("config"), dict):
-        for key in STALE_KEYS.get(str(node.get("class_name")), ()):
-            config.pop(key, None)
-        if node.get("class_name") == "BatchNormalization" and isinstance(config.get("axis"), list):
-            (config["axis"],) = config["axis"]  # `tf_keras` writes [3] for 3
-    return cleaned
 
 
 def _loops(graph: Any) -> set[str]:
