@@ -28,7 +28,7 @@ class EdgeError(Exception):
     exit_code = EXIT_FAILURE
 
     def __init__(self, message: str) -> None:
-        super().__init__("\n".join(map(printable, mask_credentials(message).split("\n"))))
+        super().__init__(mask_credentials("\n".join(map(printable, message.split("\n")))))
 
 
 class ConfigError(EdgeError, ValueError):

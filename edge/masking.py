@@ -23,7 +23,7 @@ _HOST = re.compile(r"(?:\[[^\]]*\]|[^:]*)(?::\d*)?")
 # Of name=value, in the query or, with some cameras, in the path; and a part of the query without a name.
 _URL_VALUE = re.compile(r"(?<==)[^&]+|(?<=[?&])[^=&]+(?=&|$)")
 # Before the `//` of a password without a scheme, such as `me:p//w@host`.
-_LOGIN_BEFORE = re.compile(r":[^:]+\Z")
+_LOGIN_BEFORE = re.compile(r":.+\Z")
 _VALUE_BEFORE = re.compile(r"\?|/[^/]*=")
 _TO_END_OF_VALUE = re.compile(r"[^&]*")
 _QUOTED = r"\"(?:\\.|[^\"\\])*(?:\"|$)|'[^']*(?:'|$)"
