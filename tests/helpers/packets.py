@@ -85,7 +85,8 @@ class PacketPath:
             thread.start()
 
     def _serve(self, device: socket.socket, broker: socket.socket) -> None:
-        buffers, numbers, is_frozen = {device: b"", broker: b""}, Counter[socket.socket](), False
+        buffers = {device: bytearray(), broker: bytearray()}
+        numbers, is_frozen = Counter[socket.socket](), False
         with device, broker, suppress(OSError):
             while not self._closing.is_set():
                 for source in select.select([device, broker], [], [], READ_S)[0]:
@@ -97,8 +98,8 @@ class PacketPath:
                     buffers[source] += data
                     while not is_frozen and (size := packet_size(buffers[source])):
                         numbers[source] += 1
-                        packet = Packet(buffers[source][:size], source is device, numbers[source])
-                        buffers[source] = buffers[source][size:]
+                        packet = Packet(bytes(buffers[source][:size]), source is device, numbers[source])
+                        del buffers[source][:size]
                         is_frozen = not self._handle(packet, broker if source is device else device)
 
     def _handle(self, packet: Packet, target: socket.socket) -> bool:
@@ -115,7 +116,7 @@ class PacketPath:
         return action != "freeze"
 
 
-def packet_size(buffer: bytes) -> int:
+def packet_size(buffer: bytes | bytearray) -> int:
     """Return the size of the first packet in bytes, 0 while it is incomplete."""
     size = 0
     for position, byte in enumerate(buffer[1:5]):
