@@ -1,7 +1,8 @@
 """Runs in Home Assistant's own Python: its discovery parser, platform schemas and templates on our payloads.
 
-Reads `{"config": discovery payload, "messages": {topic: payload}}` from stdin and prints for each entity that
-Home Assistant accepts its platform, its entity id, and what its templates make of the message on its topic.
+Each line on stdin is `{"config": discovery payload, "messages": {topic: payload}}`. The answer is one line
+with, for each entity that Home Assistant accepts, its platform, its entity id, and what its templates make of
+the message on its topic.
 """
 
 from __future__ import annotations
@@ -60,5 +61,6 @@ def render(template: Any, message: str | None) -> Any:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    asked = json.load(sys.stdin)
-    print(json.dumps(asyncio.run(check(json.dumps(asked["config"]), asked["messages"]))))
+    for line in sys.stdin:
+        asked = json.loads(line)
+        print(json.dumps(asyncio.run(check(json.dumps(asked["config"]), asked["messages"]))), flush=True)

@@ -7,7 +7,8 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -267,25 +268,34 @@ def test_tone_is_continuous() -> None:
     assert np.abs(np.diff(sound)).max() <= 0.3 * 2 * np.pi * 440 / 16_000 * 1.01
 
 
-@pytest.mark.parametrize(
-    ("opener", "token", "reason"),
-    [
-        (lambda token: open_camera(token, **SIZE), "fake:freeze", "timeout"),
-        (lambda token: open_camera(token, **SIZE), "fake:still", "frozen"),
-        (open_microphone, "fake:silence", "silent"),
-    ],
-)
+DEAD = {"fake:freeze": "timeout", "fake:still": "frozen", "fake:silence": "silent"}
+
+
+@pytest.fixture(scope="module")
+def faults() -> dict[str, tuple[str, float]]:
+    """Read all dead devices at once; return the reason of each fault and the seconds until it."""
+
+    def read(token: str) -> tuple[str, float]:
+        source: Source[Any] = (
+            open_microphone(token) if token == "fake:silence" else open_camera(token, **SIZE)
+        )
+        started_s = time.monotonic()
+        with closing(source), pytest.raises(DeviceError) as caught:
+            list(source)
+        return caught.value.reason, time.monotonic() - started_s
+
+    with ThreadPoolExecutor(len(DEAD)) as threads:
+        return dict(zip(DEAD, threads.map(read, DEAD), strict=True))
+
+
+@pytest.mark.parametrize(("token", "reason"), DEAD.items())
 def test_dead_devices_are_faults_in_time(
-    opener: Callable[[str], Source[Any]], token: str, reason: str
+    faults: dict[str, tuple[str, float]], token: str, reason: str
 ) -> None:
     """Frozen, stuck and silent devices are faults within five seconds, each with its own reason."""
-    source = opener(token)
-    started_s = time.monotonic()
-    with pytest.raises(DeviceError) as caught:
-        list(source)
-    assert 3.5 < time.monotonic() - started_s < 5
-    source.close()
-    assert caught.value.reason == reason
+    found, after_s = faults[token]
+    assert found == reason
+    assert 3.5 < after_s < 5
 
 
 def test_config_and_openers_have_the_same_schemes() -> None:

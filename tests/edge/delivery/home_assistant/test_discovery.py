@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,28 +32,43 @@ ANGRY = SubjectState("room", "anger", 0.6123, dict.fromkeys(LABELS, 0.1), None, 
 NO_SPEAKER = SubjectState("room", ABSENT, 0.0, {}, None, None, t_ns=1)
 
 
-def home_assistant(config: Config, payloads: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return what Home Assistant makes of the announcement, and of a payload for each subtopic."""
+# Returns what Home Assistant makes of the announcement, and of a payload for each subtopic.
+HomeAssistant = Callable[[Config, dict[str, Any]], dict[str, dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def home_assistant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HomeAssistant]:
+    """Run Home Assistant's Python once for all tests: importing it takes two seconds."""
     python = ROOT / ".venv-ha" / "bin" / "python"
     if not (ROOT / ".venv-ha" / "test.stamp").exists():
         pytest.skip("Home Assistant is not installed: it needs Python 3.13, then `make .venv-ha/test.stamp`")
-    root = f"{config.mqtt.prefix}/{config.device.id}"
-    asked = {
-        "config": discovery_payload(config),
-        "messages": {f"{root}/{key}": encode(value).decode() for key, value in payloads.items()},
-    }
-    done = subprocess.run(
-        [python, ROOT / "tests" / "helpers" / "home_assistant.py"],
-        input=json.dumps(asked),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    answer: dict[str, dict[str, Any]] = json.loads(done.stdout)
-    return answer
+    errors = tmp_path_factory.mktemp("home-assistant") / "stderr"
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [python, ROOT / "tests" / "helpers" / "home_assistant.py"]
+    with (
+        errors.open("w") as stderr,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True, env=env
+        ) as process,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        stdin, stdout = process.stdin, process.stdout
+
+        def ask(config: Config, payloads: dict[str, Any]) -> dict[str, dict[str, Any]]:
+            root = f"{config.mqtt.prefix}/{config.device.id}"
+            messages = {f"{root}/{key}": encode(value).decode() for key, value in payloads.items()}
+            print(
+                json.dumps({"config": discovery_payload(config), "messages": messages}),
+                file=stdin,
+                flush=True,
+            )
+            line = stdout.readline()
+            assert line, errors.read_text()
+            answer: dict[str, dict[str, Any]] = json.loads(line)
+            return answer
+
+        yield ask
 
 
 BUSY = {"frames": 9, "audio_gap_samples": 8000, "temperature_c": 61.3, "disk_free_bytes": 12_345_678_901}
@@ -83,7 +98,7 @@ def payloads(
     }
 
 
-def test_home_assistant_accepts_and_understands_every_entity() -> None:
+def test_home_assistant_accepts_and_understands_every_entity(home_assistant: HomeAssistant) -> None:
     """Its schemas keep every key, and its templates turn the payloads into the right states."""
     config = Config(device=DeviceSettings(id="room-12"))
     counts = Counts(waiting=3, waiting_bytes=1, refused=2, dropped=1, last_sequence=9)
@@ -128,12 +143,13 @@ def test_home_assistant_accepts_and_understands_every_entity() -> None:
 
 
 @pytest.mark.parametrize("device", ["a--b-", "-7-", "--"])
-def test_odd_device_names_make_the_same_entity_ids_there(device: str) -> None:
+def test_odd_device_names_make_the_same_entity_ids_there(device: str, request: pytest.FixtureRequest) -> None:
     """For any device id, the announced entity id is the one that Home Assistant uses."""
     config = Config(device=DeviceSettings(id=device))
     if device == "--":  # nothing is left of such a name; the wish is then the only one
         assert "sensor.emotion_edge_emotion" in entity_ids(config)
         return
+    home_assistant: HomeAssistant = request.getfixturevalue("home_assistant")
     answer = home_assistant(config, {})
     assert {entity["entity_id"] for entity in answer.values()} == entity_ids(config)
 
@@ -150,7 +166,9 @@ def test_values_that_a_sensor_may_take_are_all_listed() -> None:
 
 
 @pytest.mark.parametrize("context", ["education", "workplace"])
-def test_restricted_context_announces_no_person_and_removes_who_was_there(context: Context) -> None:
+def test_restricted_context_announces_no_person_and_removes_who_was_there(
+    context: Context, home_assistant: HomeAssistant
+) -> None:
     """Only permitted topics have entities; the others are announced as removed."""
     config = Config(device=DeviceSettings(context=context))
     policy = allowed(config.device)
