@@ -76,7 +76,7 @@ def odd_files(tmp_path: Path) -> list[Path]:
         "one.png": np.zeros((1, 1, 3), np.uint8),
         "grey.png": random.integers(0, 255, (90, 70), np.uint8),
         "alpha.png": random.integers(0, 255, (90, 70, 4), np.uint8),
-        "huge.jpg": np.full((5000, 5000, 3), 90, np.uint8),
+        "huge.jpg": np.full((1000, 16_000, 3), 90, np.uint8),
     }
     for name, pixels in images.items():
         cv2.imwrite(str(tmp_path / name), pixels)
