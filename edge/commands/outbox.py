@@ -13,7 +13,7 @@ from edge.commands.console import print_table
 from edge.config import outbox_path
 from edge.delivery.messages import outbox_counts
 from edge.delivery.outbox.dead_letters import PARTS, Contents, DeadLetters, Part
-from edge.delivery.outbox.queue import Refused
+from edge.delivery.outbox.rows import Refused
 from edge.errors import EXIT_FAILURE, EXIT_OK, EdgeError
 from edge.settings import Config
 

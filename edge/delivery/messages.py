@@ -8,7 +8,7 @@ from datetime import datetime
 from importlib import resources
 from typing import Any
 
-from edge.delivery.outbox.queue import Counts
+from edge.delivery.outbox.rows import Counts
 from edge.people.fatigue import FatigueState
 from edge.people.speaker import NO_SPEAKER, Speaker
 from edge.settings import DeviceSettings

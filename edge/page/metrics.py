@@ -14,7 +14,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from edge import __version__
-from edge.delivery.outbox.queue import Counts
+from edge.delivery.outbox.rows import Counts
 from edge.host.conditions import THROTTLED
 from edge.page.snapshot import Snapshot
 from edge.people.fatigue import LEVELS

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edge.delivery.outbox.queue import Counts
+from edge.delivery.outbox.rows import Counts
 
 
 @dataclass(frozen=True, slots=True)

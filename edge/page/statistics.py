@@ -6,7 +6,8 @@ import time
 from collections.abc import Mapping
 
 from edge.delivery import messages
-from edge.delivery.outbox.queue import Counts, Outbox
+from edge.delivery.outbox.queue import Outbox
+from edge.delivery.outbox.rows import Counts
 from edge.delivery.publisher import Publisher
 from edge.errors import OutboxError
 from edge.health import Health

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -22,7 +23,9 @@ from typing import Any
 
 from edge.delivery.mqtt.connection_state import ConnectionState
 from edge.delivery.mqtt.tuning import TUNING
-from edge.delivery.outbox.queue import Counts, Outbox
+from edge.delivery.outbox.dead_letters import DeadLetters
+from edge.delivery.outbox.queue import Outbox
+from edge.delivery.outbox.rows import Counts
 from edge.delivery.publisher import Publisher
 from edge.settings import MqttSettings
 from edge.values import EmotionEvent
@@ -105,9 +108,12 @@ class Fleet:
         """Return what each outbox counts, read beside the process as `emotion-edge outbox` reads it."""
         result = {}
         for device in self.plan.devices:
-            outbox = open_outbox(self.plan, device)
-            result[device] = outbox.counts()
-            outbox.close()
+            path = path_of(self.plan, device)
+            if not path.is_file():  # the process has just begun
+                result[device] = Counts(0, 0, 0, 0, 0)
+                continue
+            with closing(DeadLetters(path)) as outbox:
+                result[device] = outbox.contents().counts
         return result
 
     def has_delivered(self) -> bool:
@@ -123,8 +129,13 @@ class Fleet:
 
 def open_outbox(plan: Plan, device: str) -> Outbox:
     """Open the outbox of one device of the plan."""
-    path = Path(plan.directory) / f"{device}.sqlite3"
+    path = path_of(plan, device)
     return Outbox(path, device=device, max_events=1_000_000, max_bytes=plan.max_bytes)
+
+
+def path_of(plan: Plan, device: str) -> Path:
+    """Return the path of the outbox of one device."""
+    return Path(plan.directory) / f"{device}.sqlite3"
 
 
 def run(plan: Plan) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import grp
 import os
 import tempfile
@@ -96,6 +97,10 @@ def check_outbox(path: Path) -> Finding:
     except EdgeError as error:
         return failed("outbox", str(path), error)
     detail = f"{counts.waiting} waiting, {counts.refused} refused, {counts.dropped} dropped"
+    set_aside = sorted(path.parent.glob(f"{glob.escape(path.name)}.corrupt-*"))
+    if set_aside:
+        detail = f"a damaged outbox was set aside as {set_aside[-1]}; {detail}"
+        return Finding("outbox", str(path), "failed", detail, "check the disk, then move that file away")
     return Finding("outbox", str(path), "ok", detail)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 
 from edge.delivery.mqtt.tuning import TUNING, Tuning
-from edge.delivery.outbox.queue import Outbox, Row
+from edge.delivery.outbox.queue import Outbox
+from edge.delivery.outbox.rows import Row
 from edge.errors import OutboxError
 from edge.log_once import LogOnce
 from edge.policy import OPEN, Policy

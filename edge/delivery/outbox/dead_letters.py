@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edge.delivery.outbox.file import OutboxFile
-from edge.delivery.outbox.queue import Counts, Refused
+from edge.delivery.outbox.rows import Counts, Refused, read_last_sequence, read_totals
 from edge.errors import EdgeError
 
 Part = Literal["waiting", "refused"]
@@ -35,33 +35,37 @@ class DeadLetters:
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise EdgeError(f"{path}: no outbox file; start the daemon once, or check device.id")
-        self._file = OutboxFile(path, may_create=False)
+        self._file = OutboxFile(path)
 
     def contents(self) -> Contents:
         """Count everything."""
 
         def read() -> Contents:
-            totals = dict(self._file.execute("SELECT name, value FROM totals").fetchall())
-            last = self._file.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+            totals = read_totals(self._file.execute)
+            last = read_last_sequence(self._file.execute)
             (dead_letters,) = self._file.execute("SELECT count(*) FROM refused").fetchone()
-            return Contents(Counts(**totals, last_sequence=int(last[0]) if last else 0), int(dead_letters))
+            return Contents(Counts(**totals, last_sequence=last), int(dead_letters))
 
         return self._file.run(read)
 
     def refused(self, limit: int) -> list[Refused]:
         """Return the newest dead letters, newest first."""
-        query = "SELECT * FROM refused ORDER BY sequence DESC LIMIT ?"
+        query = "SELECT sequence, id, payload, reason, time FROM refused ORDER BY sequence DESC LIMIT ?"
         return self._file.run(lambda: [Refused(*row) for row in self._file.execute(query, limit)])
 
     def retry(self) -> int:
-        """Put all dead letters back into the queue, each with its id and sequence; return how many."""
+        """Put dead letters back into the queue, each with its id and sequence; return how many.
+
+        Damaged ones (`corrupt`) stay: they would never be sent.
+        """
 
         def move() -> int:
             with self._file.transaction():
                 moved = self._file.execute(
-                    "INSERT INTO events SELECT sequence, id, payload FROM refused ORDER BY sequence"
+                    "INSERT INTO events SELECT sequence, id, payload, checksum FROM refused "
+                    "WHERE reason <> 'corrupt' ORDER BY sequence"
                 ).rowcount
-                self._file.execute("DELETE FROM refused")
+                self._file.execute("DELETE FROM refused WHERE reason <> 'corrupt'")
                 self._recount()
             return moved
 
@@ -84,7 +88,10 @@ class DeadLetters:
         return self._file.run(delete)
 
     def export(self, *parts: Part) -> Iterator[dict[str, Any]]:
-        """Yield every event of these parts, oldest first; dead letters with `reason` and `time`."""
+        """Yield every event of these parts, oldest first; dead letters with `reason` and `time`.
+
+        `event` is the text of a payload that is damaged.
+        """
         for part in parts:
             columns = "payload, NULL, NULL" if part == "waiting" else "payload, reason, time"
             table = "events" if part == "waiting" else "refused"
@@ -93,7 +100,7 @@ class DeadLetters:
             while rows := self._read(query, after):
                 for sequence, payload, reason, time in rows:
                     after = sequence
-                    yield {"state": part, "reason": reason, "time": time, "event": json.loads(payload)}
+                    yield {"state": part, "reason": reason, "time": time, "event": _event(payload)}
 
     def close(self) -> None:
         """Close the file."""
@@ -108,3 +115,11 @@ class DeadLetters:
             "UPDATE totals SET value = (SELECT coalesce(sum(length(payload)), 0) FROM events) "
             "WHERE name = 'waiting_bytes'"
         )
+
+
+def _event(payload: bytes) -> dict[str, Any] | str:
+    try:
+        event = json.loads(payload)
+    except (ValueError, RecursionError):
+        event = None
+    return event if isinstance(event, dict) else payload.decode(errors="replace")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from edge.delivery.outbox.queue import Counts, Outbox
+from edge.delivery.outbox.queue import Outbox
+from edge.delivery.outbox.rows import Counts
 from edge.errors import OutboxError
 from edge.health import Health
 
@@ -41,6 +42,7 @@ class OutboxFaults:
             self._outbox.expire(now_s)
             if self._error is not None:
                 self._outbox.check()
+            self._outbox.check_reads()
             counts = self._outbox.counts()
         except OutboxError as error:
             self.disk_failed(error)

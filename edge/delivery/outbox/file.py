@@ -1,4 +1,4 @@
-"""The SQLite database of the outbox: opens it, repairs it, explains errors. `queue` knows the contents."""
+"""The SQLite database of the outbox: opens it, replaces a damaged one, explains errors."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
+from edge.delivery.outbox.high_water_mark import HighWaterMark
+from edge.delivery.outbox.rows import LARGEST, SCHEMA, TABLES, add_checksums, corrupt, decode_text
+from edge.delivery.outbox.salvage import salvage
+from edge.delivery.outbox.write_ahead_log import PAGE_BYTES, is_damaged
 from edge.errors import OutboxError
 
 log = logging.getLogger(__name__)
@@ -20,19 +24,6 @@ log = logging.getLogger(__name__)
 BUSY_S = 0.25  # how long a call waits for the lock of another process, and blocks other threads
 LOW_SPACE_BYTES = 16 << 20  # free space below which the log is kept short
 
-TABLES = ("events", "done", "refused", "totals", "marks", "newest")
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS events (
-    sequence INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, payload BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS done (sequence INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE);
-CREATE TABLE IF NOT EXISTS refused (
-    sequence INTEGER PRIMARY KEY, id TEXT NOT NULL, payload BLOB NOT NULL,
-    reason TEXT NOT NULL, time TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS totals (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS marks (clock_s REAL PRIMARY KEY, sequence INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS newest (id INTEGER PRIMARY KEY CHECK (id = 1), time TEXT NOT NULL);
-INSERT OR IGNORE INTO totals VALUES ('waiting', 0), ('waiting_bytes', 0), ('refused', 0), ('dropped', 0);
-"""
 REMEDIES = {
     "disk_full": "free some space",
     "read_only": "make the file system writable",
@@ -48,16 +39,20 @@ R = TypeVar("R")
 class OutboxFile:
     """One connection to the database, opened when first needed and again after it failed; used under `lock`.
 
-    With `may_create`, as in the daemon, a missing file is created; a corrupt one is renamed to
-    `<name>.corrupt-<UTC time>`, never deleted, and `set_aside` names it. Without, a missing or corrupt file
-    is an error and stays as it is: for a second process that reads the outbox of a daemon.
+    With a `mark`, as in the daemon, a missing file is created. A damaged file and its log are renamed to
+    `<name>.corrupt-<UTC time>`, never deleted; `set_aside` names it, and the rows that can be read are in the
+    new file. Without a mark, a missing or corrupt file is an error and stays as it is: for a second process
+    that reads the outbox of a daemon.
     """
 
-    def __init__(self, path: Path, *, may_create: bool, on_open: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, path: Path, *, mark: HighWaterMark | None = None, on_open: Callable[[], None] = lambda: None
+    ) -> None:
         self.path = path
         self.set_aside: Path | None = None
+        self.was_missing = False  # at the last open
         self.lock = threading.RLock()
-        self._may_create = may_create
+        self._mark = mark
         self._on_open = on_open
         self._connection: sqlite3.Connection | None = None
         self._is_durable: bool | None = None
@@ -70,10 +65,10 @@ class OutboxFile:
                 self._open()
                 return work()
             except (sqlite3.Error, OSError) as error:
-                if reason_of(error) != "corrupt" or not self._may_create:
+                if reason_of(error) != "corrupt" or self._mark is None:
                     raise self._explained(error) from error
             try:
-                self._rename()
+                self._replace()
                 self._open()
                 return work()
             except (sqlite3.Error, OSError) as error:
@@ -128,26 +123,43 @@ class OutboxFile:
     def _open(self) -> None:
         if self._connection is not None:
             return
-        if self._may_create:
+        if self._mark is not None:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self._recovered.exists():  # a crash interrupted `_replace`
+                self._rename()
+            if is_damaged(self.path, same_boot=self._mark.is_of_this_boot):
+                raise corrupt("the log is damaged")
+        self.was_missing = not self.path.exists()
         # Created here, since SQLite would make it readable for every user; its log gets the same mode.
-        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if self._may_create else 0)
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if self._mark is not None else 0)
         os.close(os.open(self.path, flags, 0o600))
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_S)
+        connection.text_factory = decode_text
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            with closing(connection.execute("PRAGMA quick_check(1)")) as check:
-                if (verdict := check.fetchone()[0]) != "ok":
-                    raise _corrupt(verdict)
-            names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-            if not names.issuperset(TABLES):  # checked first: writing would need room on the disk
-                connection.executescript(SCHEMA)
+            self._prepare(connection)
             self._connection, self._is_durable, self._version = connection, None, -1
             self._on_open()
         except BaseException:
             self._connection = None
             connection.close()
             raise
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        """Check the database, and create or complete its tables."""
+        connection.execute("PRAGMA journal_mode = WAL")
+        with closing(connection.execute("PRAGMA quick_check(1)")) as check:
+            if (verdict := check.fetchone()[0]) != "ok":
+                raise corrupt(verdict)
+        names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        if not names.issuperset(TABLES):  # checked first: writing would need room on the disk
+            if not self.was_missing and self._mark is not None and self._mark.reserved is not None:
+                raise corrupt("tables are missing")
+            connection.executescript(SCHEMA)
+        columns = {row[1] for row in connection.execute("PRAGMA table_info(events)")}
+        if "checksum" not in columns:
+            connection.execute("BEGIN IMMEDIATE")  # closing the connection rolls it back
+            add_checksums(lambda statement, *values: connection.execute(statement, values))
+            connection.execute("COMMIT")
 
     def _disconnect(self) -> None:
         if self._connection is not None:
@@ -157,12 +169,36 @@ class OutboxFile:
 
     def _explained(self, error: Exception) -> OutboxError:
         reason = reason_of(error)
+        if reason == "not_writable" and self._is_full():
+            reason = "disk_full"
         if reason not in ("locked", "disk_full", "read_only"):  # with these, reading goes on
             self._disconnect()  # the next call starts from a fresh connection
         return OutboxError(f"outbox.path {self.path}: {error}; {REMEDIES[reason]}", reason=reason)
 
-    def _rename(self) -> None:
+    def _is_full(self) -> bool:
+        """Return whether the disk has no page left: SQLite then reports other errors for its log, too."""
+        try:
+            return self.free_bytes() < PAGE_BYTES
+        except OSError:
+            return False
+
+    @property
+    def _recovered(self) -> Path:
+        """The complete new database, while the damaged files are moved out of its way."""
+        return self.path.with_name(f"{self.path.name}.recovered")
+
+    def _replace(self) -> None:
+        """Set the damaged files aside, and continue with a new database of all rows that can be read."""
         self._disconnect()
+        assert self._mark is not None, "only the daemon replaces a file"
+        try:
+            salvage(self.path, self._recovered, largest=self._mark.reserved or LARGEST)
+        except (sqlite3.Error, OSError) as error:
+            log.error("outbox.path %s: nothing of it can be read: %s", self.path, error)
+        self._rename()
+
+    def _rename(self) -> None:
+        """Move the damaged files aside and the recovered one, if there is one, to their place."""
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         name, number = f"{self.path.name}.corrupt-{stamp}", 1
         while (target := self.path.with_name(name)).exists():  # a clock that does not run must not overwrite
@@ -170,6 +206,8 @@ class OutboxFile:
         for suffix in ("-wal", "-shm", ""):
             with suppress(FileNotFoundError):
                 Path(f"{self.path}{suffix}").rename(f"{target}{suffix}")
+        with suppress(FileNotFoundError):
+            self._recovered.rename(self.path)
         self.set_aside = target
         log.error("outbox.path %s: corrupt; kept as %s, a new one is started", self.path, target)
 
@@ -195,9 +233,3 @@ def reason_of(error: Exception) -> str:
         errno.EACCES: "not_permitted",
         errno.EPERM: "not_permitted",
     }.get(number or 0, "not_writable")
-
-
-def _corrupt(verdict: str) -> sqlite3.DatabaseError:
-    error = sqlite3.DatabaseError(verdict)
-    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-    return error

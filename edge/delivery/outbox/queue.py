@@ -2,56 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from edge.delivery.outbox.ages import AgeMarks
 from edge.delivery.outbox.file import OutboxFile, reason_of
+from edge.delivery.outbox.high_water_mark import HighWaterMark
+from edge.delivery.outbox.rows import (
+    Counts,
+    Refused,
+    Row,
+    check_consistency,
+    checksum,
+    corrupt,
+    is_intact,
+    read_last_sequence,
+    read_totals,
+)
+from edge.delivery.outbox.write_ahead_log import PAGE_BYTES
 from edge.errors import OutboxError
 from edge.settings import OutboxSettings
 from edge.values import EmotionEvent, encode, rfc3339
 
+log = logging.getLogger(__name__)
+
 MAX_REFUSED = 1000  # dead letters kept; the count of refusals goes on
 MAX_DONE = 1000  # ids of delivered events that are recognised when they are appended again
-PAGE_BYTES = 4096  # SQLite's default
 RESERVE_BYTES = 256 << 10  # free space below which the queue stops growing: deleting needs room in the log
 SPARE_BYTES = 64 << 10  # size that the queue may have even then
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One waiting event: `payload` is its CloudEvents JSON, which contains the same `sequence`."""
-
-    sequence: int
-    id: str
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A dead letter: an event that the broker refused, why, and when (RFC 3339 UTC)."""
-
-    sequence: int
-    id: str
-    payload: bytes
-    reason: str
-    time: str
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """Events that wait now, and those refused, dropped and numbered since the file was created."""
-
-    waiting: int
-    waiting_bytes: int
-    refused: int
-    dropped: int
-    last_sequence: int
 
 
 P = ParamSpec("P")
@@ -80,9 +63,10 @@ class Outbox:
 
     All methods may be called from any thread. They raise `OutboxError`, whose `reason` is `disk_full`,
     `read_only`, `locked`, `not_permitted` or `not_writable`, after a quarter of a second at most, and work
-    again when the disk does. A corrupt file is renamed to `<name>.corrupt-<UTC time>`, a new one is started,
-    and `set_aside` names the old one. `sequence` then continues after the newest one of this process; it
-    starts again at 1 where the file was corrupt before the process began.
+    again when the disk does. A damaged row becomes a dead letter, `corrupt`; it is never returned by
+    `waiting`. A damaged file is set aside as `<name>.corrupt-<UTC time>`, which `set_aside` names, and a new
+    one continues with all rows that can be read. `sequence` then continues after the newest one of this
+    process or, at its start, above the `HighWaterMark`.
     """
 
     def __init__(
@@ -101,7 +85,9 @@ class Outbox:
         self._max_bytes = max_bytes
         self._max_refused = max_refused
         self._last = 0  # the newest sequence that this process gave or read
-        self._file = OutboxFile(path, may_create=True, on_open=self._resume)
+        self._mark = HighWaterMark(path)
+        self._file = OutboxFile(path, mark=self._mark, on_open=self._resume)
+        self._failed_read: tuple[int, int] | None = None  # limit and position of a read that failed
         self._ages = AgeMarks(self._file, max_age_s=max_age_s)
         # A disk that is full at boot must not stop the daemon: the first append reports it.
         with suppress(OutboxError):
@@ -116,7 +102,8 @@ class Outbox:
     def newest_time(self) -> datetime | None:
         """The time of the last event, or a later one that was stored; None if it is not known."""
         with suppress(OutboxError, ValueError):
-            return datetime.fromisoformat(self._newest())
+            time = datetime.fromisoformat(self._newest())
+            return time if time.tzinfo is not None else None  # without a zone it is damaged
         return None
 
     def append(self, event: EmotionEvent) -> int:
@@ -140,15 +127,34 @@ class Outbox:
         self._last = max([self._last, *sequences])
         return sequences
 
-    @_guarded
     def waiting(self, limit: int, after: int = 0) -> list[Row]:
         """Return up to `limit` events with a sequence above `after`, oldest first."""
-        rows = self._file.execute(
-            "SELECT sequence, id, payload FROM events WHERE sequence > ? ORDER BY sequence LIMIT ?",
-            after,
-            limit,
-        )
-        return [Row(*row) for row in rows]
+        try:
+            rows = self._waiting(limit, after)
+        except OutboxError:
+            self._failed_read = limit, after
+            raise
+        self._failed_read = None
+        return rows
+
+    def check_reads(self) -> None:
+        """Try a read again that failed; raise `OutboxError` while it fails."""
+        if self._failed_read is not None:
+            self.waiting(*self._failed_read)
+
+    @_guarded
+    def _waiting(self, limit: int, after: int) -> list[Row]:
+        while True:
+            rows = self._file.execute(
+                "SELECT sequence, id, payload, checksum FROM events WHERE sequence > ? "
+                "ORDER BY sequence LIMIT ?",
+                after,
+                limit,
+            ).fetchall()
+            damaged = [row[0] for row in rows if not is_intact(*row)]
+            if not damaged:
+                return [Row(*row[:3]) for row in rows]
+            self._refuse_damaged(damaged)
 
     @_guarded
     def was_changed_by_others(self) -> bool:
@@ -184,16 +190,7 @@ class Outbox:
         with self._file.transaction():
             totals = self._totals()
             for sequence in sequences:
-                moved = self._file.execute(
-                    "INSERT OR REPLACE INTO refused "
-                    "SELECT sequence, id, payload, ?, ? FROM events WHERE sequence = ?",
-                    reason,
-                    rfc3339(datetime.now(UTC)),
-                    sequence,
-                ).rowcount
-                if moved:
-                    self._delete(sequence, totals)
-                    totals["refused"] += 1
+                self._refuse(sequence, reason, totals)
             self._save(totals)
             # By sequence and not by time, since a clock may jump back.
             self._file.execute(
@@ -205,7 +202,9 @@ class Outbox:
     @_guarded
     def refused(self, limit: int = MAX_REFUSED) -> list[Refused]:
         """Return the newest dead letters, newest first."""
-        rows = self._file.execute("SELECT * FROM refused ORDER BY sequence DESC LIMIT ?", limit)
+        rows = self._file.execute(
+            "SELECT sequence, id, payload, reason, time FROM refused ORDER BY sequence DESC LIMIT ?", limit
+        )
         return [Refused(*row) for row in rows]
 
     @_guarded
@@ -275,6 +274,7 @@ class Outbox:
             totals = self._totals()
             last = self._last_sequence()
             sequences = []
+            self._mark.reserve(last + len(events))
             for event in events:
                 sequence = self._find(event.id)
                 if sequence is None:
@@ -286,6 +286,32 @@ class Outbox:
             self._trim(totals, max_bytes=max_bytes)
             self._save(totals)
         return sequences
+
+    def _refuse(self, sequence: int, reason: str, totals: dict[str, int]) -> None:
+        moved = self._file.execute(
+            "INSERT OR REPLACE INTO refused SELECT sequence, CAST(coalesce(id, '') AS TEXT), "
+            "CAST(coalesce(payload, '') AS BLOB), ?, ?, checksum FROM events WHERE sequence = ?",
+            reason,
+            rfc3339(datetime.now(UTC)),
+            sequence,
+        ).rowcount
+        if moved:
+            self._delete(sequence, totals)
+            totals["refused"] += 1
+
+    def _refuse_damaged(self, sequences: Sequence[int]) -> None:
+        """Move damaged events to the dead letters."""
+        with suppress(sqlite3.IntegrityError):
+            # An index that still has the undamaged id refuses the deletion of the row.
+            self._file.execute("REINDEX events")
+        self.refuse_many(sequences, "corrupt")
+        log.error(
+            "outbox.path %s: event %d is damaged on the disk and not sent (%d damaged now); "
+            "`emotion-edge outbox` lists them",
+            self.path,
+            sequences[0],
+            len(sequences),
+        )
 
     def _find(self, event_id: str) -> int | None:
         known = self._file.execute(
@@ -299,7 +325,8 @@ class Outbox:
         """Insert one event into the table; the `COMMIT` of the transaction writes it to disk."""
         message = event.to_cloudevent(device=self._device, sequence=sequence)
         payload = encode(message)
-        self._file.execute("INSERT INTO events VALUES (?, ?, ?)", sequence, event.id, payload)
+        row = (sequence, event.id, payload, checksum(sequence, event.id, payload))
+        self._file.execute("INSERT INTO events VALUES (?, ?, ?, ?)", *row)
         totals["waiting"] += 1
         totals["waiting_bytes"] += len(payload)
         if len(payload) > self._max_bytes:  # dropping all the others would not make it fit
@@ -316,29 +343,39 @@ class Outbox:
 
     def _delete(self, sequence: int, totals: dict[str, int]) -> None:
         row = self._file.execute(
-            "DELETE FROM events WHERE sequence = ? RETURNING length(payload)", sequence
+            "DELETE FROM events WHERE sequence = ? RETURNING coalesce(length(payload), 0)", sequence
         ).fetchone()
         if row:
             totals["waiting"] -= 1
             totals["waiting_bytes"] -= row[0]
 
     def _totals(self) -> dict[str, int]:
-        return dict(self._file.execute("SELECT name, value FROM totals").fetchall())
+        return read_totals(self._file.execute)
 
     def _save(self, totals: dict[str, int]) -> None:
         for name, value in totals.items():
             self._file.execute("UPDATE totals SET value = ?1 WHERE name = ?2 AND value <> ?1", value, name)
 
     def _last_sequence(self) -> int:
-        row = self._file.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
-        return int(row[0]) if row else 0
+        return read_last_sequence(self._file.execute)
 
     def _resume(self) -> None:
-        """Continue the sequence of this process in a new file that replaces a corrupt one."""
-        if self._last_sequence() < self._last:
+        """Check the file, and continue the sequence in one that replaces a lost or damaged one."""
+        check_consistency(self._file.execute)
+        last, reserved = self._last_sequence(), self._mark.reserved
+        if reserved is not None and last > reserved and self._file.set_aside is None:
+            raise corrupt(f"the sequence {last} is above the reserved numbers, {reserved}")
+        is_new = self._file.set_aside is not None or self._file.was_missing
+        first = self._last or (reserved or 0 if is_new else 0)
+        if last < first:
+            log.warning(
+                "outbox.path %s: a new database; the numbering of events goes on at %d", self.path, first + 1
+            )
             self._file.execute("DELETE FROM sqlite_sequence WHERE name = 'events'")
-            self._file.execute("INSERT INTO sqlite_sequence VALUES ('events', ?)", self._last)
+            self._file.execute("INSERT INTO sqlite_sequence VALUES ('events', ?)", first)
         self._last = self._last_sequence()
+        with suppress(OSError):  # the first append needs it, and reports what fails
+            self._mark.reserve(self._last)
 
 
 def open_outbox(path: Path, settings: OutboxSettings, *, device: str) -> Outbox:

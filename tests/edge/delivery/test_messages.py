@@ -15,7 +15,7 @@ import pytest
 from edge.delivery import messages
 from edge.delivery.home_assistant.entities import discovery_payload
 from edge.delivery.messages import COMMAND_SCHEMAS, EVENT_TYPES, SCHEMAS, load_schema
-from edge.delivery.outbox.queue import Counts
+from edge.delivery.outbox.rows import Counts
 from edge.people.fatigue import FatigueState
 from edge.people.speaker import Speaker
 from edge.settings import Config, DeviceSettings

@@ -6,7 +6,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from edge.delivery.outbox.queue import Counts
+from edge.delivery.outbox.rows import Counts
 from edge.page.metrics import render_metrics
 from edge.page.snapshot import Snapshot
 

@@ -17,7 +17,8 @@ from edge.__main__ import main
 from edge.delivery import messages
 from edge.delivery.home_assistant.discovery import DiscoveryPublisher, discovery_topic
 from edge.delivery.home_assistant.entities import discovery_payload, entity_ids
-from edge.delivery.outbox.queue import Counts, Outbox
+from edge.delivery.outbox.queue import Outbox
+from edge.delivery.outbox.rows import Counts
 from edge.delivery.publisher import Publisher
 from edge.people.fatigue import FatigueState
 from edge.policy import allowed

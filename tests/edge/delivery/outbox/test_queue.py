@@ -200,13 +200,13 @@ def test_directory_and_file_are_private(tmp_path: Path) -> None:
     assert set(modes.values()) == {0o600}
 
 
-def test_close_leaves_one_file(tmp_path: Path) -> None:
-    """A clean stop moves the log into the file."""
+def test_close_leaves_no_log(tmp_path: Path) -> None:
+    """A clean stop moves the log into the file; the high-water mark stays beside it."""
     outbox = open_outbox(tmp_path / "outbox.sqlite3")
     outbox.append(make_event(1))
     outbox.close()
     outbox.close()
-    assert [file.name for file in tmp_path.iterdir()] == ["outbox.sqlite3"]
+    assert {file.name for file in tmp_path.iterdir()} == {"outbox.sqlite3", "outbox.sqlite3.mark"}
 
 
 def hours(outbox: Outbox, since_s: float, count: int) -> None:

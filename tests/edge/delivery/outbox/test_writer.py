@@ -18,6 +18,7 @@ import pytest
 from edge.delivery.outbox.queue import Outbox
 from edge.delivery.outbox.writer import OutboxWriter
 from edge.delivery.publisher import Publisher
+from edge.errors import OutboxError
 from edge.health import Health
 from edge.policy import Policy
 from edge.settings import MqttSettings
@@ -176,6 +177,22 @@ def test_full_disk(tmp_path: Path, mosquitto: Mosquitto) -> None:
             wait_until(lambda: bench.outbox.counts().waiting == 0, "an empty outbox")
             assert bench.outbox.counts().refused == 0
             wait_until(lambda: b"event-1000" in b"".join(watcher.on(EVENT)), "the last event")
+
+
+def test_outbox_opened_on_a_full_disk(tmp_path: Path) -> None:
+    """SQLite reports other errors for its log there; the reason is `disk_full` all the same."""
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        with closing(Outbox(disk / "o.db", device="kitchen", max_events=10, max_bytes=1 << 20)) as outbox:
+            outbox.append(make_event(0))
+        with (disk / "log").open("wb", buffering=0) as file, suppress(OSError):
+            while file.write(b"x" * 4096):
+                pass
+        with closing(Outbox(disk / "o.db", device="kitchen", max_events=10, max_bytes=1 << 20)) as outbox:
+            with pytest.raises(OutboxError) as caught:
+                outbox.append(make_event(1))
+            assert caught.value.reason == "disk_full"
+            (disk / "log").unlink()
+            assert outbox.append(make_event(1)) == 2
 
 
 def test_queue_larger_than_the_disk(tmp_path: Path, mosquitto: Mosquitto) -> None:
