@@ -277,6 +277,7 @@ class Connector:
         self._tls = tls_context(settings)
         addresses = settings.addresses
         self._order = random.sample(addresses, len(addresses))
+        self._accepted: dict[Address, MQTTProtocolVersion] = {}  # the version of the last connection
         self._protocols = {address: list(tuning.protocols) for address in addresses}
         self._without_retain: set[Address] = set()
         self.address = self._order[0]  # of the broker that is tried now, or was tried last
@@ -302,10 +303,14 @@ class Connector:
             try:
                 connection = self._open_with_or_without_retain(protocol, will)
             except ConnectionFailed as error:
-                # Old brokers refuse the version, or close the connection without an answer.
-                if protocol == protocols[-1] or error.reason not in ("unsupported_protocol", "closed"):
+                # Old brokers refuse the version, or close the connection without an answer. So does a broker
+                # that crashes: one that has accepted the version is not taken for an old one.
+                is_known = self._accepted.get(self.address) == protocol
+                older = {"unsupported_protocol"} if is_known else {"unsupported_protocol", "closed"}
+                if protocol == protocols[-1] or error.reason not in older:
                     raise
             else:
+                self._accepted[self.address] = protocol
                 self._protocols[self.address] = protocols[protocols.index(protocol) :]
                 return connection
         raise AssertionError("the last protocol returns or raises")

@@ -29,6 +29,7 @@ from tests.helpers.brokers import (
     wait_until,
     watching,
 )
+from tests.helpers.packets import Action, Packet, packet_path
 
 
 def test_broker_absent_at_start(broker: Broker, outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
@@ -113,6 +114,27 @@ def test_broker_that_closes_mqtt_5_gets_3_1_1(mosquitto: Mosquitto, outbox: Outb
         with watching(mosquitto, client_id="emotion-edge-kitchen"):
             wait_until(lambda: not publisher.connection_state.connected, "a lost connection")
         wait_until(lambda: publisher.connection_state.protocol == "3.1.1", "a new connection")
+
+
+def test_broker_that_crashes_is_not_an_old_one(mosquitto: Mosquitto, outbox: Outbox) -> None:
+    """A broker that has accepted MQTT 5, and later closes without an answer, gets MQTT 5 again."""
+    connects = 0
+
+    def choose(packet: Packet) -> Action:
+        nonlocal connects
+        connects += packet.from_device and packet.number == 1
+        return "close" if packet.from_device and packet.number == 1 and connects in (2, 3) else "pass"
+
+    with (
+        packet_path(mosquitto.host, mosquitto.port, choose) as path,
+        publishing(path.settings, outbox) as publisher,
+    ):
+        wait_until(lambda: publisher.connection_state.connected, "a connection")
+        with watching(mosquitto, client_id="emotion-edge-kitchen"):
+            wait_until(lambda: not publisher.connection_state.connected, "a lost connection")
+        wait_until(lambda: publisher.connection_state.connected, "a new connection")
+        assert connects >= 4
+        assert publisher.connection_state.protocol == "5"
 
 
 def test_wrong_password_is_named(tmp_path: Path, outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
