@@ -76,7 +76,7 @@ check: $(VENV)/test.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Faults of daemon, broker, network, cluster, fleet and disk under load (15 minutes); `make test` runs a short form.
+# Faults of daemon, broker, network, cluster, fleet, disk and page under load (15 minutes); `make test` runs a short form.
 # Prints one table and writes runs/chaos.json.
 chaos: apt $(VENV)/test.stamp
 	CHAOS=full CHAOS_JSON=runs/chaos.json $(BIN)/python -m pytest tests/chaos --quiet --timeout=900
