@@ -16,7 +16,7 @@ from rich.table import Table
 
 IS_FULL = os.environ.get("CHAOS") == "full"
 
-ORDER = ["daemon", "broker", "both, at once", "network", "cluster", "fleet", "disk", "page"]
+ORDER = ["daemon", "broker", "both, at once", "network", "cluster", "fleet", "disk", "damage", "page"]
 
 T = TypeVar("T")
 
