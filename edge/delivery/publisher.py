@@ -25,6 +25,7 @@ from edge.delivery.mqtt.reconnect import ReconnectBackoff
 from edge.delivery.mqtt.send_queue import SendQueue
 from edge.delivery.mqtt.session import Session
 from edge.delivery.mqtt.size_trial import SizeTrial
+from edge.delivery.mqtt.takeover import DUPLICATE_ID, TakeoverDetector
 from edge.delivery.mqtt.topics import Topics
 from edge.delivery.mqtt.tuning import TUNING, Tuning
 from edge.delivery.outbox.queue import Outbox
@@ -69,6 +70,7 @@ class Publisher:
         self._connector = Connector(settings, f"emotion-edge-{device}", password, tuning=tuning)
         self._backoff = ReconnectBackoff(tuning, brokers=self._connector.brokers)
         self._log = ConnectionLog(on_state)
+        self._takeover = TakeoverDetector(tuning=tuning)
         self._on_progress = on_progress  # called while the thread makes progress, connected or not
         self._new_session: Callable[[Connection], Session] = partial(
             Session,
@@ -77,6 +79,7 @@ class Publisher:
             send_queue=SendQueue(outbox, policy=policy, tuning=tuning),
             probe=PublishProbe(self._topics.probe, tuning=tuning),
             trial=SizeTrial(self._topics.probe, tuning=tuning),
+            takeover=self._takeover,
             connection_log=self._log,
             tuning=tuning,
             on_acked=on_acked,  # gets the seconds from sending to the acknowledgement
@@ -178,6 +181,7 @@ class Publisher:
                 reason = self._connect_and_serve()
             except ConnectionFailed as error:
                 reason = error.reason
+                self._takeover.connect_failed(reason)
             except Exception:  # the outermost loop of the thread: the next connection starts afresh
                 log.exception("mqtt: the connection is closed after an internal error")
                 reason = "internal"
@@ -195,7 +199,8 @@ class Publisher:
         finally:
             connection.abort()
             # mosquitto 2.0.11 closes the connection after each refused message: the pause must stay short.
-            is_useful = session.has_delivered and reason != "session_taken_over"
-            if is_useful or time.monotonic() - opened_s >= self._tuning.stable_s:
+            is_useful = session.has_delivered or time.monotonic() - opened_s >= self._tuning.stable_s
+            # Two clients with one id end each other's connections: the pauses must grow.
+            if is_useful and self._takeover.fault != DUPLICATE_ID:
                 self._backoff.reset()
         return reason

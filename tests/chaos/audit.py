@@ -20,7 +20,8 @@ SUBSCRIBE_S = 20.0
 class Auditor:
     """An independent durable client (clean session off, QoS 1) that goes from host to host until one answers.
 
-    Times are those of the wall clock in seconds, since the events carry it.
+    Times are those of the wall clock in seconds, since the events carry it. With `by_id` a device is known by
+    its event ids, not by its topic: for several devices on one topic.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class Auditor:
         topic: str = "emotion/+/event",
         username: str | None = None,
         password: str | None = None,
+        by_id: bool = False,
     ) -> None:
         self.duplicated = 0
         self.unnumbered = 0  # events without a sequence: sent live, since no disk stored them
@@ -38,6 +40,7 @@ class Auditor:
         self._ids: set[str] = set()
         self._addresses = list(addresses)
         self._topic = topic
+        self._by_id = by_id
         self._subscribed = threading.Event()
         self._stop = threading.Event()
         self._client = paho.Client(
@@ -130,5 +133,6 @@ class Auditor:
         if "sequence" not in event:
             self.unnumbered += 1
             return
-        self.by_device.setdefault(message.topic.split("/")[-2], []).append(event["sequence"])
+        device = event["id"].rpartition("-")[0] if self._by_id else message.topic.split("/")[-2]
+        self.by_device.setdefault(device, []).append(event["sequence"])
         self._times.append((datetime.fromisoformat(event["time"]).timestamp(), time.time()))

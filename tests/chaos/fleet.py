@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -46,6 +47,7 @@ class Plan:
     max_bytes: int = 1 << 30
     retained: dict[str, int] = field(default_factory=dict)  # bytes of a message, by its full topic
     tuning: dict[str, Any] = field(default_factory=dict)  # other than that of every device
+    stream: str = ""  # before each event id: different for devices with one id
 
 
 @dataclass(frozen=True)
@@ -151,9 +153,14 @@ def run(plan: Plan) -> None:
                 device, state.connected, state.reason, state.since_ns / 1e9, sorted(state.faults)
             )
             log.write(json.dumps(dataclasses.asdict(change)) + "\n")
+            publish_status(device, state)
+
+        def publish_status(device: str, state: ConnectionState | None = None) -> None:
+            reasons = [] if state is None else sorted(state.faults)
+            publishers[device].publish_state("status", {"reasons": reasons, "process": os.getpid()})
 
         outboxes = {device: open_outbox(plan, device) for device in plan.devices}
-        publishers = {}
+        publishers: dict[str, Publisher] = {}
         for device, outbox in outboxes.items():
             settings = MqttSettings(**plan.mqtt, username=device if plan.password else None)
             publishers[device] = Publisher(
@@ -166,7 +173,7 @@ def run(plan: Plan) -> None:
             )
             for topic, size in plan.retained.items():
                 publishers[device].publish_retained(topic, b"x" * size)
-            publishers[device].publish_state("status", {"state": "running"})
+            publish_status(device)
             publishers[device].start()
         made = {device: outbox.counts().last_sequence for device, outbox in outboxes.items()}
         next_s = time.monotonic()
@@ -175,7 +182,7 @@ def run(plan: Plan) -> None:
                 if stop or made[device] >= plan.events:
                     continue
                 made[device] += 1
-                outbox.append(make_event(device, made[device]))
+                outbox.append(make_event(plan.stream + device, made[device]))
                 publishers[device].event_added()
                 next_s += 1 / plan.rate_hz
                 time.sleep(max(0.0, next_s - time.monotonic()))

@@ -24,6 +24,8 @@ DISCOVERY = "homeassistant/device/kitchen/config"
 DISCOVERY_BYTES = 7400
 # There is no fleet to spread; a connection that ends at once must not pause the test for a minute.
 BRISK = {"first_pause_s": (0.02, 0.2), "stable_s": 0.0, "size_pause_s": (0.02, 0.2)}
+WAR_S = pick(15.0, 30.0)  # two devices with one id run at least so long
+WAR_CONNECTIONS = 20  # of both, while the pauses grow to a minute
 V5, V311 = (5, 4), (4,)
 
 Record = Callable[[Outcome], None]
@@ -175,3 +177,58 @@ def test_broker_without_retained_messages(tmp_path: Path, record: Record) -> Non
         )
         names = row("broker", "retain_available false", "retain_not_supported named")
         finish(device, auditor, names, record)
+
+
+def test_takeover_war(tmp_path: Path, record: Record, progress: Progress) -> None:
+    """Two devices with one id end each other's connections; both name it, and every event arrives."""
+    events = pick(200, 2000)
+    broker = Mosquitto(tmp_path)
+    plans = [
+        Plan(
+            mqtt={"port": broker.port, "keepalive_s": 5},
+            directory=str(tmp_path / stream),
+            events=events,
+            rate_hz=RATE_HZ,
+            tuning={"first_pause_s": (0.05, 0.5)},
+            stream=stream,
+        )
+        for stream in ("first", "second")
+    ]
+    since_s = time.monotonic()
+    with (
+        running(broker),
+        Auditor([(broker.host, broker.port)], by_id=True) as auditor,
+        Fleet(plans[0]) as first,
+        Fleet(plans[1]) as second,
+    ):
+        devices = (first, second)
+
+        def is_over() -> bool:
+            progress(f"{sum(map(connects, devices))} connections, {auditor.arrived} events")
+            return all(device.has_delivered() for device in devices) and all(map(has_named_it, devices))
+
+        def has_named_it(device: Fleet) -> bool:
+            return any("duplicate_id" in change.faults for change in device.connection_changes())
+
+        with suppress(pytest.fail.Exception):  # the row lists what is missing
+            wait_until(is_over, "all events of both", timeout_s=3 * PATIENCE_S)
+        took_s = time.monotonic() - since_s
+        time.sleep(max(0.0, WAR_S - took_s))
+        count = sum(map(connects, devices))
+        counts = [device.counts()["kitchen"] for device in devices]
+        outcome = Outcome(
+            "broker",
+            f"2 x {events} events",
+            "two devices with one id",
+            lost=sum(len(auditor.lost(f"{plan.stream}kitchen", events)) for plan in plans),
+            duplicated=auditor.duplicated,
+            out_of_order=auditor.out_of_order,
+            recover_s=took_s,
+            note=f"{count} connections in {max(WAR_S, took_s):.0f} s",
+            dead_letters=sum(c.refused for c in counts),
+        )
+        record(outcome)
+        assert all(map(has_named_it, devices))
+        assert (outcome.lost, outcome.out_of_order, outcome.dead_letters) == (0, 0, 0)
+        assert sum(c.dropped for c in counts) == 0
+        assert count <= WAR_CONNECTIONS

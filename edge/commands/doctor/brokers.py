@@ -15,6 +15,7 @@ from edge.config import read_password
 from edge.delivery import messages
 from edge.delivery.home_assistant.discovery import discovery_topic
 from edge.delivery.home_assistant.entities import discovery_payload
+from edge.delivery.messages import ONLINE
 from edge.delivery.mqtt.connection import (
     REMEDIES,
     Connection,
@@ -24,6 +25,7 @@ from edge.delivery.mqtt.connection import (
     reason_of,
 )
 from edge.delivery.mqtt.size_trial import probe_of_size
+from edge.delivery.mqtt.takeover import DUPLICATE_ID
 from edge.delivery.mqtt.tls import tls_context
 from edge.delivery.mqtt.tuning import TUNING, V5
 from edge.errors import EdgeError
@@ -32,6 +34,7 @@ from edge.settings import Config
 from edge.values import encode
 
 EVENT_BYTES = 2048  # an event with face and voice is smaller
+RETAINED_S = 1.0  # within which the broker sends what it keeps
 EXPIRY_DAYS = 7  # automatic renewal happens earlier than this
 
 
@@ -39,15 +42,15 @@ class Skipped(Exception):
     """A stage cannot run; the message is the reason."""
 
 
-def check_brokers(config: Config) -> Iterator[Finding]:
-    """Check every broker of `mqtt.host`, not only the one that the daemon uses now."""
+def check_brokers(config: Config, *, has_daemon: bool) -> Iterator[Finding]:
+    """Check every broker of `mqtt.host`; `has_daemon` is whether a daemon runs on this machine."""
     for address in config.mqtt.addresses:
-        yield from check_broker(config, address)
+        yield from check_broker(config, address, has_daemon=has_daemon)
 
 
-def check_broker(config: Config, address: Address) -> Iterator[Finding]:
+def check_broker(config: Config, address: Address, *, has_daemon: bool) -> Iterator[Finding]:
     """Run the stages in order; skip those after a failed one."""
-    session = _Session(config, address)
+    session = _Session(config, address, has_daemon=has_daemon)
     failed_stage = ""
     try:
         for stage, check in session.checks.items():
@@ -72,7 +75,8 @@ def check_broker(config: Config, address: Address) -> Iterator[Finding]:
 class _Session:
     """The checks of one broker: each returns a detail, or raises `Skipped`, or the error of a failure."""
 
-    def __init__(self, config: Config, address: Address) -> None:
+    def __init__(self, config: Config, address: Address, *, has_daemon: bool) -> None:
+        self._has_daemon = has_daemon
         self._config = config
         self._settings = config.mqtt.model_copy(update={"host": str(address)})
         self._address = address
@@ -88,6 +92,7 @@ class _Session:
             "connect": self._connect,
             "publish": self._publish,
             "read_back": self._read_back,
+            "device_id": self._device_id,
         }
 
     def close(self) -> None:
@@ -203,6 +208,24 @@ class _Session:
                 f"below {self._root}"
             ) from None
         return "the published message was received"
+
+    def _device_id(self) -> str:
+        """Raise `EdgeError` if the broker knows a daemon with this id that is not the one of this machine."""
+        connection, device = self._connected, self._config.device.id
+        availability, status = f"{self._root}/availability", f"{self._root}/status"
+        connection.subscribe(availability, status)
+        deadline_s = time.monotonic() + RETAINED_S
+        kept: dict[str, bytes] = {}
+        while connection.lost is None and time.monotonic() < deadline_s and len(kept) < 2:
+            connection.pump(0.1)
+            messages_of_daemon = (m for m in connection.received if m.topic in (availability, status))
+            kept = {message.topic: message.payload for message in messages_of_daemon}
+        remedy = REMEDIES["session_taken_over"]
+        if DUPLICATE_ID.encode() in kept.get(status, b""):
+            raise EdgeError(f"device.id {device}: {remedy}")
+        if kept.get(availability) == ONLINE.encode() and not self._has_daemon:
+            raise EdgeError(f"device.id {device} is online, but no daemon runs here: {remedy}")
+        return f"no other daemon uses {device}"
 
     @property
     def _connected(self) -> Connection:

@@ -34,6 +34,7 @@ STAGES = (
     "connect",
     "publish",
     "read_back",
+    "device_id",
 )
 
 
@@ -67,7 +68,7 @@ def check_everything(path: Path | None, *, root: Path = ROOT) -> Iterator[Findin
     yield from check_device(config, root=root)
     from edge.commands.doctor.brokers import check_brokers
 
-    yield from check_brokers(config)
+    yield from check_brokers(config, has_daemon=bool(pid))
 
 
 def check_daemon(pid: int) -> Finding:

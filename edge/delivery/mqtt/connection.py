@@ -303,6 +303,7 @@ class Connector:
             try:
                 connection = self._open_with_or_without_retain(protocol, will)
             except ConnectionFailed as error:
+                self._without_retain.discard(self.address)  # it may come back with another configuration
                 # Old brokers refuse the version, or close the connection without an answer. So does a broker
                 # that crashes: one that has accepted the version is not taken for an old one.
                 is_known = self._accepted.get(self.address) == protocol
@@ -318,14 +319,23 @@ class Connector:
     def _open_with_or_without_retain(
         self, protocol: MQTTProtocolVersion, will: tuple[str, bytes] | None
     ) -> Connection:
-        """Connect with a retained will, and without retain if the broker refuses that (MQTT 5)."""
-        if self.address not in self._without_retain:
+        """Connect with a retained will, and without retain if the broker refuses that.
+
+        MQTT 3.1.1 has no code for it: mosquitto closes the connection, as a broker that fails does. The cause
+        is known when it closes a connection with a retained will, accepts one without, and closes one with.
+        """
+        if self.address in self._without_retain:
+            return self._open(protocol, will, has_retain=False)
+        for is_known in (protocol == V5, True):
             try:
                 return self._open(protocol, will, has_retain=True)
             except ConnectionFailed as error:
-                if error.reason != "retain_not_supported":
+                if error.reason != ("retain_not_supported" if protocol == V5 else "closed") or will is None:
                     raise
-        connection = self._open(protocol, will, has_retain=False)
+            connection = self._open(protocol, will, has_retain=False)
+            if is_known:
+                break
+            connection.disconnect()
         self._without_retain.add(self.address)
         return connection
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from edge.delivery.mqtt.connection import REMEDIES
 from edge.delivery.mqtt.publish_probe import Verdict
+from edge.delivery.mqtt.takeover import DUPLICATE_ID, UNSTABLE
 from edge.hosts import Address
 from edge.log_once import LogOnce
 
@@ -18,6 +19,11 @@ NO_RETAIN = (
     "the broker keeps no retained messages, so that new subscribers wait for the next state; "
     + REMEDIES["retain_not_supported"]
 )
+TAKEOVER = {
+    DUPLICATE_ID: REMEDIES["session_taken_over"],
+    UNSTABLE: "connections end soon after they begin: the broker fails (see its log), or another client uses "
+    "this device.id",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +33,9 @@ class ConnectionState:
     `since_ns` is the monotonic time at which `connected` last changed; `failures` counts attempts since then.
     `protocol` is `5`, `3.1.1` or empty; `address` is the broker that was tried last. `publishing` is
     `refused` when the broker does not accept what the device publishes, `unknown` while that is not known.
-    `faults` has a sentence for each stable code (`packet_too_large retain_not_supported`) while the broker
-    takes only a part of what the device publishes; they are kept while the connection is lost.
+    `faults` has a sentence for each stable code: `packet_too_large retain_not_supported` while the broker
+    takes only a part of what the device publishes, `duplicate_id unstable` while connections end soon. They
+    are kept while the connection is lost.
     """
 
     connected: bool
@@ -52,6 +59,7 @@ class ConnectionLog:
         self.state = ConnectionState(False, "connecting", time.monotonic_ns())
         self.refused_topics: dict[str, str] = {}  # full topic: why the broker refused its last message
         self._has_retain = True
+        self._takeover = ""  # a key of `TAKEOVER`, or empty
         self._no_retain = LogOnce(log)  # by address
         self._too_large: dict[str, str] = {}  # full topic: the sentence with both sizes
         self._on_state = on_state
@@ -96,6 +104,12 @@ class ConnectionLog:
             log.warning("mqtt: left out: %s", detail)
         self._set(self.state)
 
+    def report_takeover(self, fault: str) -> None:
+        """Note whether another client ends the connections, as `TakeoverDetector` found."""
+        if fault != self._takeover:
+            self._takeover = fault
+            self._set(self.state)
+
     def report_answer(self, topic: str, refusal: str | None, *, is_logged: bool) -> None:
         """Note that the broker accepted (None) or refused the last message of a topic."""
         if refusal is None:
@@ -115,6 +129,8 @@ class ConnectionLog:
             faults["packet_too_large"] = next(iter(self._too_large.values()))
         if not self._has_retain:
             faults["retain_not_supported"] = NO_RETAIN
+        if self._takeover:
+            faults[self._takeover] = TAKEOVER[self._takeover]
         before, self.state = self.state, replace(state, faults=faults)
         if self._on_state is None or replace(before, failures=0) == replace(self.state, failures=0):
             return

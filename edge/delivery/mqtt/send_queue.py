@@ -26,6 +26,8 @@ class SendQueue:
     Events in flight when a connection ends are sent again on the next one, however often that happens: only a
     reason code of the broker for this event, or its size, makes it a dead letter. An event that `policy` does
     not permit is never returned: it becomes a dead letter, `withheld`.
+    After that the events go one at a time until one is accepted: mosquitto 2.0.11 closes the connection after
+    a refused message, and what it has not read by then makes the network drop its reason code.
     Used by one thread.
     """
 
@@ -35,6 +37,7 @@ class SendQueue:
         self._confirm_s = tuning.confirm_s
         self._cursor = 0  # the last sequence handed out
         self._in_flight: set[int] = set()
+        self._is_careful = False  # one event at a time, until one is accepted
         self._unconfirmed: dict[int, float] = {}  # acknowledged less than `confirm_s` ago, and when
         self._unrecorded: set[int] = set()  # acknowledged, but not yet written to the outbox
         self._log_once = LogOnce(log)
@@ -52,11 +55,14 @@ class SendQueue:
     def restart(self) -> None:
         """Begin with the oldest event again, for a new connection."""
         self._cursor = 0
+        self._is_careful = self._is_careful or bool(self._in_flight)
         self._in_flight.clear()
         self._unconfirmed.clear()
 
     def take(self, limit: int) -> list[Row]:
         """Return the next events, `limit` at most."""
+        if self._is_careful:
+            limit = min(limit, 1 - len(self._in_flight))
         found, rows = self._permitted_rows(limit), []
         if not found and limit > 0 and self._was_changed():
             self._cursor = 0  # `emotion-edge outbox retry` puts old numbers back
@@ -81,6 +87,7 @@ class SendQueue:
         if refusal:
             self._refuse([sequence], refusal)
         else:
+            self._is_careful = False
             self._unconfirmed[sequence] = now_s
 
     def record(self, now_s: float) -> None:

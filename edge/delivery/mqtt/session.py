@@ -13,6 +13,7 @@ from edge.delivery.mqtt.mailbox import Mailbox, Outgoing
 from edge.delivery.mqtt.publish_probe import PublishProbe, Verdict
 from edge.delivery.mqtt.send_queue import SendQueue
 from edge.delivery.mqtt.size_trial import SizeTrial
+from edge.delivery.mqtt.takeover import TakeoverDetector
 from edge.delivery.mqtt.topics import Topics
 from edge.delivery.mqtt.tuning import V5, Tuning
 
@@ -103,6 +104,7 @@ class Session:
         send_queue: SendQueue,
         probe: PublishProbe,
         trial: SizeTrial,
+        takeover: TakeoverDetector,
         connection_log: ConnectionLog,
         tuning: Tuning,
         on_acked: Callable[[float], None],
@@ -115,6 +117,7 @@ class Session:
         self._send_queue = send_queue
         self._probe = probe
         self._trial = trial
+        self._takeover = takeover
         self._log = connection_log
         self._tuning = tuning
         self._on_progress = on_progress
@@ -151,6 +154,8 @@ class Session:
         self._mailbox.begin_connection()
         self._probe.begin(connection)
         self._trial.begin(connection.address, now_s=time.monotonic())
+        self._takeover.begin(connection.address, now_s=time.monotonic())
+        connection.subscribe(self._topics.status, qos=0)
         protocol = "5" if connection.protocol == V5 else "3.1.1"
         self._log.report_connected(connection.address, protocol, has_retain=connection.limits.has_retain)
 
@@ -178,7 +183,9 @@ class Session:
         self._handle_subacks()
         self._handle_messages()
         self._probe.check(time.monotonic())
+        self._takeover.check(time.monotonic())
         self._log.report_publishing(self._verdict())
+        self._log.report_takeover(self._takeover.fault)
         return None
 
     def _send(self, *, events: bool) -> None:
@@ -230,6 +237,8 @@ class Session:
 
     def _publish(self, message: Outgoing, *, sequence: int = 0) -> None:
         topic, payload, size = message.topic, message.payload, packet_bytes(message.topic, message.payload)
+        if topic == self._topics.status:
+            self._takeover.note_sent(payload)
         mid = self._connection.publish(topic, payload, qos=message.qos, retain=message.retain)
         if message.qos:
             self._in_flight.add(mid, Sent(topic, b"" if sequence else payload, sequence, size))
@@ -255,6 +264,8 @@ class Session:
                 self.has_delivered = True
             elif not sent.payload and refusal is None:
                 self._mailbox.forget_cleared(sent.topic)
+            elif sent.topic == self._topics.status and refusal is None:
+                self._takeover.note_acknowledged()
             # The send queue logs refused events.
             self._log.report_answer(sent.topic, refusal, is_logged=not sent.sequence)
 
@@ -264,13 +275,16 @@ class Session:
             topic, refusal = connection.subscribed.popleft()
             if self._probe.handle_suback(connection, topic, refusal, now_s=time.monotonic()):
                 continue
-            if refusal:
+            if refusal and topic != self._topics.status:  # reading that only helps to explain a takeover
                 log.warning("mqtt: %s may not be read (%s); check the broker's access list", topic, refusal)
 
     def _handle_messages(self) -> None:
         while self._connection.received:
             message = self._connection.received.popleft()
-            if not self._probe.handle_message(self._connection, message):
+            if message.topic == self._topics.status:
+                now_s = time.monotonic()
+                self._takeover.handle_status(message.payload, retained=message.retained, now_s=now_s)
+            elif not self._probe.handle_message(self._connection, message):
                 self._call_handler(message)
 
     def _call_handler(self, message: Message) -> None:
@@ -292,6 +306,10 @@ class Session:
     def _lose(self, reason: str) -> str:
         """Note what the end of the connection leaves unanswered; return `reason`."""
         event = self._topics.event
+        is_explained = bool(self._log.refused_topics)
+        now_s = time.monotonic()
+        reason = self._takeover.connection_lost(reason, is_explained=is_explained, now_s=now_s)
+        self._log.report_takeover(self._takeover.fault)
         self._trial.connection_lost(reason, self._in_flight.sizes(), now_s=time.monotonic())
         self._mailbox.put_back([Outgoing(event, sent.payload) for sent in self._in_flight.unsaved(event)])
         if not self._mailbox.is_closing:

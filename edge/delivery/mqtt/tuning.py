@@ -19,6 +19,7 @@ class Tuning:
     # Uniform at random: all devices lose a broker at one moment and must not reconnect at one moment.
     first_pause_s: tuple[float, float] = (0.1, 3.0)
     stable_s: float = 10.0  # a connection that lasts this long resets the backoff
+    calm_s: float = 90.0  # without another client's takeover; longer than that client pauses
     window: int = 64  # unacknowledged messages at most; a broker may ask for fewer
     no_ack_s: float = 30.0  # without any acknowledgement the connection counts as lost
     # mosquitto acknowledges first and writes to its disk right after, even with `autosave_on_changes`: killed

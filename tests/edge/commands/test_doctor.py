@@ -90,7 +90,7 @@ def test_doctor_does_not_disturb_the_daemon(mosquitto: Mosquitto, tmp_path: Path
         by_stage = {entry["stage"]: entry for entry in report["findings"]}
         assert "process" in by_stage["daemon"]["detail"]
         assert "waiting" in by_stage["outbox"]["detail"]
-        assert by_stage["read_back"]["state"] == "ok"
+        assert by_stage["read_back"]["state"] == by_stage["device_id"]["state"] == "ok"
         assert seen.on("emotion/lab/availability") == [b"online"]
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
@@ -255,20 +255,47 @@ def test_unresponsive_camera(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert (found.state, "has not answered for 0.5 s" in found.detail) == ("failed", True), found
 
 
-def connections(mqtt: MqttSettings, tmp_path: Path) -> list[Finding]:
-    """Return the findings for the brokers."""
+def connections(mqtt: MqttSettings, tmp_path: Path, *, has_daemon: bool = False) -> list[Finding]:
+    """Return the findings for the brokers; `has_daemon`: a daemon runs on this machine."""
     config = Config(
         device=DeviceSettings(id="lab"), mqtt=mqtt, outbox=OutboxSettings(path=tmp_path / "outbox.db")
     )
-    return list(check_brokers(config))
+    return list(check_brokers(config, has_daemon=has_daemon))
 
 
 def until(stage: str) -> dict[str, str]:
     """Return the states of all stages if `stage` fails, without TLS."""
-    order = ("dns", "tcp", "tls", "connect", "publish", "read_back")
+    order = ("dns", "tcp", "tls", "connect", "publish", "read_back", "device_id")
     at = order.index(stage)
     found = {name: "ok" if n < at else "skipped" for n, name in enumerate(order)}
     return found | {"tls": "skipped", stage: "failed"}
+
+
+FINE, DUPLICATE = b'{"reasons": []}', b'{"reasons": ["mqtt:duplicate_id"]}'
+
+
+@pytest.mark.parametrize(
+    ("availability", "status", "has_daemon", "state"),
+    [
+        (b"", b"", False, "ok"),
+        (b"offline", FINE, False, "ok"),
+        (b"online", FINE, True, "ok"),
+        (b"online", FINE, False, "failed"),
+        (b"online", DUPLICATE, True, "failed"),
+    ],
+    ids=["never seen", "offline", "own daemon", "other daemon", "both"],
+)
+def test_another_daemon_with_this_device_id(
+    mosquitto: Mosquitto, tmp_path: Path, availability: bytes, status: bytes, has_daemon: bool, state: str
+) -> None:
+    """A daemon that is online while none runs here, and a status that names the fault, are both named."""
+    with watching(mosquitto) as client:
+        client.publish("emotion/lab/availability", availability, retain=True)
+        client.publish("emotion/lab/status", status, retain=True)
+        found = connections(settings_of(mosquitto), tmp_path, has_daemon=has_daemon)
+        findings = {finding.stage: finding for finding in found}
+    assert findings["device_id"].state == state
+    assert findings["device_id"].remedy == ("give each device its own" if state == "failed" else "")
 
 
 def test_unknown_host_name(tmp_path: Path) -> None:

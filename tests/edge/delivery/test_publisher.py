@@ -15,12 +15,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from paho.mqtt.enums import MQTTProtocolVersion
 
 from edge.daemon.handlers import report_connection
 from edge.delivery.mqtt.connection import packet_bytes
 from edge.delivery.mqtt.connection_state import ConnectionState
 from edge.delivery.mqtt.session import IDLE_WAIT_S
-from edge.delivery.mqtt.tuning import Tuning
+from edge.delivery.mqtt.tuning import V5, V311, Tuning
 from edge.delivery.outbox.queue import Outbox
 from edge.delivery.publisher import Publisher
 from edge.health import Health
@@ -185,7 +186,7 @@ import pytest
 from edge.settings import MqttSettings
 from edge.values import encode
 from edge.delivery.publisher import Publisher
-from edge.delivery.mqtt.tuning import Tuning
+from edge.delivery.mqtt.tuning import V5, V311, Tuning
 from edge.delivery.outbox.queue import Outbox
 from edge.values import EmotionEvent
 outbox = Outbox(Path(sys.argv[2]), device="kitchen", max_events=100000, max_bytes=1 << 30)
@@ -348,14 +349,17 @@ def test_state_too_large_for_the_broker_is_left_out(
         assert watcher.on(AVAILABILITY) == [b"online"]
 
 
-def test_broker_without_retained_messages(tmp_path: Path, outbox: Outbox) -> None:
+@pytest.mark.parametrize("protocols", [(V5, V311), (V311,)], ids=["5", "3.1.1"])
+def test_broker_without_retained_messages(
+    tmp_path: Path, outbox: Outbox, protocols: tuple[MQTTProtocolVersion, ...]
+) -> None:
     """The device connects without a retained will, names the fault, and publishes everything else."""
     outbox.append_many([make_event(n) for n in range(3)])
     with (
         running(Mosquitto(tmp_path, "retain_available false")) as broker,
         watching(broker, f"{ROOT}/#") as watcher,
     ):
-        with publishing(settings_of(broker), outbox) as publisher:
+        with publishing(settings_of(broker), outbox, tuning=replace(BRISK, protocols=protocols)) as publisher:
             publisher.publish_state("state", {})
             watcher.wait_for(f"{ROOT}/state", b"{}")
             wait_until(is_empty(outbox), "an empty outbox")

@@ -229,8 +229,8 @@ def test_ca_file_that_is_none(tmp_path: Path, outbox: Outbox) -> None:
         Publisher(settings, device="kitchen", outbox=outbox)
 
 
-def read_publish(peer: socket.socket) -> bytes:
-    """Read one short QoS 1 PUBLISH; return the two bytes of its packet id."""
+def read_packet(peer: socket.socket) -> tuple[int, bytes]:
+    """Read one MQTT packet; return its first byte and its content."""
 
     def exactly(count: int) -> bytes:
         data = b""
@@ -238,15 +238,20 @@ def read_publish(peer: socket.socket) -> bytes:
             data += peer.recv(count - len(data))
         return data
 
-    assert exactly(1)[0] & 0xF6 == 0x32
+    (first,) = exactly(1)
     length = shift = 0
     while True:
         (byte,) = exactly(1)
         length |= (byte & 0x7F) << shift
         shift += 7
         if byte < 0x80:
-            break
-    body = exactly(length)
+            return first, exactly(length)
+
+
+def read_publish(peer: socket.socket) -> bytes:
+    """Read one short QoS 1 PUBLISH; return the two bytes of its packet id."""
+    first, body = read_packet(peer)
+    assert first & 0xF6 == 0x32
     after_topic = 2 + int.from_bytes(body[:2])
     return body[after_topic : after_topic + 2]
 
@@ -262,6 +267,7 @@ def test_receive_maximum_of_the_broker_is_kept(outbox: Outbox) -> None:
         peer.settimeout(10)
         assert peer.recv(4096)[:1] == b"\x10"
         peer.sendall(bytes.fromhex("20 06 00 00 03 21 00 02"))  # CONNACK with Receive Maximum 2
+        assert read_packet(peer)[0] == 0x82, "the SUBSCRIBE of the own status"
         waiting = [read_publish(peer), read_publish(peer)]
         for _ in range(6):
             peer.settimeout(0.1)

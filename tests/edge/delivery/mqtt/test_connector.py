@@ -1,4 +1,4 @@
-"""Several hosts, a client certificate, websockets."""
+"""Several hosts, a client certificate, websockets, connections that are closed at once."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from edge.delivery.mqtt.connection import ConnectionFailed, Connector
+from edge.delivery.mqtt.tuning import V311, Tuning
 from edge.delivery.outbox.queue import Outbox
 from edge.delivery.publisher import Publisher
 from edge.delivery.subscriber import listen
@@ -29,6 +30,9 @@ from tests.helpers.brokers import (
     wait_until,
     watching,
 )
+from tests.helpers.packets import Action, Packet, packet_path
+
+CONNECT = 1  # the type of the packet
 
 WEBSOCKET = """
 mqtt {{ listen: "127.0.0.1:-1" }}
@@ -215,3 +219,24 @@ def test_no_websocket_there_is_named(mosquitto: Mosquitto, outbox: Outbox) -> No
                 assert publisher.connection_state.reason == "websocket"
         server.shutdown(socket.SHUT_RDWR)
         thread.join()
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_broker_that_fails_is_not_one_without_retained_messages(mosquitto: Mosquitto, closed: int) -> None:
+    """Connections with MQTT 3.1.1 that are closed for another reason do not end retained messages."""
+    connects = 0
+
+    def choose(packet: Packet) -> Action:
+        nonlocal connects
+        connects += packet.kind == CONNECT
+        return "close" if packet.kind == CONNECT and connects <= closed else "pass"
+
+    will = ("emotion/kitchen/availability", b"offline")
+    with packet_path(mosquitto.host, mosquitto.port, choose) as path:
+        connector = Connector(path.settings, "kitchen", None, tuning=Tuning(protocols=(V311,)))
+        for _ in range(closed):
+            with suppress(ConnectionFailed):
+                connector.open(will=will).abort()
+        connection = connector.open(will=will)
+        assert connection.limits.has_retain
+        connection.disconnect()

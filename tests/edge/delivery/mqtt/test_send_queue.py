@@ -20,6 +20,15 @@ def take(queue: SendQueue, limit: int) -> list[int]:
     return [row.sequence for row in queue.take(limit)]
 
 
+def take_carefully(queue: SendQueue) -> list[int]:
+    """Take everything after a lost connection: one event at first, the others once it is accepted."""
+    first = take(queue, 10)
+    assert len(first) == 1
+    assert take(queue, 10) == []
+    queue.settle(first[0], None, now_s=0)
+    return [*first, *take(queue, 10)]
+
+
 def test_takes_in_order_and_again_after_a_restart(outbox: Outbox) -> None:
     """Each event is handed out once per connection; a new connection gets the unanswered ones."""
     outbox.append_many([make_event(n) for n in range(5)])
@@ -31,7 +40,7 @@ def test_takes_in_order_and_again_after_a_restart(outbox: Outbox) -> None:
     queue.settle(2, None, now_s=0)
     queue.record(TUNING.confirm_s)
     queue.restart()
-    assert take(queue, 10) == [1, 3, 4, 5]
+    assert take_carefully(queue) == [1, 3, 4, 5]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +58,7 @@ def test_connection_that_ends_right_after_an_acknowledgement(
     queue.record(after_s)
     assert outbox.counts().waiting == len(again)
     queue.restart()
-    assert take(queue, 3) == again
+    assert take_carefully(queue) == again
 
 
 @pytest.mark.parametrize("limit", [1, 3, 64])
@@ -88,9 +97,22 @@ def test_lost_connections_blame_no_event(outbox: Outbox) -> None:
     outbox.append_many([make_event(n) for n in range(3)])
     queue = SendQueue(outbox)
     for _ in range(100):
-        assert take(queue, 10) == [1, 2, 3]
+        take(queue, 10)
         queue.restart()
+    assert take_carefully(queue) == [1, 2, 3]
     assert outbox.counts().refused == 0
+
+
+def test_refused_events_go_one_at_a_time_after_a_lost_connection(outbox: Outbox) -> None:
+    """A broker that closes the connection after a refusal refuses each event; an accepted one ends that."""
+    outbox.append_many([make_event(n) for n in range(5)])
+    queue = SendQueue(outbox)
+    take(queue, 10)
+    for sequence in (1, 2):
+        queue.restart()
+        assert take(queue, 10) == [sequence]
+        queue.settle(sequence, "not_authorized", now_s=0)
+    assert take_carefully(queue) == [3, 4, 5]
 
 
 def test_disk_that_fails_is_waited_for(tmp_path: Path) -> None:

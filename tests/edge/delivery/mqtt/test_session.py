@@ -11,6 +11,7 @@ from edge.delivery.mqtt.publish_probe import PublishProbe
 from edge.delivery.mqtt.send_queue import SendQueue
 from edge.delivery.mqtt.session import InFlight, Sent, Session
 from edge.delivery.mqtt.size_trial import SizeTrial
+from edge.delivery.mqtt.takeover import TakeoverDetector
 from edge.delivery.mqtt.topics import Topics
 from edge.delivery.mqtt.tuning import TUNING
 from edge.delivery.outbox.queue import Outbox
@@ -32,6 +33,7 @@ def test_idle_wait_leaves_time_for_the_ping(outbox: Outbox, keepalive_s: int, id
         send_queue=send_queue,
         probe=PublishProbe(topics.probe),
         trial=SizeTrial(topics.probe),
+        takeover=TakeoverDetector(),
         connection_log=ConnectionLog(None),
         tuning=TUNING,
         on_acked=lambda _seconds: None,
