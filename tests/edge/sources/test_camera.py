@@ -34,7 +34,7 @@ def test_network_camera_is_rgb_at_the_wanted_rate() -> None:
     np.testing.assert_allclose(frames[0].pixels[40, 4], (255, 0, 0), atol=12)
     assert frames[0].pixels.shape == (48, 64, 3)
     assert (frames[-1].t_ns - frames[0].t_ns) / 1e9 > 7 * 0.09
-    assert age_s < 0.2
+    assert age_s < 0.5  # in a queue of all frames the eighth would wait for 0.64 s
 
 
 def test_slow_reader_gets_the_newest_frame() -> None:

@@ -113,12 +113,10 @@ def test_slow_reader_misses_frames(tmp_path: Path) -> None:
     for frame in camera:
         ages_s.append((time.monotonic_ns() - frame.t_ns) / 1e9)
         dropped += frame.dropped
-        busy_until = time.monotonic() + 0.3
-        while time.monotonic() < busy_until:
-            pass
+        time.sleep(0.3)  # the reader's own work
     camera.close()
     assert 5 <= len(ages_s) <= 9
-    assert max(ages_s) < 0.1
+    assert max(ages_s) < 0.3  # a frame that waited for the reader would be older
     assert 40 <= len(ages_s) + dropped <= 50  # frames dropped after the last one are not reported
 
 
@@ -128,15 +126,21 @@ def test_loop_has_no_drift(tmp_path: Path) -> None:
     camera, microphone = open_camera(f"file:{clip}?loop", **SIZE), open_microphone(f"file:{clip}?loop")
     frames: list[Frame] = []
     chunks: list[AudioChunk] = []
-    drain_together((camera, frames), (microphone, chunks), limit_s=3.4)
-    flashes_s = [
-        b.t_ns / 1e9 for a, b in itertools.pairwise(frames) if a.pixels.mean() < 128 <= b.pixels.mean()
-    ]
-    loud = [chunk.t_ns / 1e9 for chunk in chunks if np.abs(chunk.samples).max() > 0.2]
-    beeps_s = [loud[0], *(b for a, b in itertools.pairwise(loud) if b - a > 0.1)]
-    assert len(flashes_s) == len(beeps_s) == 3
-    assert np.ptp(np.diff(flashes_s)) < 1e-6
-    assert np.abs(np.array(flashes_s) - beeps_s).max() < 0.025  # a chunk is 20 ms
+
+    def flashes_s() -> list[float]:
+        pairs = itertools.pairwise(list(frames))
+        return [b.t_ns / 1e9 for a, b in pairs if a.pixels.mean() < 128 <= b.pixels.mean()]
+
+    def beeps_s() -> list[float]:
+        loud = [chunk.t_ns / 1e9 for chunk in list(chunks) if np.abs(chunk.samples).max() > 0.2]
+        return loud[:1] + [b for a, b in itertools.pairwise(loud) if b - a > 0.1]
+
+    drain_together(
+        (camera, frames), (microphone, chunks), until=lambda: min(len(flashes_s()), len(beeps_s())) >= 3
+    )
+    assert len(flashes_s()) == len(beeps_s()) == 3
+    assert np.ptp(np.diff(flashes_s())) < 1e-6
+    assert np.abs(np.array(flashes_s()) - beeps_s()).max() < 0.025  # a chunk is 20 ms
     steps_ns = np.diff([chunk.t_ns for chunk in chunks])
     assert set(steps_ns) == {20_000_000}, "audio is continuous over the seam"
 
@@ -234,14 +238,13 @@ def test_a_file_that_cannot_be_a_device(tmp_path: Path) -> None:
 
 def drain_together(
     *pairs: tuple[Source[Frame], list[Frame]] | tuple[Source[AudioChunk], list[AudioChunk]],
-    limit_s: float = 30.0,
     until: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Read sources at the same time to their ends, or close them after `limit_s`."""
+    """Read sources at the same time to their ends, or close them when `until` holds."""
     threads = [threading.Thread(target=lambda s=s, out=out: out.extend(s)) for s, out in pairs]
     for thread in threads:
         thread.start()
-    deadline_s = time.monotonic() + limit_s
+    deadline_s = time.monotonic() + 30
     while any(thread.is_alive() for thread in threads) and time.monotonic() < deadline_s and not until():
         time.sleep(0.005)
     for source, _ in pairs:
