@@ -30,6 +30,7 @@ from edge.settings import MqttSettings
 from edge.values import encode
 from tests.helpers.brokers import (
     BRISK,
+    DEADLINE_S,
     Broker,
     Mosquitto,
     Nats,
@@ -173,6 +174,8 @@ def test_close_sends_what_was_just_appended(broker: Broker, outbox: Outbox) -> N
         with publishing(settings_of(broker), outbox) as publisher:
             wait_until(lambda: publisher.connection_state.connected, "a connection")
             outbox.append_many([make_event(n) for n in range(100)])
+            # Of the daemon's 2 s a second is for `offline`: a busy broker may need longer for 100 events.
+            publisher.close(timeout_s=DEADLINE_S)
         wait_until(lambda: len(watcher.on(EVENT)) == 100, "100 events")
         assert outbox.counts().waiting == 0
 
