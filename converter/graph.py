@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edge.errors import ModelError
 
+PART_BYTES = 4  # at least, of each part; a tensor has about 100 with its four sides
 IDENTIFIER = b"TFL3"  # bytes 4 to 8 of every TFLite file
 # Raised by the generated reader on a damaged file: it checks no offset.
 DAMAGE = (struct.error, ValueError, IndexError, TypeError, AttributeError, KeyError, OverflowError)
@@ -93,9 +94,30 @@ def read_graph(path: Path) -> Graph:
     if content[4:8] != IDENTIFIER:
         raise ModelError(f"{path}: not a TFLite file; `emotion-convert convert` makes one of a Keras model")
     try:
-        return _graph(schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0)))
+        model = schema.Model.GetRootAs(content, 0)
+        if _part_count(model, len(content)) * PART_BYTES > len(content):
+            raise ValueError("many references to one part")
+        return _graph(schema.ModelT.InitFromObj(model))
     except DAMAGE:
         raise ModelError(f"{path}: a damaged TFLite file; convert the model again") from None
+
+
+def _part_count(model: Any, enough: int) -> int:
+    """Return the number of tensors, operations, their sides and inputs; stop at `enough`.
+
+    Many references to one part make a small file a gigantic graph, so they are counted before it is built.
+    """
+    count: int = model.SubgraphsLength()
+    for k in range(min(count, enough)):
+        subgraph = model.Subgraphs(k)
+        tensors, operators = subgraph.TensorsLength(), subgraph.OperatorsLength()
+        count += tensors + operators
+        if count > enough:
+            return count
+        count += sum(subgraph.Tensors(j).ShapeLength() for j in range(tensors))
+        for raw in map(subgraph.Operators, range(operators)):
+            count += raw.InputsLength() + raw.OutputsLength()
+    return count
 
 
 def _graph(model: Any) -> Graph:

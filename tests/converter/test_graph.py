@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from pathlib import Path
 
+import flatbuffers
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from converter.graph import read_graph
 from converter.lint import lint
@@ -78,3 +81,33 @@ def test_directory_is_refused(tmp_path: Path) -> None:
     """A directory in place of the file raises `ModelError`."""
     with pytest.raises(ModelError, match="cannot be read"):
         read_graph(tmp_path)
+
+
+def test_references_to_one_part_are_refused(tmp_path: Path) -> None:
+    """A file of 13 kB whose subgraphs are one subgraph, whose tensors are one tensor, is not expanded."""
+    builder = flatbuffers.Builder()
+    schema.TensorStart(builder)
+    tensor = schema.TensorEnd(builder)
+    schema.SubGraphStartTensorsVector(builder, 3000)
+    for _ in range(3000):
+        builder.PrependUOffsetTRelative(tensor)
+    tensors = builder.EndVector()
+    schema.SubGraphStart(builder)
+    schema.SubGraphAddTensors(builder, tensors)
+    subgraph = schema.SubGraphEnd(builder)
+    schema.ModelStartSubgraphsVector(builder, 300)
+    for _ in range(300):
+        builder.PrependUOffsetTRelative(subgraph)
+    subgraphs = builder.EndVector()
+    schema.ModelStart(builder)
+    schema.ModelAddSubgraphs(builder, subgraphs)
+    builder.Finish(schema.ModelEnd(builder), b"TFL3")
+    path = tmp_path / "small.tflite"
+    path.write_bytes(bytes(builder.Output()))
+    assert path.stat().st_size < 14_000
+    tracemalloc.start()
+    with pytest.raises(ModelError, match="a damaged TFLite file"):
+        read_graph(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
