@@ -106,6 +106,27 @@ def test_event_above_an_unstated_limit_is_a_dead_letter(tmp_path: Path, outbox: 
     assert [(letter.sequence, letter.reason) for letter in outbox.refused()] == [(6, "packet_too_large")]
 
 
+def test_statistics_above_an_unstated_limit_are_left_out(tmp_path: Path, outbox: Outbox) -> None:
+    """A message without acknowledgement is found too, and the connection then lasts."""
+    with (
+        limited(tmp_path, 3000, has_proxy=True) as (_, settings),
+        publishing(settings, outbox, tuning=OLD) as publisher,
+    ):
+
+        def is_left_out() -> bool:
+            publisher.publish_stats({"padding": "x" * 4000})
+            return "packet_too_large" in publisher.connection_state.faults
+
+        wait_until(is_left_out, "the fault")
+        since_ns = publisher.connection_state.since_ns
+        for number in range(20):
+            publisher.publish_stats({"padding": "x" * 4000})
+            outbox.append(make_event(number))
+            publisher.event_added()
+        wait_until(is_empty(outbox), "an empty outbox")
+        assert publisher.connection_state.since_ns == since_ns
+
+
 def after(count: int) -> Callable[[random.Random, Packet], bool]:
     """Return the condition that this is message `count` of its connection."""
     return lambda _chance, packet: packet.number == count
