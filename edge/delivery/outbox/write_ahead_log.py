@@ -13,6 +13,7 @@ from pathlib import Path
 PAGE_BYTES = 4096  # SQLite's default, which every outbox has
 HEADER_BYTES = 32
 FRAME_HEADER_BYTES = 24
+FRAME_BYTES = FRAME_HEADER_BYTES + PAGE_BYTES
 MAGIC = 0x377F0682  # the lowest bit is the byte order of the checksums
 INDEX_HEADER = struct.Struct("=3I2BH2I2I8s2I")  # of `-shm`; there are two copies of it
 
@@ -31,19 +32,24 @@ def is_damaged(database: Path, *, same_boot: bool) -> bool:
     """Return whether transactions in the log were lost to damage.
 
     A frame that is cut off at the end is normal after a power loss. After a kill (`same_boot`) the index of
-    the log (`-shm`) still has the number of committed frames, and each of them has to be valid.
+    the log (`-shm`) still has the number of committed frames, and each of them has to be valid. If the index
+    is gone too, the log has to end with a whole transaction.
     """
     # The index is read first: a process that writes meanwhile completes the log before the index.
     index = _read(database, "-shm") if same_boot else b""
     log = _read(database, "-wal")
     if len(log) <= HEADER_BYTES:
-        return bool(_indexed_frames(index, None))  # the log is gone
+        is_cut = same_boot and 0 < len(log) < HEADER_BYTES
+        return is_cut or bool(_indexed_frames(index, None))  # the log is gone
     salt = log[16:24]
     committed, valid = _count_valid(log)
     indexed = _indexed_frames(index, salt)
     if indexed is not None:
         return indexed > committed
     if not valid and not _has_valid_header(log):
+        return True
+    ends_whole = valid == committed and (len(log) - HEADER_BYTES) % FRAME_BYTES == 0
+    if same_boot and _indexed_frames(index, None) is None and not ends_whole:
         return True
     # Frames of the same salt behind an invalid one: SQLite would have continued there.
     first = valid if same_boot else valid + 1
@@ -78,9 +84,8 @@ def _read(database: Path, suffix: str) -> bytes:
 
 
 def _frames(log: bytes) -> Iterator[tuple[bytes, bytes]]:
-    size = FRAME_HEADER_BYTES + PAGE_BYTES
-    for start in range(HEADER_BYTES, len(log) - size + 1, size):
-        yield log[start : start + FRAME_HEADER_BYTES], log[start + FRAME_HEADER_BYTES : start + size]
+    for start in range(HEADER_BYTES, len(log) - FRAME_BYTES + 1, FRAME_BYTES):
+        yield log[start : start + FRAME_HEADER_BYTES], log[start + FRAME_HEADER_BYTES : start + FRAME_BYTES]
 
 
 def _has_valid_header(log: bytes) -> bool:

@@ -22,12 +22,11 @@ from edge.delivery.outbox.dead_letters import DeadLetters
 from edge.delivery.outbox.faults import OutboxFaults
 from edge.delivery.outbox.high_water_mark import BLOCK
 from edge.delivery.outbox.queue import Outbox
+from edge.delivery.outbox.write_ahead_log import FRAME_BYTES, HEADER_BYTES, PAGE_BYTES
 from edge.errors import OutboxError
 from edge.health import Health
 from tests.helpers.brokers import make_event, open_outbox
 from tests.helpers.brokers import waiting_sequences as sequences
-
-PAGE_BYTES = 4096
 
 
 def flip(path: Path, needle: bytes, offset: int, *, occurrence: int = 0) -> None:
@@ -244,6 +243,18 @@ def test_lost_part_of_the_log_is_reported(tmp_path: Path, damage: str) -> None:
         assert outbox.set_aside is not None
         if damage in ("page", "header"):
             assert len(sequences(outbox)) >= 60
+        assert outbox.append(make_event(100)) == BLOCK + 1
+
+
+@pytest.mark.parametrize("size", [20, 20_000, HEADER_BYTES + 7 * FRAME_BYTES + 1])
+def test_log_that_is_cut_off_and_has_no_index_is_reported(tmp_path: Path, size: int) -> None:
+    """A kill leaves whole transactions: a part of one is damage, and no number is given twice."""
+    path = tmp_path / "outbox.sqlite3"
+    killed_writer(path)
+    os.truncate(f"{path}-wal", size)
+    Path(f"{path}-shm").unlink()
+    with closing(open_outbox(path)) as outbox:
+        assert outbox.set_aside is not None
         assert outbox.append(make_event(100)) == BLOCK + 1
 
 
