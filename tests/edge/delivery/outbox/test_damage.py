@@ -250,6 +250,7 @@ def test_lost_part_of_the_log_is_reported(tmp_path: Path, damage: str) -> None:
 def test_log_that_is_cut_off_and_has_no_index_is_reported(tmp_path: Path, size: int) -> None:
     """A kill leaves whole transactions: a part of one is damage, and no number is given twice."""
     path = tmp_path / "outbox.sqlite3"
+    filled(path)  # so that the tables are in the database
     killed_writer(path)
     os.truncate(f"{path}-wal", size)
     Path(f"{path}-shm").unlink()
