@@ -152,7 +152,7 @@ class OutboxFile:
                 raise corrupt(verdict)
         names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
         if not names.issuperset(TABLES):  # checked first: writing would need room on the disk
-            if not self.was_missing and self._mark is not None and self._mark.reserved is not None:
+            if not self.was_missing and self._mark is not None and self._mark.exists:
                 raise corrupt("tables are missing")
             connection.executescript(SCHEMA)
         columns = {row[1] for row in connection.execute("PRAGMA table_info(events)")}
@@ -208,6 +208,7 @@ class OutboxFile:
                 Path(f"{self.path}{suffix}").rename(f"{target}{suffix}")
         with suppress(FileNotFoundError):
             self._recovered.rename(self.path)
+        target.touch(mode=0o600)  # its name is the report, also where only a log was left
         self.set_aside = target
         log.error("outbox.path %s: corrupt; kept as %s, a new one is started", self.path, target)
 

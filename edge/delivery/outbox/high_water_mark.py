@@ -27,6 +27,11 @@ class HighWaterMark:
         self._written: int | None = None
 
     @property
+    def exists(self) -> bool:
+        """Whether there is a mark, readable or not: the database has had its tables then."""
+        return self._path.exists()
+
+    @property
     def reserved(self) -> int | None:
         """The largest number that may have been given; None if the file is missing or damaged."""
         reserved = self._read().get("reserved")

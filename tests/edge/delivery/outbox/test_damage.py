@@ -307,6 +307,35 @@ def test_emptied_database_is_damage(tmp_path: Path, damage: str) -> None:
         assert outbox.append(make_event(9)) == BLOCK + 1
 
 
+def test_emptied_database_with_a_damaged_mark_is_reported(tmp_path: Path) -> None:
+    """Without a readable mark the numbers begin at 1, but the status has `corrupt`."""
+    path = tmp_path / "outbox.sqlite3"
+    filled(path)
+    path.write_bytes(b"")
+    Path(f"{path}.mark").write_bytes(b"{")
+    with closing(open_outbox(path)) as outbox:
+        health = Health()
+        OutboxFaults(outbox, health).check(0.0)
+        assert health.reasons == ["outbox:corrupt"]
+
+
+def test_deleted_database_whose_log_is_left_is_reported(tmp_path: Path) -> None:
+    """The log without its database is set aside, and the status has `corrupt`."""
+    path = tmp_path / "outbox.sqlite3"
+    filled(path)
+    killed_writer(path)
+    path.unlink()
+    with Path(f"{path}-wal").open("r+b") as log:
+        log.seek(10_000)
+        log.write(b"\xff" * 100)
+    with closing(open_outbox(path)) as outbox:
+        health = Health()
+        OutboxFaults(outbox, health).check(0.0)
+        assert health.reasons == ["outbox:corrupt"]
+        assert Path(f"{outbox.set_aside}-wal").exists()
+        assert outbox.append(make_event(100)) == BLOCK + 1
+
+
 def test_deleted_database_does_not_begin_at_1(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """It is no damage: the numbers go on above the mark, and the log has one line."""
     path = tmp_path / "outbox.sqlite3"
