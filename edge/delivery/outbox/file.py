@@ -16,7 +16,7 @@ from typing import TypeVar
 from edge.delivery.outbox.high_water_mark import HighWaterMark
 from edge.delivery.outbox.rows import LARGEST, SCHEMA, TABLES, add_checksums, corrupt, decode_text
 from edge.delivery.outbox.salvage import salvage
-from edge.delivery.outbox.write_ahead_log import PAGE_BYTES, is_damaged
+from edge.delivery.outbox.write_ahead_log import PAGE_BYTES, has_log, is_damaged
 from edge.errors import OutboxError
 
 log = logging.getLogger(__name__)
@@ -50,13 +50,18 @@ class OutboxFile:
     ) -> None:
         self.path = path
         self.set_aside: Path | None = None
-        self.was_missing = False  # at the last open
+        self.had_file = self.had_log = False  # at the last open
         self.lock = threading.RLock()
         self._mark = mark
         self._on_open = on_open
         self._connection: sqlite3.Connection | None = None
         self._is_durable: bool | None = None
         self._version = -1
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection."""
+        return self._connection is not None
 
     def run(self, work: Callable[[], R]) -> R:
         """Return `work()`, called under the lock on an open database; raise `OutboxError`."""
@@ -129,7 +134,7 @@ class OutboxFile:
                 self._rename()
             if is_damaged(self.path, same_boot=self._mark.is_of_this_boot):
                 raise corrupt("the log is damaged")
-        self.was_missing = not self.path.exists()
+        self.had_file, self.had_log = self.path.exists(), has_log(self.path)
         # Created here, since SQLite would make it readable for every user; its log gets the same mode.
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if self._mark is not None else 0)
         os.close(os.open(self.path, flags, 0o600))
@@ -152,7 +157,7 @@ class OutboxFile:
                 raise corrupt(verdict)
         names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
         if not names.issuperset(TABLES):  # checked first: writing would need room on the disk
-            if not self.was_missing and self._mark is not None and self._mark.exists:
+            if self.had_file and self._mark is not None and self._mark.exists:
                 raise corrupt("tables are missing")
             connection.executescript(SCHEMA)
         columns = {row[1] for row in connection.execute("PRAGMA table_info(events)")}

@@ -19,7 +19,7 @@ class HighWaterMark:
     """A small JSON file beside the outbox: no event has a number above `reserved`.
 
     The mark is written before the numbers are given. After damage to the database the numbers continue above
-    it: up to `BLOCK` of them are skipped, but none is given twice.
+    it: up to `BLOCK` of them are skipped, but none is given twice. A clean close gives the unused ones back.
     """
 
     def __init__(self, database: Path) -> None:
@@ -50,12 +50,19 @@ class HighWaterMark:
         if self._written is not None and last <= self._written - SPARE:
             return
         try:
-            reserved = last + BLOCK
-            write_json(self._path, {"reserved": reserved, "boot": _boot_id()}, mode=0o600)
-            self._written = reserved
+            self._write(last + BLOCK)
         except OSError:
             if self._written is None or last > self._written:
                 raise
+
+    def release(self, last: int) -> None:
+        """Give back the numbers above `last`, the newest one in the database; raise `OSError`."""
+        if self._written is not None and self._written > last:
+            self._write(last)
+
+    def _write(self, reserved: int) -> None:
+        write_json(self._path, {"reserved": reserved, "boot": _boot_id()}, mode=0o600)
+        self._written = reserved
 
     def _read(self) -> dict[str, object]:
         try:

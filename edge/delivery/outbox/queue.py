@@ -260,7 +260,10 @@ class Outbox:
 
     def close(self) -> None:
         """Move the log into the file and close it; a later call opens it again."""
-        self._file.close()
+        with self._file.lock, suppress(OSError):
+            if self._file.is_open:
+                self._mark.release(self._last)
+            self._file.close()
 
     def _write_all(self, events: Sequence[EmotionEvent]) -> list[int]:
         max_bytes = self._max_bytes
@@ -365,16 +368,24 @@ class Outbox:
         last, reserved = self._last_sequence(), self._mark.reserved
         if reserved is not None and last > reserved and self._file.set_aside is None:
             raise corrupt(f"the sequence {last} is above the reserved numbers, {reserved}")
-        is_new = self._file.set_aside is not None or self._file.was_missing
-        first = self._last or (reserved or 0 if is_new else 0)
+        # A clean close has left the mark at the last number. After a kill there is a log, or it was lost.
+        is_whole = self._file.set_aside is None and self._file.had_log
+        first = self._last or (0 if is_whole else reserved or 0)
         if last < first:
+            is_new = self._file.set_aside is not None or not self._file.had_file
             log.warning(
-                "outbox.path %s: a new database; the numbering of events goes on at %d", self.path, first + 1
+                "outbox.path %s: %s; the numbering of events goes on at %d",
+                self.path,
+                "a new database" if is_new else "its log is missing, and with it the newest events",
+                first + 1,
             )
             self._file.execute("DELETE FROM sqlite_sequence WHERE name = 'events'")
             self._file.execute("INSERT INTO sqlite_sequence VALUES ('events', ?)", first)
         self._last = self._last_sequence()
-        with suppress(OSError):  # the first append needs it, and reports what fails
+        with suppress(OSError, sqlite3.Error):  # the first append reports what fails
+            # The log gets content before the mark rises: from here on, no log means that it was lost.
+            (opened,) = self._file.execute("PRAGMA user_version").fetchone()
+            self._file.execute(f"PRAGMA user_version = {(opened + 1) % (1 << 31)}")
             self._mark.reserve(self._last)
 
 

@@ -28,6 +28,14 @@ class Frame:
     content: bytes
 
 
+def has_log(database: Path) -> bool:
+    """Return whether there is a log with content; a clean close removes it, a kill leaves it."""
+    try:
+        return Path(f"{database}-wal").stat().st_size > HEADER_BYTES
+    except FileNotFoundError:
+        return False
+
+
 def is_damaged(database: Path, *, same_boot: bool) -> bool:
     """Return whether transactions in the log were lost to damage.
 

@@ -138,7 +138,7 @@ def test_damaged_totals_are_set_aside(tmp_path: Path, damage: Callable[[sqlite3.
     with closing(open_outbox(path)) as outbox:
         assert outbox.set_aside is not None
         assert sequences(outbox) == [1, 2, 3, 4, 5]
-        assert outbox.append(make_event(6)) == BLOCK + 1
+        assert outbox.append(make_event(6)) == 6
         health = Health()
         OutboxFaults(outbox, health).check(0.0)
         assert health.reasons == ["outbox:corrupt"]
@@ -256,7 +256,40 @@ def test_log_that_is_cut_off_and_has_no_index_is_reported(tmp_path: Path, size: 
     Path(f"{path}-shm").unlink()
     with closing(open_outbox(path)) as outbox:
         assert outbox.set_aside is not None
-        assert outbox.append(make_event(100)) == BLOCK + 1
+        assert outbox.append(make_event(100)) == BLOCK + 5 + 1
+
+
+@pytest.mark.parametrize("log", ["gone", "emptied"])
+def test_log_that_is_lost_with_its_index(tmp_path: Path, log: str, caplog: pytest.LogCaptureFixture) -> None:
+    """After a kill there was a log: without it the numbers go on above the mark, and a log line names it."""
+    path = tmp_path / "outbox.sqlite3"
+    filled(path)
+    killed_writer(path)
+    Path(f"{path}-shm").unlink()
+    if log == "gone":
+        Path(f"{path}-wal").unlink()
+    else:
+        os.truncate(f"{path}-wal", 0)
+    with closing(open_outbox(path)) as outbox:
+        assert outbox.append(make_event(100)) > 62
+    assert "its log is missing" in caplog.text
+
+
+@pytest.mark.parametrize("count", [0, 5])
+def test_process_that_is_killed_before_its_first_event(tmp_path: Path, count: int) -> None:
+    """A restart between two events leaves no gap."""
+    path = tmp_path / "outbox.sqlite3"
+    filled(path, count)
+    code = WRITER.replace("range(1, 63)", "()")
+    for _ in range(2):
+        with subprocess.Popen(
+            [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True
+        ) as writer:
+            assert writer.stdout is not None
+            writer.stdout.readline()
+            os.kill(writer.pid, signal.SIGKILL)
+    with closing(open_outbox(path)) as outbox:
+        assert outbox.append(make_event(100)) == count + 1
 
 
 KILLED = """
@@ -304,7 +337,7 @@ def test_emptied_database_is_damage(tmp_path: Path, damage: str) -> None:
         health = Health()
         OutboxFaults(outbox, health).check(0.0)
         assert health.reasons == ["outbox:corrupt"]
-        assert outbox.append(make_event(9)) == BLOCK + 1
+        assert outbox.append(make_event(9)) == 6
 
 
 def test_emptied_database_with_a_damaged_mark_is_reported(tmp_path: Path) -> None:
@@ -333,7 +366,7 @@ def test_deleted_database_whose_log_is_left_is_reported(tmp_path: Path) -> None:
         OutboxFaults(outbox, health).check(0.0)
         assert health.reasons == ["outbox:corrupt"]
         assert Path(f"{outbox.set_aside}-wal").exists()
-        assert outbox.append(make_event(100)) == BLOCK + 1
+        assert outbox.append(make_event(100)) == BLOCK + 5 + 1
 
 
 def test_deleted_database_does_not_begin_at_1(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -342,10 +375,10 @@ def test_deleted_database_does_not_begin_at_1(tmp_path: Path, caplog: pytest.Log
     filled(path)
     path.unlink()
     with closing(open_outbox(path)) as outbox:
-        assert outbox.append(make_event(9)) == BLOCK + 1
+        assert outbox.append(make_event(9)) == 6
         assert outbox.set_aside is None
     assert [record.message for record in caplog.records] == [
-        f"outbox.path {path}: a new database; the numbering of events goes on at {BLOCK + 1}"
+        f"outbox.path {path}: a new database; the numbering of events goes on at 6"
     ]
 
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from edge.delivery.outbox.high_water_mark import BLOCK
 from edge.delivery.outbox.queue import Outbox
 from edge.errors import EXIT_FAILURE, OutboxError
 from tests.helpers.brokers import make_event, open_outbox
@@ -136,7 +135,7 @@ def test_corrupt_file_is_set_aside(tmp_path: Path, damage: str) -> None:
         assert outbox.set_aside is not None
         assert re.fullmatch(r"outbox\.sqlite3\.corrupt-\d{8}T\d{6}\.\d{6}Z", outbox.set_aside.name)
         assert outbox.set_aside.read_bytes() == content
-        assert outbox.append(make_event(100)) == BLOCK + 1
+        assert outbox.append(make_event(100)) == 51
 
 
 def test_corruption_while_running_repeats_no_sequence(tmp_path: Path) -> None:
