@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 APT_PACKAGES := mosquitto portaudio19-dev libasound2-plugins systemd gcc libc6-dev chromium libvulkan1 \
   pulseaudio pulseaudio-utils gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good
 
-.PHONY: setup run test test-install test-tflite check chaos soak bench evaluate clean apt weights
+.PHONY: setup run test test-install test-tflite check chaos fuzz soak bench evaluate clean apt weights
 
 setup: $(VENV)/run.stamp
 
@@ -80,6 +80,11 @@ check: $(VENV)/test.stamp
 # Prints one table and writes runs/chaos.json.
 chaos: apt $(VENV)/test.stamp
 	CHAOS=full CHAOS_JSON=runs/chaos.json $(BIN)/python -m pytest tests/chaos --quiet --timeout=900
+
+# Random configurations, cards, media files, MQTT messages and packets, and HTTP requests, for MINUTES. Prints a table and
+# writes runs/fuzz.json. Inputs with findings are saved below runs/fuzz: make fuzz REPEAT=FILE. SEED chooses other inputs.
+fuzz: apt $(VENV)/test.stamp weights
+	$(BIN)/python -m tests.fuzz.run --minutes $(or $(MINUTES),5) --seed $(or $(SEED),0) $(if $(REPEAT),--repeat "$(REPEAT)")
 
 # The daemon at twenty times its speed among failures, for MINUTES; prints what grows and what is lost.
 soak: apt $(VENV)/test.stamp weights

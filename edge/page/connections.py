@@ -52,6 +52,16 @@ class BoundedProtocol(H11Protocol):
         if self._is_admitted:
             super().connection_lost(exc)
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse a malformed request; one whose body is malformed may have a task that answers already."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # its answer is dropped
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
+
     def on_response_complete(self) -> None:
         """Start the deadline of the next request."""
         self._expect_request()

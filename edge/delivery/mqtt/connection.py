@@ -42,6 +42,7 @@ REMEDIES = {
     "retain_not_supported": "allow retained messages on the broker (mosquitto: retain_available true)",
     "session_taken_over": "another client uses this device.id; give each device its own",
     "incoming_too_large": "another client sends huge messages to a topic of this device; limit who may write",
+    "malformed": "the server sends packets that are not MQTT; check mqtt.host and mqtt.port",
     "no_ack": "the broker acknowledges nothing; check its log and its disk",
 }
 
@@ -162,7 +163,7 @@ class Connection:
             self.pump(0.1)
         if self._connack != "success":
             self.abort()
-            raise ConnectionFailed(self._connack or "closed")
+            raise ConnectionFailed(self._connack or self.lost or "closed")
 
     def _properties(self) -> Properties | None:
         """Return the limit that an MQTT 5 broker must keep: it discards larger messages."""
@@ -239,7 +240,8 @@ class Connection:
         self, _client: Any, _userdata: Any, flags: paho.DisconnectFlags, reason: ReasonCode, _properties: Any
     ) -> None:
         named = flags.is_disconnect_packet_from_server or reason == "Keep alive timeout"
-        unnamed = "incoming_too_large" if self._client.has_oversized else "closed"
+        unnamed = "malformed" if self._client.has_malformed else "closed"
+        unnamed = "incoming_too_large" if self._client.has_oversized else unnamed
         self.lost = self.lost or (code_of(reason) if named else unnamed)
 
     def _on_publish(
@@ -304,10 +306,11 @@ class Connector:
                 connection = self._open_with_or_without_retain(protocol, will)
             except ConnectionFailed as error:
                 self._without_retain.discard(self.address)  # it may come back with another configuration
-                # Old brokers refuse the version, or close the connection without an answer. So does a broker
-                # that crashes: one that has accepted the version is not taken for an old one.
+                # Old brokers refuse the version, answer in their own, or close the connection without an
+                # answer. So does a broker that crashes: one that has accepted the version is not taken for an
+                # old one.
                 is_known = self._accepted.get(self.address) == protocol
-                older = {"unsupported_protocol"} if is_known else {"unsupported_protocol", "closed"}
+                older = {"unsupported_protocol"} | (set() if is_known else {"closed", "malformed"})
                 if protocol == protocols[-1] or error.reason not in older:
                     raise
             else:

@@ -8,17 +8,20 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from edge.delivery.mqtt.connection import Connector
 from edge.delivery.mqtt.connection_state import ConnectionState
-from edge.delivery.mqtt.tuning import Tuning
+from edge.delivery.mqtt.tuning import V5, V311, Tuning
 from edge.delivery.outbox.queue import Outbox
 from edge.delivery.publisher import Publisher
 from edge.errors import ConfigError
 from edge.settings import MqttSettings
 from tests.helpers.brokers import (
+    BRISK,
     Broker,
     Mosquitto,
     is_empty,
@@ -277,3 +280,53 @@ def test_receive_maximum_of_the_broker_is_kept(outbox: Outbox) -> None:
             peer.sendall(b"\x40\x02" + waiting.pop(0))
             waiting.append(read_publish(peer))
         server.close()  # no broker is left to reconnect to
+
+
+@contextmanager
+def answering(answer: bytes) -> Iterator[int]:
+    """A server that sends one answer to the CONNECT of each connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    client, _ = server.accept()
+                    with client:
+                        client.recv(4096)
+                        client.sendall(answer)
+                        client.settimeout(0.2)
+                        with suppress(TimeoutError):
+                            client.recv(4096)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield int(server.getsockname()[1])
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        bytes.fromhex("2003 0000 00")
+        + b"\x30\x05\x00\x03\xff/\xe2",  # CONNACK, then a topic that is not UTF-8
+        bytes.fromhex("2003 0000 7f"),  # properties of 127 bytes, none of which follow
+        bytes.fromhex("2002 0000"),  # a CONNACK of MQTT 3.1.1
+        b"\x20\x03\x00\xfe\x00",  # a reason code that does not exist
+    ],
+)
+def test_malformed_packets_are_named(outbox: Outbox, answer: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """A server that sends other bytes than MQTT is no internal error."""
+    reasons: list[str] = []
+    tuning = replace(BRISK, protocols=(V5,), connect_timeout_s=2.0)
+    with answering(answer) as port:
+        settings = MqttSettings(host="127.0.0.1", port=port)
+        with publishing(settings, outbox, tuning=tuning, on_state=lambda state: reasons.append(state.reason)):
+            wait_until(lambda: "malformed" in reasons, f"the reason, but {reasons}")
+    assert "Traceback" not in caplog.text
+
+
+def test_broker_that_answers_in_an_older_version_gets_that() -> None:
+    """MQTT 3.1.1 is tried after a CONNACK of MQTT 3.1.1 to a CONNECT of MQTT 5."""
+    with answering(bytes.fromhex("2002 0000")) as port:
+        connection = Connector(MqttSettings(host="127.0.0.1", port=port), "kitchen", None).open()
+        assert connection.protocol == V311
+        connection.abort()
