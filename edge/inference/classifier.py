@@ -165,4 +165,6 @@ def _check_quantization(info: TensorInfo, tensor: Tensor, path: Path) -> None:
         and info.zero_point == tensor.zero_point
     )
     if not same:
-        raise ModelError(f"{path}: quantized as {info}, in the card as {tensor}; convert the model again")
+        in_file = f"{info.dtype.name}, scale {info.scale:.6g}, zero point {info.zero_point}"
+        in_card = f"{tensor.dtype}, scale {tensor.scale:.6g}, zero point {tensor.zero_point}"
+        raise ModelError(f"{path}: quantized as {in_file}; in the card {in_card}; convert the model again")

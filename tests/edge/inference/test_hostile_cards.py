@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from edge.errors import ModelError
-from edge.inference.card import artifacts_directory
+from edge.inference.card import Task, artifacts_directory
 from edge.inference.classifier import open_classifier
 
 LONGEST = 600  # characters of an error, with the path of the card
@@ -105,10 +105,10 @@ TEXTS = {
 }
 
 
-def refused(card: Path) -> None:
+def refused(card: Path, *, task: Task = "face") -> None:
     """Expect one sentence of bounded length, and exit code 4."""
     with pytest.raises(ModelError) as caught:
-        open_classifier(card.stem, task="face", directory=card.parent)
+        open_classifier(card.stem, task=task, directory=card.parent)
     assert caught.value.exit_code == 4
     assert len(str(caught.value)) < LONGEST
     assert str(caught.value).isprintable()
@@ -162,6 +162,17 @@ def test_hostile_features_are_one_sentence(tmp_path: Path, name: str, path: str,
     with pytest.raises(ModelError, match=rf"input\.features\..*{path}") as caught:
         open_classifier("own", task=card["task"], directory=tmp_path)
     assert len(str(caught.value)) < LONGEST
+
+
+def test_other_quantization_is_one_short_sentence(tmp_path: Path) -> None:
+    """The error has the values that differ, and not all features of the card."""
+    card = json.loads((artifacts_directory() / "voice-lstm.json").read_text(encoding="utf-8"))
+    shutil.copy(artifacts_directory() / card["files"]["int8"]["file"], tmp_path)
+    card["input"]["scale"] = 1.0
+    (tmp_path / "own.json").write_text(json.dumps(card), encoding="utf-8")
+    refused(tmp_path / "own.json", task="voice")
+    with pytest.raises(ModelError, match=r"scale 0\.0313726, .*in the card int8, scale 1, zero point -1; "):
+        open_classifier("own", task="voice", directory=tmp_path)
 
 
 def test_analyze_ends_with_4(tmp_path: Path, model: dict[str, Any]) -> None:
