@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.table import Table
+from rich import box
+from rich.table import Column, Table
 
 from tests.fuzz.worker import Result
 
@@ -43,7 +44,8 @@ class Tally:
 
 def make_table(tallies: Sequence[Tally]) -> Table:
     """Return a row a target."""
-    table = Table("target", "tries", *COLUMNS.values(), "peak memory")
+    target = Column("target", no_wrap=True)
+    table = Table(target, "tries", *COLUMNS.values(), "peak memory", box=box.SIMPLE, padding=0)
     for tally in tallies:
         counts = [str(tally.counts[result]) for result in COLUMNS]
         table.add_row(tally.target, str(tally.tries), *counts, f"{tally.peak_mb:.0f} MB")
