@@ -57,10 +57,12 @@ class BoundedProtocol(H11Protocol):
         if self.cycle is not None:
             self.cycle.disconnected = True  # its answer is dropped
             self.cycle.message_event.set()
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            super().send_400_response(msg)
-        else:
+        is_body = self.conn.our_state is not h11.IDLE
+        # The refusal has a text, which an answer to HEAD may not have: uvicorn 0.54 sends it all the same.
+        if is_body and (self.conn.our_state is not h11.SEND_RESPONSE or self.cycle.scope["method"] == "HEAD"):
             self.transport.close()
+        else:
+            super().send_400_response(msg)
 
     def on_response_complete(self) -> None:
         """Start the deadline of the next request."""

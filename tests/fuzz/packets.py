@@ -59,7 +59,6 @@ class Client:
     def __init__(self, outbox: Outbox) -> None:
         self.pid = os.getpid()
         self._outbox = outbox
-        self._server = socket.create_server(("127.0.0.1", 0))
         self._log = io.StringIO()
         logging.basicConfig(stream=self._log, force=True)
         threading.excepthook = self._record
@@ -72,18 +71,22 @@ class Client:
         self._log.truncate()
         protocol = V5 if data[1:2] == b"5" else V311
         connack = {V5: CONNACK, V311: PACKETS[1]}[protocol] if data[:1] == b"A" else b""
-        settings = MqttSettings(host="127.0.0.1", port=self._server.getsockname()[1], username="edge")
-        tuning = replace(BRISK, protocols=(protocol,), connect_timeout_s=1.0, first_pause_s=(5.0, 5.0))
-        publisher = Publisher(settings, device="kitchen", outbox=self._outbox, password=CANARY, tuning=tuning)
-        publisher.start()
-        device, _ = self._server.accept()
-        with device, suppress(OSError):
-            device.settimeout(WAIT_S)
-            device.recv(65_536)
-            device.sendall(connack + data[2:])
-            end_s = time.monotonic() + WAIT_S
-            while time.monotonic() < end_s and device.recv(65_536):
-                pass
+        # A server for each try: the publisher may connect again, which the next try must not accept.
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            settings = MqttSettings(host="127.0.0.1", port=server.getsockname()[1], username="edge")
+            tuning = replace(BRISK, protocols=(protocol,), connect_timeout_s=1.0, first_pause_s=(5.0, 5.0))
+            publisher = Publisher(
+                settings, device="kitchen", outbox=self._outbox, password=CANARY, tuning=tuning
+            )
+            publisher.start()
+            device, _ = server.accept()
+            with device, suppress(OSError):
+                device.settimeout(WAIT_S)
+                device.recv(65_536)
+                device.sendall(connack + data[2:])
+                end_s = time.monotonic() + WAIT_S
+                while time.monotonic() < end_s and device.recv(65_536):
+                    pass
         is_accepted = publisher.connection_state.connected
         publisher.close()
         assert "mqtt" not in {thread.name for thread in threading.enumerate()}, "the thread does not end"

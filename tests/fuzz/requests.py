@@ -67,7 +67,8 @@ class Page:
         client = socket.create_connection(("127.0.0.1", self._daemon.port), timeout=10)
         with client, suppress(ConnectionError):  # the server may close before it has read everything
             client.sendall(data)
-            client.shutdown(socket.SHUT_WR)
+            with suppress(OSError):  # not connected any more
+                client.shutdown(socket.SHUT_WR)
             while len(answer) < 1 << 16 and (more := client.recv(1 << 16)):
                 answer += more
         status = answer[9:12]

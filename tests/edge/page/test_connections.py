@@ -162,12 +162,15 @@ def test_repeat_filter_passes_a_message_again_later(monkeypatch: pytest.MonkeyPa
     assert repeats.filter(first)
 
 
-def test_malformed_body_is_no_internal_error(site: Site, caplog: pytest.LogCaptureFixture) -> None:
-    """A request whose refusal is on its way when its body turns out malformed gets one answer."""
+@pytest.mark.parametrize(("method", "answer"), [(b"GET", b"HTTP/1.1 400"), (b"HEAD", b"")])
+def test_malformed_body_is_no_internal_error(
+    site: Site, method: bytes, answer: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A request whose refusal is on its way when its body turns out malformed gets one answer at most."""
+    request = b" / HTTP/1.1\r\nHost: evil.example\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n"
     with ExitStack() as stack:
-        request = b"GET / HTTP/1.1\r\nHost: evil.example\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n"
-        client = connect(site, stack, request)
-        assert client.recv(1 << 16).startswith(b"HTTP/1.1 400")
+        client = connect(site, stack, method + request)
+        assert client.recv(1 << 16)[:12] == answer
         wait_until(lambda: is_closed(client), "the end of the connection")
     assert site.get("/healthz")[0] == 200
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
