@@ -50,7 +50,9 @@ def generate(random: Random) -> bytes:
     lines = [
         f"{random.choice(METHODS)} {random.choice(PATHS)} HTTP/{random.choice(('1.1', '1.1', '1.0', '9'))}"
     ]
-    lines += random.sample(HEADERS, random.randrange(5))
+    if random.random() < 0.7:
+        lines.append("Host: localhost")  # others are refused before anything else is read
+    lines += random.sample(HEADERS, random.randrange(4))
     request = "\r\n".join(lines).encode() + b"\r\n\r\n" + random.choice(BODIES)
     return damage(request, random) if random.random() < 0.6 else request
 
