@@ -369,7 +369,7 @@ class Outbox:
         if reserved is not None and last > reserved and self._file.set_aside is None:
             raise corrupt(f"the sequence {last} is above the reserved numbers, {reserved}")
         # A clean close has left the mark at the last number. After a kill there is a log, or it was lost.
-        is_whole = self._file.set_aside is None and self._file.had_log
+        is_whole = self._file.set_aside is None and self._file.had_file and self._file.had_log
         first = self._last or (0 if is_whole else reserved or 0)
         if last < first:
             is_new = self._file.set_aside is not None or not self._file.had_file

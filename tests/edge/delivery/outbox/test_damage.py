@@ -352,12 +352,16 @@ def test_emptied_database_with_a_damaged_mark_is_reported(tmp_path: Path) -> Non
         assert health.reasons == ["outbox:corrupt"]
 
 
-def test_deleted_database_whose_log_is_left_is_reported(tmp_path: Path) -> None:
-    """The log without its database is set aside, and the status has `corrupt`."""
+@pytest.mark.parametrize("same_boot", [True, False])
+def test_deleted_database_whose_log_is_left_is_reported(tmp_path: Path, same_boot: bool) -> None:
+    """The log without its database is set aside, and the status has `corrupt`, also after a power loss."""
     path = tmp_path / "outbox.sqlite3"
     filled(path)
     killed_writer(path)
     path.unlink()
+    if not same_boot:
+        mark = Path(f"{path}.mark")
+        mark.write_text(mark.read_text().replace('"boot": "', '"boot": "x'))
     with Path(f"{path}-wal").open("r+b") as log:
         log.seek(10_000)
         log.write(b"\xff" * 100)
