@@ -17,6 +17,7 @@ class ReconnectBackoff:
 
     def __init__(self, tuning: Tuning = TUNING, *, brokers: int = 1) -> None:
         self._first_pause_s = tuning.first_pause_s
+        self._max_pause_s = tuning.max_pause_s
         self._brokers = brokers
         self._failures = 0
 
@@ -24,8 +25,9 @@ class ReconnectBackoff:
         """Return the pause after one more failure."""
         rounds = self._failures // self._brokers
         self._failures += 1
-        pause_s = backoff_s(rounds) if rounds else random.uniform(*self._first_pause_s)
-        return pause_s / self._brokers
+        if rounds:
+            return backoff_s(rounds, max_s=self._max_pause_s) / self._brokers
+        return random.uniform(*self._first_pause_s) / self._brokers
 
     def reset(self) -> None:
         """Start again with the shortest pause."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from paho.mqtt.enums import MQTTProtocolVersion
 
+from edge.backoff import MAX_S
+
 V5 = MQTTProtocolVersion.MQTTv5
 V311 = MQTTProtocolVersion.MQTTv311
 
@@ -18,6 +20,7 @@ class Tuning:
     connect_timeout_s: float = 5.0  # for TCP and TLS, and again for the CONNACK
     # Uniform at random: all devices lose a broker at one moment and must not reconnect at one moment.
     first_pause_s: tuple[float, float] = (0.1, 3.0)
+    max_pause_s: float = MAX_S
     stable_s: float = 10.0  # a connection that lasts this long resets the backoff
     calm_s: float = 90.0  # without another client's takeover; longer than that client pauses
     window: int = 64  # unacknowledged messages at most; a broker may ask for fewer

@@ -33,13 +33,17 @@ SIZE = {"fps": 10, "width": 64, "height": 48}
 TEST_CARD = "gstreamer:videotestsrc is-live=true ! video/x-raw,width={},height={},framerate=30/1"
 
 
+def pipelines() -> list[psutil.Process]:
+    """Return the child processes that run a pipeline."""
+    return [child for child in psutil.Process().children() if "gst_launch" in " ".join(child.cmdline())]
+
+
 @pytest.fixture(autouse=True)
 def registry(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Keep GStreamer's plug-in cache out of the home directory; afterwards no process of it runs."""
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path_factory.getbasetemp() / "state"))
     yield
-    children = [child for child in psutil.Process().children() if "gst_launch" in " ".join(child.cmdline())]
-    assert children == []
+    assert pipelines() == []
 
 
 def motion_jpeg(path: Path) -> Path:
@@ -113,7 +117,7 @@ def test_frozen_process_can_be_closed() -> None:
     """A stopped process is killed at once."""
     source = open_camera(TEST_CARD.format(64, 48), **SIZE)
     next(iter(source))
-    (child,) = [child for child in psutil.Process().children() if "gst_launch" in " ".join(child.cmdline())]
+    (child,) = pipelines()
     child.send_signal(signal.SIGSTOP)
     started_s = time.monotonic()
     source.close()
@@ -123,7 +127,7 @@ def test_frozen_process_can_be_closed() -> None:
 def test_killed_process_is_a_fault() -> None:
     """A process that dies is reported at once."""
     source = open_camera(TEST_CARD.format(64, 48), **SIZE)
-    (child,) = [child for child in psutil.Process().children() if "gst_launch" in " ".join(child.cmdline())]
+    (child,) = pipelines()
     threading.Timer(0.3, child.kill).start()
     started_s = time.monotonic()
     with pytest.raises(DeviceError, match="stopped sending frames"):
@@ -214,7 +218,7 @@ def test_passwords_of_a_pipeline_are_in_no_argument(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("EMOTION_EDGE__CAMERA__SOURCE", "gstreamer:souphttpsrc user-pw=hunter2")
     source = open_camera(f"{TEST_CARD.format(64, 48)} ! identity name=user-pw=hunter2", **SIZE)
     next(iter(source))
-    (child,) = psutil.Process().children()
+    (child,) = pipelines()
     assert "hunter2" not in " ".join(child.cmdline())
     assert "hunter2" not in str(child.environ())
     source.close()

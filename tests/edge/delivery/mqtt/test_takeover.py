@@ -32,7 +32,7 @@ BROKER = Address("broker", 1883)
 OTHER_BROKER = Address("other", 1883)
 OWN, FOREIGN, EARLIER = b"own", b"foreign", b"earlier"
 EVENTS = 30
-QUICK = replace(BRISK, calm_s=3.0)
+QUICK = replace(BRISK, max_pause_s=3.0, calm_s=5.0)
 
 
 class Bench:
