@@ -28,6 +28,7 @@ from edge.delivery.outbox.dead_letters import DeadLetters
 from edge.delivery.outbox.queue import Outbox
 from edge.delivery.outbox.rows import Counts
 from edge.delivery.publisher import Publisher
+from edge.errors import OutboxError
 from edge.settings import MqttSettings
 from edge.values import EmotionEvent
 
@@ -182,7 +183,7 @@ def run(plan: Plan) -> None:
                 if stop or made[device] >= plan.events:
                     continue
                 made[device] += 1
-                outbox.append(make_event(plan.stream + device, made[device]))
+                append(outbox, make_event(plan.stream + device, made[device]))
                 publishers[device].event_added()
                 next_s += 1 / plan.rate_hz
                 time.sleep(max(0.0, next_s - time.monotonic()))
@@ -192,6 +193,19 @@ def run(plan: Plan) -> None:
             list(pool.map(Publisher.close, publishers.values()))
         for outbox in outboxes.values():
             outbox.close()
+
+
+def append(outbox: Outbox, event: EmotionEvent) -> None:
+    """Append an event; while another process holds the database, wait as the daemon's writer does."""
+    while True:
+        try:
+            outbox.append(event)
+        except OutboxError as error:
+            if error.reason != "locked":
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 def make_event(device: str, number: int) -> EmotionEvent:
