@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -62,7 +63,7 @@ def _replace_one(content: dict[str, Any], random: Random) -> None:
             del place[key]
             return
         else:
-            place[key] = random.choice(VALUES)
+            place[key] = deepcopy(random.choice(VALUES))  # a second replacement may be inside it
             return
 
 
